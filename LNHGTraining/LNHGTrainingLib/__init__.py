@@ -1,0 +1,1 @@
+"""LNHG training and evaluation on LNHGLib."""
