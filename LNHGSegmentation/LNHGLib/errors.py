@@ -1,0 +1,9 @@
+"""Errors that carry a sentence for the user."""
+
+
+class InputError(ValueError):
+    """The input or an argument is wrong: one sentence with what, the value met, what was expected and what to do."""
+
+
+class Cancelled(RuntimeError):  # noqa: N818
+    """The user cancelled the work."""
