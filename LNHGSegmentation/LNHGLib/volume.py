@@ -12,10 +12,10 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib import dicom
+from LNHGLib.dicom import MIN_SLICES
 from LNHGLib.errors import InputError
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
-MIN_SLICES = 10
 SPACING_RANGE_MM = (0.1, 10.0)
 LOWEST_HU = -1024  # scanners mark what lies outside their circle with lower values; no tissue is there
 HIGHEST_HU = 32767
