@@ -59,7 +59,7 @@ def find_lungs(volume: Volume) -> np.ndarray:
     region = lung_search.lung_region(air, airway, body, spacing_mm)
     for axis, (factor, size) in enumerate(zip(factors, upright.array.shape, strict=True)):
         region = region.repeat(factor, axis).swapaxes(0, axis)[:size].swapaxes(0, axis)
-    return _from_canonical(region, upright.grid, volume.grid)
+    return from_canonical(region, upright.grid, volume.grid)
 
 
 def _block_means(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
@@ -73,7 +73,7 @@ def _block_means(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray
     return small
 
 
-def _from_canonical(array: np.ndarray, upright: Grid, native: Grid) -> np.ndarray:
+def from_canonical(array: np.ndarray, upright: Grid, native: Grid) -> np.ndarray:
     """Bring an array on the canonical grid back to the native order and directions of axes."""
     steps = (np.linalg.inv(upright.affine) @ native.affine)[:3, :3]
     axes = np.abs(steps).argmax(axis=0)
