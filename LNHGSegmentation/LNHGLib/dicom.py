@@ -109,7 +109,8 @@ def read_series(path: Path, series_uid: str | None = None) -> Series:
         raise InputError(f"{path} is an empty folder, expected the DICOM files of a chest CT; check the path.")
     headers = [header for file in files if (header := _read_header(file)) is not None]
     if path.is_file() and series_uid is None:
-        series_uid = next((header.series_uid for header in headers if header.path == path), "")
+        own = _read_header(path)
+        headers, series_uid = (headers, own.series_uid) if own else ([], None)
     chosen = _of_series(path, headers, series_uid, len(files))
     stack, notes = _choose(path, chosen)
     ordered = _ordered(path, stack, notes)
@@ -176,7 +177,7 @@ def _of_series(path: Path, headers: list[Header], series_uid: str | None, files:
     """Keep the headers of the named series, all when none is named."""
     if not headers:
         raise InputError(
-            f"{path} has {files} file(s) but no readable DICOM image, expected the slices of a chest CT; "
+            f"{path} has no readable DICOM image among {files} file(s), expected the slices of a chest CT; "
             "check the path or copy the files again."
         )
     chosen = [header for header in headers if series_uid in (None, header.series_uid)]

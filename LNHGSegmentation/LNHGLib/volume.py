@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from LNHGLib import dicom
+from LNHGLib import dicom, image_file
 from LNHGLib.dicom import MIN_SLICES
 from LNHGLib.errors import InputError
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 SPACING_RANGE_MM = (0.1, 10.0)
 LOWEST_HU = -1024  # scanners mark what lies outside their circle with lower values; no tissue is there
 HIGHEST_HU = 32767
@@ -123,13 +122,13 @@ def read_volume(path: str | Path, series_uid: str | None = None) -> Volume:
     """
     path = Path(path)
     _require_content(path)
-    if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES):
-        array, grid = _read_image(path)
+    if path.is_file() and path.name.lower().endswith(image_file.SUFFIXES):
+        array, grid = from_sitk(image_file.read_image(path))
         source = Source(str(path))
     else:
         if path.is_file() and not dicom.is_dicom(path):
             raise InputError(
-                f"{path} is neither DICOM nor one of {', '.join(IMAGE_SUFFIXES)}; give a chest CT in one of them."
+                f"{path} is of an unknown kind, expected DICOM or one of {', '.join(image_file.SUFFIXES)}; convert it."
             )
         series = dicom.read_series(path, series_uid)
         array, grid = series.array, Grid(series.array.shape, series.affine)
@@ -162,9 +161,7 @@ def canonical(volume: Volume) -> Volume:
 
     Lossless: no voxel is interpolated and every voxel keeps its position in the world.
     """
-    axes = np.linalg.inv(np.diag(volume.grid.spacing_mm)) @ volume.grid.affine[:3, :3].T  # a row an index axis, xyz
-    order = max(permutations(range(3)), key=lambda p: round(sum(abs(axes[p[i], 2 - i]) for i in range(3)), 6))
-    reverse = [axes[order[i], 2 - i] < 0 for i in range(3)]
+    order, reverse = _upright_order(volume.grid)
     mapping = np.zeros((4, 4))  # index in the new array -> index in the old one
     mapping[3, 3] = 1
     for new, old in enumerate(order):
@@ -197,6 +194,22 @@ def resample(array: np.ndarray, grid: Grid, target: Grid, *, linear: bool = True
     return sitk.GetArrayFromImage(moved).astype(np.float32 if linear else array.dtype, copy=False)
 
 
+def _upright_order(grid: Grid) -> tuple[tuple[int, ...], list[bool]]:
+    """Return the axis order and the axes to reverse that bring index zyx closest to world zyx.
+
+    At 45 degrees two orders are equally close; the axes' own directions then decide, not the order they are stored in.
+    """
+    cosines = (grid.affine[:3, :3] / grid.spacing_mm).T[:, ::-1]  # a row an index axis, its world direction zyx
+
+    def closeness(order: tuple[int, ...]) -> tuple[float, list[list[float]]]:
+        rows = cosines[list(order)]
+        upright = rows * np.where(np.diag(rows) < 0, -1, 1)[:, None]
+        return round(float(np.trace(upright)), 6), np.round(upright, 4).tolist()
+
+    best = max(permutations(range(3)), key=closeness)
+    return best, [bool(cosines[axis, world] < 0) for world, axis in enumerate(best)]
+
+
 def _itk_geometry(grid: Grid) -> tuple[list[float], list[float], list[float]]:
     """Return origin xyz, spacing xyz and row-major direction."""
     spacing = np.array(grid.spacing_mm)
@@ -222,57 +235,12 @@ def _grid_of(image: sitk.Image) -> Grid:
 
 def _require_content(path: Path) -> None:
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a DICOM folder or file, or a {', '.join(IMAGE_SUFFIXES)} file.")
+        raise InputError(
+            f"{path} does not exist, expected a DICOM folder or file, or a {', '.join(image_file.SUFFIXES)} file; "
+            "check the path."
+        )
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes), expected a chest CT; copy or export it again.")
-
-
-def _read_image(path: Path) -> tuple[np.ndarray, Grid]:
-    """Read a file that holds a whole volume; the header is checked before the voxels are loaded."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        _require_plain_volume(path, reader)
-        if reader.GetDimension() == 4:
-            reader.SetExtractSize((*reader.GetSize()[:3], 0))
-        if reader.GetPixelID() == sitk.sitkFloat64:
-            reader.SetOutputPixelType(sitk.sitkFloat32)
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(_read_failure(path, str(error))) from error
-    return from_sitk(image)
-
-
-def _require_plain_volume(path: Path, reader: sitk.ImageFileReader) -> None:
-    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
-    if channels > 1:
-        raise InputError(
-            f"{path} has {channels} values a voxel (color or vector image), expected one HU value; "
-            "give the original CT, not a picture of it."
-        )
-    if len(size) > 3 and any(length > 1 for length in size[3:]):
-        raise InputError(
-            f"{path} is {len(size)}-D (size {' x '.join(map(str, size))}), expected a single 3-D CT; "
-            "export one time point as its own file."
-        )
-    if len(size) < 3:
-        raise InputError(
-            f"{path} is a single {size[0]} x {size[1]} picture, expected a 3-D CT of at least {MIN_SLICES} slices; "
-            "give the whole series."
-        )
-
-
-def _read_failure(path: Path, message: str) -> str:
-    if "orthonormal" in message:
-        return (
-            f"{path} has axes that are not perpendicular to each other, expected a rectangular voxel grid; "
-            "resample it or convert it again from the original DICOM."
-        )
-    return (
-        f"{path} cannot be read (damaged, truncated or not what its suffix says), expected a complete "
-        f"{''.join(path.suffixes[-2:]) if path.name.endswith('.gz') else path.suffix} file; copy or export it again."
-    )
 
 
 def _require_geometry(path: Path, grid: Grid) -> None:
@@ -312,7 +280,9 @@ def _require_hounsfield(path: Path, array: np.ndarray, low: float, high: float) 
         raise InputError(f"{met}, the same everywhere, {expected}; check the file.")
     if low >= 0 and high <= 255:
         raise InputError(f"{met}, as a picture or a mask does, {expected}; give the original CT.")
-    if low >= 0 or high > HIGHEST_HU:
+    if high > HIGHEST_HU:
+        raise InputError(f"{met}, more than a CT number can be ({HIGHEST_HU}), {expected}; check rescale and units.")
+    if low >= 0:
         raise InputError(f"{met}, as stored values without rescale do, {expected}; apply rescale slope and intercept.")
     stride = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
     sample = array[::stride, ::stride, ::stride]

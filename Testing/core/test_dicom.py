@@ -1,0 +1,403 @@
+"""DICOM folders as they come from scanners, archives and USB sticks."""
+
+import functools
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from LNHGLib.errors import InputError
+from LNHGLib.volume import Volume, read_volume
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+SLICES, ROWS, COLUMNS = 12, 10, 14
+ORIGIN = np.array([-120.0, -80.0, -300.0])
+PIXEL_MM = (0.8, 0.6)  # between rows, between columns
+UID = "1.2.826.0.1.3680043.8.498.1"
+
+
+def a_chest(seed: int = 0) -> np.ndarray:
+    """Return HU (z, y, x): lung on one side, soft tissue on the other, every voxel its own noise."""
+    noise = np.random.default_rng(seed).integers(-100, 100, (SLICES, ROWS, COLUMNS))
+    return (np.where(np.arange(COLUMNS) < COLUMNS // 2, -850, 40) + noise).astype(np.int16)
+
+
+def write_slice(path: Path, hu: np.ndarray, position: np.ndarray, *, intercept: float = -1024.0, **tags) -> None:
+    """Write one CT slice; a tag given as None is left out."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = tags.get("SOPClassUID") or CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    slope = float(tags.get("RescaleSlope") or 1)
+    stored = np.rint((hu - intercept) / slope).astype(np.int16)
+    values = {
+        "SOPClassUID": CTImageStorage, "SOPInstanceUID": meta.MediaStorageSOPInstanceUID, "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "PatientID": "P1", "SeriesInstanceUID": UID,
+        "StudyInstanceUID": "1.2.3", "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": hu.shape[0], "Columns": hu.shape[1], "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15,
+        "PixelRepresentation": 1, "RescaleSlope": slope, "RescaleIntercept": intercept,
+        "ImagePositionPatient": [float(f"{value:.6f}") for value in position],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": list(PIXEL_MM), "PixelData": stored.tobytes(),
+    }  # fmt: skip
+    for name, value in (values | tags).items():
+        if value is not None:
+            setattr(dataset, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def write_series(folder: Path, hu: np.ndarray | None = None, positions=None, name: str = "{}.dcm", **tags) -> Path:
+    """Write a series of 2 mm axial slices (or at the given positions) and return its folder."""
+    hu = a_chest() if hu is None else hu
+    positions = ORIGIN + np.outer(2.0 * np.arange(len(hu)), [0, 0, 1]) if positions is None else positions
+    for i, (pixels, position) in enumerate(zip(hu, positions, strict=True)):
+        write_slice(folder / name.format(i), pixels, position, **tags)
+    return folder
+
+
+def along_z(distances) -> np.ndarray:
+    return ORIGIN + np.outer(distances, [0, 0, 1])
+
+
+def the_error(path: Path, series_uid: str | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        read_volume(path, series_uid)
+    message = str(caught.value)
+    assert message.startswith(str(path)), "the sentence names what is wrong"
+    assert "expected" in message
+    assert ";" in message, "the sentence ends with what to do"
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+def test_slices_are_sorted_by_position_whatever_the_files_are_called(tmp_path):
+    hu = a_chest()
+    names = np.random.default_rng(1).permutation(SLICES)
+    for i, pixels in enumerate(hu):
+        write_slice(tmp_path / "in" / f"IM{names[i]}", pixels, along_z([2.0 * i])[0], InstanceNumber=int(names[i]))
+    volume = read_volume(tmp_path / "in")
+    np.testing.assert_array_equal(volume.array, hu)
+    assert volume.array.dtype == np.int16
+    np.testing.assert_allclose(volume.grid.spacing_mm, (2.0, *PIXEL_MM))
+    np.testing.assert_allclose(volume.grid.index_to_lps((3, 2, 1)), ORIGIN + np.array([0.6, 1.6, 6.0]))
+    source = volume.source
+    assert (source.modality, source.series_uid, source.patient_id, source.notes) == ("CT", UID, "P1", ())
+
+
+def test_nested_folders_and_files_of_other_kinds_are_no_obstacle(tmp_path):
+    hu = a_chest()
+    write_series(tmp_path / "a", hu[:5])
+    write_series(tmp_path / "a" / "deep" / "er", hu[5:], along_z(10 + 2.0 * np.arange(SLICES - 5)))
+    (tmp_path / "readme.txt").write_text("not an image")
+    (tmp_path / "a" / "Thumbs.db").write_bytes(bytes(500))
+    (tmp_path / "a" / "empty.dcm").touch()
+    (tmp_path / "a" / "damaged.dcm").write_bytes(bytes(128) + b"DICM" + bytes(range(256)))
+    np.testing.assert_array_equal(read_volume(tmp_path).array, hu)
+
+
+def test_a_file_without_the_preamble_is_read(tmp_path):
+    write_series(tmp_path)
+    for path in tmp_path.iterdir():
+        data = path.read_bytes()[132:]
+        path.write_bytes(data)
+    np.testing.assert_array_equal(read_volume(tmp_path).array, a_chest())
+
+
+def test_one_file_stands_for_its_series(tmp_path):
+    write_series(tmp_path, a_chest(1), name="a{}.dcm", SeriesInstanceUID="1.2.1")
+    write_series(tmp_path, a_chest(2)[:11], name="b{}.dcm", SeriesInstanceUID="1.2.2")
+    volume = read_volume(tmp_path / "b3.dcm")
+    assert volume.source.series_uid == "1.2.2"
+    np.testing.assert_array_equal(volume.array, a_chest(2)[:11])
+
+
+def test_of_several_series_the_axial_ct_with_most_slices_is_taken_and_said(tmp_path):
+    many = np.concatenate([a_chest(1), a_chest(2)])
+    write_series(tmp_path, a_chest(), name="thick{}", SeriesInstanceUID="1.2.1", SeriesDescription="thick")
+    write_series(tmp_path, many, name="thin{}", SeriesInstanceUID="1.2.2", SeriesDescription="thin")
+    more = np.concatenate([many, many])
+    write_series(
+        tmp_path, more, ORIGIN + np.outer(np.arange(len(more)), [0, 1, 0]), "cor{}",
+        SeriesInstanceUID="1.2.3", SeriesDescription="coronal", ImageOrientationPatient=[1, 0, 0, 0, 0, -1],
+    )  # fmt: skip
+    write_series(tmp_path, more, name="mr{}", SeriesInstanceUID="1.2.4", Modality="MR", SOPClassUID=MRImageStorage)
+    write_series(tmp_path, more, name="head{}", SeriesInstanceUID="1.2.5", BodyPartExamined="HEAD")
+    volume = read_volume(tmp_path)
+    assert volume.source.series_uid == "1.2.2"
+    np.testing.assert_array_equal(volume.array, many)
+    (note,) = volume.source.notes
+    assert note.startswith("4 CT series found: took 1.2.2 (thin, 24 slices), left ")
+    assert "1.2.1 (thick, 12 slices)" in note
+    assert "coronal" in note
+
+
+def test_the_named_series_is_taken(tmp_path):
+    write_series(tmp_path, np.concatenate([a_chest(1), a_chest(2)]), name="a{}", SeriesInstanceUID="1.2.1")
+    write_series(tmp_path, a_chest(3), name="b{}", SeriesInstanceUID="1.2.2")
+    volume = read_volume(tmp_path, "1.2.2")
+    np.testing.assert_array_equal(volume.array, a_chest(3))
+    assert volume.source.notes == ()
+
+
+def test_an_unknown_series_lists_those_found(tmp_path):
+    write_series(tmp_path, name="a{}", SeriesInstanceUID="1.2.1")
+    write_series(tmp_path, name="b{}", SeriesInstanceUID="1.2.2", Modality="MR", SOPClassUID=MRImageStorage)
+    message = the_error(tmp_path, "1.9.9")
+    assert "no series 1.9.9" in message
+    assert "1.2.1 (12 CT); 1.2.2 (12 MR)" in message
+
+
+def test_a_localizer_inside_the_series_is_left_out_and_said(tmp_path):
+    write_series(tmp_path)
+    scout = [1, 0, 0, 0, 0, -1]
+    write_slice(
+        tmp_path / "scout", a_chest()[0], ORIGIN, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        ImageOrientationPatient=scout,
+    )  # fmt: skip
+    write_slice(tmp_path / "view", a_chest()[0], ORIGIN, ImageOrientationPatient=scout)
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, a_chest())
+    assert volume.source.notes == ("2 image(s) of the series with another view or size were left out.",)
+
+
+@pytest.mark.parametrize("view", ["coronal", "sagittal", "feet first", "oblique"])
+def test_every_voxel_keeps_its_place_in_the_world_in_any_view(tmp_path, view):
+    row, column = {
+        "coronal": ([1, 0, 0], [0, 0, -1]),
+        "sagittal": ([0, 1, 0], [0, 0, -1]),
+        "feet first": ([-1, 0, 0], [0, 1, 0]),
+        "oblique": ([np.cos(0.3), np.sin(0.3), 0], [-np.sin(0.3), np.cos(0.3), 0]),
+    }[view]
+    normal = np.cross(row, column)
+    hu = a_chest()
+    positions = ORIGIN + np.outer(1.5 * np.arange(SLICES), normal)
+    write_series(
+        tmp_path, hu[::-1], positions[::-1], ImageOrientationPatient=[float(f"{v:.8f}") for v in [*row, *column]]
+    )
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, hu)
+    index = np.array([7, 3, 5])
+    world = positions[7] + 3 * PIXEL_MM[0] * np.array(column) + 5 * PIXEL_MM[1] * np.array(row)
+    np.testing.assert_allclose(volume.grid.index_to_lps(index), world, atol=1e-4)
+    assert bool(volume.source.notes) == (view in ("coronal", "sagittal"))
+
+
+def test_each_slice_has_its_own_rescale(tmp_path):
+    hu = a_chest()
+    for i, pixels in enumerate(hu):
+        intercept, slope = (-1024.0, 1.0) if i % 2 else (-2000.0, 0.5)
+        write_slice(tmp_path / str(i), pixels, along_z([2.0 * i])[0], intercept=intercept, RescaleSlope=slope)
+    np.testing.assert_array_equal(read_volume(tmp_path).array, hu)
+
+
+def test_a_fractional_rescale_keeps_its_fractions(tmp_path):
+    write_series(tmp_path, a_chest() // 2 * 2 + 0.5, RescaleSlope=0.5)
+    volume = read_volume(tmp_path)
+    assert volume.array.dtype == np.float32
+    np.testing.assert_allclose(volume.array, a_chest() // 2 * 2 + 0.5)
+
+
+def test_padding_outside_the_scanner_circle_becomes_air(tmp_path):
+    hu = a_chest()
+    hu[:, :2, :2] = -3024
+    write_series(tmp_path, hu)
+    volume = read_volume(tmp_path)
+    assert volume.array.min() == -1024
+    assert "lowest -3024" in volume.source.notes[0]
+    np.testing.assert_array_equal(volume.array[:, 2:], hu[:, 2:])
+
+
+def test_missing_rescale_is_noticed(tmp_path):
+    write_series(tmp_path, a_chest() + 1024, intercept=0.0, RescaleIntercept=None, RescaleSlope=None)
+    assert "without rescale" in the_error(tmp_path)
+
+
+def test_missing_slices_are_counted(tmp_path):
+    write_series(tmp_path, positions=along_z([0, 2, 4, 6, 8, 14, 16, 18, 20, 22, 26, 28]))
+    message = the_error(tmp_path)
+    assert "misses 3 slice(s)" in message
+    assert "a gap of 6 mm between -292 and -286 mm" in message
+    assert "expected 2 mm" in message
+
+
+def test_uneven_spacing_is_refused(tmp_path):
+    write_series(tmp_path, positions=along_z([0, 2, 4, 6, 8, 10, 12, 14, 16, 19.3, 22.6, 25.9]))
+    assert "uneven slice spacing from 2 to 3.3 mm" in the_error(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("distances", "noted"),
+    [(2.0 * np.arange(12) + 0.004 * (np.arange(12) % 2), True), (np.round(0.625 * np.arange(12), 1), True)],
+    ids=["within one percent", "rounded by the scanner"],
+)
+def test_slightly_uneven_spacing_is_accepted_and_said(tmp_path, distances, noted):
+    write_series(tmp_path, positions=along_z(distances))
+    volume = read_volume(tmp_path)
+    assert volume.grid.spacing_mm[0] == pytest.approx(distances[-1] / 11)
+    assert any("spacing varies" in note for note in volume.source.notes) == noted
+
+
+def test_exact_duplicates_are_dropped_and_said(tmp_path):
+    write_series(tmp_path)
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, a_chest())
+    assert volume.source.notes == ("12 exact duplicate slice(s) were dropped.",)
+
+
+def test_different_images_at_one_position_are_refused(tmp_path):
+    write_series(tmp_path, a_chest(1), name="phase1_{}")
+    write_series(tmp_path, a_chest(2), name="phase2_{}")
+    message = the_error(tmp_path)
+    assert "different images at the same position (-300 mm" in message
+    assert "single time point" in message
+
+
+@pytest.mark.parametrize("degrees", [3.0, -20.0])
+def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path, degrees):
+    angle = np.radians(degrees)
+    orientation = [1, 0, 0, 0, float(f"{np.cos(angle):.8f}"), float(f"{np.sin(angle):.8f}")]
+    write_series(tmp_path, ImageOrientationPatient=orientation)
+    assert f"gantry tilt of {abs(degrees):.1f} degrees" in the_error(tmp_path)
+
+
+def test_slices_shifted_sideways_are_refused(tmp_path):
+    positions = along_z(2.0 * np.arange(SLICES))
+    positions[6, 0] += 15
+    write_series(tmp_path, positions=positions)
+    assert "shifted sideways by up to 15.0 mm" in the_error(tmp_path)
+
+
+def test_an_impossible_orientation_is_refused(tmp_path):
+    write_series(tmp_path, ImageOrientationPatient=[1, 0, 0, 0.5, 1, 0])
+    assert "two perpendicular unit vectors" in the_error(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        ({"Modality": "MR", "SOPClassUID": MRImageStorage}, "12 MR"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "12 localizer"),
+        ({"SOPClassUID": SecondaryCaptureImageStorage}, "12 secondary capture"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "12 secondary capture"),
+        ({"SOPClassUID": EnhancedCTImageStorage}, "one image a slice"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "12 color CT"),
+        ({"ImagePositionPatient": None}, "ImagePositionPatient"),
+        ({"PixelSpacing": None}, "PixelSpacing"),
+    ],
+    ids=["MR", "localizer", "secondary capture", "screen save", "enhanced", "color", "no position", "no spacing"],
+)
+def test_images_that_are_no_ct_slices_are_named(tmp_path, tags, found):
+    write_series(tmp_path, **tags)
+    message = the_error(tmp_path)
+    assert "holds no CT slices but other images" in message
+    assert found in message
+
+
+def test_too_few_slices_are_counted(tmp_path):
+    write_series(tmp_path, a_chest()[:9])
+    assert "has 9 CT slice(s), expected at least 10" in the_error(tmp_path)
+
+
+def test_one_lone_slice_asks_for_the_series(tmp_path):
+    write_slice(tmp_path / "one.dcm", a_chest()[0], ORIGIN)
+    assert "has 1 CT slice(s)" in the_error(tmp_path / "one.dcm")
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    assert "empty folder" in the_error(tmp_path)
+
+
+def test_a_folder_without_dicom_counts_its_files(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "no readable DICOM image among 1 file(s)" in the_error(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0.98, 0.7])
+def test_a_truncated_slice_is_named(tmp_path, keep, capfd):
+    hu = np.repeat(np.repeat(a_chest(), 8, axis=1), 8, axis=2)
+    write_series(tmp_path, hu)
+    victim = tmp_path / "4.dcm"
+    victim.write_bytes(victim.read_bytes()[: int(victim.stat().st_size * keep)])
+    with pytest.raises(InputError, match=r"4\.dcm has pixels that cannot be read \(damaged, truncated"):
+        read_volume(tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_damaged_file_is_named_even_beside_a_whole_series(tmp_path):
+    write_series(tmp_path)
+    (tmp_path / "damaged.dcm").write_bytes(bytes(128) + b"DICM" + bytes(range(256)))
+    assert "no readable DICOM image" in the_error(tmp_path / "damaged.dcm")
+
+
+def test_the_headers_of_600_slices_are_read_quickly(tmp_path):
+    from LNHGLib import dicom
+
+    write_slice(tmp_path / "slice", a_chest()[0], ORIGIN)
+    start = time.perf_counter()
+    headers = [dicom._read_header(tmp_path / "slice") for _ in range(600)]
+    assert time.perf_counter() - start < 6
+    assert all(header.kind == "CT" for header in headers)
+
+
+@functools.cache
+def read_once(folder: Path) -> Volume:
+    return read_volume(folder)
+
+
+@pytest.fixture
+def lidc_0063(data_dir):
+    folder = data_dir / "ct" / "lidc-idri-0063"
+    return folder, read_once(folder / "dicom"), json.loads((folder / "meta.json").read_text())
+
+
+def test_a_real_compressed_series_is_read_whole(lidc_0063):
+    _, volume, meta = lidc_0063
+    assert volume.array.shape == (133, 512, 512)
+    assert volume.source.series_uid == meta["series_uid"]
+    assert volume.source.patient_id == "LIDC-IDRI-0063"
+    assert (volume.array.min(), volume.array.max()) == (meta["hu_min"], meta["hu_max"])
+    percentiles = {float(percent): hu for percent, hu in meta["hu_percentiles"].items()}  # of a subsample
+    np.testing.assert_allclose(np.percentile(volume.array, list(percentiles)), list(percentiles.values()), atol=5)
+
+
+def test_real_nodules_lie_where_the_readers_saw_them(lidc_0063):
+    folder, volume, meta = lidc_0063
+    for nodule in meta["nodules"]:
+        there = volume.grid.index_to_lps(nodule["centroid_index_zyx"])
+        np.testing.assert_allclose(there, nodule["centroid_lps_mm"], atol=0.15)
+        back = volume.grid.lps_to_index(nodule["centroid_lps_mm"])
+        np.testing.assert_allclose(back, nodule["centroid_index_zyx"], atol=0.1)
+    mask = sitk.ReadImage(str(folder / "mask_labels.nii.gz"))
+    assert mask.GetSize() == volume.array.shape[::-1]
+    np.testing.assert_allclose(
+        mask.TransformIndexToPhysicalPoint((9, 5, 3)), volume.grid.index_to_lps((3, 5, 9)), atol=1e-3
+    )
+    nodule = sitk.GetArrayFromImage(mask) == 1
+    assert volume.array[nodule].mean() == pytest.approx(meta["nodules"][0]["mean_hu"], abs=1)
+
+
+def test_real_files_shuffled_and_renamed_give_the_same_volume(lidc_0063, tmp_path):
+    folder, volume, _ = lidc_0063
+    files = sorted(
+        (folder / "dicom").iterdir(), key=lambda f: float(pydicom.dcmread(f, stop_before_pixels=True).SliceLocation)
+    )
+    for i, file in enumerate(files[:12]):
+        (tmp_path / f"{(i * 7) % 12}").symlink_to(file)
+    part = read_volume(tmp_path)
+    np.testing.assert_array_equal(part.array, volume.array[:12])
+    np.testing.assert_allclose(part.grid.affine, volume.grid.affine)
