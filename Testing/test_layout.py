@@ -1,0 +1,117 @@
+"""The house keeps its rules, and each rule finds a fault that is planted in a copy of the house."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import layout_rules
+import pytest
+from layout_rules import RULES, Rule, kept_files
+
+ROOT = Path(__file__).parents[1]
+SKIPPED_SUFFIXES = {".safetensors", ".pyc"}
+CORE, LIBRARY, TRAINING = (
+    "LNHGSegmentation/LNHGLib",
+    "LNHGSegmentation/LNHGSegmentationLib",
+    "LNHGTraining/LNHGTrainingLib",
+)
+
+PLANTED = [  # rule, file, what is put in (None: the file is removed), what the rule says
+    ("cmake_lists_name_every_file", f"{CORE}/forgotten.py", "", "forgotten.py is not in MODULE_PYTHON_SCRIPTS"),
+    (
+        "cmake_lists_name_every_file",
+        "LNHGTraining/Resources/new.toml",
+        "",
+        "new.toml is not in MODULE_PYTHON_RESOURCES",
+    ),
+    ("cmake_lists_name_every_file", f"{CORE}/volume.py", None, "volume.py is in MODULE_PYTHON_SCRIPTS"),
+    (
+        "resources_stay_apart",
+        "LNHGTraining/CMakeLists.txt",
+        "set(MODULE_PYTHON_RESOURCES ../x.png)",
+        "leaves its module",
+    ),
+    (
+        "resources_stay_apart",
+        "LNHGTraining/CMakeLists.txt",
+        "set(MODULE_PYTHON_RESOURCES Resources/LNHGRequirements.txt)",
+        "is a resource of two modules",
+    ),
+    ("module_folders_hold_one_script", "LNHGTraining/helper.py", "", "helper.py"),
+    ("pictures_of_the_catalog_exist", "Resources/LNHG.png", None, "LNHG.png has no file"),
+    ("checkout_stays_small_and_safe", "Testing/data/weights.pth", "", "weights.pth may run code"),
+    ("checkout_stays_small_and_safe", "uv.lock", "", "uv.lock is committed"),
+    ("no_path_of_a_machine", "Testing/note.md", "see /" + "home/somebody/ct", "note.md names"),
+    ("pure_packages_know_nothing_above_them", f"{CORE}/a.py", "def f():\n    import slicer", "a.py imports slicer"),
+    (
+        "pure_packages_know_nothing_above_them",
+        f"{CORE}/a.py",
+        "from LNHGTrainingLib import data",
+        "imports LNHGTrainingLib",
+    ),
+    ("pure_packages_know_nothing_above_them", f"{TRAINING}/a.py", "import vtk.util", "a.py imports vtk.util"),
+    (
+        "slicer_loads_nothing_heavy_by_itself",
+        f"{LIBRARY}/A.py",
+        "if 1:\n    from torch import nn",
+        "A.py imports torch.nn",
+    ),
+    ("slicer_takes_nothing_heavy_from_the_core", f"{LIBRARY}/A.py", "from LNHGLib import gan", "loads torch"),
+    (
+        "the_panel_stands_on_the_logic_and_the_logic_on_the_parameters",
+        f"{LIBRARY}/Parameter.py",
+        "from LNHGSegmentationLib import SegmentationLogic",
+        "Parameter.py imports LNHGSegmentationLib.SegmentationLogic",
+    ),
+    ("file_names_tell_the_layer", f"{LIBRARY}/panel_parts.py", "", "panel_parts.py is not CamelCase"),
+    ("file_names_tell_the_layer", f"{CORE}/VolumeTools.py", "", "VolumeTools.py is not snake_case"),
+    ("files_and_functions_are_short", f"{CORE}/long.py", "x = 1\n" * 401, "long.py has 401 lines"),
+    ("files_and_functions_are_short", f"{CORE}/long.py", "def f():\n" + "    x = 1\n" * 40, "long.py: f has 41 lines"),
+    ("descriptions_agree", f"{CORE}/__init__.py", '__version__ = "9.9.9"', "version differs"),
+    ("descriptions_agree", "LNHG.s4ext", "description another\n", "description differs"),
+    ("requirement_files_agree", "requirements/runtime.txt", "numpy==1.0", "numpy>=2.0 is pinned as ['1.0']"),
+    ("requirement_files_agree", "requirements/runtime.txt", "numpy==1.0", "numpy==1.0 has no hash"),
+    ("requirement_files_agree", "requirements/extra.txt", "--index" + "-url x", "extra.txt names a host"),
+    (
+        "slicer_installs_what_the_project_needs",
+        "LNHGSegmentation/Resources/LNHGRequirements.txt",
+        "torch>=2.6",
+        "torch comes with Slicer or PyTorch",
+    ),
+    ("readme_introduces_every_module", "README.md", "LNHG", "does not mention LNHGTraining"),
+]
+
+
+@pytest.fixture
+def a_copy_of_the_house(tmp_path: Path) -> Path:
+    for path in kept_files(ROOT):
+        if path.suffix not in SKIPPED_SUFFIXES:
+            copy = tmp_path / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_house_keeps_the_rule(rule: Rule) -> None:
+    faults = rule(ROOT)
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(("rule", "name", "content", "fault"), PLANTED)
+def test_rule_finds_a_planted_fault(
+    a_copy_of_the_house: Path, rule: str, name: str, content: str | None, fault: str
+) -> None:
+    planted = a_copy_of_the_house / name
+    if content is None:
+        planted.unlink()
+    elif name == "LNHG.s4ext":
+        planted.write_text(planted.read_text() + content)
+    else:
+        planted.write_text(content)
+    assert any(fault in each for each in getattr(layout_rules, rule)(a_copy_of_the_house))
+
+
+def test_every_rule_has_a_planted_fault() -> None:
+    assert {rule.__name__ for rule in RULES} == {rule for rule, *_ in PLANTED}

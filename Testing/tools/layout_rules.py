@@ -1,0 +1,325 @@
+"""The rules of the house: what is shipped, who may import whom, how long things may be, what must agree.
+
+Each rule is a function that takes the repository's folder and returns its faults as sentences.
+Testing/test_layout.py holds the house to them, and shows that each can fail.
+"""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from PIL import Image
+
+MODULES = ("LNHGSegmentation", "LNHGTraining")
+SLICER = ("slicer", "qt", "vtk", "ctk", "PythonQt")
+HEAVY = ("torch", "torchvision", "skimage")
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 40
+MAX_FILE_BYTES, MAX_CHECKOUT_BYTES = 45 * 2**20, 100 * 2**20
+RAW = "https://raw.githubusercontent.com/lnhg-project/SlicerLNHG/main/"
+
+Rule = Callable[[Path], list[str]]
+
+
+def relative_files(folder: Path, pattern: str) -> set[str]:
+    paths = (path for path in folder.rglob(pattern) if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix() for path in paths}
+
+
+def kept_files(root: Path) -> list[Path]:
+    """Return the files that are or could be committed."""
+    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
+    return [root / name for name in sorted(set(names)) if name and (root / name).is_file()]
+
+
+def python_files(root: Path) -> list[Path]:
+    return [path for path in kept_files(root) if path.suffix == ".py"]
+
+
+def cmake_list(module: Path, name: str) -> list[str]:
+    text = (module / "CMakeLists.txt").read_text()
+    found = re.search(rf"set\({name}\s(.*?)\)", text, re.DOTALL)
+    return found[1].replace("${MODULE_NAME}", module.name).split() if found else []
+
+
+def cmake_variables(root: Path) -> dict[str, str]:
+    return dict(re.findall(r'^set\((\w+) "(.*)"\)$', (root / "CMakeLists.txt").read_text(), re.MULTILINE))
+
+
+def s4ext_fields(root: Path) -> dict[str, str]:
+    lines = (line.strip() for line in (root / "LNHG.s4ext").read_text().splitlines())
+    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+
+
+def pyproject(root: Path) -> dict:
+    return tomllib.loads((root / "pyproject.toml").read_text())
+
+
+def imports(node: ast.AST, *, inside_functions: bool = True) -> Iterator[str]:
+    """Yield every imported name, dotted; `from a import b` yields `a.b`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from (f"{child.module or ''}.{alias.name}" for alias in child.names)
+        elif inside_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports(child, inside_functions=inside_functions)
+
+
+def forbidden_imports(path: Path, banned: tuple[str, ...], *, inside_functions: bool = True) -> list[str]:
+    names = imports(ast.parse(path.read_text()), inside_functions=inside_functions)
+    return [f"{path.name} imports {name}" for name in names if any(f"{name}.".startswith(f"{ban}.") for ban in banned)]
+
+
+def slicer_side(root: Path) -> list[Path]:
+    """Return the files that Slicer loads at start."""
+    library = sorted((root / "LNHGSegmentation/LNHGSegmentationLib").rglob("*.py"))
+    return [root / "LNHGSegmentation/LNHGSegmentation.py", root / "LNHGTraining/LNHGTraining.py", *library]
+
+
+# What is shipped ------------------------------------------------------------------------------------
+
+
+def cmake_lists_name_every_file(root: Path) -> list[str]:
+    faults = []
+    for module in (root / name for name in MODULES):
+        for list_name, pattern, folder in (
+            ("MODULE_PYTHON_SCRIPTS", "*.py", ""),
+            ("MODULE_PYTHON_RESOURCES", "*", "Resources"),
+        ):
+            listed = cmake_list(module, list_name)
+            there = {name if not folder else f"{folder}/{name}" for name in relative_files(module / folder, pattern)}
+            where = f"{list_name} of {module.name}"
+            faults += [f"{name} is not in {where}, so it is not shipped" for name in sorted(there - set(listed))]
+            faults += [f"{name} is in {where}, but there is no such file" for name in sorted(set(listed) - there)]
+            faults += [f"{name} stands twice in {where}" for name, count in Counter(listed).items() if count > 1]
+    return faults
+
+
+def resources_stay_apart(root: Path) -> list[str]:
+    """Two modules' files are installed into one folder: equal names would overwrite each other, `..` is dropped."""
+    names = [name for module in MODULES for name in cmake_list(root / module, "MODULE_PYTHON_RESOURCES")]
+    faults = [f"{name} is a resource of two modules" for name, count in Counter(names).items() if count > 1]
+    return faults + [f"{name} leaves its module" for name in names if ".." in name or name.startswith("/")]
+
+
+def module_folders_hold_one_script(root: Path) -> list[str]:
+    """Slicer takes every `.py` beside a module's file for a module."""
+    found = {name: sorted(path.name for path in (root / name).glob("*.py")) for name in MODULES}
+    return [f"{name}/ holds {scripts}" for name, scripts in found.items() if scripts != [f"{name}.py"]]
+
+
+def pictures_of_the_catalog_exist(root: Path) -> list[str]:
+    variables = cmake_variables(root)
+    urls = [variables["EXTENSION_ICONURL"], *variables["EXTENSION_SCREENSHOTURLS"].split()]
+    faults = [f"{url} is no raw address of this repository" for url in urls if not url.startswith(RAW)]
+    faults += [f"{url} has no file" for url in urls if not (root / url.removeprefix(RAW)).is_file()]
+    icons = [*root.glob("Resources/LNHG.png"), *root.glob("LNHG*/Resources/Icons/LNHG*.png")]
+    return faults + [f"{icon.name} is not 128 x 128" for icon in icons if Image.open(icon).size != (128, 128)]
+
+
+def checkout_stays_small_and_safe(root: Path) -> list[str]:
+    files = kept_files(root)
+    sizes = {path: path.stat().st_size for path in files}
+    faults = [f"{path.name} has {size} bytes" for path, size in sizes.items() if size > MAX_FILE_BYTES]
+    faults += [f"the checkout has {sum(sizes.values())} bytes"] * (sum(sizes.values()) > MAX_CHECKOUT_BYTES)
+    faults += [
+        f"{path.name} may run code when loaded" for path in files if path.suffix in {".pt", ".pth", ".pkl", ".ckpt"}
+    ]
+    return faults + ["uv.lock is committed: requirements/*.txt are the pins"] * (root / "uv.lock" in files)
+
+
+def no_path_of_a_machine(root: Path) -> list[str]:
+    pattern = re.compile(r"(?<![\w.~$}>/-])/(?:work|root|home|Users|tmp)/\w")
+    faults = []
+    for path in kept_files(root):
+        content = path.read_bytes()
+        if b"\0" not in content and (found := pattern.search(content.decode(errors="replace"))):
+            faults.append(f"{path.name} names {found[0]}...")
+    return faults
+
+
+# Who may import whom --------------------------------------------------------------------------------
+
+
+def pure_packages_know_nothing_above_them(root: Path) -> list[str]:
+    above = {
+        "LNHGSegmentation/LNHGLib": (*SLICER, "LNHGSegmentationLib", "LNHGTrainingLib"),
+        "LNHGTraining/LNHGTrainingLib": (*SLICER, "LNHGSegmentationLib"),
+    }
+    files = ((path, banned) for folder, banned in above.items() for path in sorted((root / folder).rglob("*.py")))
+    return [fault for path, banned in files for fault in forbidden_imports(path, banned)]
+
+
+def slicer_loads_nothing_heavy_by_itself(root: Path) -> list[str]:
+    faults = [fault for path in slicer_side(root) for fault in forbidden_imports(path, HEAVY, inside_functions=False)]
+    training = ("LNHGTrainingLib",)
+    return faults + [fault for path in slicer_side(root) for fault in forbidden_imports(path, training)]
+
+
+def slicer_takes_nothing_heavy_from_the_core(root: Path) -> list[str]:
+    """Import, in a fresh process, all that the Slicer side imports from the core."""
+    names = {name for path in slicer_side(root) for name in imports(ast.parse(path.read_text()))}
+    modules = sorted({".".join(name.split(".")[:2]) for name in names if name.split(".")[0] == "LNHGLib"})
+    modules = [
+        name for name in modules if (root / "LNHGSegmentation" / name.replace(".", "/")).with_suffix(".py").exists()
+    ]
+    code = f"import sys, {', '.join(['LNHGLib', *modules])}; print(*(set({HEAVY}) & set(sys.modules)))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root / "LNHGSegmentation", capture_output=True, text=True, check=False)
+    if done.returncode:
+        return [f"importing {modules} fails: {done.stderr.strip().splitlines()[-1]}"]
+    return [f"importing {modules} loads {name}" for name in done.stdout.split()]
+
+
+def the_panel_stands_on_the_logic_and_the_logic_on_the_parameters(root: Path) -> list[str]:
+    library = root / "LNHGSegmentation/LNHGSegmentationLib"
+    faults = forbidden_imports(library / "Parameter.py", ("LNHGSegmentationLib", "LNHGLib"))
+    faults += forbidden_imports(library / "Widget.py", ("LNHGLib",))
+    below = [path for path in sorted(library.glob("*.py")) if path.name != "Widget.py"]
+    return faults + [fault for path in below for fault in forbidden_imports(path, ("LNHGSegmentationLib.Widget",))]
+
+
+def file_names_tell_the_layer(root: Path) -> list[str]:
+    pure = [
+        path
+        for name in ("LNHGSegmentation/LNHGLib", "LNHGTraining/LNHGTrainingLib")
+        for path in (root / name).glob("*")
+    ]
+    slicer = (root / "LNHGSegmentation/LNHGSegmentationLib").glob("*")
+    faults = [
+        f"{path.name} is not snake_case" for path in pure if path.suffix == ".py" and path.stem != path.stem.lower()
+    ]
+    camel = (path for path in slicer if path.suffix == ".py" and path.stem != "__init__")
+    return faults + [
+        f"{path.name} is not CamelCase" for path in camel if not re.fullmatch(r"([A-Z][a-z]*)+", path.stem)
+    ]
+
+
+# How long things may be -----------------------------------------------------------------------------
+
+
+def files_and_functions_are_short(root: Path) -> list[str]:
+    faults = []
+    for path in python_files(root):
+        text = path.read_text()
+        lines = text.count("\n")
+        faults += [f"{path.name} has {lines} lines"] * (lines > MAX_FILE_LINES)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                faults += [f"{path.name}: {node.name} has {length} lines"] * (length > MAX_FUNCTION_LINES)
+    return faults
+
+
+# What must agree ------------------------------------------------------------------------------------
+
+
+def descriptions_agree(root: Path) -> list[str]:
+    cmake, s4ext, project = cmake_variables(root), s4ext_fields(root), pyproject(root)["project"]
+    catalog, citation = (
+        json.loads((root / "LNHG.json").read_text()),
+        yaml.safe_load((root / "CITATION.cff").read_text()),
+    )
+    repository = cmake["EXTENSION_HOMEPAGE"]
+    version = re.search(r'__version__ = "(.*)"', (root / "LNHGSegmentation/LNHGLib/__init__.py").read_text())
+    expected = {
+        "name": ("LNHG", re.search(r"^project\((.*)\)$", (root / "CMakeLists.txt").read_text(), re.MULTILINE)[1]),
+        "version": (cmake["LNHG_VERSION"], project["version"], version and version[1], citation["version"]),
+        "description": (
+            *(cmake["EXTENSION_DESCRIPTION"], s4ext["description"]),
+            *(project["description"], citation["abstract"]),
+        ),
+        "category": (cmake["EXTENSION_CATEGORY"], s4ext["category"], catalog["category"]),
+        "depends": (cmake["EXTENSION_DEPENDS"], s4ext["depends"], " ".join(catalog["build_dependencies"])),
+        "homepage": (repository, s4ext["homepage"], project["urls"]["Homepage"], citation["repository-code"]),
+        "source": (f"{repository}.git", s4ext["scmurl"], catalog["scm_url"]),
+        "revision": (s4ext["scmrevision"], catalog["scm_revision"]),
+        "tier": (s4ext["tier"], str(catalog["tier"])),
+        "contributors": (cmake["EXTENSION_CONTRIBUTORS"], s4ext["contributors"], citation["authors"][0]["name"]),
+        "icon": (cmake["EXTENSION_ICONURL"], s4ext["iconurl"]),
+        "screenshots": (cmake["EXTENSION_SCREENSHOTURLS"], s4ext["screenshoturls"]),
+        "license": ("Apache-2.0", project["license"], citation["license"]),
+    }
+    faults = [f"{key} differs: {values}" for key, values in expected.items() if len(set(values)) > 1]
+    return faults + ["the description does not say lung nodule"] * ("lung nodule" not in cmake["EXTENSION_DESCRIPTION"])
+
+
+def pins(path: Path) -> dict[str, set[str]]:
+    """Return the pinned versions of each package of a requirement file."""
+    found: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", path.read_text(), re.MULTILINE):
+        found.setdefault(name.lower().replace("_", "-"), set()).add(version)
+    return found
+
+
+def requirement_files_agree(root: Path) -> list[str]:
+    project, folder = pyproject(root), root / "requirements"
+    runtime, dev = pins(folder / "runtime.txt"), pins(folder / "dev.txt")
+    wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["training"]]
+    faults = [
+        f"runtime.txt pins {name}, dev.txt does not pin the same" for name in runtime if runtime[name] != dev.get(name)
+    ]
+    for pinned, texts in ((runtime, wanted), (dev, project["dependency-groups"]["dev"])):
+        for need in map(Requirement, texts):
+            versions = pinned.get(need.name.lower(), set())
+            fits = versions and all(need.specifier.contains(version) for version in versions)
+            faults += [] if fits else [f"{need} is pinned as {sorted(versions)}: run make requirements"]
+    for path in sorted(folder.glob("*.txt")):
+        text = path.read_text()
+        faults += [f"{path.name} names a host"] * (
+            "://" in text or "--index" in text.replace("--no-emit-index-url", "")
+        )
+        unhashed = [line for line in text.splitlines() if re.match(r"[\w.-]+==", line) and not line.endswith("\\")]
+        faults += [f"{path.name}: {line} has no hash" for line in unhashed]
+    return faults
+
+
+def slicer_installs_what_the_project_needs(root: Path) -> list[str]:
+    """Lower bounds in Slicer are those of pyproject.toml; torch comes only through the PyTorch extension."""
+    known = {need.name: need for need in map(Requirement, pyproject(root)["project"]["dependencies"])}
+    text = (root / "LNHGSegmentation/Resources/LNHGRequirements.txt").read_text()
+    listed = [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+    faults = [f"{need} is not in pyproject.toml" for need in listed if need != known.get(need.name)]
+    faults += [
+        f"{need.name} comes with Slicer or PyTorch"
+        for need in listed
+        if need.name in (*HEAVY[:2], "numpy", "SimpleITK")
+    ]
+    install = (root / "LNHGSegmentation/LNHGSegmentationLib/InstallLogic.py").read_text()
+    bounds = {"torch": "TORCH_REQUIREMENT", "torchvision": "TORCHVISION_REQUIREMENT"}
+    lines = {name: f'{variable} = "{known[name].specifier}"' for name, variable in bounds.items()}
+    return faults + [f"InstallLogic.py lacks {line}" for line in lines.values() if line not in install]
+
+
+def readme_introduces_every_module(root: Path) -> list[str]:
+    text = (root / "README.md").read_text()
+    return [f"README.md does not mention {name}" for name in (*MODULES, "Apache", "research") if name not in text]
+
+
+RULES: list[Rule] = [
+    cmake_lists_name_every_file,
+    resources_stay_apart,
+    module_folders_hold_one_script,
+    pictures_of_the_catalog_exist,
+    checkout_stays_small_and_safe,
+    no_path_of_a_machine,
+    pure_packages_know_nothing_above_them,
+    slicer_loads_nothing_heavy_by_itself,
+    slicer_takes_nothing_heavy_from_the_core,
+    the_panel_stands_on_the_logic_and_the_logic_on_the_parameters,
+    file_names_tell_the_layer,
+    files_and_functions_are_short,
+    descriptions_agree,
+    requirement_files_agree,
+    slicer_installs_what_the_project_needs,
+    readme_introduces_every_module,
+]
