@@ -1,0 +1,209 @@
+"""`lnhg-train`: train, evaluate and export models without Slicer (the same as `python -m LNHGTrainingLib`).
+
+Exit status 0 done, 1 it failed, 2 the input or the arguments are wrong; then one sentence on stderr.
+"""
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from LNHGLib.errors import Cancelled, InputError
+
+if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs them
+    from LNHGLib.models import Model
+
+    from LNHGTrainingLib.evaluate import Options
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `lnhg-train` and return its exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+    except InputError as error:
+        return _fail(error, 2)
+    except (Cancelled, KeyboardInterrupt):
+        return _fail("Cancelled.", 1)
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error}", 1)
+    return 0
+
+
+def _fail(message: object, status: int) -> int:
+    sys.stdout.flush()
+    print(f"lnhg-train: {' '.join(str(message).split())}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="lnhg-train", description="Train, evaluate and export LNHG models.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="train a branch from a configuration"))
+    _add_evaluate(commands.add_parser("evaluate", help="score a model on crops or on whole scans"))
+    _add_export(commands.add_parser("export", help="make a model folder from the checkpoints of both branches"))
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("branch", choices=("segmenter", "detector"), help="which network")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration (TOML)")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/ and background/")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the run")
+    parser.set_defaults(run=_train)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="name of a model, or its folder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--crops", type=Path, metavar="FILE.h5", help="crops around nodules (location given)")
+    source.add_argument("--scans", type=Path, metavar="FOLDER", help="folder of whole scans with outlines")
+    parser.add_argument("--table", type=Path, metavar="FILE.csv", help="table of the crops")
+    parser.add_argument("--folds", type=_numbers, metavar="N[,N]", help="these folds alone (crops)")
+    parser.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (crops; default 3)")
+    parser.add_argument("--include-scan-test", action="store_true", help="also crops of the test scans")
+    parser.add_argument("--limit", type=int, metavar="N", help="score the first N crops or scans only")
+    parser.add_argument("--data-name", metavar="TEXT", help="how the reports call the data")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--write-card", action="store_true", help="put the results into the model's card and README")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, summary and plots")
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("segmenter", type=Path, metavar="SEGMENTER", help="checkpoint of the segmenter")
+    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="checkpoint of the detector")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="description of the model (TOML)")
+    parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write")
+    parser.set_defaults(run=_export)
+
+
+def read_config(path: Path) -> dict:
+    """Read a TOML configuration.
+
+    Raises:
+        InputError: the file is missing or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}), expected a TOML configuration; check --config."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is no valid TOML ({error}); mend it.") from error
+
+
+def _require(path: Path, what: str, folder: bool = False) -> None:
+    if not (path.is_dir() if folder else path.is_file()):
+        raise InputError(f"{path} does not exist, expected {what}; check the path.")
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = read_config(options.config)
+    _require(options.data, "a folder with crops/ and background/", folder=True)
+    config.setdefault("data", {})["folder"] = str(options.data)
+    if options.branch == "segmenter":
+        from LNHGTrainingLib.train_gan import train
+    else:
+        from LNHGTrainingLib.train_detector import train
+    print(train(config, options.out, options.resume, options.device))
+
+
+def _export(options: argparse.Namespace) -> None:
+    for path in (options.segmenter, options.detector):
+        _require(path, "a checkpoint that training wrote")
+    config = read_config(options.config)
+    from LNHGTrainingLib.export import export
+
+    export(options.segmenter, options.detector, config, options.out)
+    print(options.out)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    _check_evaluation(options)
+    from LNHGLib import models
+
+    from LNHGTrainingLib import card, outputs, tables
+
+    outputs.check_free(options.out, options.overwrite)
+    model = models.load(options.model)
+    report = _evaluate_crops(model, options) if options.crops else _evaluate_scans(model, options)
+    if options.write_card:
+        card.update(model.folder, report)
+    print(tables.render(report))
+    print(options.out)
+
+
+def _check_evaluation(options: argparse.Namespace) -> None:
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit is {options.limit}, expected 1 or more.")
+    if options.min_readers < 1:
+        raise InputError(f"--min-readers is {options.min_readers}, expected 1 or more.")
+    if options.scans:
+        _require(options.scans, "a folder of cases", folder=True)
+        if options.table or options.folds is not None or options.include_scan_test:
+            raise InputError("--table, --folds and --include-scan-test go with --crops; leave them out with --scans.")
+        return
+    if options.table is None:
+        raise InputError("--crops was given without --table, expected the table of the crops; add --table FILE.csv.")
+    _require(options.crops, "an HDF5 file of crops")
+    _require(options.table, "the table of the crops")
+
+
+def _evaluate_crops(model: "Model", options: argparse.Namespace) -> dict:
+    from LNHGTrainingLib import evaluate
+    from LNHGTrainingLib.evaluate_crops import Selection
+
+    selection = Selection(options.folds, options.min_readers, options.include_scan_test, options.limit)
+    predict = evaluate.generator_predictor(model.generator(_device(options.device)), model.card)
+    return evaluate.run_crops(
+        model.card, predict, options.crops, options.table, options.out, selection, _evaluation_options(options)
+    )
+
+
+def _evaluate_scans(model: "Model", options: argparse.Namespace) -> dict:
+    from LNHGTrainingLib import evaluate
+
+    threshold = min(evaluate.FROC_THRESHOLD, model.card["threshold"])
+    segment = evaluate.pipeline_segmenter(model, options.device, threshold)
+    return evaluate.run_scans(
+        model.card, segment, options.scans, options.out, options.limit, _evaluation_options(options)
+    )
+
+
+def _evaluation_options(options: argparse.Namespace) -> "Options":
+    from LNHGTrainingLib.evaluate import Options
+
+    return Options(options.seed, options.data_name, options.overwrite)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device is {name}, but no CUDA device was found; use --device cpu.")
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

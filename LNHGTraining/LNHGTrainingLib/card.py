@@ -1,0 +1,59 @@
+"""The model card: measured results go into `model.json`, and the README beside it is rendered from there."""
+
+import json
+import os
+from pathlib import Path
+
+from LNHGTrainingLib import outputs, tables
+
+PARTS = ("grid", "window_hu", "generator", "detector", "fusion", "threshold")
+
+
+def update(folder: Path, report: dict) -> None:
+    """Put an evaluation into a model's card and write its README anew.
+
+    Results that were measured with other weights than those the card lists now are dropped.
+
+    Args:
+        folder: The model folder with `model.json`.
+        report: The `summary.json` that the evaluation wrote.
+
+    Raises:
+        ValueError: the evaluation is of other weights than the card's.
+    """
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    if report["model"]["sha256"] != card["files"]:
+        raise ValueError(f"The evaluation is of other weights than those of {folder}; evaluate the model again.")
+    kept = {kind: old for kind, old in card.get("results", {}).items() if old["model"]["sha256"] == card["files"]}
+    card["results"] = kept | {report["kind"]: {key: value for key, value in report.items() if key != "nodules"}}
+    temporary = folder / f".model.json.{os.getpid()}.part"
+    outputs.write_json(card, temporary)
+    temporary.replace(folder / "model.json")
+    write_readme(folder, card)
+
+
+def write_readme(folder: Path, card: dict) -> None:
+    """Write README.md of a model folder from its card."""
+    results = [tables.render(report, level=2) for _, report in sorted(card.get("results", {}).items())]
+    text = "\n".join([_about(card), *(results or ["No results were measured yet.\n"])])
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _about(card: dict) -> str:
+    rows = [[key, _text(card[key])] for key in PARTS if key in card]
+    training = [[key, _text(value)] for key, value in card.get("training", {}).items() if key != "train_patients"]
+    return (
+        f"# {card['name']}\n\n{card.get('description', '')}\n\n"
+        "Written by `lnhg-train evaluate --write-card` from `model.json`.\n\n"
+        f"Licence: {card.get('licence', 'not stated')}\n\n"
+        f"## Model\n\n{tables.table(['part', 'value'], rows)}\n"
+        + (f"## Training\n\n{tables.table(['item', 'value'], training)}" if training else "")
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    return str(value).replace("|", "\\|")

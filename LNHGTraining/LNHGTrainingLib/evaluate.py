@@ -1,0 +1,216 @@
+"""`lnhg-train evaluate`: score a model on crops or on whole scans and write tables, summary and plots."""
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import LNHGLib
+import numpy as np
+from LNHGLib.errors import InputError
+from LNHGLib.volume import Grid, resample
+from tqdm import tqdm
+
+from LNHGTrainingLib import evaluate_crops, evaluate_scans, matching, metrics, outputs, plots, summary, tables
+from LNHGTrainingLib.evaluate_crops import Predict, Selection
+from LNHGTrainingLib.evaluate_scans import Segment
+
+if TYPE_CHECKING:
+    from LNHGLib.models import Model
+    from torch import nn
+
+FROC_THRESHOLD = 0.05
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "SimpleITK")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an evaluation is done and labeled: seed of the bootstrap, name of the data, overwriting, progress bar."""
+
+    seed: int = 0
+    data_name: str | None = None
+    overwrite: bool = False
+    quiet: bool = False
+
+
+def generator_predictor(generator: "nn.Module", card: dict) -> Predict:
+    """The generator as a function of a cube at 1 mm, resampled when the model works at another spacing.
+
+    Raises:
+        InputError: the model's grid depends on the scan's field of view, which a cube does not have.
+    """
+    from LNHGTrainingLib.validate import generate
+
+    grid = card["grid"]
+    if grid["kind"] != "spacing":
+        raise InputError(
+            f"Model {card['name']} works on a grid of kind {grid['kind']!r} that depends on the scan's field of view, "
+            "expected a fixed spacing for crops; evaluate it with --scans."
+        )
+    spacing = np.array(grid["spacing_mm"], float)
+    if np.allclose(spacing, 1.0):
+        return lambda hu: generate(generator, hu, card["window_hu"])
+
+    def predict(hu: np.ndarray) -> np.ndarray:
+        cube = Grid.aligned(hu.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+        working = Grid.aligned(np.ceil(hu.shape / spacing).astype(int), spacing, ((spacing - 1) / 2)[::-1])
+        return resample(generate(generator, resample(hu, cube, working), card["window_hu"]), working, cube, fill=0.0)
+
+    return predict
+
+
+def pipeline_segmenter(model: "Model", device: str, threshold: float) -> Segment:
+    """The whole pipeline at a threshold."""
+    from LNHGLib import pipeline
+
+    return lambda volume: pipeline.segment(volume, model, device=device, threshold=threshold)
+
+
+def run_crops(
+    card: dict, predict: Predict, crops: Path, table: Path, out: Path, selection: Selection, options: Options
+) -> dict:
+    """Score the generator on crops with the location given; the returned summary is also in OUT.
+
+    Args:
+        card: The model's card.
+        predict: The model's generator as a function.
+        crops: HDF5 file laid out like `luna16_crops.h5`.
+        table: CSV laid out like `luna16_crops.csv`.
+        out: Folder that must not exist yet unless `options.overwrite`.
+        selection: Which nodules.
+        options: Seed, name of the data, overwriting, progress bar.
+
+    Raises:
+        InputError: the arguments or the files do not fit.
+    """
+    outputs.check_free(out, options.overwrite)
+    rows = evaluate_crops.select_rows(table, selection)
+    read = evaluate_crops.read_crops(crops, rows)
+    progress = _progress(read, len(rows), "nodule", options)
+    results = evaluate_crops.evaluate_crops(progress, predict, card["generator"]["threshold"])
+    protocol = evaluate_crops.PROTOCOL.format(reach=evaluate_crops.REACH_MM, readers=selection.min_readers)
+    report = _report("crops", protocol, card, options) | {
+        "data": _data([crops, table], options),
+        "split": _crop_split(card, rows, selection),
+        **summary.crop_figures(results, card["generator"]["threshold"], options.seed),
+    }
+    _write_crops(results, report, out, options)
+    return report
+
+
+def _write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, options: Options) -> None:
+    with outputs.whole_folder(out, options.overwrite) as folder:
+        columns = [field.name for field in fields(evaluate_crops.NoduleScore)]
+        outputs.write_table(evaluate_crops.rows_of(results), columns, folder / "nodules.csv")
+        _write_report(report, ["dice_vs_diameter.png", "bland_altman.png", "examples.png"], folder)
+        plots.dice_vs_diameter(results.scores, folder / "dice_vs_diameter.png")
+        plots.bland_altman(results.scores, folder / "bland_altman.png")
+        plots.gallery(results.worst, results.best, folder / "examples.png")
+
+
+def run_scans(card: dict, segment: Segment, folder: Path, out: Path, limit: int | None, options: Options) -> dict:
+    """Score the whole pipeline on a folder of cases; the returned summary is also in OUT.
+
+    Args:
+        card: The model's card, whose `threshold` decides what is found.
+        segment: The pipeline at a lower threshold, for the FROC curve.
+        folder: Of the cases.
+        out: Folder that must not exist yet unless `options.overwrite`.
+        limit: At most so many cases.
+        options: Seed, name of the data, overwriting, progress bar.
+
+    Raises:
+        InputError: the arguments or the files do not fit.
+    """
+    outputs.check_free(out, options.overwrite)
+    paths = evaluate_scans.find_cases(folder, limit)
+    cases = (evaluate_scans.read_case(path) for path in _progress(paths, len(paths), "scan", options))
+    results = evaluate_scans.evaluate_scans(cases, segment, card["threshold"])
+    patients = {cost.patient for cost in results.costs}
+    report = _report("scans", matching.PROTOCOL, card, options) | {
+        "data": _data([folder], options),
+        "split": f"{len(paths)} scans of {len(patients)} patients. {_training_split(card, patients)}",
+        **summary.scan_figures(results, options.seed),
+    }
+    with outputs.whole_folder(out, options.overwrite) as temporary:
+        _write_scans(results, report, temporary)
+    return report
+
+
+def _write_scans(results: evaluate_scans.ScanResults, report: dict, folder: Path) -> None:
+    nodules, findings = evaluate_scans.rows_of(results)
+    outputs.write_table(nodules, [f.name for f in fields(evaluate_scans.ScanNodule)], folder / "nodules.csv")
+    outputs.write_table(findings, [f.name for f in fields(evaluate_scans.ScanFinding)], folder / "findings.csv")
+    counted = [nodule for nodule in results.nodules if nodule.counts]
+    names = ["froc.png", "dice_vs_diameter.png", "bland_altman.png"] if counted else []
+    _write_report(report, names, folder)
+    if not counted:
+        return
+    curves = {rule: metrics.froc(evaluate_scans.detections(results, column)) for rule, column in summary.RULES.items()}
+    points = {
+        rule: tuple(report["operating_point"][rule][key]["value"] for key in ("false_per_scan", "sensitivity"))
+        for rule in curves
+    }
+    plots.froc_plot(curves, points, folder / "froc.png")
+    plots.dice_vs_diameter(counted, folder / "dice_vs_diameter.png")
+    plots.bland_altman(counted, folder / "bland_altman.png")
+
+
+def _progress(items: Iterable, total: int, unit: str, options: Options) -> Iterable:
+    return tqdm(items, total=total, unit=unit, disable=options.quiet or None)
+
+
+def _write_report(report: dict, pictures: list[str], folder: Path) -> None:
+    outputs.write_json(report, folder / "summary.json")
+    links = "".join(f"\n![{Path(name).stem.replace('_', ' ')}]({name})\n" for name in pictures)
+    (folder / "summary.md").write_text(tables.render(report) + links, encoding="utf-8")
+
+
+def _report(kind: str, protocol: str, card: dict, options: Options) -> dict:
+    versions = {name: version(name) for name in PACKAGES}
+    unit = "patient" if kind == "crops" else "patient- or scan"
+    return {
+        "schema": 1,
+        "kind": kind,
+        "protocol": protocol,
+        "model": {"name": card["name"], "sha256": card["files"]},
+        "versions": {"lnhg": LNHGLib.__version__, "python": platform.python_version()} | versions,
+        "bootstrap": {"unit": unit, "samples": metrics.BOOTSTRAP_SAMPLES, "seed": options.seed},
+    }
+
+
+def _data(paths: list[Path], options: Options) -> dict:
+    files = {path.resolve().name: file_sha256(path) if path.is_file() else None for path in paths}
+    return {"name": options.data_name or paths[0].resolve().stem, "files": files}
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _crop_split(card: dict, rows: list[dict[str, str]], selection: Selection) -> str:
+    patients = {row["patient_id"] for row in rows}
+    folds = "all folds" if selection.folds is None else f"folds {' '.join(map(str, selection.folds))}"
+    limit = f", the first {selection.limit} crops" if selection.limit else ""
+    tests = "included" if selection.scan_test else "left out"
+    used = set(card.get("training", {}).get("train_folds", []))
+    shared = sorted(used & {int(row["fold"]) for row in rows if row.get("fold")})
+    warning = f" Beware: the model was trained on folds {' '.join(map(str, shared))} of these." if shared else ""
+    return (
+        f"{len(rows)} crops of {len(patients)} patients, {folds} by patient{limit}, nodules of the test scans "
+        f"{tests}.{warning} {_training_split(card, patients)}"
+    )
+
+
+def _training_split(card: dict, patients: set[str]) -> str:
+    training = card.get("training", {})
+    stated = f"The model card states: {training.get('split', 'no split')}"
+    if "train_patients" not in training:
+        return stated
+    shared = len(patients & set(training["train_patients"]))
+    return f"{stated} {shared} of these patients are among its training patients."

@@ -1,0 +1,190 @@
+"""Figures of merit: overlap, surface distance, volume error, FROC with its mean, intervals by patient.
+
+Masks are boolean zyx, lengths millimeters. Every figure is per nodule (register U4) or per scan (register U10).
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import ndimage
+
+CPM_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""False findings per scan at which the mean sensitivity (CPM) is taken (LUNA16; Setio et al. 2017)."""
+
+BOOTSTRAP_SAMPLES = 1000
+
+
+def dice(mask: np.ndarray, reference: np.ndarray) -> float:
+    """Dice coefficient 2|A n B| / (|A| + |B|) of two masks of one shape; two empty masks agree (1)."""
+    total = np.count_nonzero(mask) + np.count_nonzero(reference)
+    return 2.0 * np.count_nonzero(mask & reference) / total if total else 1.0
+
+
+def volume_error(mask: np.ndarray, reference: np.ndarray) -> float:
+    """Signed relative volume error (|A| - |B|) / |B|; -1 for an empty mask.
+
+    Raises:
+        ValueError: the reference is empty.
+    """
+    wanted = np.count_nonzero(reference)
+    if not wanted:
+        raise ValueError("The volume error needs a reference with at least one voxel, got an empty one.")
+    return (np.count_nonzero(mask) - wanted) / wanted
+
+
+def hd95_mm(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    """The 95th percentile Hausdorff distance between two surfaces.
+
+    A surface is the voxels of a mask with a face neighbor outside it; distances run between voxel centers. The larger
+    of the two directed 95th percentiles is returned.
+
+    Args:
+        mask: (z, y, x).
+        reference: Same shape.
+        spacing_mm: Voxel spacing zyx.
+
+    Returns:
+        Distance in mm; NaN when a mask is empty.
+    """
+    union = mask | reference
+    if not mask.any() or not reference.any():
+        return float("nan")
+    box = ndimage.find_objects(union.astype(np.uint8))[0]
+    surfaces = [_surface(part[box]) for part in (mask, reference)]
+    far = [ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces]
+    return float(max(np.percentile(far[1][surfaces[0]], 95), np.percentile(far[0][surfaces[1]], 95)))
+
+
+def _surface(mask: np.ndarray) -> np.ndarray:
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def leave_one_out_dice(readers: np.ndarray) -> float:
+    """The readers' own agreement: mean Dice of each reader against the 50 % consensus of the others.
+
+    Args:
+        readers: bool (reader, z, y, x).
+
+    Returns:
+        The mean over readers; NaN with fewer than two.
+    """
+    if len(readers) < 2:
+        return float("nan")
+    votes = readers.sum(axis=0, dtype=np.uint8)
+    scores = [dice(reader, 2 * (votes - reader) >= len(readers) - 1) for reader in readers]
+    return float(np.mean(scores))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % confidence interval; NaN where nothing was measured."""
+
+    value: float
+    low: float
+    high: float
+
+
+def cluster_bootstrap(
+    clusters: int, statistic: Callable[[np.ndarray], float], seed: int = 0, samples: int = BOOTSTRAP_SAMPLES
+) -> Interval:
+    """Percentile bootstrap that draws whole clusters (patients or scans), as their nodules are not independent.
+
+    Args:
+        clusters: Number of clusters.
+        statistic: Maps how often each cluster was drawn, int (clusters,), to the figure; may return NaN.
+        seed: Of `numpy.random.default_rng`.
+        samples: Number of resamples.
+
+    Returns:
+        The figure on the data as they are with its 95 % interval.
+    """
+    if not clusters:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples)
+    figures = np.array([statistic(counts) for counts in draws])
+    figures = figures[np.isfinite(figures)]
+    low, high = np.percentile(figures, [2.5, 97.5]) if figures.size else (np.nan, np.nan)
+    return Interval(float(statistic(np.ones(clusters, int))), float(low), float(high))
+
+
+def mean_interval(values: np.ndarray, patients: list[str], seed: int = 0) -> Interval:
+    """Mean of the finite values with its patient-cluster bootstrap interval (register U11, U18)."""
+    values = np.asarray(values, float)
+    finite = np.isfinite(values)
+    names, index = np.unique(np.asarray(patients, str)[finite], return_inverse=True)
+    sums = np.bincount(index, values[finite], len(names))
+    sizes = np.bincount(index, minlength=len(names))
+    return cluster_bootstrap(len(names), lambda counts: (counts @ sums) / (counts @ sizes), seed)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector said on a set of scans, nodules and ignored findings already sorted out.
+
+    Attributes:
+        scores: float (N,), of the hits and the false findings; ignored ones are left out.
+        hits: bool (N,), True for the first finding on a nodule, False for a false finding.
+        scans: int (N,), index of the scan.
+        nodules: int (scans,), how many nodules each scan holds.
+    """
+
+    scores: np.ndarray
+    hits: np.ndarray
+    scans: np.ndarray
+    nodules: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Froc:
+    """Free-response ROC: a point a threshold, from strict to permissive, all float (N,)."""
+
+    thresholds: np.ndarray
+    sensitivity: np.ndarray
+    false_per_scan: np.ndarray
+
+
+def froc(detections: Detections, counts: np.ndarray | None = None) -> Froc:
+    """Sensitivity over false findings per scan; findings of one score enter together.
+
+    Args:
+        detections: The findings.
+        counts: int (scans,), how often each scan counts (for the bootstrap); once when None.
+
+    Returns:
+        The curve, beginning at an infinite threshold with (0, 0).
+    """
+    counts = np.ones(len(detections.nodules), int) if counts is None else counts
+    order = np.argsort(-detections.scores, kind="stable")
+    scores, weights = detections.scores[order], counts[detections.scans[order]]
+    hits = np.cumsum(weights * detections.hits[order])
+    false = np.cumsum(weights * ~detections.hits[order])
+    last = np.append(np.diff(scores) != 0, True)[: len(scores)]
+    nodules = counts @ detections.nodules
+    found = hits[last] / nodules if nodules else np.full(last.sum(), np.nan)
+    return Froc(
+        np.concatenate([[np.inf], scores[last]]),
+        np.concatenate([[0.0 if nodules else np.nan], found]),
+        np.concatenate([[0.0], false[last] / counts.sum()]),
+    )
+
+
+def sensitivity_at(curve: Froc, rate: float) -> float:
+    """The best sensitivity at no more than `rate` false findings per scan: no interpolation between thresholds."""
+    return float(curve.sensitivity[curve.false_per_scan <= rate].max())
+
+
+def cpm(curve: Froc) -> float:
+    """Competition performance metric: mean sensitivity at `CPM_RATES` false findings per scan."""
+    return float(np.mean([sensitivity_at(curve, rate) for rate in CPM_RATES]))
+
+
+def detection_figures(detections: Detections, seed: int = 0) -> dict:
+    """CPM and the sensitivity at each rate with intervals by scan, JSON-ready."""
+    scans = len(detections.nodules)
+    rates = {
+        f"{rate:g}": asdict(cluster_bootstrap(scans, lambda c, r=rate: sensitivity_at(froc(detections, c), r), seed))
+        for rate in CPM_RATES
+    }
+    return {"cpm": asdict(cluster_bootstrap(scans, lambda c: cpm(froc(detections, c)), seed)), "sensitivity_at": rates}

@@ -1,0 +1,129 @@
+"""From scores to the figures that are reported: means with intervals by patient, by size and by texture, detection."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from LNHGTrainingLib import metrics
+from LNHGTrainingLib.evaluate_crops import CropResults, NoduleScore
+from LNHGTrainingLib.evaluate_scans import ScanNodule, ScanResults, detections
+
+GROUPS: dict[str, Callable[[NoduleScore], bool]] = {
+    "all": lambda s: True,
+    "under 6 mm": lambda s: s.diameter_mm < 6,
+    "6 to 10 mm": lambda s: 6 <= s.diameter_mm <= 10,
+    "over 10 mm": lambda s: s.diameter_mm > 10,
+    "ground-glass (texture up to 2)": lambda s: s.texture <= 2,
+    "part-solid (texture 2 to 4)": lambda s: 2 < s.texture < 4,
+    "solid (texture from 4)": lambda s: s.texture >= 4,
+}
+"""Groups of nodules by LUNA16 or longest axial diameter and by the readers' mean texture rating (1 to 5)."""
+
+
+RULES = {"consensus": "outcome", "luna16_like": "luna16_outcome"}
+"""Hit rules and the column of `findings.csv` that holds their outcome."""
+
+
+def plain(value: object) -> object:
+    """The same for JSON: floats at five decimals, None for what was not measured, numpy types gone."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), 5) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def by_group(scores: Sequence[NoduleScore], seed: int = 0) -> dict[str, dict]:
+    """Figures of each group in `GROUPS` that has a nodule."""
+    parts = {name: [score for score in scores if member(score)] for name, member in GROUPS.items()}
+    return {name: segmentation_figures(part, seed) for name, part in parts.items() if part}
+
+
+def segmentation_figures(scores: Sequence[NoduleScore], seed: int = 0) -> dict:
+    """Dice with missed nodules at 0 and of the found alone, beside the readers on the same nodules (register U4, U11).
+
+    Args:
+        scores: At least one nodule.
+        seed: Of the bootstrap.
+
+    Returns:
+        Counts, and a value with its 95 % interval for each figure.
+    """
+    patients = [score.patient for score in scores]
+    dice = np.array([score.dice for score in scores])
+    found = np.array([score.found for score in scores], bool)
+    human = np.array([score.human_loo_dice for score in scores])
+    error = np.array([score.volume_error for score in scores])
+    figures = {
+        "found_share": found.astype(float),
+        "dice_all": dice,
+        "dice_found": np.where(found, dice, np.nan),
+        "human_loo_dice": human,
+        "dice_minus_human": dice - human,
+        "hd95_mm": np.array([score.hd95_mm for score in scores]),
+        "volume_error": error,
+        "absolute_volume_error": np.abs(error),
+    }
+    counts = {"nodules": len(scores), "patients": len(set(patients)), "found": int(found.sum())}
+    intervals = {name: asdict(metrics.mean_interval(values, patients, seed)) for name, values in figures.items()}
+    return counts | intervals | {"dice_per_patient": asdict(_per_patient(dice, patients, seed))}
+
+
+def _per_patient(dice: np.ndarray, patients: list[str], seed: int) -> metrics.Interval:
+    names = sorted(set(patients))
+    own = np.array(patients)
+    return metrics.mean_interval(np.array([dice[own == name].mean() for name in names]), names, seed)
+
+
+def crop_figures(results: CropResults, threshold: float, seed: int = 0) -> dict:
+    """Everything about crops that goes into `summary.json`."""
+    figures = {"threshold": threshold, "without_reference": results.without_reference}
+    return plain(figures | {"groups": by_group(results.scores, seed)})
+
+
+def scan_figures(results: ScanResults, seed: int = 0) -> dict:
+    """Everything about whole scans that goes into `summary.json`."""
+    counted = [nodule for nodule in results.nodules if nodule.counts]
+    figures = {
+        "threshold": results.threshold,
+        "groups": by_group(counted, seed),
+        "operating_point": {name: operating_point(results, rule, seed) for name, rule in RULES.items()},
+        "froc": {name: metrics.detection_figures(detections(results, rule), seed) for name, rule in RULES.items()},
+        "cases": [_case_figures(results, index) for index in range(len(results.costs))],
+        "nodules": [asdict(nodule) for nodule in results.nodules],
+    }
+    return plain(figures)
+
+
+def operating_point(results: ScanResults, rule: str, seed: int = 0) -> dict:
+    """Sensitivity and false findings a scan at the model's own threshold."""
+    cases = [cost.case for cost in results.costs]
+    above = [finding for finding in results.findings if finding.above_threshold]
+    false = np.array([sum(f.case == case and getattr(f, rule) == "false" for f in above) for case in cases])
+    hits = np.array([sum(f.case == case and getattr(f, rule) == "hit" for f in above) for case in cases])
+    nodules = np.array([sum(n.case == case and n.counts for n in results.nodules) for case in cases])
+    sensitivity = metrics.cluster_bootstrap(
+        len(cases), lambda c: float(c @ hits / (c @ nodules)) if c @ nodules else float("nan"), seed
+    )
+    false_mean = metrics.cluster_bootstrap(len(cases), lambda c: float(c @ false / c.sum()), seed)
+    return {
+        "scans": len(cases), "nodules": int(nodules.sum()), "hits": int(hits.sum()), "false": int(false.sum()),
+        "false_worst_scan": int(false.max()), "sensitivity": asdict(sensitivity), "false_per_scan": asdict(false_mean),
+    }  # fmt: skip
+
+
+def _case_figures(results: ScanResults, index: int) -> dict:
+    cost = results.costs[index]
+    nodules: list[ScanNodule] = [n for n in results.nodules if n.case == cost.case and n.counts]
+    outcomes = [f.outcome for f in results.findings if f.case == cost.case and f.above_threshold]
+    return asdict(cost) | {
+        "nodules": len(nodules),
+        "found": sum(n.found for n in nodules),
+        "dice_all": float(np.mean([n.dice for n in nodules])) if nodules else float("nan"),
+        "false": outcomes.count("false"),
+        "ignored": outcomes.count("ignored"),
+    }

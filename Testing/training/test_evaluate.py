@@ -1,0 +1,686 @@
+"""Evaluation with predictors whose result is known, on synthetic nodules and on the readers' own outlines."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from LNHGLib.errors import InputError
+from LNHGLib.volume import Grid, Source, Volume, write_image
+from LNHGTrainingLib import card, evaluate, evaluate_crops, evaluate_scans, matching, metrics, outputs, summary
+from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.evaluate import Options
+from LNHGTrainingLib.evaluate_crops import Selection, center_component
+from LNHGTrainingLib.evaluate_crops import evaluate_crops as score_crops
+from LNHGTrainingLib.matching import Finding, ReferenceNodule, judge
+
+QUIET = Options(quiet=True, data_name="synthetic nodules")
+CARD = {
+    "schema": 1,
+    "name": "tiny",
+    "description": "A model for tests.",
+    "licence": "CC BY 4.0",
+    "grid": {"kind": "spacing", "spacing_mm": [1, 1, 1]},
+    "window_hu": [-1000, 400],
+    "threshold": 0.5,
+    "fusion": {},
+    "generator": {"kind": "strided", "width": 2, "weights": "generator.safetensors", "threshold": 0.5},
+    "detector": {"weights": "detector.safetensors", "slice_step_mm": 2.0, "min_score": 0.05},
+    "training": {"train_folds": [1], "split": "Folds of a test."},
+    "files": {"generator.safetensors": "a" * 64, "detector.safetensors": "b" * 64},
+}
+
+
+def ball(center, radius, shape=(50, 50, 50)):
+    axes = np.ogrid[tuple(slice(0, size) for size in shape)]
+    return sum((axis - c) ** 2 for axis, c in zip(axes, center, strict=True)) <= radius**2
+
+
+def row(index, **changes):
+    return {
+        "row": index, "patient_id": f"P{index // 2}", "series_uid": f"1.{index}", "nodule_index": 0, "usable": 1,
+        "n_readers_usable": 4, "luna_diameter_exact_mm": 2.0 * (3 + index), "att_texture": 1 + index % 5,
+        "fold": index % 2, "scan_test": 0,
+    } | changes  # fmt: skip
+
+
+def write_crops(folder, rows, reader_bits, valid=(0, 50, 0, 50, 0, 50)):
+    count = len(rows)
+    hu = np.full((count, 50, 50, 50), -800, np.int16)
+    hu[np.array(reader_bits) > 0] = 40
+    with h5py.File(folder / "crops.h5", "w") as file:
+        file["ct"], file["reader_masks"] = hu, np.array(reader_bits, np.uint8)
+        file["valid_extent"] = np.tile(np.array(valid, np.int16), (count, 1))
+    with (folder / "crops.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "crops.h5", folder / "crops.csv"
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Six balls of 3 to 8 mm radius of three patients; four readers who agree."""
+    return write_crops(tmp_path, [row(i) for i in range(6)], [15 * ball((25, 25, 25), 3 + i) for i in range(6)])
+
+
+def perfect(hu):
+    return (hu > -400).astype(np.float32)
+
+
+def empty(hu):
+    return np.zeros(hu.shape, np.float32)
+
+
+def read_csv(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+# Crops
+
+
+def test_a_perfect_generator_reaches_dice_one_on_every_nodule(crops, tmp_path):
+    report = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "out", Selection(), QUIET)
+    whole = report["groups"]["all"]
+    assert (whole["nodules"], whole["patients"], whole["found"]) == (6, 3, 6)
+    assert whole["dice_all"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert whole["hd95_mm"]["value"] == 0.0
+    assert whole["human_loo_dice"]["value"] == 1.0
+
+
+def test_an_empty_generator_gets_dice_zero_and_finds_nothing(crops, tmp_path):
+    report = evaluate.run_crops(CARD, empty, *crops, tmp_path / "out", Selection(), QUIET)
+    assert report["groups"]["all"]["found"] == 0
+    assert report["groups"]["all"]["dice_all"]["value"] == 0.0
+    assert report["groups"]["all"]["dice_found"]["value"] is None
+
+
+def test_missed_nodules_count_as_zero_in_one_mean_and_are_left_out_of_the_other(crops, tmp_path):
+    report = evaluate.run_crops(
+        CARD, lambda hu: perfect(hu) * ((hu > 0).sum() > 500), *crops, tmp_path / "out", Selection(), QUIET
+    )
+    whole = report["groups"]["all"]
+    assert whole["dice_all"]["value"] == pytest.approx(whole["found"] / 6, abs=1e-4)
+    assert 0 < whole["found"] < 6
+    assert whole["dice_found"]["value"] == 1.0
+
+
+def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path):
+    def eroded(hu):
+        return (hu > -400) & np.roll(hu > -400, 1, axis=0)
+
+    report = evaluate.run_crops(CARD, eroded, *crops, tmp_path / "out", Selection(), QUIET)
+    rows = read_csv(tmp_path / "out" / "nodules.csv")
+    assert np.mean([float(r["dice"]) for r in rows]) == pytest.approx(
+        report["groups"]["all"]["dice_all"]["value"], abs=1e-4
+    )
+    small = [float(r["dice"]) for r in rows if float(r["diameter_mm"]) < 6]
+    assert "under 6 mm" not in report["groups"]
+    assert not small
+    assert report == json.loads((tmp_path / "out" / "summary.json").read_text())
+    expected = ["patient", "series", "nodule", "diameter_mm", "readers", "found", "dice", "hd95_mm", "human_loo_dice"]
+    assert set(expected) <= set(rows[0])
+
+
+def test_the_summary_names_data_split_protocol_model_and_interval(crops, tmp_path):
+    evaluate.run_crops(CARD, perfect, *crops, tmp_path / "out", Selection(folds=(0,)), QUIET)
+    text = (tmp_path / "out" / "summary.md").read_text()
+    sha = hashlib.sha256(crops[1].read_bytes()).hexdigest()[:16]
+    for part in (
+        "synthetic nodules",
+        sha,
+        "folds 0 by patient",
+        "at least half",
+        "a" * 64,
+        "bootstrap",
+        "1.000 (1.000 to",
+    ):
+        assert part in text
+    assert str(tmp_path) not in text
+    for name in ("dice_vs_diameter.png", "bland_altman.png", "examples.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 5000
+
+
+def test_the_split_warns_of_folds_the_model_was_trained_on(crops, tmp_path):
+    clean = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "a", Selection(folds=(0,)), QUIET)
+    mixed = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "b", Selection(), QUIET)
+    assert "Beware" not in clean["split"]
+    assert "trained on folds 1" in mixed["split"]
+
+
+def test_the_reference_is_the_voxels_inside_at_least_half_of_the_outlines(tmp_path):
+    large, small = ball((25, 25, 25), 6), ball((25, 25, 25), 4)
+    bits = [0b0011 * large | 0b1100 * small, 0b001 * large | 0b110 * small]
+    rows = [row(0), row(1, n_readers_usable=3)]
+    read = list(
+        evaluate_crops.read_crops(
+            write_crops(tmp_path, rows, bits)[0], [{k: str(v) for k, v in r.items()} for r in rows]
+        )
+    )
+    assert np.array_equal(read[0].reference, large)
+    assert np.array_equal(read[1].reference, small)
+    assert [len(crop.readers) for crop in read] == [4, 3]
+
+
+def test_padding_outside_the_valid_extent_does_not_count(tmp_path):
+    files = write_crops(tmp_path, [row(0)], [15 * ball((25, 25, 25), 6)], valid=(0, 25, 0, 50, 0, 50))
+    everywhere = evaluate.run_crops(CARD, perfect, *files, tmp_path / "out", Selection(), QUIET)
+    assert everywhere["groups"]["all"]["dice_all"]["value"] == 1.0
+    volume = float(read_csv(tmp_path / "out" / "nodules.csv")[0]["reference_volume_mm3"])
+    assert volume == ball((25, 25, 25), 6)[:25].sum()
+
+
+def test_the_component_at_the_center_wins_over_larger_ones():
+    center, other = ball((25, 25, 25), 2), ball((25, 25, 38), 8)
+    assert np.array_equal(center_component(center | other), center)
+
+
+@pytest.mark.parametrize(("offset", "taken"), [(6, True), (7, True), (8, False)])
+def test_the_nearest_component_is_taken_up_to_five_millimeters(offset, taken):
+    near, far = ball((25, 25, 25 + offset), 2), ball((10, 10, 10), 4)
+    expected = near if taken else np.zeros_like(near)
+    assert np.array_equal(center_component(near | far), expected)
+
+
+def test_a_component_beside_the_nodule_does_not_find_it(tmp_path):
+    files = write_crops(tmp_path, [row(0)], [15 * ball((25, 25, 25), 1)])
+    beside = ball((25, 25, 29), 2).astype(np.float32)
+    report = evaluate.run_crops(CARD, lambda hu: beside, *files, tmp_path / "out", Selection(), QUIET)
+    assert report["groups"]["all"]["found"] == 0
+    assert report["groups"]["all"]["dice_all"]["value"] == 0.0
+
+
+def test_selection_follows_usable_readers_folds_and_test_scans(tmp_path):
+    rows = [
+        row(0),
+        row(1, usable=0, n_readers_usable=""),
+        row(2, n_readers_usable=2),
+        row(3),
+        row(4, fold=-1, scan_test=1),
+    ]
+    _, table = write_crops(tmp_path, rows, [ball((25, 25, 25), 3)] * 5)
+
+    def chosen(**options):
+        return [int(r["row"]) for r in evaluate_crops.select_rows(table, Selection(**options))]
+
+    assert chosen() == [0, 3]
+    assert chosen(min_readers=2) == [0, 2, 3]
+    assert chosen(folds=(1,)) == [3]
+    assert chosen(folds=(1,), scan_test=True) == [3, 4]
+    assert chosen(limit=1) == [0]
+    with pytest.raises(InputError, match="no usable crop among 5 for folds 7"):
+        chosen(folds=(7,))
+
+
+def test_crops_without_a_consensus_voxel_are_left_out_and_counted(tmp_path):
+    rows = [row(0), row(1)]
+    files = write_crops(tmp_path, rows, [15 * ball((25, 25, 25), 3), 1 * ball((25, 25, 25), 3)])
+    report = evaluate.run_crops(CARD, perfect, *files, tmp_path / "out", Selection(), QUIET)
+    assert (report["groups"]["all"]["nodules"], report["without_reference"]) == (1, 1)
+
+
+def test_files_that_are_not_laid_out_like_the_crops_are_refused(crops, tmp_path):
+    table = tmp_path / "other.csv"
+    table.write_text("row,usable\n0,1\n")
+    with pytest.raises(InputError, match="lacks the columns patient_id"):
+        evaluate_crops.select_rows(table, Selection())
+    rows = evaluate_crops.select_rows(crops[1], Selection())
+    with pytest.raises(InputError, match="cannot be read as HDF5"):
+        next(evaluate_crops.read_crops(crops[1], rows))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["ct"] = np.zeros((1, 50, 50, 50), np.int16)
+    with pytest.raises(InputError, match="lacks the data sets reader_masks"):
+        next(evaluate_crops.read_crops(tmp_path / "other.h5", rows))
+    with pytest.raises(InputError, match="names row 9"):
+        next(evaluate_crops.read_crops(crops[0], [*rows, {"row": "9"}]))
+
+
+def test_nothing_is_left_when_the_evaluation_fails(crops, tmp_path):
+    def broken(hu):
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        evaluate.run_crops(CARD, broken, *crops, tmp_path / "out", Selection(), QUIET)
+    with pytest.raises(OSError, match="missing"), outputs.whole_folder(tmp_path / "out") as folder:
+        (folder / "missing" / "half.txt").write_text("half")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5"]
+
+
+def test_an_output_folder_is_only_replaced_when_asked(crops, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        evaluate.run_crops(CARD, perfect, *crops, out, Selection(), QUIET)
+    assert (out / "precious.txt").exists()
+    evaluate.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
+    assert (out / "summary.md").exists()
+    assert not (out / "precious.txt").exists()
+
+
+def test_the_readers_agreement_on_the_real_crops_is_the_published_one(data_dir):
+    folder = data_dir / "crops"
+    rows = evaluate_crops.select_rows(folder / "luna16_crops.csv", Selection(scan_test=True))
+    dice = {
+        int(crop.row["row"]): metrics.leave_one_out_dice(crop.readers)
+        for crop in evaluate_crops.read_crops(folder / "luna16_crops.h5", rows)
+    }
+    assert round(np.mean(list(dice.values())), 3) == 0.779
+    assert round(np.mean([dice[int(r["row"])] for r in rows if r["n_readers_usable"] == "4"]), 3) == 0.803
+    assert all(abs(dice[int(r["row"])] - float(r["human_loo_dice"])) < 1e-3 for r in rows)
+
+
+def test_the_consensus_itself_scores_one_on_real_crops(data_dir):
+    folder = data_dir / "crops"
+    rows = evaluate_crops.select_rows(folder / "luna16_crops.csv", Selection(folds=(0,), limit=40))
+    read = list(evaluate_crops.read_crops(folder / "luna16_crops.h5", rows))
+    masks = iter([crop.reference.astype(np.float32) for crop in read])
+    results = score_crops(read, lambda hu: next(masks), threshold=0.5)
+    single = [metrics.dice(center_component(crop.reference), crop.reference) for crop in read]
+    assert [score.dice for score in results.scores] == single
+    assert np.mean(single) > 0.99
+    assert [int(r["cons_voxels"]) for r in rows] == [score.reference_volume_mm3 for score in results.scores]
+
+
+# The model as a predictor
+
+
+def identity_generator():
+    import torch
+
+    class Identity(torch.nn.Module):
+        multiple = 8
+
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return x
+
+    return Identity()
+
+
+def test_a_model_at_another_spacing_is_resampled_without_a_shift():
+    predict = evaluate.generator_predictor(
+        identity_generator(), CARD | {"grid": {"kind": "spacing", "spacing_mm": [2.0, 1.25, 1.25]}}
+    )
+    hu = np.where(ball((25, 25, 25), 12), 0, -800).astype(np.int16)
+    image = predict(hu)
+    assert image.shape == hu.shape
+    body = image - image.min()
+    center = [(body.sum(axis=tuple({0, 1, 2} - {axis})) * np.arange(50)).sum() / body.sum() for axis in range(3)]
+    np.testing.assert_allclose(center, [25, 25, 25], atol=0.1)
+
+
+def test_a_model_that_needs_the_field_of_view_is_refused_on_crops():
+    with pytest.raises(InputError, match="field of view"):
+        evaluate.generator_predictor(identity_generator(), CARD | {"grid": {"kind": "fov", "size": 256}})
+
+
+# Whole scans
+
+SHAPE = (24, 60, 60)
+GRID = Grid.aligned(SHAPE, (2.5, 0.8, 0.8), (-20.0, 30.0, 100.0))
+
+
+def reference(label, center, radius, readers):
+    mask = ball(center, radius, SHAPE)
+    box = tuple(slice(int(c.min()), int(c.max()) + 1) for c in np.nonzero(mask))
+    return ReferenceNodule(
+        label, box, np.stack([mask[box]] * readers), GRID.index_to_lps(np.array(center)), 2 * 0.8 * radius
+    )
+
+
+NODULES = [reference(1, (12, 15, 15), 4, 4), reference(2, (12, 15, 45), 3, 3), reference(3, (12, 45, 15), 3, 1)]
+
+
+def finding(number, center, score=0.9, provenance="fused"):
+    center = np.array(center, float)
+    return Finding(number, score, provenance, GRID.index_to_lps(center), center)
+
+
+def verdicts(findings, masks):
+    labels = np.zeros(SHAPE, np.uint16)
+    for number, mask in masks.items():
+        labels[mask] = number
+    return {v.finding.number: (v.outcome, v.nodule, v.luna) for v in judge(findings, labels, NODULES)}
+
+
+def test_a_segmentation_with_its_centroid_in_the_consensus_is_a_hit():
+    found = verdicts([finding(1, (12, 15, 15))], {1: ball((12, 15, 15), 4, SHAPE)})
+    assert found == {1: ("hit", 1, "hit")}
+
+
+def test_the_best_scored_finding_takes_the_nodule_and_the_other_is_ignored():
+    findings = [finding(1, (12, 15, 14), 0.4), finding(2, (12, 15, 16), 0.8)]
+    assert verdicts(findings, {}) == {1: ("ignored", 1, "ignored"), 2: ("hit", 1, "hit")}
+
+
+def test_a_finding_on_a_nodule_of_fewer_readers_is_ignored():
+    overlapping = verdicts([finding(1, (12, 50, 20))], {1: ball((12, 47, 17), 3, SHAPE)})
+    within_radius = verdicts([finding(1, (12, 46, 15))], {})
+    assert overlapping[1][:2] == within_radius[1][:2] == ("ignored", 3)
+
+
+def test_a_finding_off_every_nodule_is_false():
+    assert verdicts([finding(1, (12, 30, 30))], {1: ball((12, 30, 30), 3, SHAPE)})[1] == ("false", None, "false")
+
+
+def test_a_finding_that_touches_a_nodule_with_its_centroid_outside_is_false():
+    smear = ball((12, 15, 15), 4, SHAPE) | ball((12, 15, 25), 8, SHAPE)
+    assert verdicts([finding(1, (12, 15, 24))], {1: smear})[1] == ("false", 1, "false")
+
+
+def test_a_box_is_never_a_hit_but_counts_as_false_off_every_nodule():
+    on = verdicts([finding(1, (12, 15, 15), provenance="detector-box")], {})
+    off = verdicts([finding(1, (12, 30, 30), provenance="detector-box")], {})
+    assert on[1] == ("ignored", 1, "hit")
+    assert off[1] == ("false", None, "false")
+
+
+def test_a_box_does_not_take_the_nodule_from_a_segmentation():
+    findings = [finding(1, (12, 15, 15), 0.9, "detector-box"), finding(2, (12, 15, 15), 0.5)]
+    assert verdicts(findings, {2: ball((12, 15, 15), 4, SHAPE)})[2][0] == "hit"
+
+
+def nodule(number, mask, score, provenance="fused", grid=GRID):
+    center = grid.index_to_lps(np.argwhere(mask).mean(axis=0))
+    box = (tuple(center - 2), tuple(center + 2))
+    measured = None if provenance == "detector-box" else SimpleNamespace(centroid_lps_mm=tuple(center))
+    return SimpleNamespace(number=number, score=score, provenance=provenance, box_lps_mm=box, measurement=measured)
+
+
+def result(volume, entries):
+    """A pipeline result: (mask, score, provenance) a finding, numbered from 1; boxes leave no voxels."""
+    labels = np.zeros(volume.grid.shape, np.uint16)
+    nodules = []
+    for number, (mask, score, provenance) in enumerate(entries, 1):
+        nodules.append(nodule(number, mask, score, provenance, volume.grid))
+        if provenance != "detector-box":
+            labels[mask] = number
+    return SimpleNamespace(volume=volume, labels=labels, nodules=nodules)
+
+
+def case(name="a", patient="P1", nodules=NODULES):
+    volume = Volume(np.full(SHAPE, -800, np.int16), GRID, Source(name))
+    return evaluate_scans.Case(name, patient, "1.2", volume, list(nodules))
+
+
+ORACLE = [(ball((12, 15, 15), 4, SHAPE), 0.9, "fused"), (ball((12, 15, 45), 3, SHAPE), 0.8, "segmenter")]
+PLANTED = [(ball((12, 30, 30), 2, SHAPE), 0.7, "fused"), (ball((12, 45, 45), 2, SHAPE), 0.6, "detector-box")]
+
+
+def test_a_perfect_pipeline_finds_all_with_dice_one_and_no_false_findings():
+    results = evaluate_scans.evaluate_scans([case()], lambda volume: result(volume, ORACLE), 0.5)
+    figures = summary.scan_figures(results)
+    assert [n.dice for n in results.nodules] == [1.0, 1.0, 0.0]
+    assert figures["groups"]["all"]["dice_all"]["value"] == 1.0
+    assert figures["groups"]["all"]["nodules"] == 2
+    assert figures["operating_point"]["consensus"]["sensitivity"]["value"] == 1.0
+    assert figures["operating_point"]["consensus"]["false"] == 0
+    assert figures["froc"]["consensus"]["cpm"]["value"] == 1.0
+
+
+def test_an_empty_pipeline_scores_zero():
+    figures = summary.scan_figures(evaluate_scans.evaluate_scans([case()], lambda volume: result(volume, []), 0.5))
+    assert figures["groups"]["all"]["dice_all"]["value"] == 0.0
+    assert figures["froc"]["consensus"]["cpm"]["value"] == 0.0
+    assert figures["cases"][0]["false"] == 0
+
+
+def test_planted_false_findings_are_counted_exactly():
+    low = [(ball((5, 30, 30), 2, SHAPE), 0.2, "fused")]
+    results = evaluate_scans.evaluate_scans(
+        [case("a"), case("b", "P2")],
+        lambda volume: result(volume, ORACLE + (PLANTED + low if volume.source.path == "a" else [])),
+        0.5,
+    )
+    figures = summary.scan_figures(results)
+    point = figures["operating_point"]["consensus"]
+    assert (point["false"], point["false_worst_scan"], point["false_per_scan"]["value"]) == (2, 2, 1.0)
+    assert [c["false"] for c in figures["cases"]] == [2, 0]
+    assert sum(f.outcome == "false" for f in results.findings) == 3
+
+
+def test_a_hit_below_the_threshold_is_missed_there_but_counts_in_the_froc():
+    weak = [(mask, 0.3, provenance) for mask, _, provenance in ORACLE]
+    results = evaluate_scans.evaluate_scans([case()], lambda volume: result(volume, weak), 0.5)
+    figures = summary.scan_figures(results)
+    assert [n.found for n in results.nodules] == [0, 0, 0]
+    assert figures["groups"]["all"]["dice_all"]["value"] == 0.0
+    assert figures["froc"]["consensus"]["cpm"]["value"] == 1.0
+
+
+def test_dice_and_volume_of_a_hit_are_taken_on_the_scans_own_grid():
+    larger = [(ball((12, 15, 15), 5, SHAPE), 0.9, "fused")]
+    scored = evaluate_scans.evaluate_scans([case()], lambda volume: result(volume, larger), 0.5).nodules[0]
+    mine, theirs = ball((12, 15, 15), 5, SHAPE), ball((12, 15, 15), 4, SHAPE)
+    assert scored.dice == pytest.approx(metrics.dice(mine, theirs))
+    assert scored.hd95_mm == pytest.approx(metrics.hd95_mm(mine, theirs, (2.5, 0.8, 0.8)))
+    assert scored.volume_mm3 == pytest.approx(mine.sum() * 2.5 * 0.8 * 0.8)
+    assert scored.volume_error == pytest.approx(mine.sum() / theirs.sum() - 1)
+
+
+def write_case(folder, name, patient, nodules=NODULES):
+    folder = folder / name
+    folder.mkdir(parents=True)
+    array = np.full(SHAPE, -850, np.int16)
+    array[:, :20] = 40
+    write_image(array, GRID, folder / "ct.nii.gz")
+    for reader in range(4):
+        labels = np.zeros(SHAPE, np.uint8)
+        for item in nodules:
+            if reader < len(item.readers):
+                labels[item.box][item.readers[reader]] = item.label
+        write_image(labels, GRID, folder / f"mask_reader{reader + 1}.nii.gz")
+    stated = [{"label": n.label, "max_axial_diameter_mm": n.diameter_mm} for n in nodules]
+    (folder / "meta.json").write_text(json.dumps({"case": name, "patient_id": patient, "nodules": stated}))
+    return folder
+
+
+def test_a_case_is_read_with_the_readers_of_each_nodule(tmp_path):
+    read = evaluate_scans.read_case(write_case(tmp_path, "a", "P1"))
+    assert (read.name, read.patient) == ("a", "P1")
+    assert [(n.label, len(n.readers), n.counts) for n in read.nodules] == [(1, 4, True), (2, 3, True), (3, 1, False)]
+    for got, wanted in zip(read.nodules, NODULES, strict=True):
+        assert got.box == wanted.box
+        assert np.array_equal(got.consensus, wanted.consensus)
+        np.testing.assert_allclose(got.center_lps_mm, wanted.center_lps_mm, atol=1e-3)
+
+
+def test_a_scan_without_nodules_counts_for_the_false_findings(tmp_path):
+    folder = write_case(tmp_path, "healthy", "P3", [])
+    read = evaluate_scans.read_case(folder)
+    figures = summary.scan_figures(
+        evaluate_scans.evaluate_scans(
+            [read, case()], lambda volume: result(volume, PLANTED if volume is read.volume else ORACLE), 0.5
+        )
+    )
+    assert figures["operating_point"]["consensus"]["false_per_scan"]["value"] == 1.0
+    assert figures["operating_point"]["consensus"]["nodules"] == 2
+
+
+def test_cases_that_are_not_complete_are_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no case"):
+        evaluate_scans.find_cases(tmp_path)
+    folder = write_case(tmp_path, "a", "P1")
+    for mask in folder.glob("mask_*"):
+        mask.unlink()
+    with pytest.raises(InputError, match="names 3 nodules but has no mask_reader1"):
+        evaluate_scans.read_case(folder)
+    (folder / "ct.nii.gz").unlink()
+    with pytest.raises(InputError, match="has no CT"):
+        evaluate_scans.read_case(folder)
+    (folder / "meta.json").write_text("{")
+    with pytest.raises(InputError, match="no valid JSON"):
+        evaluate_scans.read_case(folder)
+
+
+def test_a_folder_of_scans_gives_tables_summary_and_plots(tmp_path):
+    write_case(tmp_path / "cases", "a", "P1")
+    write_case(tmp_path / "cases", "b", "P2")
+    report = evaluate.run_scans(
+        CARD, lambda volume: result(volume, ORACLE[:1] + PLANTED), tmp_path / "cases", tmp_path / "out", None, QUIET
+    )
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        [
+            "nodules.csv",
+            "findings.csv",
+            "summary.json",
+            "summary.md",
+            "froc.png",
+            "dice_vs_diameter.png",
+            "bland_altman.png",
+        ]
+    )
+    rows = read_csv(out / "findings.csv")
+    assert [r["outcome"] for r in rows] == ["hit", "false", "false"] * 2
+    assert [(r["case"], r["found"]) for r in read_csv(out / "nodules.csv") if r["counts"] == "1"] == [
+        ("a", "1"), ("a", "0"), ("b", "1"), ("b", "0"),
+    ]  # fmt: skip
+    assert report["groups"]["all"]["dice_all"]["value"] == 0.5
+    text = (out / "summary.md").read_text()
+    assert "Found 2 of 4 nodules on 2 scans, mean Dice 0.500" in text
+    assert "2.00 (2.00 to 2.00) false findings a scan" in text
+    assert "| a | 2 | 1 | 0.500 | 2 | 0 |" in text
+
+
+def test_the_readers_consensus_on_a_real_scan_scores_one(data_dir):
+    folder = data_dir / "ct" / "lidc-idri-0003"
+    read = evaluate_scans.read_case(folder)
+    stated = json.loads((folder / "meta.json").read_text())["nodules"]
+    assert [len(n.readers) for n in read.nodules] == [n["readers"] for n in stated]
+    unit = read.volume.grid.voxel_volume_mm3
+    np.testing.assert_allclose(
+        [n.consensus.sum() * unit for n in read.nodules], [n["volume_mm3"] for n in stated], rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        [n.center_lps_mm for n in read.nodules], [n["centroid_lps_mm"] for n in stated], atol=0.05
+    )
+
+    def oracle(volume):
+        masks = []
+        for item in read.nodules:
+            masks.append(np.zeros(volume.grid.shape, bool))
+            masks[-1][item.box] = item.consensus
+        return result(volume, [(mask, 0.9, "fused") for mask in masks])
+
+    results = evaluate_scans.evaluate_scans([read], oracle, 0.5)
+    assert [n.dice for n in results.nodules] == [1.0, 1.0, 1.0, 0.0]
+    assert sorted(f.outcome for f in results.findings) == ["hit", "hit", "hit", "ignored"]
+
+
+# The card
+
+
+def report_for(files, tmp_path, crops):
+    return evaluate.run_crops(CARD | {"files": files}, perfect, *crops, tmp_path / "out", Selection(), QUIET)
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    """A model folder that can be loaded: a generator of width 2 with random weights."""
+    from LNHGLib.gan import build_generator
+    from safetensors.torch import save
+
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    files = {
+        "generator.safetensors": save(build_generator(CARD["generator"]).state_dict()),
+        "detector.safetensors": b"none",
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    shas = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    (folder / "model.json").write_text(json.dumps(CARD | {"files": shas}))
+    return folder
+
+
+def test_the_card_holds_the_measured_results_and_the_readme_shows_them(crops, model_folder, tmp_path):
+    files = json.loads((model_folder / "model.json").read_text())["files"]
+    report = report_for(files, tmp_path, crops)
+    card.update(model_folder, report)
+    written = json.loads((model_folder / "model.json").read_text())
+    assert written["results"]["crops"] == report
+    assert written["files"] == files
+    readme = (model_folder / "README.md").read_text()
+    assert "Mean Dice 1.000 (1.000 to 1.000) on 6 nodules of 3 patients" in readme
+    assert "CC BY 4.0" in readme
+    assert "Folds of a test." in readme
+
+
+def test_results_of_other_weights_neither_enter_nor_stay_in_the_card(crops, model_folder, tmp_path):
+    path = model_folder / "model.json"
+    old = json.loads(path.read_text())
+    with pytest.raises(ValueError, match="other weights"):
+        card.update(model_folder, report_for({"generator.safetensors": "c" * 64}, tmp_path, crops))
+    stale = {"scans": {"model": {"sha256": {"generator.safetensors": "d" * 64}}}}
+    path.write_text(json.dumps(old | {"results": stale}))
+    report = report_for(old["files"], tmp_path / "again", crops)
+    card.update(model_folder, report)
+    assert list(json.loads(path.read_text())["results"]) == ["crops"]
+
+
+# The command line
+
+
+def test_evaluate_scores_a_model_folder_and_writes_its_card(crops, model_folder, tmp_path, capsys):
+    arguments = ["evaluate", "--model", model_folder, "--crops", crops[0], "--table", crops[1], "--folds", "0,1"]
+    status = main([*map(str, arguments), "--limit", "2", "--device", "cpu", "--write-card", str(tmp_path / "out")])
+    assert (status, capsys.readouterr().out.splitlines()[-1]) == (0, str(tmp_path / "out"))
+    assert len(read_csv(tmp_path / "out" / "nodules.csv")) == 2
+    assert "crops" in json.loads((model_folder / "model.json").read_text())["results"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "COMMAND"),
+        (["evaluate", "--model", "m", "out"], "--crops"),
+        (["evaluate", "--model", "m", "--crops", "c.h5", "out"], "without --table"),
+        (["evaluate", "--model", "m", "--crops", "c.h5", "--table", "t.csv", "out"], "c.h5 does not exist"),
+        (["evaluate", "--model", "m", "--crops", "c.h5", "--folds", "a", "out"], "--folds"),
+        (["evaluate", "--model", "m", "--scans", "nowhere", "out"], "nowhere does not exist"),
+        (["evaluate", "--model", "m", "--scans", ".", "--folds", "0", "out"], "go with --crops"),
+        (["evaluate", "--model", "m", "--scans", ".", "--limit", "0", "out"], "--limit is 0"),
+        (["evaluate", "--model", "no-such-model", "--scans", ".", "out"], "no-such-model"),
+        (["train", "segmenter", "--config", "no.toml", "--data", ".", "out"], "no.toml cannot be read"),
+        (["train", "critic", "--config", "no.toml", "--data", ".", "out"], "critic"),
+        (["export", "a.pt", "b.pt", "--config", "no.toml", "out"], "a.pt does not exist"),
+    ],
+)
+def test_wrong_arguments_end_with_status_two_and_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert sentence in lines[0]
+    assert not Path("out").exists()
+
+
+def test_a_failure_ends_with_status_one_and_one_sentence(monkeypatch, tmp_path, capsys):
+    def fail(*_):
+        raise RuntimeError("the disk\nis full")
+
+    monkeypatch.setattr("LNHGTrainingLib.evaluate.run_scans", fail)
+    monkeypatch.setattr("LNHGLib.models.load", lambda _: SimpleNamespace(card=CARD))
+    assert main(["evaluate", "--model", "m", "--scans", str(tmp_path), str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == "lnhg-train: RuntimeError: the disk is full\n"
+
+
+def test_a_broken_configuration_is_refused_with_its_place(tmp_path, capsys):
+    config = tmp_path / "broken.toml"
+    config.write_text("steps = = 3\n")
+    assert main(["train", "segmenter", "--config", str(config), "--data", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "is no valid TOML" in capsys.readouterr().err
+
+
+def test_matching_protocol_states_the_number_of_readers_it_uses():
+    assert f"at least {matching.MIN_READERS} readers" in matching.PROTOCOL
