@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the t
 ROOT = Path(__file__).parents[1]
 
 # Set by the libraries themselves when they are first imported.
-TOLERATED_VARIABLES = ("PYTEST_", "QT_", "VTK_", "KMP_", "TORCH", "TRITON", "CUDA_MODULE_LOADING", "TF_")
+TOLERATED_VARIABLES = ("PYTEST_", "PYSIDE6_", "QT_", "VTK_", "KMP_", "TORCH", "TRITON", "CUDA_MODULE_LOADING", "TF_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

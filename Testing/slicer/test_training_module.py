@@ -1,0 +1,56 @@
+"""The hidden training module: its command, its environment and its own self test."""
+
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def module(scene):
+    """The module file; it can be imported only once there is a Slicer."""
+    import LNHGTraining
+
+    return LNHGTraining
+
+
+def test_module_is_hidden_and_stands_on_segmentation(module):
+    parent = types.SimpleNamespace()
+    module.LNHGTraining(parent)
+    assert parent.hidden
+    assert parent.dependencies == ["LNHGSegmentation"]
+
+
+def test_command_runs_the_training_package(module):
+    command = module.LNHGTrainingLogic(python="PythonSlicer").command(["evaluate", "--help"])
+    assert command == ["PythonSlicer", "-m", "LNHGTrainingLib", "evaluate", "--help"]
+
+
+def test_missing_pythonslicer_is_said(module, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="PythonSlicer is not on the PATH"):
+        module.LNHGTrainingLogic().command([])
+
+
+def test_environment_keeps_the_inherited_path(module, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "inherited")
+    folders = module.LNHGTrainingLogic().environment()["PYTHONPATH"].split(os.pathsep)
+    assert [Path(folder).name for folder in folders] == ["LNHGSegmentation", "LNHGTraining", "inherited"]
+
+
+def test_child_reports_its_lines_and_its_end(module, run_events):
+    lines, statuses = [], []
+    logic = module.LNHGTrainingLogic(python=sys.executable)
+    code = "import LNHGTrainingLib; print('here'); raise SystemExit(3)"
+    logic.command = lambda _arguments: [sys.executable, "-c", code]
+    logic.start([], lines.append, statuses.append)
+    run_events(lambda: bool(statuses), 60)
+    assert lines == ["here"]
+    assert statuses == [3]
+
+
+def test_self_test_passes(module, monkeypatch):
+    monkeypatch.setattr(module.shutil, "which", lambda _name: sys.executable)
+    module.LNHGTrainingTest().runTest()
