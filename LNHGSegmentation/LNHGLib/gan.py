@@ -1,0 +1,162 @@
+"""Branch 1: the WGAN-GP generator that turns slabs of CT into nodule images, and its critic.
+
+Tensors are (B, 1, D, H, W): batch, one channel, slices, rows, columns; normalised CT in [0, 1].
+"""
+
+import torch
+from torch import Tensor, nn
+
+PAPER_CHANNELS = 32
+
+
+class _Block(nn.Module):
+    """Convolution, optional skip sum, batch normalisation, leaky ReLU (slope 0.01)."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(c_in, c_out, 3, stride=stride, padding=1)
+        self.norm = nn.BatchNorm3d(c_out)
+        self.act = nn.LeakyReLU(0.01)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        x = self.conv(x)
+        if skip is not None:
+            x = x + skip
+        return self.act(self.norm(x))
+
+
+class PaperGenerator(nn.Module):
+    """The paper's eight-convolution generator with summed skips (Song et al. 2021; register L1, L11).
+
+    No pooling and no stride: the receptive field reaches 8 voxels to each side. The last skip adds the
+    input itself, so the network learns the residual; `input_skip=False` removes it (ablation of register L1).
+
+    Args:
+        width: channels of the first block; 32 is the paper's (2,326,273 parameters).
+        input_skip: add the input before the last ReLU.
+    """
+
+    halo = (8, 8, 8)
+    multiple = 1
+
+    def __init__(self, width: int = PAPER_CHANNELS, input_skip: bool = True) -> None:
+        super().__init__()
+        w = width
+        self.encoder = nn.ModuleList([_Block(1, w), _Block(w, 2 * w), _Block(2 * w, 4 * w), _Block(4 * w, 8 * w)])
+        self.decoder = nn.ModuleList([_Block(8 * w, 4 * w), _Block(4 * w, 2 * w), _Block(2 * w, w)])
+        self.last = nn.Conv3d(w, 1, 3, padding=1)
+        self.input_skip = input_skip
+        initialise(self)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """The signal before the last ReLU: (B, 1, D, H, W) -> same shape."""
+        e1 = self.encoder[0](x)
+        e2 = self.encoder[1](e1)
+        e3 = self.encoder[2](e2)
+        y = self.encoder[3](e3)
+        for block, skip in zip(self.decoder, (e3, e2, e1), strict=True):
+            y = block(y, skip)
+        y = self.last(y)
+        return y + x if self.input_skip else y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nodule image G(O) >= 0 of a slab O: (B, 1, D, H, W) -> same shape."""
+        return torch.relu(self.residual(x))
+
+
+class StridedGenerator(nn.Module):
+    """A generator with a strided encoder and summed skips, for CPU budgets; same input, output and losses.
+
+    Three stride-2 stages replace the paper's full-resolution blocks, which widens the receptive field from
+    17 voxels to about 90 at a fortieth of the arithmetic. Sides must be multiples of `multiple`.
+
+    Args:
+        width: channels at full resolution (doubled at each stage).
+        input_skip: add the input before the last ReLU, as the paper does.
+    """
+
+    halo = (16, 16, 16)
+    multiple = 8
+
+    def __init__(self, width: int = 16, input_skip: bool = True) -> None:
+        super().__init__()
+        w = width
+        self.stem = _Block(1, w)
+        self.down = nn.ModuleList([_Block(w * 2**i, w * 2 ** (i + 1), stride=2) for i in range(3)])
+        self.deep = nn.ModuleList([_Block(w * 2 ** (i + 1), w * 2 ** (i + 1)) for i in range(3)])
+        self.reduce = nn.ModuleList([nn.Conv3d(w * 2 ** (i + 1), w * 2**i, 1) for i in range(3)])
+        self.up = nn.ModuleList([_Block(w * 2**i, w * 2**i) for i in range(3)])
+        self.last = nn.Conv3d(w, 1, 3, padding=1)
+        self.input_skip = input_skip
+        initialise(self)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """The signal before the last ReLU: (B, 1, D, H, W) -> same shape."""
+        skips = [self.stem(x)]
+        for down, deep in zip(self.down, self.deep, strict=True):
+            y = down(skips[-1])
+            skips.append(deep(y) + y)
+        y = skips.pop()
+        for i in (2, 1, 0):
+            y = nn.functional.interpolate(self.reduce[i](y), scale_factor=2, mode="trilinear", align_corners=False)
+            y = y + skips[i]
+            y = self.up[i](y) + y
+        y = self.last(y)
+        return y + x if self.input_skip else y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nodule image G(O) >= 0 of a slab O: (B, 1, D, H, W) -> same shape."""
+        return torch.relu(self.residual(x))
+
+
+class Critic(nn.Module):
+    """The paper's critic: three convolutions, no normalisation, one linear layer, no sigmoid.
+
+    Args:
+        width: channels of the first convolution; 32 is the paper's.
+        slab: (D, H, W) of the input. Given, all features are flattened (the paper's 25,443,393 parameters at
+            3 x 256 x 256). None averages them to 3 x 8 x 8 first, so that any size works.
+        stride: in-plane and through-plane stride of the convolutions; 1 is the paper's.
+    """
+
+    pooled = (3, 8, 8)
+
+    def __init__(self, width: int = 32, slab: tuple[int, int, int] | None = None, stride: int = 1) -> None:
+        super().__init__()
+        channels = [1, width, 2 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for c_in, c_out in zip(channels, channels[1:], strict=False):
+            layers += [nn.Conv3d(c_in, c_out, 3, stride=stride, padding=1), nn.LeakyReLU(0.01)]
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.Identity() if slab else nn.AdaptiveAvgPool3d(self.pooled)
+        depth, height, columns = slab or self.pooled
+        self.head = nn.Linear(channels[-1] * depth * height * columns, 1)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Critic values (B,) of nodule images (B, 1, D, H, W)."""
+        return self.head(self.pool(self.features(image)).flatten(1)).squeeze(1)
+
+
+def initialise(network: nn.Module) -> None:
+    """Kaiming-normal convolutions and linear layers with zero bias; batch normalisation at identity."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def build_generator(spec: dict) -> nn.Module:
+    """The generator that a model card describes.
+
+    Args:
+        spec: the card's `generator` part: `kind` ("paper" or "strided"), optional `width` and `input_skip`.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    kinds = {"paper": PaperGenerator, "strided": StridedGenerator}
+    if spec.get("kind") not in kinds:
+        raise ValueError(f"Generator kind {spec.get('kind')!r} is unknown; expected one of {sorted(kinds)}: mend model.json.")
+    options = {key: spec[key] for key in ("width", "input_skip") if key in spec}
+    return kinds[spec["kind"]](**options)

@@ -1,0 +1,78 @@
+"""Chest CT without nodules (known lesions marked as unknown), brought to 1 mm with a lung region."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from LNHGLib.preprocessing import find_lungs, working_grid
+from LNHGLib.volume import read_volume, resample
+
+from LNHGTrainingLib.data import Labelled, assert_disjoint, load_crops
+
+GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a configuration's `data` part names: crops of disjoint patients, and backgrounds with lung voxels."""
+
+    train: list[Labelled]
+    validation: list[Labelled]
+    backgrounds: list[tuple[Labelled, np.ndarray]]
+
+
+def load_sources(data: dict, cache: Path) -> Sources:
+    """Read the training and validation crops and the backgrounds.
+
+    Args:
+        data: the configuration's `data` part with `folder`, where the files are.
+        cache: folder for resampled backgrounds.
+
+    Raises:
+        InputError: nothing fits, or a patient is on both sides.
+    """
+    folder = Path(data["folder"])
+    files = folder / data["crops"], folder / data["table"]
+    train = load_crops(*files, data["train_folds"], data["min_readers"])
+    validation = load_crops(*files, data["validation_folds"], 3)
+    assert_disjoint(train, validation)
+    return Sources(train, validation, load_backgrounds(folder / data["background_folder"], data["background"], cache))
+
+
+def load_backgrounds(folder: Path, entries: list[dict], cache: Path) -> list[tuple[Labelled, np.ndarray]]:
+    """The backgrounds that the configuration lists, with the indices of their lung voxels.
+
+    Args:
+        folder: where the files are.
+        entries: dicts with `file` and optional `unknown`, boxes [z0, z1, y0, y1, x0, x1] in the file's index frame.
+        cache: folder for the resampled arrays, so that a resumed run starts at once.
+
+    Returns:
+        (volume, lung) pairs; lung is (N, 3) int16 zyx indices.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    return [_load(Path(folder) / entry["file"], entry.get("unknown", []), cache) for entry in entries]
+
+
+def _load(path: Path, unknown: list[list[int]], cache: Path) -> tuple[Labelled, np.ndarray]:
+    stored = cache / f"{path.name}.npz"
+    if not stored.exists():
+        temporary = stored.with_suffix(".part.npz")
+        np.savez_compressed(temporary, **_prepare(path, unknown))
+        temporary.replace(stored)
+    with np.load(stored) as file:
+        hu, known, lung = file["hu"], file["known"], file["lung"]
+    return Labelled(hu, np.zeros(hu.shape, bool), known, path.name, {}), lung
+
+
+def _prepare(path: Path, unknown: list[list[int]]) -> dict[str, np.ndarray]:
+    volume = read_volume(path)
+    lungs = find_lungs(volume)
+    grid = working_grid(volume, lungs, GRID, margin_mm=12.0)
+    known = np.ones(volume.array.shape, np.uint8)
+    for z0, z1, y0, y1, x0, x1 in unknown:
+        known[z0:z1, y0:y1, x0:x1] = 0
+    region = resample(lungs.astype(np.uint8), volume.grid, grid, linear=False, fill=0) > 0
+    known = resample(known, volume.grid, grid, linear=False, fill=0) > 0
+    hu = resample(volume.array, volume.grid, grid).round().astype(np.int16)
+    return {"hu": hu, "known": known, "lung": np.argwhere(region & known).astype(np.int16)}

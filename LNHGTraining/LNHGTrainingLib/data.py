@@ -1,0 +1,177 @@
+"""Training data: nodule crops with readers' outlines, chest CT backgrounds, patches and slices drawn from them.
+
+Random choice (`draw_*`, from a `numpy.random.Generator`) is kept apart from its deterministic application.
+Arrays are zyx at 1 mm.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from LNHGLib.errors import InputError
+from scipy import ndimage
+
+CUBE = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A CT volume with its reference.
+
+    Attributes:
+        hu: int16 (z, y, x).
+        mask: bool (z, y, x), 50 % consensus of the readers (register U19).
+        known: bool (z, y, x), False where the reference does not say (other or unlisted lesions).
+        patient: patient identifier.
+        row: the table's row; empty for a background.
+    """
+
+    hu: np.ndarray
+    mask: np.ndarray
+    known: np.ndarray
+    patient: str
+    row: dict
+
+
+def consensus(bits: np.ndarray, readers: int) -> np.ndarray:
+    """Voxels inside at least half of the readers' outlines.
+
+    Args:
+        bits: uint8, bit r set inside the outline of reader r.
+        readers: number of readers.
+    """
+    votes = np.zeros(bits.shape, np.uint8)
+    for reader in range(8):
+        votes += (bits >> reader) & 1
+    return 2 * votes >= readers
+
+
+def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1) -> list[Labelled]:
+    """The usable crops of the given folds; crops kept for testing (`scan_test`) never come back.
+
+    Raises:
+        InputError: no crop fits.
+    """
+    with Path(table).open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if _selected(row, folds, min_readers)]
+    if not rows:
+        raise InputError(f"{table} holds no usable crop of folds {folds}; expected at least one: check the folds.")
+    with h5py.File(crops) as file:
+        return [_crop(file, row) for row in rows]
+
+
+def _selected(row: dict, folds: list[int], min_readers: int) -> bool:
+    usable = row["usable"] == "1" and row["scan_test"] == "0"
+    return usable and int(row["fold"]) in folds and int(row["n_readers_usable"]) >= min_readers
+
+
+def _crop(file: h5py.File, row: dict) -> Labelled:
+    index = int(row["row"])
+    mask = consensus(file["reader_masks"][index], int(row["n_readers_usable"]))
+    known = (file["other_mask"][index] == 0) | mask
+    z0, z1, y0, y1, x0, x1 = file["valid_extent"][index]
+    inside = np.zeros_like(known)
+    inside[z0:z1, y0:y1, x0:x1] = True
+    return Labelled(file["ct"][index], mask, known & inside, row["patient_id"], row)
+
+
+def patients(volumes: list[Labelled]) -> set[str]:
+    """The patients behind the volumes."""
+    return {volume.patient for volume in volumes}
+
+
+def assert_disjoint(train: list[Labelled], validation: list[Labelled]) -> None:
+    """Refuse a patient on both sides of a split (register U5).
+
+    Raises:
+        InputError: names the shared patients.
+    """
+    shared = sorted(patients(train) & patients(validation))
+    if shared:
+        raise InputError(f"{len(shared)} patients ({shared[0]}, ...) are in training and validation; expected none: split by patient.")
+
+
+@dataclass(frozen=True)
+class Warp:
+    """How a patch is cut: source index of its centre, matrix from patch to source offsets, intensity changes."""
+
+    centre: tuple[float, float, float]
+    matrix: np.ndarray
+    shift_hu: float = 0.0
+    contrast: float = 1.0
+    noise_hu: float = 0.0
+    blur: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    noise_seed: int = 0
+
+
+def draw_matrix(rng: np.random.Generator, scale: float = 0.15, degrees: float = 15.0) -> np.ndarray:
+    """A flip, quarter turns and a small turn in the axial plane, and a small scale change: (3, 3) zyx."""
+    angle = np.deg2rad(90 * rng.integers(4) + rng.uniform(-degrees, degrees))
+    turn = np.eye(3)
+    turn[1:, 1:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    flips = np.diag(rng.choice([-1.0, 1.0], 3))
+    return turn @ flips * np.exp(rng.uniform(-scale, scale))
+
+
+def draw_warp(rng: np.random.Generator, centre: np.ndarray) -> Warp:
+    """A random patch around `centre` with scanner-like intensity changes."""
+    thick = rng.uniform(0.5, 1.2) if rng.random() < 0.3 else 0.0
+    soft = rng.uniform(0.3, 0.8) if rng.random() < 0.3 else 0.0
+    return Warp(
+        centre=tuple(float(c) for c in centre),
+        matrix=draw_matrix(rng),
+        shift_hu=float(rng.normal(0, 15)),
+        contrast=float(np.exp(rng.normal(0, 0.04))),
+        noise_hu=float(abs(rng.normal(0, 20))) if rng.random() < 0.5 else 0.0,
+        blur=(max(thick, soft), soft, soft),
+        noise_seed=int(rng.integers(2**31)),
+    )
+
+
+def cut(volume: Labelled, warp: Warp, side: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The patch that `warp` names.
+
+    Args:
+        volume: source.
+        warp: geometry; intensity changes are left to `scanner`.
+        side: (D, H, W) of the patch.
+
+    Returns:
+        hu float32, mask bool, known bool, each (D, H, W); `known` is False outside the source.
+    """
+    middle = (np.asarray(side) - 1) / 2
+    block, start = _block(volume, warp, side)
+    offset = np.asarray(warp.centre) - warp.matrix @ middle - start
+    options = {"matrix": warp.matrix, "offset": offset, "output_shape": tuple(side)}
+    hu = ndimage.affine_transform(volume.hu[block].astype(np.float32), order=1, mode="mirror", **options)
+    mask = ndimage.affine_transform(volume.mask[block].astype(np.float32), order=1, cval=0.0, **options) > 0.5
+    known = ndimage.affine_transform(volume.known[block].astype(np.uint8), order=0, cval=0, **options) > 0
+    return hu, mask, known
+
+
+def _block(volume: Labelled, warp: Warp, side: tuple[int, int, int]) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The part of the source that the patch can reach, so that large volumes are not copied."""
+    reach = np.abs(warp.matrix) @ (np.asarray(side) / 2) + 2
+    low = np.maximum(0, np.floor(warp.centre - reach)).astype(int)
+    high = np.minimum(volume.hu.shape, np.ceil(warp.centre + reach) + 1).astype(int)
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), low
+
+
+def scanner(hu: np.ndarray, warp: Warp) -> np.ndarray:
+    """HU with the warp's blur, contrast, shift and noise."""
+    if any(warp.blur):
+        hu = ndimage.gaussian_filter(hu, warp.blur)
+    hu = (hu + 1000) * warp.contrast - 1000 + warp.shift_hu
+    if warp.noise_hu:
+        noise = np.random.default_rng(warp.noise_seed).normal(0, warp.noise_hu, hu.shape)
+        hu = hu + ndimage.gaussian_filter(noise, 0.6) * 2.0
+    return hu.astype(np.float32)
+
+
+def paste(hu: np.ndarray, nodule_hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Blend a nodule with a soft rim into other lung tissue: three (D, H, W) arrays -> (D, H, W)."""
+    soft = ndimage.gaussian_filter(ndimage.binary_dilation(mask, iterations=1).astype(np.float32), 0.8)
+    alpha = np.clip(soft * 1.3, 0, 1)
+    return hu * (1 - alpha) + nodule_hu * alpha

@@ -1,0 +1,132 @@
+"""Losses of both branches' training. Images are (B, 1, D, H, W); losses are scalars."""
+
+from pathlib import Path
+
+import torch
+from LNHGLib.errors import InputError
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_SD = (0.229, 0.224, 0.225)
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """Mean over the batch of (||d D(x) / d x||_2 - 1)^2 at x = alpha * real + (1 - alpha) * fake.
+
+    Args:
+        critic: maps (B, 1, D, H, W) to (B,).
+        real: reference images.
+        fake: generated images; their graph is not used.
+        alpha: (B,) in [0, 1], one value a sample.
+    """
+    mix = alpha.view(-1, 1, 1, 1, 1)
+    x = (mix * real + (1 - mix) * fake.detach()).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()
+
+
+def critic_loss(critic: nn.Module, *, real: Tensor, fake: Tensor, alpha: Tensor, penalty: float = 10.0) -> Tensor:
+    """The loss that the critic minimises: -E[D(real)] + E[D(fake)] + penalty * GP (paper eq. 1; register L4, L12)."""
+    fake = fake.detach()
+    return critic(fake).mean() - critic(real).mean() + penalty * gradient_penalty(critic, real, fake, alpha)
+
+
+def soft_mask(residual: Tensor, threshold: float, sharpness: float) -> Tensor:
+    """Logits of the mask that thresholding the generator's signal gives, before the ReLU, where gradients live."""
+    return sharpness * (residual - threshold)
+
+
+def dice_loss(logits: Tensor, mask: Tensor, known: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 - soft Dice, averaged over the samples that hold a nodule (register N1, T10: per sample, absent class skipped)."""
+    probability = torch.sigmoid(logits) * known
+    mask = mask * known
+    axes = (1, 2, 3, 4)
+    overlap = (2 * (probability * mask).sum(axes) + smooth) / (probability.sum(axes) + mask.sum(axes) + smooth)
+    holds = mask.sum(axes) > 0
+    return (1 - overlap[holds]).mean() if holds.any() else logits.sum() * 0
+
+
+def cross_entropy(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+    """Mean binary cross-entropy over known voxels."""
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def masked_mse(image: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Mean squared error over known voxels (paper eq. 6 with the mean)."""
+    return ((image - target).square() * known).sum() / known.sum().clamp(min=1)
+
+
+class Perceptual(nn.Module):
+    """MSE between VGG-19 features of fake and real slices, after the ReLU of the 16th convolution (register L6, L7, L14).
+
+    Each slice passes as three equal channels with ImageNet normalisation, out of place; the network is frozen.
+
+    Args:
+        weights: "imagenet" (torchvision's cache), a path of a state dict of torchvision's vgg19, or "random".
+
+    Raises:
+        InputError: the weights cannot be had.
+    """
+
+    last_layer = 36
+
+    def __init__(self, weights: str = "imagenet") -> None:
+        super().__init__()
+        self.features = _vgg19(weights).features[: self.last_layer].eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("sd", torch.tensor(IMAGENET_SD).view(1, 3, 1, 1))
+
+    def train(self, mode: bool = True) -> "Perceptual":
+        """Stay in evaluation mode whatever the caller's mode."""
+        return super().train(False)
+
+    def describe(self, image: Tensor) -> Tensor:
+        """Features of every slice: (B, 1, D, H, W) -> (B * D, 512, H / 16, W / 16)."""
+        slices = image.transpose(1, 2).flatten(0, 1).expand(-1, 3, -1, -1)
+        return self.features((slices - self.mean) / self.sd)
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """The perceptual loss; no gradient flows into `real`."""
+        with torch.no_grad():
+            target = self.describe(real)
+        return nn.functional.mse_loss(self.describe(fake), target)
+
+
+def _vgg19(weights: str) -> nn.Module:
+    from torchvision.models import VGG19_Weights, vgg19
+
+    if weights == "random":
+        return vgg19(weights=None)
+    if weights != "imagenet":
+        network = vgg19(weights=None)
+        network.load_state_dict(torch.load(_existing(weights), map_location="cpu", weights_only=True))
+        return network
+    try:
+        return vgg19(weights=VGG19_Weights.IMAGENET1K_V1)
+    except OSError as error:
+        raise InputError(
+            f"VGG-19 weights are not in torchvision's cache ({error}); expected them there: name a file or set perceptual to 'off'."
+        ) from error
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise InputError(f"VGG-19 weights {path} do not exist; expected a state dict file: mend `perceptual` in the configuration.")
+    return Path(path)
+
+
+def halved_rate(start: float, epoch: int, every: int = 4, floor: float = 1e-7) -> float:
+    """The corrected schedule (register L8): halve every `every` epochs while the rate is above `floor`."""
+    rate = start
+    for _ in range(epoch // every):
+        if rate <= floor:
+            break
+        rate /= 2
+    return rate
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Write the learning rate where the optimiser reads it: its parameter groups (register L8)."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,81 @@
+"""Batches for the segmenter: nodules, their surroundings, nodule-free lung, and nodules placed into it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from LNHGLib.preprocessing import normalise
+from torch import Tensor
+
+from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, scanner
+
+Background = tuple[Labelled, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors (B, 1, D, H, W): normalised CT, nodule image to reach, mask, known voxels."""
+
+    image: Tensor
+    target: Tensor
+    mask: Tensor
+    known: Tensor
+
+
+class SegmenterPatches:
+    """Draws batches; batch `step` depends on the seed and the step alone, so a resumed run sees the same data.
+
+    Args:
+        crops: nodule crops.
+        backgrounds: chest CTs with lung voxels; may be empty.
+        config: the configuration's `sampling` part.
+        window_hu: display window that is scaled to [0, 1].
+        seed: of the draws.
+    """
+
+    def __init__(self, crops: list[Labelled], backgrounds: list[Background], config: dict, window_hu: list, seed: int) -> None:
+        self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
+        self.window_hu = window_hu
+
+    def batch(self, step: int, size: int) -> Batch:
+        """Batch number `step`; all patches of a batch share one size, drawn from `sides`."""
+        rng = np.random.default_rng([self.seed, step])
+        side = tuple(self.config["sides"][rng.integers(len(self.config["sides"]))])
+        return self._stack([self._patch(rng, side) for _ in range(size)])
+
+    def _patch(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        kinds = ["nodule", "surround", "background", "pasted"]
+        shares = np.array([self.config[kind] for kind in kinds], float)
+        if not self.backgrounds:
+            shares[2:] = 0
+        kind = kinds[rng.choice(4, p=shares / shares.sum())]
+        if kind == "background":
+            return self._lung(rng, side)
+        if kind == "pasted":
+            return self._pasted(rng, side)
+        crop = self.crops[rng.integers(len(self.crops))]
+        reach = (np.asarray(side) * 0.35 if kind == "nodule" else np.full(3, 0.42 * CUBE))
+        return self._cut(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
+
+    def _cut(self, volume: Labelled, rng: np.random.Generator, centre: np.ndarray, side: tuple[int, int, int]) -> tuple:
+        warp = draw_warp(rng, centre)
+        hu, mask, known = cut(volume, warp, side)
+        return scanner(hu, warp), mask, known
+
+    def _lung(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple:
+        volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
+        return self._cut(volume, rng, lung[rng.integers(len(lung))].astype(float), side)
+
+    def _pasted(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple:
+        hu, _, known = self._lung(rng, side)
+        crop = self.crops[rng.integers(len(self.crops))]
+        reach = np.asarray(side) * 0.35
+        warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach))
+        nodule_hu, mask, _ = cut(crop, warp, side)
+        return paste(hu, scanner(nodule_hu, warp), mask), mask, known
+
+    def _stack(self, patches: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Batch:
+        hu, mask, known = (np.stack(part)[:, None].astype(np.float32) for part in zip(*patches, strict=True))
+        image = torch.from_numpy(normalise(hu, self.window_hu))
+        mask = torch.from_numpy(mask)
+        return Batch(image, image * mask, mask, torch.from_numpy(known))
