@@ -1,0 +1,202 @@
+"""Model folders: what is accepted, what is refused and in which words."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from LNHGLib import models
+from LNHGLib.errors import InputError
+from tiny_model import write_model
+
+
+@pytest.fixture(scope="module")
+def a_folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "tiny").folder
+
+
+@pytest.fixture
+def a_copy(a_folder, tmp_path):
+    return Path(shutil.copytree(a_folder, tmp_path / "copy"))
+
+
+@pytest.fixture(autouse=True)
+def user_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LNHG_MODELS", str(tmp_path / "user"))
+    monkeypatch.setattr(models, "BUNDLED", tmp_path / "bundled")
+    return tmp_path / "user"
+
+
+def change(folder, key, value):
+    """Set a key of the card by its dotted name; `...` removes it."""
+    card = json.loads((folder / "model.json").read_text())
+    *path, last = key.split(".")
+    part = card
+    for name in path:
+        part = part[name]
+    if value is ...:
+        del part[last]
+    else:
+        part[last] = value
+    (folder / "model.json").write_text(json.dumps(card))
+
+
+def test_a_valid_folder_verifies_and_loads_by_its_path(a_folder):
+    assert models.verify(a_folder).name == models.load(str(a_folder)).name == "tiny"
+
+
+def test_the_generator_has_the_files_weights_and_is_frozen_for_inference(a_folder):
+    generator = models.load(a_folder).generator()
+    assert generator.last.bias.item() == pytest.approx(-0.35)
+    assert not generator.training
+    assert not any(p.requires_grad for p in generator.parameters())
+
+
+def test_the_detector_is_built_from_the_card(a_folder):
+    detector = models.load(a_folder).detector()
+    (output,) = detector([torch.zeros(3, 64, 64)])
+    assert set(output) == {"boxes", "scores", "labels"}
+
+
+@pytest.mark.parametrize("name", ["generator.safetensors", "detector.safetensors"])
+def test_a_changed_file_is_refused_with_both_checksums(a_copy, name):
+    content = bytearray((a_copy / name).read_bytes())
+    content[-1] ^= 1
+    (a_copy / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} was changed: its SHA-256 is {hashlib.sha256(content).hexdigest()}"):
+        models.load(a_copy)
+
+
+def test_a_file_changed_after_loading_the_card_is_refused_too(a_copy):
+    model = models.load(a_copy)
+    (a_copy / "generator.safetensors").write_bytes(b"other")
+    with pytest.raises(InputError, match="was changed"):
+        model.generator()
+
+
+def test_a_missing_file_is_refused(a_copy):
+    (a_copy / "detector.safetensors").unlink()
+    with pytest.raises(InputError, match=r"detector\.safetensors is missing"):
+        models.verify(a_copy)
+
+
+def test_a_file_that_the_card_does_not_list_is_refused(a_copy):
+    (a_copy / "extra.pkl").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"holds extra\.pkl"):
+        models.verify(a_copy)
+
+
+def test_a_readme_beside_the_card_is_welcome(a_copy):
+    (a_copy / "README.md").write_text("About.")
+    assert models.verify(a_copy).name == "tiny"
+
+
+def test_weights_that_do_not_fit_the_described_network_are_refused(a_copy):
+    change(a_copy, "generator.width", 2)
+    with pytest.raises(InputError, match="does not fit the generator"):
+        models.load(a_copy).generator()
+
+
+def test_an_unknown_kind_of_network_is_refused_in_a_sentence(a_copy):
+    change(a_copy, "generator.kind", "other")
+    with pytest.raises(InputError, match="'other' is unknown"):
+        models.load(a_copy).generator()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema", 2),
+        ("name", "No Name"),
+        ("description", ...),
+        ("licence", ""),
+        ("grid", {"kind": "spacing", "spacing_mm": [1, 0, 1]}),
+        ("grid", {"kind": "fov"}),
+        ("window_hu", [400, -1000]),
+        ("generator", ...),
+        ("generator.weights", "generator.pkl"),
+        ("generator.weights", "../generator.safetensors"),
+        ("generator.threshold", "high"),
+        ("detector.slice_step_mm", 0),
+        ("detector.min_score", 2),
+        ("fusion.overlap", "near"),
+        ("fusion.margin_px", 5),
+        ("threshold", 1.2),
+        ("threshold", True),
+        ("files", {"generator.safetensors": "abc"}),
+    ],
+)
+def test_a_malformed_card_is_refused_by_the_name_of_the_key(a_copy, key, value):
+    change(a_copy, key, value)
+    with pytest.raises(InputError, match=f"'{key}'"):
+        models.verify(a_copy)
+
+
+def test_weights_without_a_checksum_are_refused(a_copy):
+    change(a_copy, "files", {"detector.safetensors": "0" * 64})
+    with pytest.raises(InputError, match=r"'files' lacks 'generator\.safetensors'"):
+        models.read(a_copy)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"text"'])
+def test_a_card_that_is_no_json_object_is_refused(a_copy, content):
+    (a_copy / "model.json").write_text(content)
+    with pytest.raises(InputError, match=r"model\.json"):
+        models.read(a_copy)
+
+
+def test_a_folder_without_card_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds no model\.json"):
+        models.verify(tmp_path)
+
+
+def test_an_added_model_is_available_by_name(a_folder, user_folder):
+    assert models.add(a_folder).folder == user_folder / "tiny"
+    assert models.load("tiny").folder == user_folder / "tiny"
+    assert sorted(p.name for p in user_folder.iterdir()) == ["tiny"]
+
+
+def test_a_model_is_not_added_twice(a_folder):
+    models.add(a_folder)
+    with pytest.raises(InputError, match="'tiny' is already there"):
+        models.add(a_folder)
+
+
+def test_a_damaged_model_is_not_added_and_leaves_nothing(a_copy, user_folder):
+    (a_copy / "detector.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match="was changed"):
+        models.add(a_copy)
+    assert not user_folder.exists()
+
+
+def test_the_default_model_comes_first_and_broken_ones_are_left_out(a_folder, user_folder):
+    models.add(a_folder)
+    for name in ("a-first", models.DEFAULT, "broken"):
+        shutil.copytree(a_folder, models.BUNDLED / name)
+        change(models.BUNDLED / name, "name", name if name != "broken" else "Not A Name")
+    assert [model.name for model in models.available()] == [models.DEFAULT, "a-first", "tiny"]
+    assert models.load().name == models.DEFAULT
+
+
+def test_without_any_model_the_sentence_says_how_to_add_one():
+    with pytest.raises(InputError, match="lnhg models add"):
+        models.load()
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones(a_folder):
+    models.add(a_folder)
+    with pytest.raises(InputError, match=r"'other' is neither a known model \(tiny\) nor a folder"):
+        models.load("other")
+
+
+def test_listing_models_needs_no_torch():
+    code = (
+        "import sys; from LNHGLib import models; models.available(); "
+        "sys.exit(not {'torch', 'safetensors'}.isdisjoint(sys.modules))"
+    )
+    folder = Path(models.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode == 0

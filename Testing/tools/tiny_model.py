@@ -1,0 +1,130 @@
+"""A tiny chest, a tiny model folder and a stand-in detector: what the tests of the pipeline and the CLI run on.
+
+The generator's weights are set by hand so that it lets signal above a gate through; the detector either has random
+weights (in the folder) or finds bright blobs (`with_blob_detector`).
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from LNHGLib import gan, models
+from LNHGLib.detector import build_detector
+from LNHGLib.volume import Grid, Source, Volume
+from safetensors.torch import save_file
+from scipy import ndimage
+from torch import nn
+
+GATE = 0.35
+"""Normalised signal that the generator removes: -510 HU in the default window."""
+
+NODULES = (((-10.0, -38.0, 70.0), 8.0), ((0.0, 40.0, 105.0), 10.0), ((14.0, 36.0, 55.0), 7.0))
+"""Center (y, x, z) in mm from the middle of the tiny chest's lowest slice, and radius in mm."""
+
+PLACED_AT_LPS_MM = (12.0, -170.0, 930.0)
+
+
+def tiny_chest(nodules=NODULES, spacing_mm=(4.0, 3.0, 3.0)) -> Volume:
+    """A body with two lungs and solid spheres in them, z running to the head."""
+    shape = [round(length / s) for length, s in zip((160, 200, 264), spacing_mm, strict=True)]
+    grid = Grid.aligned(shape, spacing_mm, PLACED_AT_LPS_MM)
+    z, y, x = (np.arange(n) * s for n, s in zip(shape, spacing_mm, strict=True))
+    z, y, x = z[:, None, None], (y - y.mean())[None, :, None], (x - x.mean())[None, None, :]
+    hu = np.full(shape, -1000.0)
+    hu[np.broadcast_to((y / 82) ** 2 + (x / 118) ** 2 < 1, shape)] = 40
+    for side in (-1, 1):
+        hu[(y / 62) ** 2 + ((x - side * 52) / 42) ** 2 + ((z - 80) / 66) ** 2 < 1] = -850
+    for (cy, cx, cz), radius in nodules:
+        distance = np.sqrt((y - cy) ** 2 + (x - cx) ** 2 + (z - cz) ** 2) - radius
+        inside = np.clip(0.5 - distance / 3, 0, 1)
+        hu += inside * (40 - hu)
+    hu += np.random.default_rng(0).normal(0, 8, shape)
+    return Volume(hu.astype(np.int16), grid, Source("tiny chest"))
+
+
+def centers_lps_mm(volume: Volume, nodules=NODULES) -> np.ndarray:
+    """World positions (n, 3) of the spheres of `tiny_chest`."""
+    middle = volume.grid.index_to_lps([0, (volume.grid.shape[1] - 1) / 2, (volume.grid.shape[2] - 1) / 2])
+    return np.array([[cx, cy, cz] for (cy, cx, cz), _ in nodules]) + middle
+
+
+def gate_generator(gate: float = GATE) -> gan.PaperGenerator:
+    """A generator of the paper's form that gives max(O - gate, 0)."""
+    generator = gan.PaperGenerator(width=1)
+    for parameter in generator.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.constant_(generator.last.bias, -gate)
+    return generator.eval()
+
+
+class BlobDetector(nn.Module):
+    """Gives a box around every bright blob of the middle channel that touches no border."""
+
+    def __init__(self, most_px: int = 16) -> None:
+        super().__init__()
+        self.most_px = most_px
+
+    def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        return [self._find(image[1].cpu().numpy()) for image in images]
+
+    def _find(self, image: np.ndarray) -> dict[str, torch.Tensor]:
+        boxes = []
+        for rows, columns in ndimage.find_objects(ndimage.label(image > 0.5)[0]):
+            inner = rows.start > 0 and columns.start > 0 and rows.stop < len(image) and columns.stop < image.shape[1]
+            if inner and max(rows.stop - rows.start, columns.stop - columns.start) <= self.most_px:
+                boxes.append([columns.start, rows.start, columns.stop, rows.stop])
+        return {
+            "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            "scores": torch.full((len(boxes),), 0.9),
+        }
+
+
+class _WithBlobDetector(models.Model):
+    detector_network: nn.Module
+
+    def detector(self, device="cpu") -> nn.Module:
+        return self.card.get("stand-in") or BlobDetector()
+
+
+def with_detector(model: models.Model, detector: nn.Module | None = None) -> models.Model:
+    """The same model with a stand-in for its detector; the blob finder by default."""
+    return _WithBlobDetector(model.folder, {**model.card, "stand-in": detector})
+
+
+def write_model(folder: Path, **changes) -> models.Model:
+    """Write a tiny model folder; `changes` replace parts of its card."""
+    folder.mkdir(parents=True)
+    detector_spec = {
+        "backbone": "light",
+        "width": 4,
+        "slice_step_mm": 4.0,
+        "min_score": 0.3,
+        "weights": "detector.safetensors",
+    }
+    torch.manual_seed(0)
+    save_file(gate_generator().state_dict(), folder / "generator.safetensors")
+    save_file(build_detector(detector_spec).state_dict(), folder / "detector.safetensors")
+    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    card = {
+        "schema": 1,
+        "name": "tiny",
+        "description": "An intensity gate, for tests.",
+        "licence": "Apache-2.0",
+        "grid": {"kind": "spacing", "spacing_mm": [3.0, 3.0, 3.0]},
+        "window_hu": [-1000.0, 400.0],
+        "generator": {"kind": "paper", "width": 1, "weights": "generator.safetensors", "threshold": 0.1},
+        "detector": detector_spec,
+        "fusion": {"overlap": "touch", "margin_mm": 3.5, "weight": 0.5, "floor": 0.1},
+        "threshold": 0.3,
+        "files": files,
+    }
+    (folder / "model.json").write_text(json.dumps({**card, **changes}))
+    return models.read(folder)
+
+
+def moved(volume: Volume, array: np.ndarray, affine: np.ndarray) -> Volume:
+    """The volume with other voxels and geometry."""
+    return replace(volume, array=array, grid=Grid(array.shape, affine))
