@@ -152,15 +152,13 @@ def _split(air: np.ndarray, spacing_mm: Spacing) -> list[np.ndarray]:
 
 
 def _closed(lung: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Close with a ball, fill what is enclosed and grow by the margin.
-
-    Beyond the first and last slice the lung is taken to go on, in the plane it is not.
-    """
-    rim = [(0, 0)] + [(int(np.ceil(CLOSING_MM / s)) + 1,) * 2 for s in spacing_mm[1:]]
-    near = _distance(np.pad(lung, rim), spacing_mm) <= CLOSING_MM
+    """Close with a ball, fill what is enclosed and grow by the margin; a lung that the scan's end cuts goes on."""
+    rz, ry, rx = (int(np.ceil(CLOSING_MM / s)) + 1 for s in spacing_mm)
+    below, above = (rz if end.any() else 0 for end in (lung[0], lung[-1]))
+    padded = np.pad(np.pad(lung, ((below, above), (0, 0), (0, 0)), mode="edge"), ((0, 0), (ry, ry), (rx, rx)))
+    near = _distance(padded, spacing_mm) <= CLOSING_MM
     closed = _distance(~near, spacing_mm) > CLOSING_MM - MARGIN_MM
-    (_, _), (y, _), (x, _) = rim
-    return ndimage.binary_fill_holes(closed[:, y:-y, x:-x])
+    return ndimage.binary_fill_holes(closed)[below : below + len(lung), ry:-ry, rx:-rx]
 
 
 def _distance(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
