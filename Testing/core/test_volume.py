@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from LNHGLib import image_file
 from LNHGLib.errors import InputError
 from LNHGLib.volume import Grid, Source, Volume, canonical, from_sitk, read_volume, resample, to_sitk, write_image
 
@@ -228,6 +229,11 @@ def test_wider_types_hold_the_same_hu(tmp_path, dtype):
     volume = read_volume(a_file(tmp_path, a_chest().astype(dtype)))
     np.testing.assert_array_equal(volume.array, a_chest())
     assert volume.array.dtype == (np.int16 if dtype is np.int32 else np.float32)
+
+
+def test_double_precision_is_not_kept_in_memory(tmp_path):
+    image = image_file.read_image(a_file(tmp_path, a_chest().astype(np.float64)))
+    assert image.GetPixelID() == sitk.sitkFloat32
 
 
 def test_a_fourth_axis_of_length_one_is_no_obstacle(tmp_path):
