@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import layout_rules
@@ -15,6 +16,7 @@ CORE, LIBRARY, TRAINING = (
     "LNHGSegmentation/LNHGSegmentationLib",
     "LNHGTraining/LNHGTrainingLib",
 )
+S4EXT = (ROOT / "LNHG.s4ext").read_text()
 
 PLANTED = [  # rule, file, what is put in (None: the file is removed), what the rule says
     ("cmake_lists_name_every_file", f"{CORE}/forgotten.py", "", "forgotten.py is not in MODULE_PYTHON_SCRIPTS"),
@@ -68,7 +70,7 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
     ("files_and_functions_are_short", f"{CORE}/long.py", "x = 1\n" * 401, "long.py has 401 lines"),
     ("files_and_functions_are_short", f"{CORE}/long.py", "def f():\n" + "    x = 1\n" * 40, "long.py: f has 41 lines"),
     ("descriptions_agree", f"{CORE}/__init__.py", '__version__ = "9.9.9"', "version differs"),
-    ("descriptions_agree", "LNHG.s4ext", "description another\n", "description differs"),
+    ("descriptions_agree", "LNHG.s4ext", S4EXT.replace("description ", "description Another "), "description differs"),
     ("requirement_files_agree", "requirements/runtime.txt", "numpy==1.0", "numpy>=2.0 is pinned as ['1.0']"),
     ("requirement_files_agree", "requirements/runtime.txt", "numpy==1.0", "numpy==1.0 has no hash"),
     ("requirement_files_agree", "requirements/extra.txt", "--index" + "-url x", "extra.txt names a host"),
@@ -82,15 +84,36 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
 ]
 
 
-@pytest.fixture
-def a_copy_of_the_house(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def a_copy_of_the_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    house = tmp_path_factory.mktemp("house")
     for path in kept_files(ROOT):
         if path.suffix not in SKIPPED_SUFFIXES:
-            copy = tmp_path / path.relative_to(ROOT)
+            copy = house / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
-    return tmp_path
+    subprocess.run(["git", "init", "--quiet", str(house)], check=True)
+    return house
+
+
+@pytest.fixture
+def plant(a_copy_of_the_house: Path) -> Iterator[Callable[[str, str | None], Path]]:
+    """Put content into a file of the copy (None removes it); the file is mended after the test."""
+    before: dict[Path, bytes | None] = {}
+
+    def put(name: str, content: str | None) -> Path:
+        path = a_copy_of_the_house / name
+        before[path] = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        return a_copy_of_the_house
+
+    yield put
+    for path, content in before.items():
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -100,17 +123,9 @@ def test_house_keeps_the_rule(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize(("rule", "name", "content", "fault"), PLANTED)
-def test_rule_finds_a_planted_fault(
-    a_copy_of_the_house: Path, rule: str, name: str, content: str | None, fault: str
-) -> None:
-    planted = a_copy_of_the_house / name
-    if content is None:
-        planted.unlink()
-    elif name == "LNHG.s4ext":
-        planted.write_text(planted.read_text() + content)
-    else:
-        planted.write_text(content)
-    assert any(fault in each for each in getattr(layout_rules, rule)(a_copy_of_the_house))
+def test_rule_finds_a_planted_fault(plant, rule: str, name: str, content: str | None, fault: str) -> None:
+    house = plant(name, content)
+    assert any(fault in each for each in getattr(layout_rules, rule)(house))
 
 
 def test_every_rule_has_a_planted_fault() -> None:

@@ -35,8 +35,8 @@ def relative_files(folder: Path, pattern: str) -> set[str]:
 
 def kept_files(root: Path) -> list[Path]:
     """Return the files that are or could be committed."""
-    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
+    list_files = "git -c safe.directory=* ls-files -z --cached --others --exclude-standard"
+    names = subprocess.run(list_files.split(), cwd=root, capture_output=True, check=True).stdout.decode().split("\0")
     return [root / name for name in sorted(set(names)) if name and (root / name).is_file()]
 
 
