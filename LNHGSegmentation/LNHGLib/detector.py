@@ -42,7 +42,9 @@ def giou_loss(deltas: Tensor, targets: Tensor, weights: tuple[float, ...] = (1.0
         targets: (N, 4) offsets of the matched reference boxes.
         weights: the coder's weights, which multiply offsets (RoI stage: 10, 10, 5, 5).
     """
-    return generalized_box_iou_loss(unit_boxes(deltas, weights), unit_boxes(targets, weights), reduction="sum", eps=1e-7)
+    return generalized_box_iou_loss(
+        unit_boxes(deltas, weights), unit_boxes(targets, weights), reduction="sum", eps=1e-7
+    )
 
 
 class GIoURegionProposalNetwork(RegionProposalNetwork):
@@ -151,7 +153,8 @@ def build_detector(spec: dict) -> FasterRCNN:
 
     Args:
         spec: the card's `detector` part: `backbone` ("light", "resnet50-fpn" or "resnet50-c4", the paper's), optional
-            `width` (light), `anchors_px` and `aspect_ratios`, `min_score`, `nms`.
+            `width` (light), `anchors_px`, `aspect_ratios`, `min_score`, `nms`, and for training `rpn_positive_iou`,
+            `rpn_negative_iou`, `rpn_nms`, `train_proposals`, `roi_samples`.
 
     Raises:
         ValueError: unknown backbone.
@@ -170,7 +173,17 @@ def build_detector(spec: dict) -> FasterRCNN:
         head = TwoMLPHead(backbone.out_channels * 49, features)
         anchors = AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * len(sizes))
         pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2, canonical_scale=64 if kind == "light" else 224)
-    return _assemble(backbone, anchors, pool, head, FastRCNNPredictor(features, NODULE + 1), spec)
+    return _assemble(backbone, anchors, pool, head, _predictor(features), spec)
+
+
+def _predictor(features: int) -> FastRCNNPredictor:
+    """Scores and offsets of a RoI, started as the paper does: N(0, 0.01) and N(0, 0.001)."""
+    predictor = FastRCNNPredictor(features, NODULE + 1)
+    nn.init.normal_(predictor.cls_score.weight, std=0.01)
+    nn.init.normal_(predictor.bbox_pred.weight, std=0.001)
+    for layer in (predictor.cls_score, predictor.bbox_pred):
+        nn.init.zeros_(layer.bias)
+    return predictor
 
 
 def _assemble(
@@ -184,13 +197,12 @@ def _assemble(
     rpn_head = RPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0])
     network.rpn = GIoURegionProposalNetwork(
         anchors, rpn_head, spec.get("rpn_positive_iou", 0.7), spec.get("rpn_negative_iou", 0.3), 256, 0.5,
-        {"training": 2000, "testing": 500}, {"training": 600, "testing": 100}, spec.get("rpn_nms", 0.7),
+        {"training": spec.get("train_proposals", 2000), "testing": 500}, {"training": 600, "testing": 100},
+        spec.get("rpn_nms", 0.7),
     )  # fmt: skip
     network.rpn.min_size = 2.0
     network.roi_heads = GIoURoIHeads(
-        pool, head, predictor, 0.5, 0.5, 128, 0.5, (10.0, 10.0, 5.0, 5.0),
+        pool, head, predictor, 0.5, 0.5, spec.get("roi_samples", 128), 0.5, (10.0, 10.0, 5.0, 5.0),
         spec.get("min_score", 0.05), spec.get("nms", 0.3), 20,
     )  # fmt: skip
     return network
-
-

@@ -3,6 +3,8 @@
 Tensors are (B, 1, D, H, W): batch, one channel, slices, rows, columns; normalised CT in [0, 1].
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -125,7 +127,7 @@ class Critic(nn.Module):
         super().__init__()
         channels = [1, width, 2 * width, 4 * width]
         layers: list[nn.Module] = []
-        for c_in, c_out in zip(channels, channels[1:], strict=False):
+        for c_in, c_out in pairwise(channels):
             layers += [nn.Conv3d(c_in, c_out, 3, stride=stride, padding=1), nn.LeakyReLU(0.01)]
         self.features = nn.Sequential(*layers)
         self.pool = nn.Identity() if slab else nn.AdaptiveAvgPool3d(self.pooled)
@@ -157,6 +159,8 @@ def build_generator(spec: dict) -> nn.Module:
     """
     kinds = {"paper": PaperGenerator, "strided": StridedGenerator}
     if spec.get("kind") not in kinds:
-        raise ValueError(f"Generator kind {spec.get('kind')!r} is unknown; expected one of {sorted(kinds)}: mend model.json.")
+        raise ValueError(
+            f"Generator kind {spec.get('kind')!r} is unknown; expected one of {sorted(kinds)}: mend model.json."
+        )
     options = {key: spec[key] for key in ("width", "input_skip") if key in spec}
     return kinds[spec["kind"]](**options)

@@ -90,7 +90,10 @@ def assert_disjoint(train: list[Labelled], validation: list[Labelled]) -> None:
     """
     shared = sorted(patients(train) & patients(validation))
     if shared:
-        raise InputError(f"{len(shared)} patients ({shared[0]}, ...) are in training and validation; expected none: split by patient.")
+        raise InputError(
+            f"{len(shared)} patients ({shared[0]}, ...) are in training and validation, expected none: "
+            "split by patient."
+        )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
 
 
 def critic_loss(critic: nn.Module, *, real: Tensor, fake: Tensor, alpha: Tensor, penalty: float = 10.0) -> Tensor:
-    """The loss that the critic minimises: -E[D(real)] + E[D(fake)] + penalty * GP (paper eq. 1; register L4, L12)."""
+    """What the critic minimises: -E[D(real)] + E[D(fake)] + penalty * GP (paper eq. 1; register L4, L12)."""
     fake = fake.detach()
     return critic(fake).mean() - critic(real).mean() + penalty * gradient_penalty(critic, real, fake, alpha)
 
@@ -37,7 +37,7 @@ def soft_mask(residual: Tensor, threshold: float, sharpness: float) -> Tensor:
 
 
 def dice_loss(logits: Tensor, mask: Tensor, known: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 - soft Dice, averaged over the samples that hold a nodule (register N1, T10: per sample, absent class skipped)."""
+    """1 - soft Dice, averaged over the samples that hold a nodule (register N1, T10)."""
     probability = torch.sigmoid(logits) * known
     mask = mask * known
     axes = (1, 2, 3, 4)
@@ -58,7 +58,7 @@ def masked_mse(image: Tensor, target: Tensor, known: Tensor) -> Tensor:
 
 
 class Perceptual(nn.Module):
-    """MSE between VGG-19 features of fake and real slices, after the ReLU of the 16th convolution (register L6, L7, L14).
+    """MSE between VGG-19 features after the ReLU of the 16th convolution (register L6, L7, L14).
 
     Each slice passes as three equal channels with ImageNet normalisation, out of place; the network is frozen.
 
@@ -99,20 +99,24 @@ def _vgg19(weights: str) -> nn.Module:
     if weights == "random":
         return vgg19(weights=None)
     if weights != "imagenet":
-        network = vgg19(weights=None)
-        network.load_state_dict(torch.load(_existing(weights), map_location="cpu", weights_only=True))
+        state = torch.load(_existing(weights), map_location="cpu", weights_only=True)
+        network = vgg19(weights=None, init_weights=False)
+        network.load_state_dict(state)
         return network
     try:
         return vgg19(weights=VGG19_Weights.IMAGENET1K_V1)
     except OSError as error:
         raise InputError(
-            f"VGG-19 weights are not in torchvision's cache ({error}); expected them there: name a file or set perceptual to 'off'."
+            f"VGG-19 weights are not in torchvision's cache ({error}); expected them there: "
+            "name a file, or set perceptual_network to 'off'."
         ) from error
 
 
 def _existing(path: str) -> Path:
     if not Path(path).is_file():
-        raise InputError(f"VGG-19 weights {path} do not exist; expected a state dict file: mend `perceptual` in the configuration.")
+        raise InputError(
+            f"VGG-19 weights {path} do not exist; expected a state dict file: mend `perceptual` in the configuration."
+        )
     return Path(path)
 
 

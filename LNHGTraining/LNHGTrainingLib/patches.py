@@ -33,7 +33,9 @@ class SegmenterPatches:
         seed: of the draws.
     """
 
-    def __init__(self, crops: list[Labelled], backgrounds: list[Background], config: dict, window_hu: list, seed: int) -> None:
+    def __init__(
+        self, crops: list[Labelled], backgrounds: list[Background], config: dict, window_hu: list, seed: int
+    ) -> None:
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
         self.window_hu = window_hu
 
@@ -54,7 +56,7 @@ class SegmenterPatches:
         if kind == "pasted":
             return self._pasted(rng, side)
         crop = self.crops[rng.integers(len(self.crops))]
-        reach = (np.asarray(side) * 0.35 if kind == "nodule" else np.full(3, 0.42 * CUBE))
+        reach = np.asarray(side) * 0.35 if kind == "nodule" else np.full(3, 0.42 * CUBE)
         return self._cut(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
 
     def _cut(self, volume: Labelled, rng: np.random.Generator, centre: np.ndarray, side: tuple[int, int, int]) -> tuple:

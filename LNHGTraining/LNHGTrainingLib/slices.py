@@ -29,7 +29,13 @@ class DetectorSlices:
     """
 
     def __init__(
-        self, crops: list[Labelled], backgrounds: list[Background], config: dict, window_hu: list, step_mm: int, seed: int
+        self,
+        crops: list[Labelled],
+        backgrounds: list[Background],
+        config: dict,
+        window_hu: list,
+        step_mm: int,
+        seed: int,
     ) -> None:
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
         self.window_hu, self.step_mm = window_hu, step_mm
@@ -84,7 +90,9 @@ class DetectorSlices:
         hu[~known] = UNKNOWN_HU
         return hu, [mask & known[self.step_mm] for mask in masks]
 
-    def _place(self, rng: np.random.Generator, hu: np.ndarray, masks: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    def _place(
+        self, rng: np.random.Generator, hu: np.ndarray, masks: list[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
         tile = self.config["tile"]
         corner = rng.integers(0, hu.shape[1] - tile, 2)
         part = np.s_[:, corner[0] : corner[0] + tile, corner[1] : corner[1] + tile]
@@ -103,7 +111,10 @@ class DetectorSlices:
 
     def _target(self, masks: list[np.ndarray]) -> dict[str, Tensor]:
         boxes = [box for mask in masks for box in slice_boxes(mask, self.config["min_area"])]
-        return {"boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), "labels": torch.ones(len(boxes), dtype=torch.int64)}
+        return {
+            "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            "labels": torch.ones(len(boxes), dtype=torch.int64),
+        }
 
 
 def slice_boxes(mask: np.ndarray, min_area: int) -> list[tuple[int, int, int, int]]:

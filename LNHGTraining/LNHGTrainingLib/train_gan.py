@@ -48,7 +48,9 @@ class SegmenterRun:
         self.generator = build_generator(config["generator"]).to(device, memory_format=torch.channels_last_3d)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         slab = config["critic"].get("slab")
-        self.critic = Critic(config["critic"]["width"], tuple(slab) if slab else None, config["critic"]["stride"]).to(device)
+        self.critic = Critic(config["critic"]["width"], tuple(slab) if slab else None, config["critic"]["stride"]).to(
+            device
+        )
         betas = tuple(config["optimizer"]["betas"])
         self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), betas=betas)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), betas=betas)
@@ -131,7 +133,9 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
     if resume and (out / "last.pt").exists():
         run.restore(checkpoint.load(out / "last.pt"))
     sources = load_sources(config["data"], out.parent / "cache")
-    patches = SegmenterPatches(sources.train, sources.backgrounds, config["sampling"], config["window_hu"], config["seed"])
+    patches = SegmenterPatches(
+        sources.train, sources.backgrounds, config["sampling"], config["window_hu"], config["seed"]
+    )
     with RunLog(out, config["steps"], run.step) as log:
         _loop(run, patches, sources.validation, log, out)
     return out / "best.pt"

@@ -84,7 +84,7 @@ def crop_froc(detector: nn.Module, crops: list[Labelled], window_hu: list, step:
 
 
 def _kind(crop: Labelled, box: tuple[float, ...]) -> str:
-    """Whether a candidate's centre lies on the crop's nodule ("hit"), on another lesion or padding ("other"), or on neither."""
+    """A candidate's centre lies on the crop's nodule ("hit"), on another lesion or padding ("other"), or is "false"."""
     centre = (np.array(box[:3]) + np.array(box[3:])) / 2
     voxel = tuple(np.clip(centre.astype(int), 0, CUBE - 1))
     if crop.mask[tuple(slice(max(0, v - 1), v + 2) for v in voxel)].any():

@@ -1,0 +1,173 @@
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from LNHGLib.errors import InputError
+from LNHGTrainingLib import data
+from LNHGTrainingLib.patches import SegmenterPatches
+from LNHGTrainingLib.slices import DetectorSlices, slice_boxes
+
+spec = importlib.util.spec_from_file_location("small_data", Path(__file__).with_name("small_data.py"))
+small_data = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(small_data)
+
+WINDOW = [-1000.0, 400.0]
+SHARES = {"sides": [[16, 16, 16], [24, 24, 24]], "nodule": 0.6, "surround": 0.1, "background": 0.15, "pasted": 0.15}
+SLICES = {"mosaic": 0.5, "tiles": 2, "tile": 40, "chest": 64, "nodule": 0.8, "placed": 2, "min_area": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    small_data.write_crops(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def crops(folder):
+    return load(folder, [0, 1])
+
+
+@pytest.fixture(scope="module")
+def background():
+    hu = np.random.default_rng(1).normal(-860, 15, (60, 80, 80)).astype(np.int16)
+    lung = np.argwhere(np.ones((20, 40, 40), bool)) + 20
+    return data.Labelled(hu, np.zeros(hu.shape, bool), np.ones(hu.shape, bool), "chest", {}), lung
+
+
+def load(folder, folds, **options):
+    return data.load_crops(folder / "crops/luna16_crops.h5", folder / "crops/luna16_crops.csv", folds, **options)
+
+
+def straight(centre):
+    return data.Warp(centre, np.eye(3))
+
+
+def test_consensus_is_half_of_the_readers():
+    bits = np.array([0b0000, 0b0001, 0b0011, 0b0111], np.uint8)
+    assert data.consensus(bits, 4).tolist() == [False, False, True, True]
+    assert data.consensus(bits, 3).tolist() == [False, False, True, True]
+
+
+def test_folds_choose_the_crops(folder):
+    assert data.patients(load(folder, [1])) == {"patient-1", "patient-3", "patient-5"}
+
+
+def test_unknown_folds_are_refused(folder):
+    with pytest.raises(InputError, match=r"folds \[7\]"):
+        load(folder, [7])
+
+
+def test_a_patient_on_both_sides_is_refused(crops):
+    """Register U5."""
+    with pytest.raises(InputError, match=r"1 patients \(patient-2"):
+        data.assert_disjoint(crops[:3], crops[2:])
+
+
+def test_real_test_nodules_never_come_back(data_dir):
+    table = data_dir / "crops" / "luna16_crops.csv"
+    with table.open() as stream:
+        held_back = {row["patient_id"] for row in csv.DictReader(stream) if row["scan_test"] == "1"}
+    loaded = data.load_crops(data_dir / "crops" / "luna16_crops.h5", table, [-1, 0])
+    assert held_back
+    assert not data.patients(loaded) & held_back
+
+
+def test_real_folds_share_no_patient(data_dir):
+    files = data_dir / "crops" / "luna16_crops.h5", data_dir / "crops" / "luna16_crops.csv"
+    data.assert_disjoint(data.load_crops(*files, [3]), data.load_crops(*files, [0]))
+
+
+def test_a_straight_cut_is_the_sources_part(crops):
+    hu, mask, known = data.cut(crops[0], straight((24.5, 24.5, 24.5)), (50, 50, 50))
+    assert np.array_equal(hu, crops[0].hu)
+    assert np.array_equal(mask, crops[0].mask)
+    assert known.all()
+
+
+def test_outside_the_source_nothing_is_known(crops):
+    _, mask, known = data.cut(crops[0], straight((0.0, 24.5, 24.5)), (20, 20, 20))
+    assert not known[:9].any()
+    assert known[11:].all()
+    assert not mask[:9].any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_warped_mask_stays_with_its_nodule(crops, seed):
+    warp = data.draw_warp(np.random.default_rng(seed), np.array([25.0, 25, 25]))
+    hu, mask, _ = data.cut(crops[4], warp, (32, 32, 32))
+    scale = abs(np.linalg.det(warp.matrix))
+    assert mask.sum() == pytest.approx(crops[4].mask.sum() / scale, rel=0.1)
+    assert hu[mask].mean() > -150
+    assert hu[~mask].mean() < -700
+
+
+def test_the_same_warp_gives_the_same_scanner(crops):
+    warp = data.draw_warp(np.random.default_rng(4), np.array([25.0, 25, 25]))
+    hu = data.cut(crops[0], warp, (16, 16, 16))[0]
+    assert np.array_equal(data.scanner(hu, warp), data.scanner(hu, warp))
+
+
+def test_blur_keeps_the_mean(crops):
+    hu = data.cut(crops[0], straight((24.5, 24.5, 24.5)), (50, 50, 50))[0]
+    blurred = data.scanner(hu, data.Warp((0.0, 0.0, 0.0), np.eye(3), blur=(1.0, 0.5, 0.5)))
+    assert blurred.mean() == pytest.approx(hu.mean(), abs=1)
+    assert blurred.std() < hu.std()
+
+
+def test_a_pasted_nodule_keeps_its_inside_and_the_lung_its_outside():
+    mask = np.zeros((20, 20, 20), bool)
+    mask[6:14, 6:14, 6:14] = True
+    pasted = data.paste(np.full(mask.shape, -850.0), np.full(mask.shape, 40.0), mask)
+    assert pasted[8:12, 8:12, 8:12] == pytest.approx(40)
+    assert pasted[:2] == pytest.approx(-850)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(crops, background):
+    first, second, other = (SegmenterPatches(crops, [background], SHARES, WINDOW, seed) for seed in (5, 5, 6))
+    assert np.array_equal(first.batch(3, 2).image, second.batch(3, 2).image)
+    assert not np.array_equal(first.batch(3, 2).image[..., :16, :16, :16], other.batch(3, 2).image[..., :16, :16, :16])
+
+
+def test_the_target_is_the_ct_inside_the_mask(crops, background):
+    """Register L1."""
+    patches = SegmenterPatches(crops, [background], SHARES, WINDOW, 0)
+    batches = [patches.batch(step, 4) for step in range(6)]
+    assert all(np.array_equal(batch.target, batch.image * batch.mask) for batch in batches)
+    shares = [bool(sample.any()) for batch in batches for sample in batch.mask]
+    assert any(shares)
+    assert not all(shares)
+
+
+def test_images_lie_in_the_window(crops):
+    image = SegmenterPatches(crops, [], SHARES, WINDOW, 0).batch(0, 4).image
+    assert image.min() >= 0
+    assert image.max() <= 1
+
+
+def test_slices_hold_three_channels_and_boxes_around_bright_nodules(crops, background):
+    slices = DetectorSlices(crops, [background], SLICES, WINDOW, 2, 0)
+    boxes = 0
+    for step in range(6):
+        images, targets = slices.batch(step, 3)
+        for image, target in zip(images, targets, strict=True):
+            assert image.shape[0] == 3
+            for x0, y0, x1, y1 in target["boxes"].int().tolist():
+                boxes += 1
+                assert image[1, y0:y1, x0:x1].max() > 0.5
+    assert boxes > 5
+
+
+def test_some_slices_hold_no_nodule(crops, background):
+    """Register F2."""
+    slices = DetectorSlices(crops, [background], SLICES, WINDOW, 2, 0)
+    assert any(len(target["boxes"]) == 0 for step in range(8) for target in slices.batch(step, 3)[1])
+
+
+def test_boxes_hold_their_last_pixel_and_specks_have_none():
+    mask = np.zeros((20, 20), bool)
+    mask[3:8, 10:12] = True
+    mask[15, 15] = True
+    assert slice_boxes(mask, 4) == [(10, 3, 12, 8)]

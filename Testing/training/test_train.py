@@ -1,0 +1,187 @@
+import copy
+import importlib.util
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from LNHGLib import models
+from LNHGLib.errors import InputError
+from LNHGTrainingLib import checkpoint, train_detector, train_gan
+from LNHGTrainingLib.export import export
+from LNHGTrainingLib.patches import Batch
+
+spec = importlib.util.spec_from_file_location("small_data", Path(__file__).with_name("small_data.py"))
+small_data = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(small_data)
+
+RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    small_data.write_crops(path)
+    return path
+
+
+@pytest.fixture
+def segmenter_config(folder):
+    config = tomllib.loads((RESOURCES / "segmenter.toml").read_text())
+    config |= {"steps": 4, "epoch_steps": 2, "batch": 2, "validate_crops": 1, "data": small_data.data_config(folder)}
+    config["generator"]["width"] = config["critic"]["width"] = 2
+    config["sampling"]["sides"] = [[16, 16, 16]]
+    config["loss"]["adversarial_from_step"] = 1
+    return config
+
+
+@pytest.fixture
+def detector_config(folder):
+    config = tomllib.loads((RESOURCES / "detector.toml").read_text())
+    config |= {"steps": 4, "epoch_steps": 2, "batch": 2, "validate_crops": 1, "data": small_data.data_config(folder)}
+    config["detector"]["width"] = 4
+    return config
+
+
+def weights(path: Path, part: str) -> dict:
+    return checkpoint.load(path)[part]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("train", "parts"),
+    [(train_gan.train, ("generator", "average", "critic")), (train_detector.train, ("detector", "average"))],
+)
+def test_resume_equals_uninterrupted(request, tmp_path, train, parts):
+    config = request.getfixturevalue("segmenter_config" if "critic" in parts else "detector_config")
+    train(config, tmp_path / "whole")
+    train(config | {"steps": 2}, tmp_path / "halves")
+    train(config, tmp_path / "halves", resume=True)
+    for part in parts:
+        assert equal(weights(tmp_path / "whole" / "last.pt", part), weights(tmp_path / "halves" / "last.pt", part))
+
+
+def test_a_run_leaves_its_log(segmenter_config, tmp_path):
+    train_gan.train(segmenter_config, tmp_path / "run")
+    lines = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
+    assert lines[0].startswith("step,dice,best")
+    assert [line.split(",")[0] for line in lines[1:]] == ["2", "4"]
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def batch_of(value: float) -> Batch:
+    image = torch.full((2, 1, 16, 16, 16), 0.2)
+    mask = torch.zeros_like(image)
+    mask[..., 4:10, 4:10, 4:10] = 1
+    image = image + mask * value
+    return Batch(image, image * mask, mask, torch.ones_like(image))
+
+
+def test_the_critic_sees_the_reference_as_real(segmenter_config, monkeypatch):
+    """Register L4: the original called the critic step with both images exchanged."""
+    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    seen = {}
+    monkeypatch.setattr(
+        train_gan, "critic_loss", lambda critic, **given: seen.update(given) or critic(given["real"]).mean()
+    )
+    batch = batch_of(0.5)
+    run.critic_step(batch)
+    assert torch.equal(seen["real"], batch.target)
+    assert not torch.equal(seen["fake"], batch.target)
+
+
+def test_the_critic_step_leaves_the_generator_alone(segmenter_config):
+    """Register L16: nor its running statistics."""
+    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    before = copy.deepcopy(run.generator.state_dict())
+    run.critic_step(batch_of(0.5))
+    assert equal(before, run.generator.state_dict())
+
+
+def test_the_generator_step_leaves_the_critic_alone(segmenter_config):
+    """Register L2: the adversarial term is -E[D(G)], and moves the generator only."""
+    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run.step = 1
+    before = copy.deepcopy(run.critic.state_dict())
+    terms = run.generator_step(batch_of(0.5))
+    assert equal(before, run.critic.state_dict())
+    assert all(p.grad is None for p in run.critic.parameters())
+    assert terms["adversarial"] != 0
+
+
+def test_the_adversarial_term_is_minus_the_critics_mean(segmenter_config):
+    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run.step = 1
+    run.generator.eval()
+    batch = batch_of(0.5)
+    with torch.no_grad():
+        terms = run.generator_terms(batch)
+        assert terms["adversarial"].item() == pytest.approx(
+            -run.critic(run.generator(batch.image)).mean().item(), rel=1e-5
+        )
+
+
+def test_training_lowers_the_loss(segmenter_config):
+    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    train_gan.set_rate(run.generator_optimizer, 1e-2)
+    losses = [run.generator_step(batch_of(0.5))["dice"] for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_perceptual_term_can_be_another_network_or_off(segmenter_config):
+    segmenter_config["loss"]["perceptual_network"] = "random"
+    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    assert "perceptual" in run.generator_terms(batch_of(0.5))
+    segmenter_config["loss"]["perceptual_network"] = "off"
+    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    assert "perceptual" not in run.generator_terms(batch_of(0.5))
+
+
+@pytest.mark.parametrize("name", ["segmenter-paper.toml", "segmenter.toml"])
+def test_shipped_segmenter_recipes_build(name):
+    config = tomllib.loads((RESOURCES / name).read_text())
+    config["loss"]["perceptual_network"] = "off"
+    run = train_gan.SegmenterRun(config, torch.device("cpu"))
+    assert config["loss"]["penalty"] == 10
+    if "paper" in name:
+        assert (config["loss"]["mse"], config["loss"]["perceptual"], config["loss"]["adversarial"]) == (1.0, 1.0, 0.1)
+        assert sum(p.numel() for p in run.generator.parameters()) == 2_326_273
+
+
+@pytest.mark.parametrize("name", ["detector-paper.toml", "detector.toml"])
+def test_shipped_detector_recipes_build(name):
+    config = tomllib.loads((RESOURCES / name).read_text())
+    assert (
+        train_detector.DetectorRun(config, torch.device("cpu")).detector.roi_heads.score_thresh
+        == config["detector"]["min_score"]
+    )
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"last\.pt does not exist"):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+def test_checkpoints_become_a_model_folder(segmenter_config, detector_config, tmp_path):
+    first = train_gan.train(segmenter_config, tmp_path / "segmenter")
+    second = train_detector.train(detector_config, tmp_path / "detector")
+    config = tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text())
+    model = export(first, second, config, tmp_path / "lnhg-1mm")
+    assert models.load(tmp_path / "lnhg-1mm").card == model.card
+    assert equal(model.generator().state_dict(), weights(first, "average"))
+    assert equal(model.detector().state_dict(), weights(second, "average"))
+    assert model.card["training"]["train_patients"] == ["patient-0", "patient-2", "patient-4"]
+    assert model.card["training"]["generator"]["loss"]["perceptual_network"] == "off"
+    assert str(tmp_path) not in (tmp_path / "lnhg-1mm" / "model.json").read_text()
+    with pytest.raises(InputError, match="exists already"):
+        export(first, second, config, tmp_path / "lnhg-1mm")
+
+
+@pytest.mark.gpu
+def test_both_branches_train_on_cuda(segmenter_config, detector_config, tmp_path):
+    train_gan.train(segmenter_config, tmp_path / "segmenter", device="cuda")
+    train_detector.train(detector_config, tmp_path / "detector", device="cuda")
+    assert (tmp_path / "segmenter" / "best.pt").exists()
