@@ -129,7 +129,7 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     note = (
-        f"Axial, patient's right on the left  ·  lung window W {heterogeneity.LUNG_WIDTH_HU:.0f} "
+        f"Axial, patient's right on the left  ·  W {heterogeneity.LUNG_WIDTH_HU:.0f} "
         f"L {heterogeneity.LUNG_LEVEL_HU:.0f} HU  ·  research software, not for diagnosis"
     ).replace("-", "\N{MINUS SIGN}")
     figure.text(MARGIN / width, 0.13 / height, note, color=DIM, fontsize=7.5)

@@ -4,8 +4,10 @@ Exit status 0 done, 1 it failed, 2 the input or the arguments are wrong; then on
 """
 
 import argparse
+import os
 import sys
 import tomllib
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -16,6 +18,9 @@ if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs th
     from LNHGLib.models import Model
 
     from LNHGTrainingLib.evaluate import Options
+
+DEBUG = "LNHG_DEBUG"
+"""Environment variable: set, an unexpected failure shows its traceback, as in `lnhg`."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         return _fail("Cancelled.", 1)
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {error}", 1)
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        return _fail(f"failed: {type(error).__name__}: {error}; set {DEBUG}=1 to see where.", 1)
     return 0
 
 
@@ -169,19 +176,24 @@ def _check_evaluation(options: argparse.Namespace) -> None:
 
 
 def _evaluate_crops(model: "Model", options: argparse.Namespace) -> dict:
+    from LNHGLib.pipeline import choose_device
+
     from LNHGTrainingLib import evaluate
     from LNHGTrainingLib.evaluate_crops import Selection
 
     selection = Selection(options.folds, options.min_readers, options.include_scan_test, options.limit)
-    predict = evaluate.generator_predictor(model.generator(_device(options.device)), model.card)
+    predict = evaluate.generator_predictor(model.generator(choose_device(options.device)), model.card)
     return evaluate.run_crops(
         model.card, predict, options.crops, options.table, options.out, selection, _evaluation_options(options)
     )
 
 
 def _evaluate_scans(model: "Model", options: argparse.Namespace) -> dict:
+    from LNHGLib.pipeline import choose_device
+
     from LNHGTrainingLib import evaluate
 
+    choose_device(options.device)
     threshold = min(evaluate.FROC_THRESHOLD, model.card["threshold"])
     segment = evaluate.pipeline_segmenter(model, options.device, threshold)
     return evaluate.run_scans(
@@ -193,16 +205,6 @@ def _evaluation_options(options: argparse.Namespace) -> "Options":
     from LNHGTrainingLib.evaluate import Options
 
     return Options(options.seed, options.data_name, options.overwrite)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device is {name}, but no CUDA device was found; use --device cpu.")
-    return name
 
 
 if __name__ == "__main__":

@@ -41,14 +41,24 @@ def write_readme(folder: Path, card: dict) -> None:
 
 def _about(card: dict) -> str:
     rows = [[key, _text(card[key])] for key in PARTS if key in card]
-    training = [[key, _text(value)] for key, value in card.get("training", {}).items() if key != "train_patients"]
+    training = {key: value for key, value in card.get("training", {}).items() if key != "train_patients"}
+    patients = len(card.get("training", {}).get("train_patients", []))
+    steps = [*_flat(training), *([["patients", patients]] if patients else [])]
     return (
         f"# {card['name']}\n\n{card.get('description', '')}\n\n"
         "Written by `lnhg-train evaluate --write-card` from `model.json`.\n\n"
         f"Licence: {card.get('licence', 'not stated')}\n\n"
         f"## Model\n\n{tables.table(['part', 'value'], rows)}\n"
-        + (f"## Training\n\n{tables.table(['item', 'value'], training)}" if training else "")
+        + (f"## Training\n\n{tables.table(['item', 'value'], steps)}" if steps else "")
     )
+
+
+def _flat(value: dict, prefix: str = "") -> list[list[str]]:
+    """Rows of a nested table, names joined by dots."""
+    rows = []
+    for key, item in value.items():
+        rows += _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else [[f"{prefix}{key}", _text(item)]]
+    return rows
 
 
 def _text(value: object) -> str:

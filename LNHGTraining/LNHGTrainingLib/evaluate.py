@@ -94,6 +94,7 @@ def run_crops(
     protocol = evaluate_crops.PROTOCOL.format(reach=evaluate_crops.REACH_MM, readers=selection.min_readers)
     report = _report("crops", protocol, card, options) | {
         "data": _data([crops, table], options),
+        "patients": len({row["patient_id"] for row in rows}),
         "split": _crop_split(card, rows, selection),
         **summary.crop_figures(results, card["generator"]["threshold"], options.seed),
     }
@@ -132,6 +133,7 @@ def run_scans(card: dict, segment: Segment, folder: Path, out: Path, limit: int 
     patients = {cost.patient for cost in results.costs}
     report = _report("scans", matching.PROTOCOL, card, options) | {
         "data": _data([folder], options),
+        "patients": len(patients),
         "split": f"{len(paths)} scans of {len(patients)} patients. {_training_split(card, patients)}",
         **summary.scan_figures(results, options.seed),
     }
@@ -150,11 +152,7 @@ def _write_scans(results: evaluate_scans.ScanResults, report: dict, folder: Path
     if not counted:
         return
     curves = {rule: metrics.froc(evaluate_scans.detections(results, column)) for rule, column in summary.RULES.items()}
-    points = {
-        rule: tuple(report["operating_point"][rule][key]["value"] for key in ("false_per_scan", "sensitivity"))
-        for rule in curves
-    }
-    plots.froc_plot(curves, points, folder / "froc.png")
+    plots.froc_plot(curves, report["operating_point"], folder / "froc.png")
     plots.dice_vs_diameter(counted, folder / "dice_vs_diameter.png")
     plots.bland_altman(counted, folder / "bland_altman.png")
 
@@ -183,7 +181,7 @@ def _report(kind: str, protocol: str, card: dict, options: Options) -> dict:
 
 
 def _data(paths: list[Path], options: Options) -> dict:
-    files = {path.resolve().name: file_sha256(path) if path.is_file() else None for path in paths}
+    files = {path.resolve().name: file_sha256(path) for path in paths if path.is_file()}
     return {"name": options.data_name or paths[0].resolve().stem, "files": files}
 
 
@@ -198,19 +196,18 @@ def _crop_split(card: dict, rows: list[dict[str, str]], selection: Selection) ->
     folds = "all folds" if selection.folds is None else f"folds {' '.join(map(str, selection.folds))}"
     limit = f", the first {selection.limit} crops" if selection.limit else ""
     tests = "included" if selection.scan_test else "left out"
-    used = set(card.get("training", {}).get("train_folds", []))
-    shared = sorted(used & {int(row["fold"]) for row in rows if row.get("fold")})
-    warning = f" Beware: the model was trained on folds {' '.join(map(str, shared))} of these." if shared else ""
     return (
-        f"{len(rows)} crops of {len(patients)} patients, {folds} by patient{limit}, nodules of the test scans "
-        f"{tests}.{warning} {_training_split(card, patients)}"
+        f"{len(rows)} crops of {len(patients)} patients, {folds} by patient{limit}, nodules of the test scans {tests}. "
+        f"{_training_split(card, patients)}"
     )
 
 
 def _training_split(card: dict, patients: set[str]) -> str:
-    training = card.get("training", {})
-    stated = f"The model card states: {training.get('split', 'no split')}"
-    if "train_patients" not in training:
-        return stated
-    shared = len(patients & set(training["train_patients"]))
-    return f"{stated} {shared} of these patients are among its training patients."
+    """Whether the model has seen these patients, as far as its card tells (register U5)."""
+    trained = set(card.get("training", {}).get("train_patients", []))
+    if not trained:
+        return "The model card does not list the patients it was trained on."
+    shared = len(patients & trained)
+    if shared:
+        return f"Beware: {shared} of them are among the {len(trained)} patients the model was trained on."
+    return f"None of them is among the {len(trained)} patients the model was trained on."

@@ -86,37 +86,51 @@ class Interval:
 
 
 def cluster_bootstrap(
-    clusters: int, statistic: Callable[[np.ndarray], float], seed: int = 0, samples: int = BOOTSTRAP_SAMPLES
-) -> Interval:
+    clusters: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, samples: int = BOOTSTRAP_SAMPLES
+) -> list[Interval]:
     """Percentile bootstrap that draws whole clusters (patients or scans), as their nodules are not independent.
 
     Args:
-        clusters: Number of clusters.
-        statistic: Maps how often each cluster was drawn, int (clusters,), to the figure; may return NaN.
+        clusters: Number of clusters, at least one.
+        statistic: Maps how often each cluster was drawn, int (samples, clusters), to figures, float (samples, k);
+            NaN where a sample does not define one.
         seed: Of `numpy.random.default_rng`.
         samples: Number of resamples.
 
     Returns:
-        The figure on the data as they are with its 95 % interval.
+        The k figures on the data as they are with their 95 % intervals.
     """
-    if not clusters:
-        return Interval(float("nan"), float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples)
-    figures = np.array([statistic(counts) for counts in draws])
+    measured = statistic(np.ones((1, clusters), int))[0]
+    return [_interval(value, figures) for value, figures in zip(measured, statistic(draws).T, strict=True)]
+
+
+def _interval(value: float, figures: np.ndarray) -> Interval:
     figures = figures[np.isfinite(figures)]
     low, high = np.percentile(figures, [2.5, 97.5]) if figures.size else (np.nan, np.nan)
-    return Interval(float(statistic(np.ones(clusters, int))), float(low), float(high))
+    return Interval(float(value), float(low), float(high))
 
 
 def mean_interval(values: np.ndarray, patients: list[str], seed: int = 0) -> Interval:
     """Mean of the finite values with its patient-cluster bootstrap interval (register U11, U18)."""
     values = np.asarray(values, float)
     finite = np.isfinite(values)
+    if not finite.any():
+        return Interval(float("nan"), float("nan"), float("nan"))
     names, index = np.unique(np.asarray(patients, str)[finite], return_inverse=True)
     sums = np.bincount(index, values[finite], len(names))
-    sizes = np.bincount(index, minlength=len(names))
-    return cluster_bootstrap(len(names), lambda counts: (counts @ sums) / (counts @ sizes), seed)
+    return ratio_interval(sums, np.bincount(index, minlength=len(names)), seed)
+
+
+def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> Interval:
+    """Sum over sum, each (clusters,), with its cluster bootstrap interval: a mean, a sensitivity, a rate."""
+
+    def ratio(counts: np.ndarray) -> np.ndarray:
+        below = counts @ denominators
+        return np.divide(counts @ numerators, below, out=np.full(len(counts), np.nan), where=below > 0)[:, None]
+
+    return cluster_bootstrap(len(numerators), ratio, seed)[0]
 
 
 @dataclass(frozen=True)
@@ -182,9 +196,10 @@ def cpm(curve: Froc) -> float:
 
 def detection_figures(detections: Detections, seed: int = 0) -> dict:
     """CPM and the sensitivity at each rate with intervals by scan, JSON-ready."""
-    scans = len(detections.nodules)
-    rates = {
-        f"{rate:g}": asdict(cluster_bootstrap(scans, lambda c, r=rate: sensitivity_at(froc(detections, c), r), seed))
-        for rate in CPM_RATES
-    }
-    return {"cpm": asdict(cluster_bootstrap(scans, lambda c: cpm(froc(detections, c)), seed)), "sensitivity_at": rates}
+
+    def figures(draws: np.ndarray) -> np.ndarray:
+        curves = [froc(detections, counts) for counts in draws]
+        return np.array([[cpm(curve), *(sensitivity_at(curve, rate) for rate in CPM_RATES)] for curve in curves])
+
+    mean, *rates = (asdict(interval) for interval in cluster_bootstrap(len(detections.nodules), figures, seed))
+    return {"cpm": mean, "sensitivity_at": {f"{rate:g}": one for rate, one in zip(CPM_RATES, rates, strict=True)}}

@@ -3,25 +3,33 @@
 import csv
 import json
 import math
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from LNHGLib.errors import InputError
 
+PLOTS = ("dice_vs_diameter.png", "bland_altman.png", "examples.png", "froc.png")
+FILES = ("nodules.csv", "findings.csv", "summary.json", "summary.md", *PLOTS)
+"""All that an evaluation writes; a folder that holds anything else is never replaced."""
+
 
 def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse an output folder that would be lost, before any work is done.
+    """Refuse an output folder that would be lost; call it before the work as well.
 
     Raises:
-        InputError: `out` is a file, or it exists and `overwrite` is False.
+        InputError: `out` is a file, or holds something that must not be replaced.
     """
     if out.is_file():
         raise InputError(f"{out} is a file, expected a folder to write into; name another.")
-    if out.exists() and any(out.iterdir()) and not overwrite:
+    there = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    if there and not overwrite:
         raise InputError(f"{out} exists and is not empty; name another folder or add --overwrite.")
+    foreign = [name for name in there if name not in FILES]
+    if foreign:
+        raise InputError(f"{out} holds {foreign[0]!r}, which is no result of an evaluation; name another folder.")
 
 
 @contextmanager
@@ -34,23 +42,26 @@ def whole_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     out = Path(out).absolute()
     check_free(out, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.parent / f".{out.name}.{os.getpid()}.part"
-    temporary.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        yield temporary
-        _replace(out, temporary)
+        new = scratch / "new"
+        new.mkdir()
+        yield new
+        _swap(new, out, scratch / "old")
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _replace(out: Path, temporary: Path) -> None:
-    if not out.exists():
-        temporary.rename(out)
-        return
-    old = temporary.with_suffix(".old")
-    out.rename(old)
-    temporary.rename(out)
-    shutil.rmtree(old)
+def _swap(new: Path, out: Path, old: Path) -> None:
+    """Rename `new` to `out`; what was there goes to `old`, and back if the rename fails."""
+    if out.exists():
+        out.rename(old)
+    try:
+        new.rename(out)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        raise
 
 
 def write_table(rows: list[dict], columns: list[str], path: Path) -> None:

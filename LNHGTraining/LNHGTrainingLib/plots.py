@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from LNHGTrainingLib.evaluate_crops import NoduleScore, Picture
 from LNHGTrainingLib.metrics import CPM_RATES, Froc
 
 READERS = "#d95f02"
 MODEL = "#1b6ca8"
+RULE_NAMES = {"consensus": "centroid in the consensus", "luna16_like": "LUNA16-like"}
 WINDOW_HU = (-1000, 400)
 ZOOM = 16
 DPI = 150
@@ -23,10 +25,15 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _plain_log_axis(axis: object, ticks: Sequence[float]) -> None:
-    axis.set_major_formatter(ScalarFormatter())
-    axis.set_ticks(list(ticks))
-    axis.set_minor_locator(axis.get_minor_locator().__class__(subs=[]))
+def _plain_log_axis(axis: Axis, ticks: Sequence[float]) -> None:
+    """Numbers as people write them instead of powers of ten."""
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _legend_above(axes: Axes, title: str) -> None:
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9, frameon=False, title=title)
 
 
 def dice_vs_diameter(scores: Sequence[NoduleScore], path: Path) -> None:
@@ -43,11 +50,10 @@ def dice_vs_diameter(scores: Sequence[NoduleScore], path: Path) -> None:
         mean = np.nanmean(human)
         axes.axhline(mean, color=READERS, linewidth=1, linestyle="--", label=f"readers, leave-one-out, mean {mean:.3f}")
     axes.set(xlabel="diameter, mm", ylabel="Dice", ylim=(-0.03, 1.03), xscale="log")
-    axes.set_xlim(diameter.min() * 0.9, diameter.max() * 1.1)
+    axes.set_xlim(diameter.min() * 0.8, diameter.max() * 1.25)
     low, high = axes.get_xlim()
-    _plain_log_axis(axes.xaxis, [tick for tick in (2, 3, 4, 6, 8, 10, 15, 20, 30, 50) if low <= tick <= high])
-    axes.set_title(f"{len(scores)} nodules of {len({score.patient for score in scores})} patients", fontsize=10)
-    axes.legend(loc="lower right", fontsize=9)
+    _plain_log_axis(axes.xaxis, [tick for tick in (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50) if low <= tick <= high])
+    _legend_above(axes, f"{len(scores)} nodules of {len({score.patient for score in scores})} patients")
     axes.grid(alpha=0.25)
     figure.savefig(path, dpi=DPI)
 
@@ -67,36 +73,35 @@ def bland_altman(scores: Sequence[NoduleScore], path: Path) -> None:
         label = f"limits of agreement {bias - 1.96 * spread:+.0f} to {bias + 1.96 * spread:+.0f} %"
         axes.axhline(bias - 1.96 * spread, color=READERS, linestyle="--", label=label)
         axes.axhline(bias + 1.96 * spread, color=READERS, linestyle="--")
-        axes.legend(loc="best", fontsize=9)
+        _legend_above(axes, f"Volume of {len(found)} found nodules of {len(scores)}")
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set(xlabel="mean of both volumes, mm³", ylabel="(model - consensus) / mean, %", xscale="log")
-    axes.set_title(f"Volume, {len(found)} found nodules of {len(scores)}", fontsize=10)
     axes.grid(alpha=0.25)
     figure.savefig(path, dpi=DPI)
 
 
-def froc_plot(curves: dict[str, Froc], points: dict[str, tuple[float, float]], path: Path) -> None:
+def froc_plot(curves: dict[str, Froc], points: dict[str, dict], path: Path) -> None:
     """FROC curves.
 
     Args:
         curves: A curve a hit rule.
-        points: (false per scan, sensitivity) at the model's threshold, under the same names.
+        points: `summary.operating_point` at the model's threshold, under the same names.
         path: PNG to write.
     """
     figure, axes = _figure(7, 4.5)
     edge = CPM_RATES[0] / 2
-    for (name, curve), color in zip(curves.items(), (MODEL, READERS), strict=False):
+    for (name, curve), color, line in zip(curves.items(), (MODEL, READERS), ("-", "--"), strict=True):
         rates = np.maximum(curve.false_per_scan, edge)
         ends = np.append(rates, max(16, rates[-1])), np.append(curve.sensitivity, curve.sensitivity[-1])
-        axes.step(*ends, where="post", color=color, label=name)
-        rate, sensitivity = points[name]
+        axes.step(*ends, where="post", color=color, linestyle=line, label=RULE_NAMES[name])
+        point = points[name]
+        rate, sensitivity = point["false_per_scan"]["value"], point["sensitivity"]["value"]
         axes.plot(max(rate, edge), sensitivity, "o", color=color, markersize=8)
     axes.plot([], [], "o", color="0.4", label="at the model's threshold")
     axes.set(xlabel="false findings a scan", ylabel="sensitivity", xscale="log", ylim=(-0.03, 1.03))
     axes.set_xlim(edge, 16)
     _plain_log_axis(axes.xaxis, [*CPM_RATES, 16])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.legend(loc="lower right", fontsize=9)
+    _legend_above(axes, f"{point['scans']} scans, {point['nodules']} nodules")
     axes.grid(alpha=0.25)
     figure.savefig(path, dpi=DPI)
 
@@ -104,8 +109,9 @@ def froc_plot(curves: dict[str, Froc], points: dict[str, tuple[float, float]], p
 def gallery(worst: Sequence[Picture], best: Sequence[Picture], path: Path) -> None:
     """The worst nodules above, the best below: the slice with most reference, both outlines."""
     columns = max(len(worst), len(best))
-    figure = Figure(figsize=(1.9 * columns, 4.9), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 1.9 * columns), 5.0))
     grid = figure.subplots(2, columns, squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.84, wspace=0.04, hspace=0.22)
     for axes in grid.flat:
         axes.set_axis_off()
     for name, line, pictures in (("worst", grid[0], worst), ("best", grid[1], best)):
@@ -125,6 +131,6 @@ def _draw(axes: Axes, picture: Picture, name: str) -> None:
     for mask, color in ((picture.reference, READERS), (picture.mask, MODEL)):
         part = mask[level, y, x]
         if part.any():
-            axes.contour(np.pad(part, 0).astype(float), [0.5], colors=[color], linewidths=1.4)
+            axes.contour(part.astype(float), [0.5], colors=[color], linewidths=1.4)
     score = picture.score
     axes.set_title(f"Dice {score.dice:.2f}, {score.diameter_mm:.1f} mm\n{score.patient} #{score.nodule}", fontsize=7)

@@ -106,10 +106,8 @@ def operating_point(results: ScanResults, rule: str, seed: int = 0) -> dict:
     false = np.array([sum(f.case == case and getattr(f, rule) == "false" for f in above) for case in cases])
     hits = np.array([sum(f.case == case and getattr(f, rule) == "hit" for f in above) for case in cases])
     nodules = np.array([sum(n.case == case and n.counts for n in results.nodules) for case in cases])
-    sensitivity = metrics.cluster_bootstrap(
-        len(cases), lambda c: float(c @ hits / (c @ nodules)) if c @ nodules else float("nan"), seed
-    )
-    false_mean = metrics.cluster_bootstrap(len(cases), lambda c: float(c @ false / c.sum()), seed)
+    sensitivity = metrics.ratio_interval(hits, nodules, seed)
+    false_mean = metrics.ratio_interval(false, np.ones(len(cases), int), seed)
     return {
         "scans": len(cases), "nodules": int(nodules.sum()), "hits": int(hits.sum()), "false": int(false.sum()),
         "false_worst_scan": int(false.max()), "sensitivity": asdict(sensitivity), "false_per_scan": asdict(false_mean),

@@ -2,6 +2,8 @@
 
 INTERVAL_NOTE = "In brackets the 95 % confidence interval ({unit}-cluster bootstrap, {samples} samples, seed {seed})."
 
+FEW_PATIENTS = 10
+
 
 def render(summary: dict, level: int = 1) -> str:
     """The tables of one evaluation.
@@ -120,13 +122,14 @@ def _detection_table(summary: dict) -> str:
 def _colophon(summary: dict) -> str:
     bootstrap, model = summary["bootstrap"], summary["model"]
     weights = ", ".join(f"{name} {sha}" for name, sha in sorted(model["sha256"].items()))
-    data = ", ".join(f"{name} (SHA-256 {sha[:16]})" if sha else name for name, sha in summary["data"]["files"].items())
+    files = "".join(f", {name} (SHA-256 {sha[:16]})" for name, sha in summary["data"]["files"].items())
+    few = " Intervals from so few patients are rough." if summary["patients"] < FEW_PATIENTS else ""
     return "\n".join(
         [
-            INTERVAL_NOTE.format(**bootstrap),
+            INTERVAL_NOTE.format(**bootstrap) + few,
             "",
             f"- Protocol: {summary['protocol']}",
-            f"- Data: {summary['data']['name']}: {data}",
+            f"- Data: {summary['data']['name']}{files}",
             f"- Split: {summary['split']}",
             f"- Model: {model['name']}, SHA-256: {weights}",
             "- Versions: " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),

@@ -1,12 +1,11 @@
 """A tiny chest, a tiny model folder and a stand-in detector: what the tests of the pipeline and the CLI run on.
 
 The generator's weights are set by hand so that it lets signal above a gate through; the detector either has random
-weights (in the folder) or finds bright blobs (`with_blob_detector`).
+weights (in the folder) or finds bright blobs (`with_stand_ins`).
 """
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,16 +81,19 @@ class BlobDetector(nn.Module):
         }
 
 
-class _WithBlobDetector(models.Model):
-    detector_network: nn.Module
+class _WithStandIns(models.Model):
+    def generator(self, device="cpu") -> nn.Module:
+        return self.card["stand-ins"][0] or super().generator(device)
 
     def detector(self, device="cpu") -> nn.Module:
-        return self.card.get("stand-in") or BlobDetector()
+        return self.card["stand-ins"][1]
 
 
-def with_detector(model: models.Model, detector: nn.Module | None = None) -> models.Model:
-    """The same model with a stand-in for its detector; the blob finder by default."""
-    return _WithBlobDetector(model.folder, {**model.card, "stand-in": detector})
+def with_stand_ins(
+    model: models.Model, detector: nn.Module | None = None, generator: nn.Module | None = None
+) -> models.Model:
+    """The same model with the blob finder, or the network given, for its detector, and maybe another generator."""
+    return _WithStandIns(model.folder, {**model.card, "stand-ins": (generator, detector or BlobDetector())})
 
 
 def write_model(folder: Path, **changes) -> models.Model:
@@ -123,8 +125,3 @@ def write_model(folder: Path, **changes) -> models.Model:
     }
     (folder / "model.json").write_text(json.dumps({**card, **changes}))
     return models.read(folder)
-
-
-def moved(volume: Volume, array: np.ndarray, affine: np.ndarray) -> Volume:
-    """The volume with other voxels and geometry."""
-    return replace(volume, array=array, grid=Grid(array.shape, affine))

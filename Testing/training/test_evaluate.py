@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import pytest
 from LNHGLib.errors import InputError
+from LNHGLib.measurement import measure
+from LNHGLib.pipeline import Nodule, Result
 from LNHGLib.volume import Grid, Source, Volume, write_image
 from LNHGTrainingLib import card, evaluate, evaluate_crops, evaluate_scans, matching, metrics, outputs, summary
 from LNHGTrainingLib.__main__ import main
@@ -30,7 +32,7 @@ CARD = {
     "fusion": {},
     "generator": {"kind": "strided", "width": 2, "weights": "generator.safetensors", "threshold": 0.5},
     "detector": {"weights": "detector.safetensors", "slice_step_mm": 2.0, "min_score": 0.05},
-    "training": {"train_folds": [1], "split": "Folds of a test."},
+    "training": {"train_patients": ["P2", "P9"], "generator": {"loss": {"mse": 10.0}}},
     "files": {"generator.safetensors": "a" * 64, "detector.safetensors": "b" * 64},
 }
 
@@ -68,12 +70,25 @@ def crops(tmp_path):
     return write_crops(tmp_path, [row(i) for i in range(6)], [15 * ball((25, 25, 25), 3 + i) for i in range(6)])
 
 
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Leave out the drawing where a test is about something else."""
+    for name in ("dice_vs_diameter", "bland_altman", "gallery", "froc_plot"):
+        monkeypatch.setattr(evaluate.plots, name, lambda *_: None)
+
+
 def perfect(hu):
     return (hu > -400).astype(np.float32)
 
 
 def empty(hu):
     return np.zeros(hu.shape, np.float32)
+
+
+def figures(files, predict, **selection):
+    """The figures of all crops, without tables and plots."""
+    rows = evaluate_crops.select_rows(files[1], Selection(**selection))
+    return summary.crop_figures(score_crops(evaluate_crops.read_crops(files[0], rows), predict, 0.5), 0.5)
 
 
 def read_csv(path):
@@ -84,8 +99,8 @@ def read_csv(path):
 # Crops
 
 
-def test_a_perfect_generator_reaches_dice_one_on_every_nodule(crops, tmp_path):
-    report = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "out", Selection(), QUIET)
+def test_a_perfect_generator_reaches_dice_one_on_every_nodule(crops):
+    report = figures(crops, perfect)
     whole = report["groups"]["all"]
     assert (whole["nodules"], whole["patients"], whole["found"]) == (6, 3, 6)
     assert whole["dice_all"] == {"value": 1.0, "low": 1.0, "high": 1.0}
@@ -93,24 +108,22 @@ def test_a_perfect_generator_reaches_dice_one_on_every_nodule(crops, tmp_path):
     assert whole["human_loo_dice"]["value"] == 1.0
 
 
-def test_an_empty_generator_gets_dice_zero_and_finds_nothing(crops, tmp_path):
-    report = evaluate.run_crops(CARD, empty, *crops, tmp_path / "out", Selection(), QUIET)
+def test_an_empty_generator_gets_dice_zero_and_finds_nothing(crops):
+    report = figures(crops, empty)
     assert report["groups"]["all"]["found"] == 0
     assert report["groups"]["all"]["dice_all"]["value"] == 0.0
     assert report["groups"]["all"]["dice_found"]["value"] is None
 
 
-def test_missed_nodules_count_as_zero_in_one_mean_and_are_left_out_of_the_other(crops, tmp_path):
-    report = evaluate.run_crops(
-        CARD, lambda hu: perfect(hu) * ((hu > 0).sum() > 500), *crops, tmp_path / "out", Selection(), QUIET
-    )
+def test_missed_nodules_count_as_zero_in_one_mean_and_are_left_out_of_the_other(crops):
+    report = figures(crops, lambda hu: perfect(hu) * ((hu > 0).sum() > 500))
     whole = report["groups"]["all"]
     assert whole["dice_all"]["value"] == pytest.approx(whole["found"] / 6, abs=1e-4)
     assert 0 < whole["found"] < 6
     assert whole["dice_found"]["value"] == 1.0
 
 
-def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path):
+def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, no_plots):
     def eroded(hu):
         return (hu > -400) & np.roll(hu > -400, 1, axis=0)
 
@@ -119,9 +132,9 @@ def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path):
     assert np.mean([float(r["dice"]) for r in rows]) == pytest.approx(
         report["groups"]["all"]["dice_all"]["value"], abs=1e-4
     )
-    small = [float(r["dice"]) for r in rows if float(r["diameter_mm"]) < 6]
+    large = [float(r["dice"]) for r in rows if float(r["diameter_mm"]) > 10]
+    assert np.mean(large) == pytest.approx(report["groups"]["over 10 mm"]["dice_all"]["value"], abs=1e-4)
     assert "under 6 mm" not in report["groups"]
-    assert not small
     assert report == json.loads((tmp_path / "out" / "summary.json").read_text())
     expected = ["patient", "series", "nodule", "diameter_mm", "readers", "found", "dice", "hd95_mm", "human_loo_dice"]
     assert set(expected) <= set(rows[0])
@@ -146,11 +159,13 @@ def test_the_summary_names_data_split_protocol_model_and_interval(crops, tmp_pat
         assert (tmp_path / "out" / name).stat().st_size > 5000
 
 
-def test_the_split_warns_of_folds_the_model_was_trained_on(crops, tmp_path):
-    clean = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "a", Selection(folds=(0,)), QUIET)
+def test_the_split_warns_of_patients_the_model_was_trained_on(crops, tmp_path, no_plots):
+    clean = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "a", Selection(limit=2), QUIET)
     mixed = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "b", Selection(), QUIET)
-    assert "Beware" not in clean["split"]
-    assert "trained on folds 1" in mixed["split"]
+    silent = evaluate.run_crops(CARD | {"training": {}}, perfect, *crops, tmp_path / "c", Selection(), QUIET)
+    assert "None of them is among the 2 patients" in clean["split"]
+    assert "Beware: 1 of them are among the 2 patients" in mixed["split"]
+    assert "does not list the patients" in silent["split"]
 
 
 def test_the_reference_is_the_voxels_inside_at_least_half_of_the_outlines(tmp_path):
@@ -169,10 +184,10 @@ def test_the_reference_is_the_voxels_inside_at_least_half_of_the_outlines(tmp_pa
 
 def test_padding_outside_the_valid_extent_does_not_count(tmp_path):
     files = write_crops(tmp_path, [row(0)], [15 * ball((25, 25, 25), 6)], valid=(0, 25, 0, 50, 0, 50))
-    everywhere = evaluate.run_crops(CARD, perfect, *files, tmp_path / "out", Selection(), QUIET)
-    assert everywhere["groups"]["all"]["dice_all"]["value"] == 1.0
-    volume = float(read_csv(tmp_path / "out" / "nodules.csv")[0]["reference_volume_mm3"])
-    assert volume == ball((25, 25, 25), 6)[:25].sum()
+    rows = evaluate_crops.select_rows(files[1], Selection())
+    score = score_crops(evaluate_crops.read_crops(files[0], rows), perfect, 0.5).scores[0]
+    assert score.dice == 1.0
+    assert score.reference_volume_mm3 == ball((25, 25, 25), 6)[:25].sum()
 
 
 def test_the_component_at_the_center_wins_over_larger_ones():
@@ -190,7 +205,7 @@ def test_the_nearest_component_is_taken_up_to_five_millimeters(offset, taken):
 def test_a_component_beside_the_nodule_does_not_find_it(tmp_path):
     files = write_crops(tmp_path, [row(0)], [15 * ball((25, 25, 25), 1)])
     beside = ball((25, 25, 29), 2).astype(np.float32)
-    report = evaluate.run_crops(CARD, lambda hu: beside, *files, tmp_path / "out", Selection(), QUIET)
+    report = figures(files, lambda hu: beside)
     assert report["groups"]["all"]["found"] == 0
     assert report["groups"]["all"]["dice_all"]["value"] == 0.0
 
@@ -220,7 +235,7 @@ def test_selection_follows_usable_readers_folds_and_test_scans(tmp_path):
 def test_crops_without_a_consensus_voxel_are_left_out_and_counted(tmp_path):
     rows = [row(0), row(1)]
     files = write_crops(tmp_path, rows, [15 * ball((25, 25, 25), 3), 1 * ball((25, 25, 25), 3)])
-    report = evaluate.run_crops(CARD, perfect, *files, tmp_path / "out", Selection(), QUIET)
+    report = figures(files, perfect)
     assert (report["groups"]["all"]["nodules"], report["without_reference"]) == (1, 1)
 
 
@@ -251,16 +266,19 @@ def test_nothing_is_left_when_the_evaluation_fails(crops, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5"]
 
 
-def test_an_output_folder_is_only_replaced_when_asked(crops, tmp_path):
+def test_an_output_folder_is_only_replaced_when_asked(crops, tmp_path, no_plots):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "precious.txt").write_text("mine")
+    (out / "summary.md").write_text("old")
     with pytest.raises(InputError, match="not empty"):
         evaluate.run_crops(CARD, perfect, *crops, out, Selection(), QUIET)
-    assert (out / "precious.txt").exists()
+    assert (out / "summary.md").read_text() == "old"
     evaluate.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
-    assert (out / "summary.md").exists()
-    assert not (out / "precious.txt").exists()
+    assert (out / "summary.md").read_text() != "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5", "out"]
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'precious.txt'"):
+        evaluate.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
 
 
 def test_the_readers_agreement_on_the_real_crops_is_the_published_one(data_dir):
@@ -392,8 +410,8 @@ def test_a_box_does_not_take_the_nodule_from_a_segmentation():
 def nodule(number, mask, score, provenance="fused", grid=GRID):
     center = grid.index_to_lps(np.argwhere(mask).mean(axis=0))
     box = (tuple(center - 2), tuple(center + 2))
-    measured = None if provenance == "detector-box" else SimpleNamespace(centroid_lps_mm=tuple(center))
-    return SimpleNamespace(number=number, score=score, provenance=provenance, box_lps_mm=box, measurement=measured)
+    measured = None if provenance == "detector-box" else measure(np.zeros(mask.shape, np.int16), grid, mask)
+    return Nodule(number, score, provenance, box, None, None, measured, None)
 
 
 def result(volume, entries):
@@ -404,7 +422,7 @@ def result(volume, entries):
         nodules.append(nodule(number, mask, score, provenance, volume.grid))
         if provenance != "detector-box":
             labels[mask] = number
-    return SimpleNamespace(volume=volume, labels=labels, nodules=nodules)
+    return Result(volume, labels, labels.astype(np.float32), nodules, {})
 
 
 def case(name="a", patient="P1", nodules=NODULES):
@@ -603,7 +621,7 @@ def model_folder(tmp_path):
     return folder
 
 
-def test_the_card_holds_the_measured_results_and_the_readme_shows_them(crops, model_folder, tmp_path):
+def test_the_card_holds_the_measured_results_and_the_readme_shows_them(crops, model_folder, tmp_path, no_plots):
     files = json.loads((model_folder / "model.json").read_text())["files"]
     report = report_for(files, tmp_path, crops)
     card.update(model_folder, report)
@@ -613,10 +631,12 @@ def test_the_card_holds_the_measured_results_and_the_readme_shows_them(crops, mo
     readme = (model_folder / "README.md").read_text()
     assert "Mean Dice 1.000 (1.000 to 1.000) on 6 nodules of 3 patients" in readme
     assert "CC BY 4.0" in readme
-    assert "Folds of a test." in readme
+    assert "| generator.loss.mse | 10.0 |" in readme
+    assert "| patients | 2 |" in readme
+    assert "P9" not in readme
 
 
-def test_results_of_other_weights_neither_enter_nor_stay_in_the_card(crops, model_folder, tmp_path):
+def test_results_of_other_weights_neither_enter_nor_stay_in_the_card(crops, model_folder, tmp_path, no_plots):
     path = model_folder / "model.json"
     old = json.loads(path.read_text())
     with pytest.raises(ValueError, match="other weights"):
@@ -631,12 +651,30 @@ def test_results_of_other_weights_neither_enter_nor_stay_in_the_card(crops, mode
 # The command line
 
 
-def test_evaluate_scores_a_model_folder_and_writes_its_card(crops, model_folder, tmp_path, capsys):
+def test_evaluate_scores_a_model_folder_and_writes_its_card(crops, model_folder, tmp_path, capsys, no_plots):
     arguments = ["evaluate", "--model", model_folder, "--crops", crops[0], "--table", crops[1], "--folds", "0,1"]
     status = main([*map(str, arguments), "--limit", "2", "--device", "cpu", "--write-card", str(tmp_path / "out")])
     assert (status, capsys.readouterr().out.splitlines()[-1]) == (0, str(tmp_path / "out"))
     assert len(read_csv(tmp_path / "out" / "nodules.csv")) == 2
     assert "crops" in json.loads((model_folder / "model.json").read_text())["results"]
+
+
+def test_evaluate_runs_the_pipeline_at_a_low_threshold_and_judges_at_the_models(tmp_path, monkeypatch, no_plots):
+    asked = []
+
+    def segment(volume, model, *, device, threshold):
+        asked.append((model.card["name"], device, threshold))
+        return result(volume, ORACLE[:1] + [(ball((12, 15, 45), 3, SHAPE), 0.3, "fused")])
+
+    monkeypatch.setattr("LNHGLib.pipeline.segment", segment)
+    monkeypatch.setattr("LNHGLib.models.load", lambda _: SimpleNamespace(card=CARD))
+    write_case(tmp_path / "cases", "a", "P1")
+    out = tmp_path / "out"
+    arguments = ["evaluate", "--model", "tiny", "--scans", tmp_path / "cases", "--device", "cpu", out]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert asked == [("tiny", "cpu", 0.05)]
+    assert [r["found"] for r in read_csv(out / "nodules.csv")] == ["1", "0", "0"]
+    assert [r["above_threshold"] for r in read_csv(out / "findings.csv")] == ["1", "0"]
 
 
 @pytest.mark.parametrize(
@@ -672,7 +710,10 @@ def test_a_failure_ends_with_status_one_and_one_sentence(monkeypatch, tmp_path, 
     monkeypatch.setattr("LNHGTrainingLib.evaluate.run_scans", fail)
     monkeypatch.setattr("LNHGLib.models.load", lambda _: SimpleNamespace(card=CARD))
     assert main(["evaluate", "--model", "m", "--scans", str(tmp_path), str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == "lnhg-train: RuntimeError: the disk is full\n"
+    assert (
+        capsys.readouterr().err
+        == "lnhg-train: failed: RuntimeError: the disk is full; set LNHG_DEBUG=1 to see where.\n"
+    )
 
 
 def test_a_broken_configuration_is_refused_with_its_place(tmp_path, capsys):

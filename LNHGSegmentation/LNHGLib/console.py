@@ -1,0 +1,110 @@
+"""What the command line shows and hears: progress for people and programs, and the wish to stop."""
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from LNHGLib.errors import Cancelled
+
+CANCEL_FILE = "LNHG_CANCEL_FILE"
+"""Environment variable: the work stops as soon as the file it names is there."""
+
+CANCELLED = "cancelled by the user."
+_POLL_S = 0.1
+_GRACE_S = 1.0
+_BAR = 30
+
+
+def progress_printer(as_lines: bool) -> Callable[[float, str], None]:
+    """A progress callback: `PROGRESS 0.42 text` lines on stdout, or a bar on stderr (a line a stage when piped)."""
+    return _lines() if as_lines else _bar()
+
+
+def part_of(progress: Callable[[float, str], None], start: float, end: float) -> Callable[[float, str], None]:
+    """A progress callback for the part of the work from `start` to `end`."""
+    return lambda fraction, text: progress(start + (end - start) * fraction, text)
+
+
+def _lines() -> Callable[[float, str], None]:
+    last = [""]
+
+    def show(fraction: float, text: str) -> None:
+        line = f"PROGRESS {fraction:.2f} {text}"
+        if line != last[0]:
+            last[0] = line
+            print(line, flush=True)
+
+    return show
+
+
+def _bar() -> Callable[[float, str], None]:
+    last = [""]
+
+    def show(fraction: float, text: str) -> None:
+        if sys.stderr.isatty():
+            full = round(_BAR * fraction)
+            end = "\n" if fraction >= 1 else ""
+            print(
+                f"\r{'#' * full}{'.' * (_BAR - full)} {fraction:4.0%} {text:<40.40}",
+                end=end,
+                file=sys.stderr,
+                flush=True,
+            )
+        elif text != last[0]:
+            last[0] = text
+            print(f"{fraction:4.0%} {text}", file=sys.stderr, flush=True)
+
+    return show
+
+
+@dataclass
+class Stop:
+    """The user's wish to stop, from Ctrl-C, SIGTERM or the cancel file.
+
+    Attributes:
+        writing: set while results are written: then the process is never ended hard.
+    """
+
+    writing: bool = False
+    _wished: threading.Event = field(default_factory=threading.Event)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def wished(self) -> bool:
+        """Whether the user wants to stop."""
+        return self._wished.is_set()
+
+    @contextmanager
+    def listening(self) -> Iterator["Stop"]:
+        """Raise `Cancelled` in the block when the user wants to stop; within a second even from a long computation."""
+        names = (signal.SIGINT, signal.SIGTERM)
+        before = {name: signal.signal(name, self._on_signal) for name in names}
+        path = os.environ.get(CANCEL_FILE)
+        if path:
+            threading.Thread(target=self._watch, args=(Path(path),), daemon=True).start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._wished.is_set():
+            self._wished.set()
+            raise Cancelled(CANCELLED)
+
+    def _watch(self, path: Path) -> None:
+        while not path.exists():
+            if self._over.wait(_POLL_S):
+                return
+        _thread.interrupt_main()
+        if not self._over.wait(_GRACE_S) and not self.writing:
+            print(f"lnhg: {CANCELLED}", file=sys.stderr, flush=True)
+            os._exit(1)

@@ -1,0 +1,259 @@
+"""From a CT volume to its nodules: both networks, their fusion, and everything measured on the CT's own voxels."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from LNHGLib import __version__, components, fusion, heterogeneity, measurement, projection
+from LNHGLib.errors import InputError
+from LNHGLib.inference import run_detector, run_generator
+from LNHGLib.measurement import Measurement
+from LNHGLib.models import Model
+from LNHGLib.preprocessing import find_lungs, from_canonical, normalise, onto_grid, working_grid
+from LNHGLib.progress import Monitor
+from LNHGLib.volume import Grid, Volume, canonical, resample
+
+__all__ = ["Nodule", "Result", "choose_device", "run_detector", "run_generator", "segment"]
+
+PAPER_SLAB = 3
+IN_LUNG_SHARE = 1 / 3
+"""A component with a smaller part in the lungs belongs to the chest wall or the mediastinum."""
+MOST_NODULES = 65535
+
+
+@dataclass(frozen=True)
+class Nodule:
+    """One finding.
+
+    Attributes:
+        number: 1 for the highest score; the value of its voxels in the label map.
+        score: in 0..1, see `fusion.combine`.
+        provenance: "fused", "segmenter" or "detector-box"; the last has no voxels.
+        box_lps_mm: least and greatest x, y, z.
+        segmenter_score: None for a detector-box.
+        detector_score: None where the detector found nothing in the whole scan.
+        measurement: None for a detector-box.
+        heterogeneity: statistics of the generator's signal inside; None for a detector-box.
+    """
+
+    number: int
+    score: float
+    provenance: str
+    box_lps_mm: projection.LpsBox
+    segmenter_score: float | None
+    detector_score: float | None
+    measurement: Measurement | None
+    heterogeneity: dict[str, float | None] | None
+
+
+@dataclass(eq=False)
+class Result:
+    """What `segment` found; arrays are zyx on the grid of `volume`, the input.
+
+    Attributes:
+        labels: uint16, value = nodule number.
+        heterogeneity: float32, the generator's signal inside the nodules, 0 outside.
+        nodules: best first.
+        report: versions, model, device, options, seconds by stage and warnings, ready for JSON.
+    """
+
+    volume: Volume
+    labels: np.ndarray
+    heterogeneity: np.ndarray
+    nodules: list[Nodule]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """The working grid with what lies on it."""
+
+    grid: Grid
+    ct_norm: np.ndarray
+    lungs: np.ndarray
+
+
+def segment(
+    volume: Volume,
+    model: Model,
+    *,
+    device: str = "auto",
+    threshold: float | None = None,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Result:
+    """Find, outline and measure the nodules of a chest CT.
+
+    Args:
+        volume: CT in HU, in any orientation.
+        model: from `models.load`.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        threshold: lowest score of a finding, 0..1; None takes the model's.
+        progress: called with the fraction done, never falling, and what is being done.
+        cancelled: asked often; true stops the work.
+
+    Returns:
+        Nodules, best first, on the input's grid.
+
+    Raises:
+        InputError: no lung in the CT, no such device, threshold out of range, or a model file that was changed.
+        Cancelled: the user cancelled.
+    """
+    where = choose_device(device)
+    threshold = model.card["threshold"] if threshold is None else threshold
+    if not 0 <= threshold <= 1:
+        raise InputError(f"The threshold is {threshold}, expected a score from 0 to 1; leave it out for the model's.")
+    monitor = Monitor(progress, cancelled)
+    upright = canonical(volume)
+    work = _prepare(upright, model, monitor)
+    generated = _generate(work, model, where, monitor)
+    boxes, step = _detect(work, model, where, monitor)
+    with monitor.stage("fusion", "Joining both networks' findings", 0.92, 0.94):
+        labels, fused = _fuse(work, generated, boxes, step, model)
+    with monitor.stage("measurement", "Measuring the nodules", 0.94, 1.0):
+        kept = [finding for finding in fused.findings if finding.score >= threshold]
+        drawing = _Drawing(upright, work.grid, labels, generated, model.card["generator"]["threshold"])
+        nodules = drawing.draw(kept, monitor)
+        on_input = [from_canonical(array, upright.grid, volume.grid) for array in (drawing.labels, drawing.signal)]
+    report = _report(volume, model, where, threshold, fused, monitor)
+    return Result(volume, *on_input, nodules, report)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device for "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: the name is none of these, or this machine has no such device.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or (name != "cuda" and not index.isdecimal()):
+        raise InputError(f"Device {name!r} is unknown, expected auto, cpu, cuda or cuda:N; choose one of these.")
+    if int(index or 0) >= count:
+        have = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        raise InputError(f"Device {name!r} is not there, this machine has {have}; use auto or cpu.")
+    return torch.device("cuda", int(index or 0))
+
+
+def _prepare(upright: Volume, model: Model, monitor: Monitor) -> _Work:
+    with monitor.stage("lungs", "Finding the lungs", 0.0, 0.06):
+        lungs = find_lungs(upright)
+    with monitor.stage("grid", "Resampling to the model's grid", 0.06, 0.1):
+        grid = working_grid(upright, lungs, model.card["grid"])
+        inside = resample(lungs.view(np.uint8), upright.grid, grid, linear=False, fill=0) > 0
+        return _Work(grid, normalise(onto_grid(upright, grid), tuple(model.card["window_hu"])), inside)
+
+
+def _generate(work: _Work, model: Model, where: torch.device, monitor: Monitor) -> np.ndarray:
+    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.55):
+        spec = model.card["generator"]
+        slab = spec.get("slab", PAPER_SLAB if spec["kind"] == "paper" else None)
+        return run_generator(model.generator(where), work.ct_norm, work.lungs, slab=slab, monitor=monitor)
+
+
+def _detect(work: _Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:
+    with monitor.stage("detector", "Checking slice by slice (detector)", 0.55, 0.92):
+        spec = model.card["detector"]
+        step = max(1, round(spec["slice_step_mm"] / work.grid.spacing_mm[0]))
+        detector = model.detector(where)
+        boxes = run_detector(
+            detector, work.ct_norm, work.lungs, step=step, min_score=spec["min_score"], monitor=monitor
+        )
+        return boxes, step
+
+
+def _fuse(
+    work: _Work, generated: np.ndarray, boxes: np.ndarray, step: int, model: Model
+) -> tuple[np.ndarray, fusion.Fusion]:
+    """Components of the nodule image within the lungs, and what the detector's boxes make of them."""
+    options = fusion.FusionOptions.from_card(model.card["fusion"])
+    labels = components.components(generated > model.card["generator"]["threshold"], options.connectivity)
+    where = labels > 0
+    counts = np.bincount(labels[where], minlength=1)
+    share = np.bincount(labels[where], work.lungs[where], minlength=1) / np.maximum(counts, 1)
+    labels[(share < IN_LUNG_SHARE)[labels]] = 0
+    scores = components.component_scores(labels, generated, work.ct_norm)
+    return labels, fusion.fuse(labels, scores, fusion.link(boxes, step), work.grid.spacing_mm, options)
+
+
+class _Drawing:
+    """Findings outlined and measured, one after the other, on the upright CT's voxels."""
+
+    def __init__(
+        self, upright: Volume, grid: Grid, components_: np.ndarray, generated: np.ndarray, threshold: float
+    ) -> None:
+        self.upright, self.grid, self.components = upright, grid, components_
+        self.generated, self.threshold = generated, threshold
+        self.labels = np.zeros(upright.grid.shape, np.uint16)
+        self.signal = np.zeros(upright.grid.shape, np.float32)
+
+    def draw(self, findings: list[fusion.Finding], monitor: Monitor) -> list[Nodule]:
+        """The nodules of findings that are sorted by score, numbered in that order."""
+        nodules: list[Nodule] = []
+        for done, finding in enumerate(findings[:MOST_NODULES]):
+            make = self._segmentation if finding.labels else self._box
+            nodule = make(finding, len(nodules) + 1)
+            if nodule is None:
+                monitor.warn(f"A finding of score {finding.score:.2f} has no voxel of its own on the CT; left out.")
+            else:
+                nodules.append(nodule)
+            monitor.report((done + 1) / len(findings))
+        return nodules
+
+    def _segmentation(self, finding: fusion.Finding, number: int) -> Nodule | None:
+        target = self.upright.grid
+        found = projection.outline(
+            self.components, finding.labels, finding.box, self.generated, self.grid, target, self.threshold
+        )
+        mask = found and found.mask & (self.labels[found.box] == 0)
+        if found is None or not mask.any():
+            return None
+        self.labels[found.box][mask] = number
+        self.signal[found.box][mask] = found.signal[mask]
+        there = projection.subgrid(target, found.box)
+        measured = measurement.measure(self.upright.array[found.box], there, mask)
+        statistics = heterogeneity.statistics(found.signal, mask, there.spacing_mm)
+        return replace(
+            self._box(finding, number), box_lps_mm=measured.box_lps_mm, measurement=measured, heterogeneity=statistics
+        )
+
+    def _box(self, finding: fusion.Finding, number: int) -> Nodule:
+        return Nodule(
+            number,
+            finding.score,
+            finding.provenance,
+            projection.box_lps_mm(finding.box, self.grid),
+            finding.segmenter_score,
+            finding.detector_score,
+            None,
+            None,
+        )
+
+
+def _report(
+    volume: Volume, model: Model, where: torch.device, threshold: float, fused: fusion.Fusion, monitor: Monitor
+) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": {"lnhg": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        "model": {"name": model.name, "sha256": dict(model.card["files"])},
+        "device": {"used": str(where), "name": name},
+        "options": {"threshold": threshold, "fusion": dict(model.card["fusion"])},
+        "input": {
+            "path": volume.source.path,
+            "series_uid": volume.source.series_uid,
+            "shape_zyx": list(volume.grid.shape),
+            "spacing_mm_zyx": list(volume.grid.spacing_mm),
+        },
+        "fusion": {"state": fused.state, "components_dropped": fused.dropped_components},
+        "seconds": dict(monitor.seconds),
+        "warnings": [*volume.source.notes, *monitor.warnings],
+    }

@@ -1,0 +1,116 @@
+"""Bringing what was found on the working grid back to the CT's own voxels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from LNHGLib.volume import Grid, resample
+
+Box = tuple[slice, slice, slice]
+LpsBox = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+_NEIGHBORS = np.ones((3, 3, 3), bool)
+_ROOM = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """One nodule on the CT's voxels.
+
+    Attributes:
+        box: where in the CT's array `mask` and `signal` lie, slices zyx.
+        mask: boolean, the nodule's voxels.
+        signal: float32, the generator's nodule image G inside the mask, 0 outside.
+    """
+
+    box: Box
+    mask: np.ndarray
+    signal: np.ndarray
+
+
+def outline(
+    labels: np.ndarray,
+    numbers: tuple[int, ...],
+    box: tuple[float, ...],
+    generated: np.ndarray,
+    grid: Grid,
+    target: Grid,
+    threshold: float,
+) -> Outline | None:
+    """Outline a nodule on another grid: the signal is interpolated and thresholded there, within its own components.
+
+    A voxel of the target belongs to the nodule if the interpolated signal is above the threshold and the nearest
+    working voxel is at most one voxel from the nodule's components and in no other component. Parts away from the
+    components are dropped. A nodule that falls between coarse voxels takes the voxels nearest to it.
+
+    Args:
+        labels: component numbers on the working grid, zyx.
+        numbers: the nodule's components.
+        box: z0, y0, x0, z1, y1, x1 around them in voxel edges.
+        generated: the generator's nodule image on the working grid.
+        grid: the working grid.
+        target: the CT's grid.
+        threshold: of the signal.
+
+    Returns:
+        The outline, or None where the nodule lies outside the target.
+    """
+    crop = _widened(box, labels.shape)
+    own = np.isin(labels[crop], numbers)
+    near = ndimage.binary_dilation(own, _NEIGHBORS) & (own | (labels[crop] == 0))
+    part = subgrid(grid, crop)
+    place = _covering(part, target)
+    if place is None:
+        return None
+    there = subgrid(target, place)
+    signal = resample(generated[crop], part, there, fill=0.0)
+    core = resample(own.astype(np.uint8), part, there, linear=False, fill=0) > 0
+    mask = (signal > threshold) & (resample(near.astype(np.uint8), part, there, linear=False, fill=0) > 0)
+    parts, _ = ndimage.label(mask, _NEIGHBORS)
+    attached = np.unique(parts[core & mask])
+    mask = np.isin(parts, attached[attached > 0])
+    if not mask.any():
+        mask = _nearest(own, part, there)
+    return Outline(place, mask, np.where(mask, signal, 0).astype(np.float32)) if mask.any() else None
+
+
+def subgrid(grid: Grid, box: Box) -> Grid:
+    """The grid of a box of an array."""
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.index_to_lps([part.start for part in box])
+    return Grid(tuple(part.stop - part.start for part in box), affine)
+
+
+def box_lps_mm(box: tuple[float, ...], grid: Grid) -> LpsBox:
+    """The LPS box (least x, y, z; greatest x, y, z) around a box z0, y0, x0, z1, y1, x1 in voxel edges."""
+    corners = grid.index_to_lps(_corners(np.reshape(box, (2, 3)) - 0.5))
+    return tuple(map(float, corners.min(0))), tuple(map(float, corners.max(0)))
+
+
+def _corners(ends: np.ndarray) -> np.ndarray:
+    """The eight corners (8, 3) of the box with the given ends (2, 3)."""
+    return np.stack(np.meshgrid(*ends.T, indexing="ij"), -1).reshape(-1, 3)
+
+
+def _widened(box: tuple[float, ...], shape: tuple[int, ...]) -> Box:
+    low, high = np.reshape(box, (2, 3)).astype(int)
+    return tuple(slice(max(a - _ROOM, 0), min(b + _ROOM, size)) for a, b, size in zip(low, high, shape, strict=True))
+
+
+def _covering(part: Grid, target: Grid) -> Box | None:
+    """The box of the target that covers a grid; None when they do not meet."""
+    ends = np.array([np.full(3, -0.5), np.array(part.shape) - 0.5])
+    corners = target.lps_to_index(part.index_to_lps(_corners(ends)))
+    low = np.maximum(np.floor(corners.min(0)), 0).astype(int)
+    high = np.minimum(np.ceil(corners.max(0)) + 1, target.shape).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)) if (high > low).all() else None
+
+
+def _nearest(own: np.ndarray, part: Grid, there: Grid) -> np.ndarray:
+    """The target voxels that are nearest to the voxels of a nodule."""
+    index = np.rint(there.lps_to_index(part.index_to_lps(np.argwhere(own)))).astype(int)
+    index = index[((index >= 0) & (index < there.shape)).all(1)]
+    mask = np.zeros(there.shape, bool)
+    mask[tuple(index.T)] = True
+    return mask

@@ -1,0 +1,92 @@
+"""How a result looks in the slice views: lung window, heterogeneity map with its color table, and legend."""
+
+import numpy as np
+import slicer
+
+LUNG_WINDOW_HU = 1500.0
+LUNG_LEVEL_HU = -600.0
+LEGEND_TITLE = "Heterogeneity\n(relative signal)"
+SMALLEST_SIGNAL = 1e-6  # everything above zero is shown
+SHOWN_PERCENTILES = (1, 99)  # a few outliers must not flatten the colors of all nodules
+TABLE_ATTRIBUTE = "LNHG.ColorMap"
+COLOR_TITLES = {"jet": "LNHG jet", "viridis": "LNHG viridis"}
+
+
+def colorTable(name: str) -> slicer.vtkMRMLColorTableNode:
+    """Return the scene's color table of that name ("jet", the paper's, or "viridis"), made on first use."""
+    tables = slicer.util.getNodesByClass("vtkMRMLColorTableNode")
+    made = [table for table in tables if table.GetAttribute(TABLE_ATTRIBUTE) == name]
+    return made[0] if made else _newColorTable(name)
+
+
+def applyColorMap(heterogeneity: slicer.vtkMRMLScalarVolumeNode, name: str) -> None:
+    """Color the map by a table; its legend follows."""
+    tableID = colorTable(name).GetID()
+    heterogeneity.GetDisplayNode().SetAndObserveColorNodeID(tableID)
+    _legend(heterogeneity).SetAndObserveColorNodeID(tableID)
+
+
+def setUpDisplay(heterogeneity: slicer.vtkMRMLScalarVolumeNode, colorMap: str) -> None:
+    """Give the map its range, threshold at zero, sharp voxels, colors and legend."""
+    heterogeneity.CreateDefaultDisplayNodes()
+    display = heterogeneity.GetDisplayNode()
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(*_shownRange(heterogeneity))
+    display.SetThreshold(SMALLEST_SIGNAL, max(1.0, heterogeneity.GetImageData().GetScalarRange()[1]))
+    display.ApplyThresholdOn()
+    display.SetInterpolate(0)  # interpolation with the zero around a nodule draws a dark ring
+    applyColorMap(heterogeneity, colorMap)
+
+
+def setUpCT(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Show the CT in the lung window."""
+    volumeNode.CreateDefaultDisplayNodes()
+    volumeNode.GetDisplayNode().AutoWindowLevelOff()
+    volumeNode.GetDisplayNode().SetWindowLevel(LUNG_WINDOW_HU, LUNG_LEVEL_HU)
+
+
+def show(volumeNode, heterogeneity, visible: bool, opacity: float) -> None:
+    """Put the CT behind and the map in front in all slice views; an invisible map takes its legend along."""
+    if heterogeneity is None:
+        return
+    slicer.util.setSliceViewerLayers(
+        background=volumeNode or "keep-current",
+        foreground=heterogeneity,
+        foregroundOpacity=opacity if visible else 0.0,
+    )
+    legend = _legend(heterogeneity)
+    legend.SetVisibility(visible)
+    legend.Modified()  # a slice view looks for the legend's volume among its layers only when the legend changes
+
+
+def _legend(heterogeneity) -> slicer.vtkMRMLColorLegendDisplayNode:
+    display, logic = heterogeneity.GetDisplayNode(), slicer.vtkSlicerColorLogic
+    return logic.GetColorLegendDisplayNode(display) or _newLegend(logic.AddDefaultColorLegendDisplayNode(display))
+
+
+def _newLegend(legend):
+    legend.SetTitleText(LEGEND_TITLE)
+    legend.SetLabelFormat("%.2f")
+    legend.SetNumberOfLabels(5)
+    return legend
+
+
+def _newColorTable(name: str) -> slicer.vtkMRMLColorTableNode:
+    from LNHGLib import heterogeneity  # here, as scipy would slow down Slicer's start
+
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", COLOR_TITLES[name])
+    table.SetAttribute(TABLE_ATTRIBUTE, name)
+    table.SetTypeToUser()
+    table.SetNumberOfColors(256)
+    for index, rgb in enumerate(heterogeneity.COLOR_MAPS[name](np.arange(256) / 255) / 255):
+        table.SetColor(index, f"{index / 255:.2f}", *rgb.tolist(), 1.0)
+    return table
+
+
+def _shownRange(heterogeneity) -> tuple[float, float]:
+    signal = slicer.util.arrayFromVolume(heterogeneity)
+    signal = signal[signal > 0]
+    if not signal.size:
+        return 0.0, 1.0
+    low, high = np.percentile(signal, SHOWN_PERCENTILES)
+    return float(low), float(high) if high > low else float(low) + 1.0

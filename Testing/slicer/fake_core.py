@@ -1,0 +1,80 @@
+"""Plays the core in a child process of its own launcher, as under PythonSlicer; `mode` in its folder says how.
+
+Called as: fake_core.py FOLDER -m LNHGLib segment CT OUT --json [--model NAME].
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    folder, arguments = Path(sys.argv[1]), sys.argv[2:]
+    mode = (folder / "mode").read_text()
+    with (folder / "log").open("a") as log:
+        log.write(f"args {' '.join(arguments)}\ncwd {Path.cwd()}\npid {os.getpid()}\n")
+    if mode == "crash":
+        os.kill(os.getpid(), 9)
+    print("PROGRESS 0.10 reading the CT", flush=True)
+    if mode == "refuse":
+        print(
+            "lnhg: ct.nrrd holds values from 0 to 255, a CT in HU was expected: load a chest CT.",
+            file=sys.stderr,
+        )
+        return 2
+    if mode in ("slow", "deaf"):
+        return wait(folder, deaf=mode == "deaf")
+    print("PROGRESS 0.50 segmenting", flush=True)
+    segment(Path(arguments[3]), Path(arguments[4]), empty=mode == "nothing", incomplete=mode == "incomplete")
+    print("PROGRESS 1.00 done", flush=True)
+    return 0
+
+
+def wait(folder: Path, deaf: bool) -> int:
+    """Work until cancelled; a deaf core ignores the cancel file and has a child of its own."""
+    child = subprocess.Popen(["sleep", "60"]) if deaf else None
+    if child:
+        with (folder / "log").open("a") as log:
+            log.write(f"pid {child.pid}\n")
+    print("PROGRESS 0.20 working", flush=True)
+    cancel = Path(os.environ["LNHG_CANCEL_FILE"])
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if cancel.exists() and not deaf:
+            print("cancelled", file=sys.stderr)
+            return 1
+        time.sleep(0.05)
+    return 0
+
+
+def segment(ct_path: Path, out: Path, empty: bool, incomplete: bool) -> None:
+    """Write a result: bright components of the CT, with a signal that grows along x."""
+    import numpy as np
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(ct_path))
+    found = sitk.ConnectedComponent(image > (10_000 if empty else -300))
+    labels = sitk.GetArrayFromImage(found).astype(np.uint16)
+    signal = np.where(labels > 0, np.linspace(0.1, 0.9, labels.shape[2]), 0)
+    out.mkdir()
+    write(image, labels, out / "labelmap.nii.gz")
+    if not incomplete:
+        write(image, signal.astype(np.float32), out / "heterogeneity.nii.gz")
+    count = int(labels.max())
+    nodules = [{"number": number + 1, "score": 0.9 - 0.1 * number, "provenance": "fused"} for number in range(count)]
+    (out / "report.json").write_text(json.dumps({"nodules": nodules, "warnings": []}))
+
+
+def write(image, array, path: Path) -> None:
+    import SimpleITK as sitk
+
+    written = sitk.GetImageFromArray(array)
+    written.CopyInformation(image)
+    sitk.WriteImage(written, str(path))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Whether slicer-core, Qt and off-screen rendering work here; VTK crashes without OpenGL, so another process tries."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+
+PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0 libxkbcommon0 libdbus-1-3"
+TRIAL = """
+import slicer, vtk
+import vtkmodules.vtkRenderingOpenGL2
+from PySide6 import QtWidgets, QtUiTools
+window = vtk.vtkRenderWindow()
+window.SetOffScreenRendering(1)
+window.AddRenderer(vtk.vtkRenderer())
+window.Render()
+QtWidgets.QApplication([])
+"""
+
+
+@functools.cache
+def failure() -> str:
+    """Return why the Slicer tests cannot run here, or an empty string."""
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    trial = subprocess.run([sys.executable, "-c", TRIAL], env=environment, capture_output=True, text=True, check=False)
+    if trial.returncode == 0:
+        return ""
+    reason = (trial.stderr.strip().splitlines() or [f"exit status {trial.returncode}"])[-1]
+    return f"slicer-core, PySide6 or OpenGL does not work here ({reason}); Debian packages: {PACKAGES}"
+
+
+def start():
+    """Start the stand-ins, or skip the calling test module with the reason. Returns the application logic."""
+    if failure():
+        pytest.skip(failure(), allow_module_level=True)
+    sys.path.insert(0, str(Path(__file__).parents[2] / "LNHGSegmentation"))
+    import slicer_standin
+
+    return slicer_standin.start()

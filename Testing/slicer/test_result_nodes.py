@@ -1,0 +1,104 @@
+"""A result folder as nodes: names, colors, terminology, geometry, display."""
+
+import slicer_host
+
+slicer_host.start()
+
+import fakes
+import numpy as np
+import pytest
+import slicer
+from LNHGLib import heterogeneity as core_heterogeneity
+from LNHGSegmentationLib import Overlay, ResultNodes
+from test_volume_exchange import add_linear_transform
+
+
+@pytest.fixture
+def result(a_ct, tmp_path):
+    """Nodes of a result on a rotated CT."""
+    add_linear_transform(a_ct, np.array([[0.0, -1, 0, 4], [1, 0, 0, 5], [0, 0, 1, 6], [0, 0, 0, 1]]))
+    return fakes.make_result_nodes(a_ct, tmp_path)
+
+
+def test_segments_are_named_and_coded_as_lung_nodules(result):
+    segmentation = result.segmentation.GetSegmentation()
+    assert list(segmentation.GetSegmentIDs()) == ["Nodule_1", "Nodule_2"]
+    segment = segmentation.GetSegment("Nodule_2")
+    assert segment.GetName() == "Nodule 2"
+    assert segment.GetTerminology().split("~")[2] == "SCT^786838002^Lung nodule"
+
+
+def test_the_first_twenty_colors_differ_visibly():
+    colors = np.array([ResultNodes.segmentColor(number) for number in range(1, 21)])
+    distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1)[np.triu_indices(20, 1)]
+    assert distances.min() > 0.08
+    neighbors = np.linalg.norm(np.diff(colors, axis=0), axis=1)
+    assert neighbors.min() > 0.5
+
+
+def test_results_follow_the_cts_transform(result, a_ct):
+    assert result.segmentation.GetTransformNodeID() == a_ct.GetTransformNodeID()
+    assert result.heterogeneity.GetTransformNodeID() == a_ct.GetTransformNodeID()
+    bounds, expected = np.zeros(6), np.zeros(6)
+    result.heterogeneity.GetRASBounds(bounds)
+    a_ct.GetRASBounds(expected)
+    np.testing.assert_allclose(bounds, expected)
+
+
+def test_segmentation_refers_to_the_ct_and_its_grid(result, a_ct):
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    assert result.segmentation.GetNodeReference(role) is a_ct
+    labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    labelmap.SetAndObserveTransformNodeID(a_ct.GetTransformNodeID())
+    slicer.modules.segmentations.logic().ExportAllSegmentsToLabelmapNode(
+        result.segmentation, labelmap, slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
+    )
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(labelmap), fakes.make_labels())
+
+
+def test_nodules_are_outlined_not_filled(result):
+    assert not result.segmentation.GetDisplayNode().GetVisibility2DFill()
+    assert result.segmentation.GetDisplayNode().GetVisibility2DOutline()
+
+
+def test_map_is_zero_outside_nodules_and_hidden_there(result):
+    signal = slicer.util.arrayFromVolume(result.heterogeneity)
+    assert (signal[fakes.make_labels() == 0] == 0).all()
+    assert (signal[fakes.make_labels() > 0] > 0).all()
+    display = result.heterogeneity.GetDisplayNode()
+    assert display.GetApplyThreshold()
+    assert 0 < display.GetLowerThreshold() < signal[signal > 0].min()
+    assert not display.GetInterpolate()
+
+
+def test_map_range_spans_the_signal_of_the_nodules(result):
+    signal = slicer.util.arrayFromVolume(result.heterogeneity)
+    low, high = np.percentile(signal[signal > 0], (1, 99))
+    display = result.heterogeneity.GetDisplayNode()
+    assert display.GetWindowLevelMin() == pytest.approx(low, abs=1e-4)
+    assert display.GetWindowLevelMax() == pytest.approx(high, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["jet", "viridis"])
+def test_color_tables_are_the_cores_own(scene, name):
+    table = Overlay.colorTable(name)
+    rgba = np.zeros(4)
+    for index in (0, 31, 128, 200, 255):
+        table.GetColor(index, rgba)
+        np.testing.assert_allclose(
+            rgba[:3], core_heterogeneity.COLOR_MAPS[name](np.array(index / 255)) / 255, atol=1e-6
+        )
+
+
+def test_color_table_is_made_once_a_scene_and_again_after_the_scene_was_closed(scene):
+    assert Overlay.colorTable("jet") is Overlay.colorTable("jet")
+    scene.Clear()
+    assert Overlay.colorTable("jet").GetNumberOfColors() == 256
+    assert sum(node.GetName() == "LNHG jet" for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode")) == 1
+
+
+def test_legend_names_the_quantity_and_its_unit(result):
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.heterogeneity.GetDisplayNode())
+    assert "Heterogeneity" in legend.GetTitleText()
+    assert "relative signal" in legend.GetTitleText()
+    assert legend.GetColorNode().GetName() == "LNHG jet"
