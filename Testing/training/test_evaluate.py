@@ -664,7 +664,7 @@ def test_evaluate_runs_the_pipeline_at_a_low_threshold_and_judges_at_the_models(
 
     def segment(volume, model, *, device, threshold):
         asked.append((model.card["name"], device, threshold))
-        return result(volume, ORACLE[:1] + [(ball((12, 15, 45), 3, SHAPE), 0.3, "fused")])
+        return result(volume, [*ORACLE[:1], (ball((12, 15, 45), 3, SHAPE), 0.3, "fused")])
 
     monkeypatch.setattr("LNHGLib.pipeline.segment", segment)
     monkeypatch.setattr("LNHGLib.models.load", lambda _: SimpleNamespace(card=CARD))
