@@ -14,6 +14,9 @@ from LNHGLib.phantom_chest import Chest, draw_lungs, draw_organs, draw_wall
 from LNHGLib.volume import Source, Volume
 
 KINDS_HU = {"solid": 35, "part-solid": -560, "ground-glass": -620, "juxta-pleural": 35, "juxta-vascular": 35}
+NEIGHBOR_SHARE = {"juxta-pleural": 0.14, "juxta-vascular": 0.1}
+"""Share of the cube around the nodule that the chest wall or the vessel takes."""
+
 CORE_HU = 25
 CORE_FRACTION = 0.55
 NODULES = (
@@ -112,16 +115,16 @@ def _nodule_shape(c: Canvas, center: Point, radius: float) -> tuple[tuple[slice,
 def _place(
     c: Canvas, chest: Chest, arteries: list[Tree], kind: str, radius: float, taken: list[tuple[Point, float]]
 ) -> Point:
-    """Choose the place that fits the kind and holds the least vessel, among many random ones."""
+    """Choose the place that fits the kind and holds the least soft tissue beyond it, among many random ones."""
     best, least = None, np.inf
     for _ in range(400):
         point = _candidate(c, chest, arteries, kind, radius)
         if point is None or any(np.linalg.norm(point - p) < radius + r + 12 for p, r in taken):
             continue
         part = c.hu[c.box(point - radius, point + radius)]
-        occupied = abs(float((part > -600).mean()) - (0.1 if kind == "juxta-vascular" else 0.0))
-        if occupied < least:
-            best, least = point, occupied
+        surplus = abs(float((part > -600).mean()) - NEIGHBOR_SHARE.get(kind, 0.0))
+        if surplus < least:
+            best, least = point, surplus
         if least < 0.01:
             break
     if best is None:
@@ -143,5 +146,5 @@ def _candidate(c: Canvas, chest: Chest, arteries: list[Tree], kind: str, radius:
     if kind == "juxta-pleural":
         outward = np.array([point[0], point[1] + 6, 0.0]) / np.hypot(point[0], point[1] + 6)
         near = point + outward * (-c.value(chest.cavity, point) - 0.7 * radius)
-        return near if abs(chest.depth(c, near) - 0.7 * radius) < 2 and abs(near[0]) > 70 else None
+        return near if abs(chest.depth(c, near) - 0.7 * radius) < 1 and abs(near[0]) > 70 else None
     return point

@@ -146,9 +146,17 @@ def _write_title(figure: Figure, result: "Result", count: int) -> None:
     else:
         text = f"{total} finding{'s' if total > 1 else ''}{at}"
         text += f", the {count} with the highest scores shown, {total - count} more" if total > count else ""
-    figure.text(MARGIN / width, 1 - 0.36 / height, text, color=TEXT, fontsize=14, weight="bold")
-    source = Path(result.volume.source.path).name
-    figure.text(1 - MARGIN / width, 1 - 0.34 / height, f"LNHG  ·  {source}", color=DIM, fontsize=8.5, ha="right")
+    figure.text(MARGIN / width, 1 - 0.44 / height, text, color=TEXT, fontsize=14, weight="bold")
+    _write_origin(figure, result)
+
+
+def _write_origin(figure: Figure, result: "Result") -> None:
+    """Name model and input above the right edge: the last two parts of the path, as "dicom" alone says little."""
+    width, height = figure.get_size_inches()
+    model = result.report.get("model", {}).get("name")
+    source = "/".join(Path(result.volume.source.path).parts[-2:])
+    origin = "  ·  ".join(part for part in ("LNHG", model, source) if part)
+    figure.text(1 - MARGIN / width, 1 - 0.2 / height, origin, color=DIM, fontsize=7.5, ha="right")
 
 
 def _draw_card(figure: Figure, result: "Result", nodule: "Nodule", left: float, top: float) -> None:

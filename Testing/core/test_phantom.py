@@ -80,9 +80,9 @@ def test_edges_are_soft_by_partial_volume(chest):
 
 def test_a_juxta_pleural_nodule_touches_the_chest_wall(chest):
     label = next(n["label"] for n in chest.nodules if n["kind"] == "juxta-pleural")
-    around = ndimage.binary_dilation(chest.labels == label, iterations=2) & (chest.labels == 0)
+    around = ndimage.binary_dilation(chest.labels == label) & (chest.labels == 0)
 
-    assert (chest.volume.array[around] > -200).mean() > 0.15
+    assert 0.05 < (chest.volume.array[around] > -200).mean() < 0.4
 
 
 def test_a_juxta_vascular_nodule_touches_a_vessel(chest):

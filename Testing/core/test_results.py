@@ -58,7 +58,13 @@ def make_result(grid=None, centers=((10, 30, 30), (14, 60, 70)), box=True):
         place = np.array(grid.index_to_lps((10, 35, 70)))
         corners = (tuple(map(float, place - 5)), tuple(map(float, place + 5)))
         nodules.append(Finding(len(centers) + 1, 0.41, "detector-box", corners, None, 0.41, None, None))
-    report = {"options": {"threshold": 0.3}, "device": "cpu", "seconds": {"segment": np.float32(1.5)}, "warnings": []}
+    report = {
+        "model": {"name": "made-up"},
+        "options": {"threshold": 0.3},
+        "device": "cpu",
+        "seconds": {"segment": np.float32(1.5)},
+        "warnings": [],
+    }
     volume = Volume(hu, grid, Source("made-up.nii.gz"))
     return SimpleNamespace(volume=volume, labels=labels, heterogeneity=signal, nodules=nodules, report=report)
 
@@ -247,7 +253,7 @@ def texts(monkeypatch, tmp_path):
 
 
 def test_the_picture_looks_like_the_golden_one(regenerate_golden, tmp_path, monkeypatch):
-    monkeypatch.setattr(preview, "DOTS_PER_INCH", 60)
+    monkeypatch.setattr(preview, "DOTS_PER_INCH", 50)
     path = GOLDEN if regenerate_golden else tmp_path / "preview.png"
     preview.write_preview(make_result(), path)
     difference = np.abs(png.imread(path)[..., :3] - png.imread(GOLDEN)[..., :3])
