@@ -46,6 +46,12 @@ class SegmentationLogic(VTKObservationMixin):
         self._cancelled = False
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, lambda *_: self.stop())
 
+    def models(self) -> list[str]:
+        """Return the names of the models to choose from, the default first."""
+        from LNHGLib import models  # here, as it would slow down Slicer's start
+
+        return [model.name for model in models.available()]
+
     @property
     def isRunning(self) -> bool:
         """Whether a run is under way."""

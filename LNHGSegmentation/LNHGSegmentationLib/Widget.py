@@ -25,18 +25,16 @@ class Widget(VTKObservationMixin):
         logic: SegmentationLogic,
         installLogic: InstallLogic,
         getParameterNode: Callable[[], Parameter],
-        models: list[str] | None = None,
     ) -> None:
         """Build the panel.
 
         :param logic: runs the segmentation.
         :param installLogic: provides the Python packages before the first run.
         :param getParameterNode: returns the scene's parameter node, making one where there is none.
-        :param models: names of the models to choose from; by default the bundled ones.
         """
         super().__init__()
         self._logic, self._installLogic, self._getParameterNode = logic, installLogic, getParameterNode
-        self._models = bundledModels() if models is None else list(models)
+        self._models = logic.models() or [_("none found")]
         self._parameter: Parameter | None = None
         self._guiTag = None
         self._volume = self._shown = None
@@ -161,9 +159,8 @@ class Widget(VTKObservationMixin):
         self.ui.statusLabel.setText(text)
 
     def _fillModels(self) -> None:
-        self.ui.modelSelector.addItem(_("Default"))
-        for name in self._models:
-            self.ui.modelSelector.addItem(name)
+        for index, name in enumerate(self._models):
+            self.ui.modelSelector.addItem(name if index else _("{model} (default)").format(model=name))
 
     def _observeVolume(self, volumeNode) -> None:
         """Follow the CT's voxels: they may come after the node, and may go."""
@@ -180,12 +177,12 @@ class Widget(VTKObservationMixin):
         if model and model not in self._models:
             self._models.append(model)
             self.ui.modelSelector.addItem(model)
-        self.ui.modelSelector.setCurrentIndex(self._models.index(model) + 1 if model else 0)
+        self.ui.modelSelector.setCurrentIndex(self._models.index(model) if model else 0)
 
     def _onModelSelected(self) -> None:
         index = self.ui.modelSelector.currentIndex
         if self._parameter is not None:
-            self._parameter.model = self._models[index - 1] if index > 0 else ""
+            self._parameter.model = self._models[index] if index > 0 else ""
 
     def _disconnectParameterNode(self) -> None:
         if self._parameter is not None:
@@ -202,11 +199,6 @@ class Widget(VTKObservationMixin):
 
     def _onSceneChanged(self, *_args) -> None:
         self.connectParameterNode()
-
-
-def bundledModels() -> list[str]:
-    """Return the names of the models that came with the module."""
-    return sorted(card.parent.name for card in (RESOURCES / "Models").glob("*/model.json"))
 
 
 def summary(nodules: list[dict]) -> str:

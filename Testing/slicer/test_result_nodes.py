@@ -4,12 +4,17 @@ import slicer_host
 
 slicer_host.start()
 
+import json
+
 import fakes
 import numpy as np
 import pytest
 import slicer
+import vtk
 from LNHGLib import heterogeneity as core_heterogeneity
+from LNHGLib import segmentation_file
 from LNHGSegmentationLib import Overlay, ResultNodes
+from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 from test_volume_exchange import add_linear_transform
 
 
@@ -26,10 +31,27 @@ def test_segments_are_named_and_coded_as_lung_nodules(result):
     segment = segmentation.GetSegment("Nodule_2")
     assert segment.GetName() == "Nodule 2"
     assert segment.GetTerminology().split("~")[2] == "SCT^786838002^Lung nodule"
+    assert segment.GetColor() == pytest.approx(segmentation_file.segment_color(2))
+
+
+def test_segments_say_what_found_them(result):
+    tag = vtk.mutable("")
+    result.segmentation.GetSegmentation().GetSegment("Nodule_2").GetTag("LNHG.Provenance", tag)
+    assert tag == "fused"
+
+
+def test_finding_without_voxels_has_no_segment_but_stays_in_the_list(a_ct, tmp_path):
+    fakes.make_result_nodes(a_ct, tmp_path)
+    report = json.loads((tmp_path / "result" / "report.json").read_text())
+    report["nodules"].append({"number": 3, "score": 0.4, "provenance": "detector-box"})
+    (tmp_path / "result" / "report.json").write_text(json.dumps(report))
+    result = ResultNodes.load(tmp_path / "result", a_ct, VolumeExchange(a_ct))
+    assert result.segmentation.GetSegmentation().GetNumberOfSegments() == 2
+    assert [nodule["number"] for nodule in ResultNodes.nodulesOf(result.segmentation)] == [1, 2, 3]
 
 
 def test_the_first_twenty_colors_differ_visibly():
-    colors = np.array([ResultNodes.segmentColor(number) for number in range(1, 21)])
+    colors = np.array([segmentation_file.segment_color(number) for number in range(1, 21)])
     distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1)[np.triu_indices(20, 1)]
     assert distances.min() > 0.08
     neighbors = np.linalg.norm(np.diff(colors, axis=0), axis=1)

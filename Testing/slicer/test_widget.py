@@ -34,7 +34,8 @@ class LNHGSegmentationLogic(ScriptedLoadableModuleLogic):
 def panel(scene, core):
     """The panel in an empty scene; its child process is the fake core."""
     logic = SegmentationLogic(python=str(core.python))
-    panel = Widget(logic, InstallNothing(), LNHGSegmentationLogic().getParameterNode, models=["lnhg-1mm", "paper"])
+    logic.models = lambda: ["lnhg-1mm", "paper"]
+    panel = Widget(logic, InstallNothing(), LNHGSegmentationLogic().getParameterNode)
     panel.core, panel.logic, panel.install = core, logic, panel._installLogic
     yield panel
     panel.cleanup()
@@ -168,7 +169,8 @@ def test_color_map_choice_changes_map_and_legend(segmented):
 
 def test_model_choice_reaches_the_child_process(panel, run_events):
     fakes.make_ct_node()
-    panel.ui.modelSelector.setCurrentIndex(2)
+    assert panel.ui.modelSelector.currentText == "lnhg-1mm (default)"
+    panel.ui.modelSelector.setCurrentIndex(1)
     panel.ui.applyButton.click()
     run_events(lambda: not panel.logic.isRunning)
     assert panel.core.arguments[-2:] == ["--model", "paper"]
