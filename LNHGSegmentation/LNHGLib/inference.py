@@ -18,7 +18,7 @@ from LNHGLib.progress import Monitor
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 
-CPU_BYTES = 1_200_000_000
+CPU_BYTES = 2_000_000_000
 """Memory for the feature maps of one piece on the CPU."""
 CUDA_SHARE = 0.4
 LIVE_MAPS = 7
@@ -95,9 +95,7 @@ def run_detector(
     """
     monitor = monitor or Monitor()
     lungs = np.ones(ct_norm.shape, bool) if lungs is None else lungs
-    slices = np.flatnonzero(lungs.any(axis=(1, 2)))
-    todo = list(range(int(slices[0]), int(slices[-1]) + 1, step)) if len(slices) else []
-    todo = [z for z in todo if lungs[z].any()]
+    todo = _scanned(lungs, step)
     total, rows, batch = len(todo), [np.zeros((0, 6))], BATCH[_device(detector).type]
     with _stoppable(detector, monitor):
         while todo:
@@ -208,6 +206,13 @@ def _retreat(network: nn.Module, size: int, least: int, monitor: Monitor) -> int
     monitor.warn("The GPU's memory did not suffice even for small pieces; the CPU took over.")
     network.to("cpu")
     return _voxel_budget(network) if least == LEAST_VOXELS else BATCH["cpu"]
+
+
+def _scanned(lungs: np.ndarray, step: int) -> list[int]:
+    """Every `step`-th slice from the first with lung on, those without lung left out."""
+    slices = np.flatnonzero(lungs.any(axis=(1, 2)))
+    todo = range(int(slices[0]), int(slices[-1]) + 1, step) if len(slices) else []
+    return [z for z in todo if lungs[z].any()]
 
 
 def _detect(

@@ -90,7 +90,8 @@ def classify_attenuation(
     Calcified: at least a tenth of the core is at or above 200 HU. Otherwise by the core's fraction of solid voxels (at
     or above -300 HU): solid from 70 %, ground-glass up to 10 %, part-solid between; below 6 mm the core's median alone
     decides, solid from -450 HU. The core is the mask less its surface voxels in the slice planes, or the
-    deepest third where that leaves too little. HU are averaged over 3 x 3 voxels of the core against noise.
+    deepest third where that leaves too little. HU are averaged over 3 x 3 voxels of the core against noise. Air in a
+    cavity counts as not solid: there is no type of its own for it.
 
     Args:
         hu: (z, y, x) CT around the nodule.

@@ -103,10 +103,7 @@ def segment(
         InputError: no lung in the CT, no such device, threshold out of range, or a model file that was changed.
         Cancelled: the user cancelled.
     """
-    where = choose_device(device)
-    threshold = model.card["threshold"] if threshold is None else threshold
-    if not 0 <= threshold <= 1:
-        raise InputError(f"The threshold is {threshold}, expected a score from 0 to 1; leave it out for the model's.")
+    where, threshold = choose_device(device), _threshold(threshold, model)
     monitor = Monitor(progress, cancelled)
     upright = canonical(volume)
     work = _prepare(upright, model, monitor)
@@ -121,6 +118,13 @@ def segment(
         on_input = [from_canonical(array, upright.grid, volume.grid) for array in (drawing.labels, drawing.signal)]
     report = _report(volume, model, where, threshold, fused, monitor)
     return Result(volume, *on_input, nodules, report)
+
+
+def _threshold(given: float | None, model: Model) -> float:
+    threshold = model.card["threshold"] if given is None else given
+    if not 0 <= threshold <= 1:
+        raise InputError(f"The threshold is {threshold}, expected a score from 0 to 1; leave it out for the model's.")
+    return threshold
 
 
 def choose_device(name: str) -> torch.device:

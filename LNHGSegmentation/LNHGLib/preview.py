@@ -179,7 +179,7 @@ def _draw_card(figure: Figure, result: "Result", nodule: "Nodule", left: float, 
     inside, signal = _inside(close, result, nodule.number)
     _draw_outline(axes[1], close, inside, color, 1.5)
     ends = np.array(nodule.measurement.long_axis_ends_lps_mm)
-    axes[1].plot(ends[:, 0], ends[:, 1], color=TEXT, linewidth=0.9, path_effects=ON_IMAGE)
+    axes[1].plot(ends[:, 0], ends[:, 1], color=color, linewidth=0.8, linestyle=(0, (4, 2)))
     scaled = heterogeneity.scale(signal, inside >= 0.5, "fixed", SIGNAL_RANGE)
     overlay = heterogeneity.composite(grey, heterogeneity.jet(scaled), inside >= 0.5)
     axes[2].imshow(overlay, extent=close.extent, interpolation="bilinear")

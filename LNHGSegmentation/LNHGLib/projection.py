@@ -67,12 +67,17 @@ def outline(
     signal = resample(generated[crop], part, there, fill=0.0)
     core = resample(own.astype(np.uint8), part, there, linear=False, fill=0) > 0
     mask = (signal > threshold) & (resample(near.astype(np.uint8), part, there, linear=False, fill=0) > 0)
-    parts, _ = ndimage.label(mask, _NEIGHBORS)
-    attached = np.unique(parts[core & mask])
-    mask = np.isin(parts, attached[attached > 0])
+    mask = _attached(mask, core)
     if not mask.any():
         mask = _nearest(own, part, there)
     return Outline(place, mask, np.where(mask, signal, 0).astype(np.float32)) if mask.any() else None
+
+
+def _attached(mask: np.ndarray, core: np.ndarray) -> np.ndarray:
+    """The parts of the mask that meet the core."""
+    parts, _ = ndimage.label(mask, _NEIGHBORS)
+    numbers = np.unique(parts[core & mask])
+    return np.isin(parts, numbers[numbers > 0])
 
 
 def subgrid(grid: Grid, box: Box) -> Grid:

@@ -148,13 +148,13 @@ def test_axial_axis_is_the_array_axis_nearest_to_head_and_foot():
 
 def blurred_nodule(core_hu, rim_hu, core_mm, rim_mm, spacing_mm=(1.5, 0.7, 0.7)):
     """A ball in lung with partial volume at its border and noise, as (hu, grid, mask)."""
-    fine = np.array(spacing_mm) / 4
+    fine = np.array(spacing_mm) / 2
     shape = np.ceil(2.4 * rim_mm / np.array(spacing_mm)).astype(int)
-    position = (np.indices(shape * 4).T - (shape * 4 - 1) / 2) * fine
+    position = (np.indices(shape * 2).T - (shape * 2 - 1) / 2) * fine
     radius = np.linalg.norm(position, axis=-1).T
     hu = np.where(radius < core_mm / 2, core_hu, np.where(radius < rim_mm / 2, rim_hu, -850.0))
-    hu = hu.reshape(shape[0], 4, shape[1], 4, shape[2], 4).mean((1, 3, 5))
-    mask = (radius < rim_mm / 2).reshape(shape[0], 4, shape[1], 4, shape[2], 4).mean((1, 3, 5)) >= 0.5
+    hu = hu.reshape(shape[0], 2, shape[1], 2, shape[2], 2).mean((1, 3, 5))
+    mask = (radius < rim_mm / 2).reshape(shape[0], 2, shape[1], 2, shape[2], 2).mean((1, 3, 5)) >= 0.5
     return hu + np.random.default_rng(3).normal(0, 40, hu.shape), Grid.aligned(shape, spacing_mm, (0, 0, 0)), mask
 
 

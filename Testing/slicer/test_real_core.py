@@ -1,0 +1,62 @@
+"""The logic with the real core as its child process, on a tiny chest and a tiny model."""
+
+import slicer_host
+
+slicer_host.start()
+
+import sys
+
+import numpy as np
+import pytest
+import slicer
+from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
+from test_volume_exchange import add_linear_transform
+from tiny_model import centers_lps_mm, tiny_chest, write_model
+
+TURN = np.array([[0.0, 0.0, 1.0, 7.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, -30.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    return str(write_model(tmp_path / "tiny").folder)
+
+
+@pytest.fixture
+def chest(scene):
+    """The tiny chest as a node that lies turned in its own frame; a parent transform puts it upright in the world."""
+    volume = tiny_chest()
+    ijk_to_ras = RAS_TO_LPS @ volume.grid.affine @ np.linalg.inv(ZYX_TO_IJK)
+    node = slicer.util.addVolumeFromArray(volume.array, np.linalg.inv(TURN) @ ijk_to_ras, "tiny chest")
+    add_linear_transform(node, TURN)
+    return node
+
+
+def test_nodules_of_the_real_core_lie_where_they_are_in_the_world(chest, model, run_events):
+    outcomes = []
+    SegmentationLogic(python=sys.executable).start(chest, lambda *_: None, outcomes.append, model=model)
+    run_events(lambda: outcomes)
+    assert outcomes[0].state == "done", outcomes[0].message
+    segmentation = outcomes[0].result.segmentation
+    bounds = np.array([world_bounds(segmentation, id_) for id_ in segmentation.GetSegmentation().GetSegmentIDs()])
+    found = (bounds[:, ::2] + bounds[:, 1::2]) / 2
+    for center in centers_lps_mm(tiny_chest()) * [-1, -1, 1]:
+        assert np.linalg.norm(found - center, axis=1).min() < 4.0
+
+
+def test_real_core_is_cancelled_within_two_seconds(chest, model, run_events):
+    stages, outcomes = [], []
+    logic = SegmentationLogic(python=sys.executable)
+    logic.start(chest, lambda *stage: stages.append(stage), outcomes.append, model=model)
+    run_events(lambda: stages)
+    logic.cancel()
+    assert run_events(lambda: outcomes) < 2.0
+    assert outcomes[0].state == "cancelled"
+
+
+def world_bounds(segmentation, segment_id: str) -> np.ndarray:
+    local, bounds = np.zeros(6), np.zeros(6)
+    segmentation.GetSegmentation().GetSegment(segment_id).GetBounds(local)
+    corners = np.array([[x, y, z, 1.0] for x in local[:2] for y in local[2:4] for z in local[4:]]) @ TURN.T
+    bounds[::2], bounds[1::2] = corners[:, :3].min(0), corners[:, :3].max(0)
+    return bounds
