@@ -12,7 +12,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.measurement import measure
 from LNHGLib.pipeline import Nodule, Result
 from LNHGLib.volume import Grid, Source, Volume, write_image
-from LNHGTrainingLib import card, evaluate, evaluate_scans, matching, metrics, summary
+from LNHGTrainingLib import card, evaluate, evaluate_scans, metrics, summary
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.evaluate_crops import Selection
 from LNHGTrainingLib.matching import Finding, ReferenceNodule, judge
@@ -395,7 +395,3 @@ def test_a_broken_configuration_is_refused_with_its_place(tmp_path, capsys):
     config.write_text("steps = = 3\n")
     assert main(["train", "segmenter", "--config", str(config), "--data", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "is no valid TOML" in capsys.readouterr().err
-
-
-def test_matching_protocol_states_the_number_of_readers_it_uses():
-    assert f"at least {matching.MIN_READERS} readers" in matching.PROTOCOL

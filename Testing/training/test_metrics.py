@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from LNHGTrainingLib import metrics
+from LNHGTrainingLib import matching, metrics
 from LNHGTrainingLib.metrics import Detections
 
 
@@ -146,3 +146,7 @@ def test_detection_figures_put_an_interval_by_scan_on_each_rate(worked_example):
     assert figures["cpm"]["low"] <= figures["cpm"]["value"] <= figures["cpm"]["high"]
     assert figures["sensitivity_at"]["1"]["value"] == pytest.approx(2 / 3)
     assert list(figures["sensitivity_at"]) == ["0.125", "0.25", "0.5", "1", "2", "4", "8"]
+
+
+def test_matching_protocol_states_the_number_of_readers_it_uses():
+    assert f"at least {matching.MIN_READERS} readers" in matching.PROTOCOL
