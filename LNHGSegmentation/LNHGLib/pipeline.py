@@ -116,8 +116,7 @@ def segment(
         drawing = _Drawing(upright, work.grid, labels, generated, model.card["generator"]["threshold"])
         nodules = drawing.draw(kept, monitor)
         on_input = [from_canonical(array, upright.grid, volume.grid) for array in (drawing.labels, drawing.signal)]
-    report = _report(volume, model, where, threshold, fused, monitor)
-    return Result(volume, *on_input, nodules, report)
+    return Result(volume, *on_input, nodules, _report(volume, model, where, threshold, fused, monitor))
 
 
 def _threshold(given: float | None, model: Model) -> float:

@@ -40,9 +40,8 @@ def outline(
 ) -> Outline | None:
     """Outline a nodule on another grid: the signal is interpolated and thresholded there, within its own components.
 
-    A voxel of the target belongs to the nodule if the interpolated signal is above the threshold and the nearest
-    working voxel is at most one voxel from the nodule's components and in no other component. Parts away from the
-    components are dropped. A nodule that falls between coarse voxels takes the voxels nearest to it.
+    A voxel of the target belongs to the nodule if the interpolated signal is above the threshold and the nearest working
+    voxel is within one voxel of the nodule's components and in no other; parts away from them are dropped. A nodule that falls between coarse voxels takes the voxels nearest to it.
 
     Args:
         labels: component numbers on the working grid, zyx.
@@ -68,8 +67,7 @@ def outline(
     core = resample(own.astype(np.uint8), part, there, linear=False, fill=0) > 0
     mask = (signal > threshold) & (resample(near.astype(np.uint8), part, there, linear=False, fill=0) > 0)
     mask = _attached(mask, core)
-    if not mask.any():
-        mask = _nearest(own, part, there)
+    mask = mask if mask.any() else _nearest(own, part, there)
     return Outline(place, mask, np.where(mask, signal, 0).astype(np.float32)) if mask.any() else None
 
 
