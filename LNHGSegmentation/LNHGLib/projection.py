@@ -40,8 +40,9 @@ def outline(
 ) -> Outline | None:
     """Outline a nodule on another grid: the signal is interpolated and thresholded there, within its own components.
 
-    A voxel of the target belongs to the nodule if the interpolated signal is above the threshold and the nearest working
-    voxel is within one voxel of the nodule's components and in no other; parts away from them are dropped. A nodule that falls between coarse voxels takes the voxels nearest to it.
+    A voxel of the target belongs to the nodule if the interpolated signal is above the threshold and the nearest
+    working voxel is within one voxel of the nodule's components and in no other; parts away from them are dropped.
+    A nodule that falls between coarse voxels takes the voxels nearest to it.
 
     Args:
         labels: component numbers on the working grid, zyx.
@@ -58,8 +59,7 @@ def outline(
     crop = _widened(box, labels.shape)
     own = np.isin(labels[crop], numbers)
     near = ndimage.binary_dilation(own, _NEIGHBORS) & (own | (labels[crop] == 0))
-    part = subgrid(grid, crop)
-    place = _covering(part, target)
+    place = _covering(part := subgrid(grid, crop), target)
     if place is None:
         return None
     there = subgrid(target, place)
