@@ -14,6 +14,7 @@ from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
 from test_volume_exchange import add_linear_transform
 from tiny_model import centers_lps_mm, tiny_chest, write_model
 
+LIMIT_S = 300.0
 TURN = np.array([[0.0, 0.0, 1.0, 7.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, -30.0], [0.0, 0.0, 0.0, 1.0]])
 
 
@@ -35,7 +36,7 @@ def chest(scene):
 def test_nodules_of_the_real_core_lie_where_they_are_in_the_world(chest, model, run_events):
     outcomes = []
     SegmentationLogic(python=sys.executable).start(chest, lambda *_: None, outcomes.append, model=model)
-    run_events(lambda: outcomes)
+    run_events(lambda: outcomes, limit_s=LIMIT_S)
     assert outcomes[0].state == "done", outcomes[0].message
     segmentation = outcomes[0].result.segmentation
     bounds = np.array([world_bounds(segmentation, id_) for id_ in segmentation.GetSegmentation().GetSegmentIDs()])
@@ -48,7 +49,7 @@ def test_real_core_is_cancelled_within_two_seconds(chest, model, run_events):
     stages, outcomes = [], []
     logic = SegmentationLogic(python=sys.executable)
     logic.start(chest, lambda *stage: stages.append(stage), outcomes.append, model=model)
-    run_events(lambda: stages)
+    run_events(lambda: stages, limit_s=LIMIT_S)
     logic.cancel()
     assert run_events(lambda: outcomes) < 2.0
     assert outcomes[0].state == "cancelled"
