@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -87,16 +88,21 @@ class Stack:
 def is_dicom(path: Path) -> bool:
     """Tell whether the file starts as DICOM does, with or without the preamble."""
     with path.open("rb") as file:
-        head = file.read(132)
-    return head[128:] == b"DICM" or head[:2] in (b"\x08\x00", b"\x02\x00")
+        return starts_as_dicom(file.read(132))
 
 
-def read_series(path: Path, series_uid: str | None = None) -> Series:
+def starts_as_dicom(head: bytes) -> bool:
+    """Tell whether the first 132 bytes are those of a DICOM file."""
+    return head[128:132] == b"DICM" or head[:2] in (b"\x08\x00", b"\x02\x00")
+
+
+def read_series(path: Path, series_uid: str | None = None, files: Sequence[Path] = ()) -> Series:
     """Read one CT series from a folder with everything below it, or the series that a single file belongs to.
 
     Args:
         path: Folder or file. A file's series is looked for in its own folder.
         series_uid: The series to take; else the file's own, else the axial CT with most slices.
+        files: Look at these only, where they are known.
 
     Returns:
         The slices sorted along their normal, with the geometry of ImagePositionPatient and ImageOrientationPatient.
@@ -104,12 +110,12 @@ def read_series(path: Path, series_uid: str | None = None) -> Series:
     Raises:
         InputError: No CT series, an unknown UID, or slices that do not form one regular grid.
     """
-    files = sorted(file for file in (path.rglob("*") if path.is_dir() else path.parent.iterdir()) if file.is_file())
+    files = files or [file for file in (path.rglob("*") if path.is_dir() else path.parent.iterdir()) if file.is_file()]
     if not files:
         raise InputError(f"{path} is an empty folder, expected the DICOM files of a chest CT; check the path.")
-    headers = [header for file in files if (header := _read_header(file)) is not None]
+    headers = [header for file in sorted(files) if (header := read_header(file)) is not None]
     if path.is_file() and series_uid is None:
-        own = _read_header(path)
+        own = read_header(path)
         headers, series_uid = (headers, own.series_uid) if own else ([], None)
     chosen = _of_series(path, headers, series_uid, len(files))
     stack, notes = _choose(path, chosen)
@@ -119,14 +125,19 @@ def read_series(path: Path, series_uid: str | None = None) -> Series:
     return Series(array, affine, "CT", ordered[0].series_uid, ordered[0].patient_id, tuple(notes))
 
 
-def _read_header(path: Path) -> Header | None:
-    """Return the file's header without its pixels, None when the file is no DICOM image of a series."""
-    if not is_dicom(path):
+def read_header(path: Path, content: BinaryIO | None = None) -> Header | None:
+    """Return the file's header without its pixels, None when the file is no DICOM image of a series.
+
+    Args:
+        path: The file.
+        content: What is in it, known to be DICOM, where it lies in an archive.
+    """
+    if content is None and not is_dicom(path):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # real scanners break the standard in harmless ways
         try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
+            dataset = pydicom.dcmread(content or path, stop_before_pixels=True, specific_tags=TAGS, force=True)
             if not dataset.get("SeriesInstanceUID"):
                 return None
             return _parse(path, dataset)

@@ -107,12 +107,13 @@ class Volume:
             raise ValueError(f"Array shape {self.array.shape} differs from grid shape {self.grid.shape}.")
 
 
-def read_volume(path: str | Path, series_uid: str | None = None) -> Volume:
+def read_volume(path: str | Path, series_uid: str | None = None, files: Sequence[Path] = ()) -> Volume:
     """Read a chest CT from a DICOM folder or file, or from a .nii, .nii.gz, .nrrd, .mha or .mhd file.
 
     Args:
         path: The file or folder.
         series_uid: Series to take when a DICOM folder holds several; the axial CT with most slices otherwise.
+        files: The DICOM files of the series, where they are known: no other file of the folder is looked at.
 
     Returns:
         The volume on its own grid, values below -1024 HU (padding outside the scanner's circle) raised to -1024.
@@ -130,7 +131,7 @@ def read_volume(path: str | Path, series_uid: str | None = None) -> Volume:
             raise InputError(
                 f"{path} is of an unknown kind, expected DICOM or one of {', '.join(image_file.SUFFIXES)}; convert it."
             )
-        series = dicom.read_series(path, series_uid)
+        series = dicom.read_series(path, series_uid, files)
         array, grid = series.array, Grid(series.array.shape, series.affine)
         source = Source(str(path), series.modality, series.series_uid, series.patient_id, series.notes)
     _require_geometry(path, grid)
