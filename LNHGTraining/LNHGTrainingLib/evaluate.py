@@ -130,7 +130,7 @@ def run_scans(card: dict, segment: Segment, folder: Path, out: Path, limit: int 
     paths = evaluate_scans.find_cases(folder, limit)
     cases = (evaluate_scans.read_case(path) for path in _progress(paths, len(paths), "scan", options))
     results = evaluate_scans.evaluate_scans(cases, segment, card["threshold"])
-    patients = {cost.patient for cost in results.costs}
+    patients = {case.patient for case in results.cases}
     report = _report("scans", matching.PROTOCOL, card, options) | {
         "data": _data([folder], options),
         "patients": len(patients),
@@ -151,7 +151,7 @@ def _write_scans(results: evaluate_scans.ScanResults, report: dict, folder: Path
     _write_report(report, names, folder)
     if not counted:
         return
-    curves = {rule: metrics.froc(evaluate_scans.detections(results, column)) for rule, column in summary.RULES.items()}
+    curves = {rule: metrics.froc(evaluate_scans.detections(results, rule)) for rule in evaluate_scans.RULES}
     plots.froc_plot(curves, report["operating_point"], folder / "froc.png")
     plots.dice_vs_diameter(counted, folder / "dice_vs_diameter.png")
     plots.bland_altman(counted, folder / "bland_altman.png")
@@ -169,14 +169,13 @@ def _write_report(report: dict, pictures: list[str], folder: Path) -> None:
 
 def _report(kind: str, protocol: str, card: dict, options: Options) -> dict:
     versions = {name: version(name) for name in PACKAGES}
-    unit = "patient" if kind == "crops" else "patient- or scan"
     return {
         "schema": 1,
         "kind": kind,
         "protocol": protocol,
         "model": {"name": card["name"], "sha256": card["files"]},
         "versions": {"lnhg": LNHGLib.__version__, "python": platform.python_version()} | versions,
-        "bootstrap": {"unit": unit, "samples": metrics.BOOTSTRAP_SAMPLES, "seed": options.seed},
+        "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": options.seed},
     }
 
 

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from LNHGTrainingLib import metrics
 from LNHGTrainingLib.data import consensus
+from LNHGTrainingLib.surroundings import DEFINITION, attachment
 
 SPACING_MM = (1.0, 1.0, 1.0)
 REACH_MM = 5.0
@@ -28,7 +29,7 @@ PROTOCOL = (
     "The reference is the voxels inside at least half of the readers' outlines, for nodules of at least {readers} "
     "readers; padding is left out. Dice is 3-D at 1 mm, a nodule without an overlapping component counts 0. "
     "HD95 is the larger directed 95th percentile of surface distances. Human leave-one-out: each reader against the "
-    "half consensus of the others, on the same nodules."
+    f"half consensus of the others, on the same nodules. {DEFINITION}"
 )
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -66,6 +67,8 @@ class NoduleScore:
     diameter_mm: float
     readers: int
     texture: float
+    juxta_pleural: int
+    juxta_vascular: int
     found: int
     dice: float
     hd95_mm: float
@@ -198,6 +201,7 @@ def score_crop(crop: Crop, predict: Predict, threshold: float) -> Picture:
     mask = center_component((predict(crop.hu) > threshold) & crop.valid)
     found = bool((mask & crop.reference).any())
     row, voxels = crop.row, int(crop.reference.sum())
+    place = attachment(crop.hu, crop.reference, SPACING_MM, crop.valid)
     score = NoduleScore(
         patient=row["patient_id"],
         series=row["series_uid"],
@@ -205,6 +209,8 @@ def score_crop(crop: Crop, predict: Predict, threshold: float) -> Picture:
         diameter_mm=float(row.get("luna_diameter_exact_mm") or sphere_diameter_mm(voxels)),
         readers=int(row["n_readers_usable"]),
         texture=float(row.get("att_texture") or "nan"),
+        juxta_pleural=int(place.pleural),
+        juxta_vascular=int(place.vascular),
         found=int(found),
         dice=metrics.dice(mask, crop.reference),
         hd95_mm=metrics.hd95_mm(mask, crop.reference, SPACING_MM) if found else float("nan"),

@@ -15,8 +15,9 @@ from scipy import ndimage
 
 from LNHGTrainingLib import metrics
 from LNHGTrainingLib.evaluate_crops import NoduleScore, sphere_diameter_mm
-from LNHGTrainingLib.matching import BOX_ONLY, Finding, ReferenceNodule, Verdict, judge, paired_masks
+from LNHGTrainingLib.matching import BOX_ONLY, Finding, ReferenceNodule, Verdict, judge, paired_masks, whole_scan_dice
 from LNHGTrainingLib.memory import PeakMemory
+from LNHGTrainingLib.surroundings import Attachment, around, attachment
 
 if TYPE_CHECKING:  # the pipeline brings torch along, which the rules here do not need
     from LNHGLib.pipeline import Nodule, Result
@@ -58,6 +59,7 @@ class ScanFinding:
     luna16_outcome: str
     reason: str
     nodule: int | None
+    luna16_nodule: int | None
     above_threshold: int
     x_lps_mm: float
     y_lps_mm: float
@@ -65,11 +67,12 @@ class ScanFinding:
 
 
 @dataclass(frozen=True)
-class CaseCost:
-    """What a case cost: seconds of the pipeline, highest resident memory of the process in that time."""
+class CaseScore:
+    """Whole-scan Dice of a case, seconds of the pipeline, highest resident memory of the process in that time."""
 
     case: str
     patient: str
+    scan_dice: float
     seconds: float
     peak_gib: float
 
@@ -81,7 +84,7 @@ class ScanResults:
     threshold: float
     nodules: list[ScanNodule] = field(default_factory=list)
     findings: list[ScanFinding] = field(default_factory=list)
-    costs: list[CaseCost] = field(default_factory=list)
+    cases: list[CaseScore] = field(default_factory=list)
 
 
 def find_cases(folder: Path, limit: int | None = None) -> list[Path]:
@@ -192,7 +195,9 @@ def evaluate_scans(cases: Iterable[Case], segment: Segment, threshold: float) ->
             result = segment(case.volume)
             seconds = perf_counter() - start
         verdicts = judge(findings_of(result), result.labels, case.nodules)
-        results.costs.append(CaseCost(case.name, case.patient, seconds, peak.gib))
+        above = [verdict for verdict in verdicts if verdict.finding.score >= threshold]
+        overlap = whole_scan_dice(above, result.labels, case.nodules)
+        results.cases.append(CaseScore(case.name, case.patient, overlap, seconds, peak.gib))
         results.findings += [_finding_row(case, verdict, threshold) for verdict in verdicts]
         results.nodules += [_nodule_row(case, nodule, verdicts, result.labels, threshold) for nodule in case.nodules]
     return results
@@ -203,7 +208,7 @@ def _finding_row(case: Case, verdict: Verdict, threshold: float) -> ScanFinding:
     above = int(finding.score >= threshold)
     return ScanFinding(
         case.name, finding.number, finding.score, finding.provenance, verdict.outcome, verdict.luna, verdict.reason,
-        verdict.nodule, above, *(round(float(value), 2) for value in finding.center_lps_mm),
+        verdict.nodule, verdict.luna_nodule, above, *(round(float(value), 2) for value in finding.center_lps_mm),
     )  # fmt: skip
 
 
@@ -213,6 +218,7 @@ def _nodule_row(
     hits = [v.finding for v in verdicts if v.outcome == "hit" and v.nodule == nodule.label]
     finding = next((f for f in hits if f.score >= threshold), None)
     spacing, unit = case.volume.grid.spacing_mm, case.volume.grid.voxel_volume_mm3
+    place = _attachment(case.volume, nodule)
     overlap, distance, volume, error = 0.0, float("nan"), 0.0, float("nan")
     if finding:
         mask, reference = paired_masks(finding.number, labels, nodule)
@@ -220,7 +226,8 @@ def _nodule_row(
         volume, error = float(mask.sum() * unit), metrics.volume_error(mask, reference)
     return ScanNodule(
         patient=case.patient, series=case.series, nodule=str(nodule.label), diameter_mm=nodule.diameter_mm,
-        readers=len(nodule.readers), texture=nodule.texture, found=int(finding is not None), dice=overlap,
+        readers=len(nodule.readers), texture=nodule.texture, juxta_pleural=int(place.pleural),
+        juxta_vascular=int(place.vascular), found=int(finding is not None), dice=overlap,
         hd95_mm=distance, volume_mm3=volume, reference_volume_mm3=float(nodule.consensus.sum() * unit),
         volume_error=error, human_loo_dice=metrics.leave_one_out_dice(nodule.readers), case=case.name,
         counts=int(nodule.counts), finding=finding.number if finding else None,
@@ -228,21 +235,43 @@ def _nodule_row(
     )  # fmt: skip
 
 
-def detections(results: ScanResults, rule: str = "outcome") -> metrics.Detections:
+def _attachment(volume: Volume, nodule: ReferenceNodule) -> Attachment:
+    spacing = volume.grid.spacing_mm
+    view = around(nodule.box, volume.array.shape, spacing)
+    hu = volume.array[view]
+    mask = np.zeros(hu.shape, bool)
+    mask[tuple(slice(n.start - v.start, n.stop - v.start) for n, v in zip(nodule.box, view, strict=True))] = (
+        nodule.consensus
+    )
+    return attachment(hu, mask, spacing)
+
+
+RULES = {"consensus": ("outcome", "nodule"), "luna16_like": ("luna16_outcome", "luna16_nodule")}
+"""Hit rules, and the columns of `findings.csv` that hold their outcome and its nodule."""
+
+
+def detections(
+    results: ScanResults, rule: str = "consensus", member: Callable[[ScanNodule], bool] = lambda _: True
+) -> metrics.Detections:
     """All findings for the FROC curve, ignored ones left out.
 
     Args:
         results: Of `evaluate_scans`.
-        rule: "outcome" (segmentation with its centroid in the consensus) or "luna16_outcome".
+        rule: One of `RULES`.
+        member: Which of the nodules that count are looked for; hits on the others are ignored.
     """
-    order = {cost.case: index for index, cost in enumerate(results.costs)}
-    counted = [f for f in results.findings if getattr(f, rule) != "ignored"]
-    nodules = np.zeros(len(order), int)
-    for nodule in results.nodules:
-        nodules[order[nodule.case]] += nodule.counts
+    order = {case.case: index for index, case in enumerate(results.cases)}
+    wanted = {(n.case, int(n.nodule)): n.case for n in results.nodules if n.counts and member(n)}
+    outcome, nodule = RULES[rule]
+    counted = [
+        f
+        for f in results.findings
+        if getattr(f, outcome) == "false" or (getattr(f, outcome) == "hit" and (f.case, getattr(f, nodule)) in wanted)
+    ]
+    nodules = np.bincount([order[case] for case in wanted.values()], minlength=len(order))
     return metrics.Detections(
         scores=np.array([f.score for f in counted], float),
-        hits=np.array([getattr(f, rule) == "hit" for f in counted], bool),
+        hits=np.array([getattr(f, outcome) == "hit" for f in counted], bool),
         scans=np.array([order[f.case] for f in counted], int),
         nodules=nodules,
     )

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from LNHGTrainingLib.metrics import dice
+from LNHGTrainingLib.surroundings import DEFINITION
+
 MIN_READERS = 3
 BOX_ONLY = "detector-box"
 
@@ -15,7 +18,9 @@ PROTOCOL = (
     "nodule. Ignored: further findings on it, box-only findings on any annotated nodule, and findings that overlap a "
     "nodule of fewer readers or have their centroid within its radius. All others are false. A nodule that is not hit "
     "has Dice 0. LUNA16-like: a finding of any provenance with its center within the radius of the nodule. Dice, HD95 "
-    "(larger directed 95th percentile) and volume are 3-D on the scan's own grid."
+    "(larger directed 95th percentile) and volume are 3-D on the scan's own grid. Whole-scan Dice: all voxels found at "
+    "the model's threshold against the consensus of all nodules that count, findings on nodules of fewer readers left "
+    f"out; scans without a nodule that counts have none. {DEFINITION}"
 )
 
 Box = tuple[slice, slice, slice]
@@ -90,6 +95,7 @@ class Verdict:
     nodule: int | None
     reason: str
     luna: str
+    luna_nodule: int | None
 
 
 def judge(findings: list[Finding], labels: np.ndarray, nodules: list[ReferenceNodule]) -> list[Verdict]:
@@ -110,7 +116,7 @@ def judge(findings: list[Finding], labels: np.ndarray, nodules: list[ReferenceNo
         outcome, nodule, reason = _outcome(finding, labels, nodules, taken)
         if outcome == "hit":
             taken.add(nodule)
-        verdicts.append(Verdict(finding, outcome, nodule, reason, _luna(finding, nodules, near)))
+        verdicts.append(Verdict(finding, outcome, nodule, reason, *_luna(finding, nodules, near)))
     return verdicts
 
 
@@ -139,13 +145,36 @@ def _on(finding: Finding, labels: np.ndarray, nodule: ReferenceNodule) -> bool:
     return overlap or nodule.holds(finding.center_index, union) or nodule.near(finding.center_lps_mm)
 
 
-def _luna(finding: Finding, nodules: list[ReferenceNodule], taken: set[int]) -> str:
+def _luna(finding: Finding, nodules: list[ReferenceNodule], taken: set[int]) -> tuple[str, int | None]:
     close = [n for n in nodules if n.near(finding.center_lps_mm)]
     fresh = [n.label for n in close if n.counts and n.label not in taken]
     if fresh:
         taken.add(fresh[0])
-        return "hit"
-    return "ignored" if close else "false"
+        return "hit", fresh[0]
+    return ("ignored", close[0].label) if close else ("false", None)
+
+
+def whole_scan_dice(verdicts: list[Verdict], labels: np.ndarray, nodules: list[ReferenceNodule]) -> float:
+    """Dice of everything found on a scan against everything that should be (see `PROTOCOL`).
+
+    Args:
+        verdicts: On the findings at the model's threshold.
+        labels: (z, y, x) on the scan's grid, value = number of the finding.
+        nodules: All annotated nodules of the scan.
+
+    Returns:
+        NaN when no nodule counts.
+    """
+    counted = [nodule for nodule in nodules if nodule.counts]
+    if not counted:
+        return float("nan")
+    spared = {nodule.label for nodule in nodules if not nodule.counts}
+    kept = [v.finding.number for v in verdicts if not (v.outcome == "ignored" and v.nodule in spared)]
+    found = np.isin(labels, kept)
+    reference = np.zeros(labels.shape, bool)
+    for nodule in counted:
+        reference[nodule.box] |= nodule.consensus
+    return dice(found, reference)
 
 
 def paired_masks(number: int, labels: np.ndarray, nodule: ReferenceNodule) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 Masks are boolean zyx, lengths millimeters. Every figure is per nodule (register U4) or per scan (register U10).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -194,12 +194,43 @@ def cpm(curve: Froc) -> float:
     return float(np.mean([sensitivity_at(curve, rate) for rate in CPM_RATES]))
 
 
-def detection_figures(detections: Detections, seed: int = 0) -> dict:
-    """CPM and the sensitivity at each rate with intervals by scan, JSON-ready."""
+def precision_recall_f1(hits: np.ndarray, false: np.ndarray, nodules: np.ndarray, seed: int = 0) -> dict[str, Interval]:
+    """Precision TP/(TP+FP), recall TP/(TP+FN) and F1 2TP/(2TP+FP+FN), pooled, with cluster bootstrap intervals.
+
+    Args:
+        hits: int (clusters,), nodules found.
+        false: int (clusters,), false findings.
+        nodules: int (clusters,), nodules to find.
+        seed: Of the bootstrap.
+
+    Returns:
+        "precision", "recall" and "f1"; NaN where nothing was found or there was nothing to find.
+    """
 
     def figures(draws: np.ndarray) -> np.ndarray:
-        curves = [froc(detections, counts) for counts in draws]
+        found, wrong, wanted = draws @ hits, draws @ false, draws @ nodules
+        pairs = ((found, found + wrong), (found, wanted), (2 * found, found + wrong + wanted))
+        parts = [np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0) for a, b in pairs]
+        return np.column_stack(parts)
+
+    return dict(zip(("precision", "recall", "f1"), cluster_bootstrap(len(hits), figures, seed), strict=True))
+
+
+def detection_figures(detections: Detections, patients: Sequence[str] | None = None, seed: int = 0) -> dict:
+    """CPM and the sensitivity at each rate with intervals, JSON-ready.
+
+    Args:
+        detections: The findings.
+        patients: Of each scan, whose scans are drawn together (register U5); each scan by itself when None.
+        seed: Of the bootstrap.
+    """
+    clusters = np.arange(len(detections.nodules))
+    if patients is not None:
+        clusters = np.unique(np.asarray(patients, str), return_inverse=True)[1]
+
+    def figures(draws: np.ndarray) -> np.ndarray:
+        curves = [froc(detections, counts[clusters]) for counts in draws]
         return np.array([[cpm(curve), *(sensitivity_at(curve, rate) for rate in CPM_RATES)] for curve in curves])
 
-    mean, *rates = (asdict(interval) for interval in cluster_bootstrap(len(detections.nodules), figures, seed))
+    mean, *rates = (asdict(interval) for interval in cluster_bootstrap(clusters.max() + 1, figures, seed))
     return {"cpm": mean, "sensitivity_at": {f"{rate:g}": one for rate, one in zip(CPM_RATES, rates, strict=True)}}

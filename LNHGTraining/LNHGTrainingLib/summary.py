@@ -8,22 +8,26 @@ import numpy as np
 
 from LNHGTrainingLib import metrics
 from LNHGTrainingLib.evaluate_crops import CropResults, NoduleScore
-from LNHGTrainingLib.evaluate_scans import ScanNodule, ScanResults, detections
+from LNHGTrainingLib.evaluate_scans import RULES, ScanNodule, ScanResults, detections
 
 GROUPS: dict[str, Callable[[NoduleScore], bool]] = {
     "all": lambda s: True,
     "under 6 mm": lambda s: s.diameter_mm < 6,
-    "6 to 10 mm": lambda s: 6 <= s.diameter_mm <= 10,
-    "over 10 mm": lambda s: s.diameter_mm > 10,
+    "6 to 10 mm": lambda s: 6 <= s.diameter_mm < 10,
+    "10 mm and over": lambda s: s.diameter_mm >= 10,
     "ground-glass (texture up to 2)": lambda s: s.texture <= 2,
     "part-solid (texture 2 to 4)": lambda s: 2 < s.texture < 4,
     "solid (texture from 4)": lambda s: s.texture >= 4,
+    "juxta-pleural": lambda s: bool(s.juxta_pleural),
+    "juxta-vascular": lambda s: bool(s.juxta_vascular),
+    "attached to neither": lambda s: not s.juxta_pleural and not s.juxta_vascular,
+    "1 reader": lambda s: s.readers == 1,
+    "2 readers": lambda s: s.readers == 2,
+    "3 readers": lambda s: s.readers == 3,
+    "4 readers": lambda s: s.readers == 4,
 }
-"""Groups of nodules by LUNA16 or longest axial diameter and by the readers' mean texture rating (1 to 5)."""
-
-
-RULES = {"consensus": "outcome", "luna16_like": "luna16_outcome"}
-"""Hit rules and the column of `findings.csv` that holds their outcome."""
+"""Groups of nodules by LUNA16 or longest axial diameter, by the readers' mean texture rating (1 to 5), by what the
+nodule is attached to (`surroundings`), and by how many readers outlined it."""
 
 
 def plain(value: object) -> object:
@@ -70,13 +74,23 @@ def segmentation_figures(scores: Sequence[NoduleScore], seed: int = 0) -> dict:
     }
     counts = {"nodules": len(scores), "patients": len(set(patients)), "found": int(found.sum())}
     intervals = {name: asdict(metrics.mean_interval(values, patients, seed)) for name, values in figures.items()}
-    return counts | intervals | {"dice_per_patient": asdict(_per_patient(dice, patients, seed))}
+    by_patient = {
+        f"{name}_per_patient": asdict(_per_patient(figures[key], patients, seed))
+        for name, key in (("dice", "dice_all"), ("dice_found", "dice_found"), ("human_loo_dice", "human_loo_dice"))
+    }
+    return counts | intervals | by_patient
 
 
-def _per_patient(dice: np.ndarray, patients: list[str], seed: int) -> metrics.Interval:
-    names = sorted(set(patients))
-    own = np.array(patients)
-    return metrics.mean_interval(np.array([dice[own == name].mean() for name in names]), names, seed)
+def _per_patient(values: np.ndarray, patients: list[str], seed: int) -> metrics.Interval:
+    names, means = patient_means(values, patients)
+    return metrics.mean_interval(means, names, seed)
+
+
+def patient_means(values: np.ndarray, patients: list[str]) -> tuple[list[str], np.ndarray]:
+    """The patients with a finite value, and the mean of each one's finite values."""
+    own, finite = np.array(patients), np.isfinite(values)
+    names = sorted(set(own[finite]))
+    return names, np.array([values[finite & (own == name)].mean() for name in names])
 
 
 def crop_figures(results: CropResults, threshold: float, seed: int = 0) -> dict:
@@ -91,34 +105,63 @@ def scan_figures(results: ScanResults, seed: int = 0) -> dict:
     figures = {
         "threshold": results.threshold,
         "groups": by_group(counted, seed),
-        "operating_point": {name: operating_point(results, rule, seed) for name, rule in RULES.items()},
-        "froc": {name: metrics.detection_figures(detections(results, rule), seed) for name, rule in RULES.items()},
-        "cases": [_case_figures(results, index) for index in range(len(results.costs))],
+        "operating_point": {rule: operating_point(results, rule, seed) for rule in RULES},
+        "froc": {rule: _froc_figures(results, rule, seed) for rule in RULES},
+        "detection_by_group": detection_by_group(results, seed),
+        "scan_dice": asdict(metrics.mean_interval([c.scan_dice for c in results.cases], _patients(results), seed)),
+        "cases": [_case_figures(results, index) for index in range(len(results.cases))],
         "nodules": [asdict(nodule) for nodule in results.nodules],
     }
     return plain(figures)
 
 
 def operating_point(results: ScanResults, rule: str, seed: int = 0) -> dict:
-    """Sensitivity and false findings a scan at the model's own threshold."""
-    cases = [cost.case for cost in results.costs]
+    """Precision, recall (sensitivity), F1 and false findings a scan at the model's own threshold, by patient."""
+    outcome = RULES[rule][0]
+    cases = [case.case for case in results.cases]
     above = [finding for finding in results.findings if finding.above_threshold]
-    false = np.array([sum(f.case == case and getattr(f, rule) == "false" for f in above) for case in cases])
-    hits = np.array([sum(f.case == case and getattr(f, rule) == "hit" for f in above) for case in cases])
+    false = np.array([sum(f.case == case and getattr(f, outcome) == "false" for f in above) for case in cases])
+    hits = np.array([sum(f.case == case and getattr(f, outcome) == "hit" for f in above) for case in cases])
     nodules = np.array([sum(n.case == case and n.counts for n in results.nodules) for case in cases])
-    sensitivity = metrics.ratio_interval(hits, nodules, seed)
-    false_mean = metrics.ratio_interval(false, np.ones(len(cases), int), seed)
+    clusters = np.unique(_patients(results), return_inverse=True)[1]
+    sums = [np.bincount(clusters, part) for part in (hits, false, nodules, np.ones(len(cases)))]
+    rates = metrics.precision_recall_f1(*sums[:3], seed)
     return {
         "scans": len(cases), "nodules": int(nodules.sum()), "hits": int(hits.sum()), "false": int(false.sum()),
-        "false_worst_scan": int(false.max()), "sensitivity": asdict(sensitivity), "false_per_scan": asdict(false_mean),
+        "false_worst_scan": int(false.max()), "sensitivity": asdict(rates["recall"]),
+        "precision": asdict(rates["precision"]), "f1": asdict(rates["f1"]),
+        "false_per_scan": asdict(metrics.ratio_interval(sums[1], sums[3], seed)),
     }  # fmt: skip
 
 
+def _patients(results: ScanResults) -> list[str]:
+    return [case.patient for case in results.cases]
+
+
+def _froc_figures(
+    results: ScanResults, rule: str, seed: int, member: Callable[[ScanNodule], bool] = GROUPS["all"]
+) -> dict:
+    return metrics.detection_figures(detections(results, rule, member), _patients(results), seed)
+
+
+def detection_by_group(results: ScanResults, seed: int = 0) -> dict[str, dict]:
+    """CPM of each group under the LUNA16-like rule; hits on other nodules are ignored, false findings are shared."""
+    counted = [nodule for nodule in results.nodules if nodule.counts]
+    return {
+        name: {
+            "nodules": sum(map(member, counted)),
+            "cpm": _froc_figures(results, "luna16_like", seed, member)["cpm"],
+        }
+        for name, member in GROUPS.items()
+        if any(map(member, counted))
+    }
+
+
 def _case_figures(results: ScanResults, index: int) -> dict:
-    cost = results.costs[index]
-    nodules: list[ScanNodule] = [n for n in results.nodules if n.case == cost.case and n.counts]
-    outcomes = [f.outcome for f in results.findings if f.case == cost.case and f.above_threshold]
-    return asdict(cost) | {
+    case = results.cases[index]
+    nodules: list[ScanNodule] = [n for n in results.nodules if n.case == case.case and n.counts]
+    outcomes = [f.outcome for f in results.findings if f.case == case.case and f.above_threshold]
+    return asdict(case) | {
         "nodules": len(nodules),
         "found": sum(n.found for n in nodules),
         "dice_all": float(np.mean([n.dice for n in nodules])) if nodules else float("nan"),

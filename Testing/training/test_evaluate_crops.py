@@ -47,8 +47,8 @@ def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, n
     assert np.mean([float(r["dice"]) for r in rows]) == pytest.approx(
         report["groups"]["all"]["dice_all"]["value"], abs=1e-4
     )
-    large = [float(r["dice"]) for r in rows if float(r["diameter_mm"]) > 10]
-    assert np.mean(large) == pytest.approx(report["groups"]["over 10 mm"]["dice_all"]["value"], abs=1e-4)
+    large = [float(r["dice"]) for r in rows if float(r["diameter_mm"]) >= 10]
+    assert np.mean(large) == pytest.approx(report["groups"]["10 mm and over"]["dice_all"]["value"], abs=1e-4)
     assert "under 6 mm" not in report["groups"]
     assert report == json.loads((tmp_path / "out" / "summary.json").read_text())
     expected = ["patient", "series", "nodule", "diameter_mm", "readers", "found", "dice", "hd95_mm", "human_loo_dice"]

@@ -241,7 +241,8 @@ def test_a_folder_of_scans_gives_tables_summary_and_plots(tmp_path):
     text = (out / "summary.md").read_text()
     assert "Found 2 of 4 nodules on 2 scans, mean Dice 0.500" in text
     assert "2.00 (2.00 to 2.00) false findings a scan" in text
-    assert "| a | 2 | 1 | 0.500 | 2 | 0 |" in text
+    assert "| a | 2 | 1 | 0.500 | 0.767 | 2 | 0 |" in text
+    assert "| precision at the model's threshold | 0.333 (0.333 to 0.333) |" in text
 
 
 def test_the_readers_consensus_on_a_real_scan_scores_one(data_dir):

@@ -148,5 +148,23 @@ def test_detection_figures_put_an_interval_by_scan_on_each_rate(worked_example):
     assert list(figures["sensitivity_at"]) == ["0.125", "0.25", "0.5", "1", "2", "4", "8"]
 
 
+def test_scans_of_one_patient_are_drawn_together(worked_example):
+    """Register U5: two scans of one patient leave nothing to draw from."""
+    cpm = metrics.detection_figures(worked_example, ["P1", "P1"])["cpm"]
+    apart = metrics.detection_figures(worked_example, ["P1", "P2"])["cpm"]
+    assert cpm["low"] == cpm["value"] == cpm["high"] == apart["value"]
+    assert apart["low"] < apart["high"]
+
+
+def test_precision_recall_and_f1_of_the_papers_external_set():
+    """Register U9: table S1, LNHG: 422 found, 75 false, 8 missed."""
+    rates = metrics.precision_recall_f1(np.array([400, 22]), np.array([70, 5]), np.array([402, 28]))
+    assert [round(100 * rates[name].value, 2) for name in ("precision", "recall", "f1")] == [84.91, 98.14, 91.05]
+    assert rates["recall"].low == pytest.approx(22 / 28)
+    nothing = metrics.precision_recall_f1(np.array([0]), np.array([0]), np.array([3]))
+    assert np.isnan(nothing["precision"].value)
+    assert (nothing["recall"].value, nothing["f1"].value) == (0.0, 0.0)
+
+
 def test_matching_protocol_states_the_number_of_readers_it_uses():
     assert f"at least {matching.MIN_READERS} readers" in matching.PROTOCOL

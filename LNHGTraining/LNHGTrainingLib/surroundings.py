@@ -1,0 +1,100 @@
+"""What a nodule is attached to, by geometry from the CT: the pleura (or another thick wall), or a vessel.
+
+The paper had its juxta-pleural and juxta-vascular nodules typed by radiologists (Table II); public data carry no such
+reading, so both are measured, with constants that were set by looking at development crops. Arrays are zyx, lengths mm.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+TISSUE_HU = -500.0
+"""Tissue from here up, lung below: about halfway between parenchyma and soft tissue."""
+
+WALL_RADIUS_MM = 5.0
+"""A ball of this radius fits into the chest wall, the mediastinum and the diaphragm, and not into a lung vessel."""
+
+PLEURA_REACH_MM = 2.5
+"""Juxta-pleural: the wall comes this close to the consensus, whose outline pixels are left out already."""
+
+RIM_MM = 1.5
+"""Around the consensus, voxels of the nodule's own blurred edge; they are no vessel."""
+
+VESSEL_TOUCH_MM = 3.0
+VESSEL_LENGTH_MM = 5.0
+"""Juxta-vascular: tissue that begins this close to the nodule and goes on for so long away from it."""
+
+VIEW_MM = RIM_MM + VESSEL_TOUCH_MM + VESSEL_LENGTH_MM + 2 * WALL_RADIUS_MM
+"""How far around the nodule the CT matters."""
+
+CONNECTIVITY = np.ones((3, 3, 3), int)
+
+DEFINITION = (
+    "Juxta-pleural and juxta-vascular are measured on the CT, not read: tissue from "
+    f"{TISSUE_HU:g} HU into which a ball of {WALL_RADIUS_MM:g} mm radius fits is wall, and a nodule within "
+    f"{PLEURA_REACH_MM:g} mm of it is juxta-pleural; other tissue that begins within {VESSEL_TOUCH_MM:g} mm of the "
+    f"nodule and goes on for {VESSEL_LENGTH_MM:g} mm away from it makes it juxta-vascular. A nodule can be both."
+)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Whether a nodule lies at the wall of the lung, and whether at a vessel."""
+
+    pleural: bool
+    vascular: bool
+
+
+def attachment(
+    hu: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float, float], valid: np.ndarray | None = None
+) -> Attachment:
+    """Find what touches a nodule, by the rule in `DEFINITION`.
+
+    Args:
+        hu: CT around the nodule (z, y, x); `VIEW_MM` of it on each side are enough.
+        mask: the nodule, bool, same shape, not empty.
+        spacing_mm: voxel size zyx.
+        valid: bool, same shape, False in padding; everything counts when None.
+    """
+    distance = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
+    tissue = (hu > TISSUE_HU) & (distance > 0)
+    if valid is not None:
+        tissue &= valid
+    wall = _opened(tissue, spacing_mm)
+    pleural = bool(wall.any()) and float(distance[wall].min()) <= PLEURA_REACH_MM
+    rest = tissue & (distance > RIM_MM)
+    if wall.any():
+        rest &= ndimage.distance_transform_edt(~wall, sampling=spacing_mm) > RIM_MM
+    return Attachment(pleural, _goes_on(rest, distance))
+
+
+def _opened(tissue: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """The parts of `tissue` into which the ball fits; the array's border does not count as an edge."""
+    if tissue.all() or not tissue.any():
+        return tissue.copy()
+    core = ndimage.distance_transform_edt(tissue, sampling=spacing_mm) > WALL_RADIUS_MM
+    if not core.any():
+        return core
+    return tissue & (ndimage.distance_transform_edt(~core, sampling=spacing_mm) <= WALL_RADIUS_MM)
+
+
+def _goes_on(tissue: np.ndarray, distance: np.ndarray) -> bool:
+    """Whether one connected piece begins at the nodule and leads away from it."""
+    labels, count = ndimage.label(tissue, CONNECTIVITY)
+    if not count:
+        return False
+    numbers = np.arange(1, count + 1)
+    near, far = ndimage.minimum(distance, labels, numbers), ndimage.maximum(distance, labels, numbers)
+    return bool(((near <= VESSEL_TOUCH_MM) & (far - near >= VESSEL_LENGTH_MM)).any())
+
+
+def around(
+    box: tuple[slice, slice, slice], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
+) -> tuple[slice, slice, slice]:
+    """A nodule's box with `VIEW_MM` on each side, cut at the volume's border."""
+    margins = [int(np.ceil(VIEW_MM / spacing)) for spacing in spacing_mm]
+    return tuple(
+        slice(max(0, part.start - margin), min(size, part.stop + margin))
+        for part, margin, size in zip(box, margins, shape, strict=True)
+    )
