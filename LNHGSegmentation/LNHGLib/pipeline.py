@@ -1,7 +1,7 @@
 """From a CT volume to its nodules: both networks, their fusion, and everything measured on the CT's own voxels."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,16 @@ from LNHGLib.preprocessing import find_lungs, from_canonical, normalise, onto_gr
 from LNHGLib.progress import Monitor
 from LNHGLib.volume import Grid, Volume, canonical, resample
 
-__all__ = ["Nodule", "Result", "choose_device", "run_detector", "run_generator", "segment"]
+__all__ = [
+    "Nodule",
+    "Result",
+    "Work",
+    "choose_device",
+    "join_branches",
+    "run_detector",
+    "run_generator",
+    "segment",
+]
 
 PAPER_SLAB = 3
 IN_LUNG_SHARE = 1 / 3
@@ -69,8 +78,8 @@ class Result:
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """The working grid with what lies on it."""
+class Work:
+    """The working grid with what lies on it: normalised CT (float32 zyx) and the lungs (bool zyx)."""
 
     grid: Grid
     ct_norm: np.ndarray
@@ -110,7 +119,7 @@ def segment(
     generated = _generate(work, model, where, monitor)
     boxes, step = _detect(work, model, where, monitor)
     with monitor.stage("fusion", "Joining both networks' findings", 0.92, 0.94):
-        labels, fused = _fuse(work, generated, boxes, step, model)
+        labels, fused = join_branches(work, generated, boxes, step, model.card)
     with monitor.stage("measurement", "Measuring the nodules", 0.94, 1.0):
         kept = [finding for finding in fused.findings if finding.score >= threshold]
         drawing = _Drawing(upright, work.grid, labels, generated, model.card["generator"]["threshold"])
@@ -146,23 +155,23 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-def _prepare(upright: Volume, model: Model, monitor: Monitor) -> _Work:
+def _prepare(upright: Volume, model: Model, monitor: Monitor) -> Work:
     with monitor.stage("lungs", "Finding the lungs", 0.0, 0.06):
         lungs = find_lungs(upright)
     with monitor.stage("grid", "Resampling to the model's grid", 0.06, 0.1):
         grid = working_grid(upright, lungs, model.card["grid"])
         inside = resample(lungs.view(np.uint8), upright.grid, grid, linear=False, fill=0) > 0
-        return _Work(grid, normalise(onto_grid(upright, grid), tuple(model.card["window_hu"])), inside)
+        return Work(grid, normalise(onto_grid(upright, grid), tuple(model.card["window_hu"])), inside)
 
 
-def _generate(work: _Work, model: Model, where: torch.device, monitor: Monitor) -> np.ndarray:
+def _generate(work: Work, model: Model, where: torch.device, monitor: Monitor) -> np.ndarray:
     with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.55):
         spec = model.card["generator"]
         slab = spec.get("slab", PAPER_SLAB if spec["kind"] == "paper" else None)
         return run_generator(model.generator(where), work.ct_norm, work.lungs, slab=slab, monitor=monitor)
 
 
-def _detect(work: _Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:
+def _detect(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:
     with monitor.stage("detector", "Checking slice by slice (detector)", 0.55, 0.92):
         spec = model.card["detector"]
         step = max(1, round(spec["slice_step_mm"] / work.grid.spacing_mm[0]))
@@ -173,12 +182,23 @@ def _detect(work: _Work, model: Model, where: torch.device, monitor: Monitor) ->
         return boxes, step
 
 
-def _fuse(
-    work: _Work, generated: np.ndarray, boxes: np.ndarray, step: int, model: Model
+def join_branches(
+    work: Work, generated: np.ndarray, boxes: np.ndarray, step: int, card: Mapping[str, Any]
 ) -> tuple[np.ndarray, fusion.Fusion]:
-    """Components of the nodule image within the lungs, and what the detector's boxes make of them."""
-    options = fusion.FusionOptions.from_card(model.card["fusion"])
-    labels = components.components(generated > model.card["generator"]["threshold"], options.connectivity)
+    """Components of the nodule image within the lungs, and what the detector's boxes make of them.
+
+    Args:
+        work: the working grid.
+        generated: nodule image G, float32 zyx.
+        boxes: (N, 6) rows z, y0, x0, y1, x1, score.
+        step: slices between scanned slices.
+        card: its `generator.threshold` and `fusion` are used.
+
+    Returns:
+        Component numbers zyx, and the findings, best first.
+    """
+    options = fusion.FusionOptions.from_card(card["fusion"])
+    labels = components.components(generated > card["generator"]["threshold"], options.connectivity)
     where = labels > 0
     counts = np.bincount(labels[where], minlength=1)
     share = np.bincount(labels[where], work.lungs[where], minlength=1) / np.maximum(counts, 1)

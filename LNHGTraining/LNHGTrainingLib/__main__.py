@@ -1,6 +1,7 @@
-"""`lnhg-train`: train, evaluate and export models without Slicer (the same as `python -m LNHGTrainingLib`).
+"""`lnhg-train`: train, export, calibrate and evaluate models without Slicer (the same as `python -m LNHGTrainingLib`).
 
-Exit status 0 done, 1 it failed, 2 the input or the arguments are wrong; then one sentence on stderr.
+Exit status 0 done, 1 it failed, 2 the input or the arguments are wrong, 143 a training stopped on SIGTERM with a
+checkpoint to `--resume` from; then one sentence on stderr.
 """
 
 import argparse
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from LNHGLib.errors import Cancelled, InputError
+
+from LNHGTrainingLib import settings, stopping
 
 if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs them
     from LNHGLib.models import Model
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except InputError as error:
         return _fail(error, 2)
+    except stopping.Stopped as stop:
+        return _fail(stop, stopping.STATUS)
     except (Cancelled, KeyboardInterrupt):
         return _fail("Cancelled.", 1)
     except Exception as error:
@@ -57,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="train a branch from a configuration"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on crops or on whole scans"))
+    _add_calibrate(commands.add_parser("calibrate", help="choose a model's thresholds on validation crops"))
     _add_export(commands.add_parser("export", help="make a model folder from the checkpoints of both branches"))
     return parser
 
@@ -65,10 +71,16 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("branch", choices=("segmenter", "detector"), help="which network")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration (TOML)")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/ and background/")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    _add_set(parser)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
+    parser.add_argument("--device", default="cpu", help="cpu (default), auto, cuda (under torchrun one each) or cuda:N")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the run")
     parser.set_defaults(run=_train)
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    text = "change a value of the configuration, as in loss.mse=0; may be repeated"
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -98,8 +110,17 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("segmenter", type=Path, metavar="SEGMENTER", help="checkpoint of the segmenter")
     parser.add_argument("detector", type=Path, metavar="DETECTOR", help="checkpoint of the detector")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="description of the model (TOML)")
+    _add_set(parser)
     parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write")
     parser.set_defaults(run=_export)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="name of a model, or its folder; its card is rewritten")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/")
+    parser.add_argument("--false-per-scan", type=float, default=2.0, metavar="N", help="rate allowed (default 2)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.set_defaults(run=_calibrate)
 
 
 def read_config(path: Path) -> dict:
@@ -124,24 +145,42 @@ def _require(path: Path, what: str, folder: bool = False) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    config = read_config(options.config)
+    config = settings.override(read_config(options.config), options.settings)
     _require(options.data, "a folder with crops/ and background/", folder=True)
     config.setdefault("data", {})["folder"] = str(options.data)
     if options.branch == "segmenter":
         from LNHGTrainingLib.train_gan import train
     else:
         from LNHGTrainingLib.train_detector import train
-    print(train(config, options.out, options.resume, options.device))
+    best = train(config, options.out, options.resume, options.device)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
+        print(best)
 
 
 def _export(options: argparse.Namespace) -> None:
     for path in (options.segmenter, options.detector):
         _require(path, "a checkpoint that training wrote")
-    config = read_config(options.config)
+    config = settings.override(read_config(options.config), options.settings)
     from LNHGTrainingLib.export import export
 
     export(options.segmenter, options.detector, config, options.out)
     print(options.out)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    _require(options.data, "a folder with crops/", folder=True)
+    from LNHGLib import models
+    from LNHGLib.pipeline import choose_device
+
+    from LNHGTrainingLib import calibrate, card
+
+    model, where = models.load(options.model), choose_device(options.device)
+    crops = calibrate.validation_crops(model, options.data)
+    seen = calibrate.look(model.generator(where), model.detector(where), crops, model.card)
+    chosen = calibrate.choose(seen, model.card, options.false_per_scan)
+    chosen.pop("results", None)  # they were measured at the former thresholds
+    card.write(model.folder, chosen)
+    print(model.folder / "model.json")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -26,6 +26,11 @@ def update(folder: Path, report: dict) -> None:
         raise ValueError(f"The evaluation is of other weights than those of {folder}; evaluate the model again.")
     kept = {kind: old for kind, old in card.get("results", {}).items() if old["model"]["sha256"] == card["files"]}
     card["results"] = kept | {report["kind"]: {key: value for key, value in report.items() if key != "nodules"}}
+    write(folder, card)
+
+
+def write(folder: Path, card: dict) -> None:
+    """Replace `model.json` in one step and render the README beside it."""
     temporary = folder / f".model.json.{os.getpid()}.part"
     outputs.write_json(card, temporary)
     temporary.replace(folder / "model.json")
@@ -49,8 +54,16 @@ def _about(card: dict) -> str:
         "Written by `lnhg-train evaluate --write-card` from `model.json`.\n\n"
         f"Licence: {card.get('licence', 'not stated')}\n\n"
         f"## Model\n\n{tables.table(['part', 'value'], rows)}\n"
+        + _calibration(card)
         + (f"## Training\n\n{tables.table(['item', 'value'], steps)}" if steps else "")
     )
+
+
+def _calibration(card: dict) -> str:
+    if "calibration" not in card:
+        return ""
+    rows = _flat(card["calibration"])
+    return f"## Thresholds, chosen on validation crops\n\n{tables.table(['item', 'value'], rows)}\n"
 
 
 def _flat(value: dict, prefix: str = "") -> list[list[str]]:

@@ -65,6 +65,7 @@ class BlobDetector(nn.Module):
     def __init__(self, most_px: int = 16) -> None:
         super().__init__()
         self.most_px = most_px
+        self.place = nn.Parameter(torch.zeros(()))  # tells the device, as a real network's weights do
 
     def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         return [self._find(image[1].cpu().numpy()) for image in images]

@@ -1,17 +1,12 @@
 import csv
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
+import small_data
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import data
 from LNHGTrainingLib.patches import SegmenterPatches
 from LNHGTrainingLib.slices import DetectorSlices, slice_boxes
-
-spec = importlib.util.spec_from_file_location("small_data", Path(__file__).with_name("small_data.py"))
-small_data = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(small_data)
 
 WINDOW = [-1000.0, 400.0]
 SHARES = {"sides": [[16, 16, 16], [24, 24, 24]], "nodule": 0.6, "surround": 0.1, "background": 0.15, "pasted": 0.15}

@@ -1,19 +1,15 @@
 import copy
-import importlib.util
 import tomllib
 from pathlib import Path
 
 import pytest
+import small_data
 import torch
 from LNHGLib import models
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import checkpoint, train_detector, train_gan
 from LNHGTrainingLib.export import export
 from LNHGTrainingLib.patches import Batch
-
-spec = importlib.util.spec_from_file_location("small_data", Path(__file__).with_name("small_data.py"))
-small_data = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(small_data)
 
 RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
 
@@ -88,7 +84,7 @@ def test_the_critic_sees_the_reference_as_real(segmenter_config, monkeypatch):
         train_gan, "critic_loss", lambda critic, **given: seen.update(given) or critic(given["real"]).mean()
     )
     batch = batch_of(0.5)
-    run.critic_step(batch)
+    run.critic_step([(0, batch)])
     assert torch.equal(seen["real"], batch.target)
     assert not torch.equal(seen["fake"], batch.target)
 
@@ -97,7 +93,7 @@ def test_the_critic_step_leaves_the_generator_alone(segmenter_config):
     """Register L16: nor its running statistics."""
     run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
     before = copy.deepcopy(run.generator.state_dict())
-    run.critic_step(batch_of(0.5))
+    run.critic_step([(0, batch_of(0.5))])
     assert equal(before, run.generator.state_dict())
 
 
@@ -106,7 +102,7 @@ def test_the_generator_step_leaves_the_critic_alone(segmenter_config):
     run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
     run.step = 1
     before = copy.deepcopy(run.critic.state_dict())
-    terms = run.generator_step(batch_of(0.5))
+    terms = run.generator_step([(0, batch_of(0.5))])
     assert equal(before, run.critic.state_dict())
     assert all(p.grad is None for p in run.critic.parameters())
     assert terms["adversarial"] != 0
@@ -127,7 +123,7 @@ def test_the_adversarial_term_is_minus_the_critics_mean(segmenter_config):
 def test_training_lowers_the_loss(segmenter_config):
     run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
     train_gan.set_rate(run.generator_optimizer, 1e-2)
-    losses = [run.generator_step(batch_of(0.5))["dice"] for _ in range(30)]
+    losses = [run.generator_step([(0, batch_of(0.5))])["dice"] for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
 
 

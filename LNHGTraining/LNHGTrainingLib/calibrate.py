@@ -1,0 +1,163 @@
+"""Choose a model's thresholds on validation crops: the mask's, the weight of the detector, the lowest score shown.
+
+    lnhg-train calibrate --model MODEL --data ../shared/data
+
+Both networks see each cube once. The mask's threshold maximises the mean Dice, the detector's weight the mean
+sensitivity at 1, 2, 4 and 8 false findings per two lungs; the score threshold is where the false findings reach the
+rate asked for. Test scans and training patients take no part.
+"""
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from LNHGLib.errors import InputError
+from LNHGLib.fusion import Finding
+from LNHGLib.models import Model
+from LNHGLib.pipeline import Work, join_branches
+from LNHGLib.preprocessing import normalise
+from LNHGLib.volume import Grid
+from scipy import ndimage
+from torch import nn
+
+from LNHGTrainingLib.data import Labelled, load_crops
+from LNHGTrainingLib.evaluate_crops import center_component
+from LNHGTrainingLib.metrics import Detections, Froc, dice, froc, sensitivity_at
+from LNHGTrainingLib.validate import LUNG_CUBES, detect, generate
+
+MASK_THRESHOLDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+RATES = (1, 2, 4, 8)
+AIR_HU = -500
+CLOSING_MM = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the networks made of one crop: nodule image (z, y, x), boxes (N, 6), the cube with its lung."""
+
+    crop: Labelled
+    generated: np.ndarray
+    boxes: np.ndarray
+    work: Work
+
+
+def validation_crops(model: Model, folder: Path) -> list[Labelled]:
+    """The crops of three or more readers in the folds that the model's training left for validation.
+
+    Args:
+        model: its card names the files and the folds.
+        folder: where `crops/` is.
+
+    Raises:
+        InputError: the card does not say, or the grid is not the crops' 1 mm.
+    """
+    data = model.card.get("training", {}).get("generator", {}).get("data")
+    if not data or model.card["grid"].get("spacing_mm") != [1.0, 1.0, 1.0]:
+        raise InputError(
+            f"The card of {model.name} names no validation folds on a grid of 1 mm, expected both; "
+            "calibrate a model that `lnhg-train export` wrote."
+        )
+    return load_crops(folder / data["crops"], folder / data["table"], data["validation_folds"], 3)
+
+
+def look(generator: nn.Module, detector: nn.Module, crops: Iterable[Labelled], card: dict) -> list[Seen]:
+    """Run both networks on every crop."""
+    step, window = _step(card), card["window_hu"]
+    return [
+        Seen(
+            crop,
+            generate(generator, crop.hu, window),
+            detect(detector, crop.hu, window, step),
+            Work(Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0)), normalise(crop.hu, window), lung_of_cube(crop.hu)),
+        )
+        for crop in crops
+    ]
+
+
+def _step(card: dict) -> int:
+    return max(1, round(card["detector"]["slice_step_mm"]))
+
+
+def lung_of_cube(hu: np.ndarray) -> np.ndarray:
+    """Air with what lies within 10 mm of it on both sides, for cubes too small to show a whole lung: bool (z, y, x)."""
+    air = np.pad(hu < AIR_HU, CLOSING_MM, mode="edge")
+    closed = ndimage.binary_closing(air, ndimage.generate_binary_structure(3, 1), CLOSING_MM)
+    return closed[(slice(CLOSING_MM, -CLOSING_MM),) * 3]
+
+
+def mean_dice(seen: Iterable[Seen], threshold: float) -> float:
+    """Mean Dice of the nodules at the cubes' centers, location given."""
+    return float(np.mean([dice(center_component(s.generated > threshold) & s.crop.known, s.crop.mask) for s in seen]))
+
+
+def detection_curve(seen: list[Seen], card: dict) -> Froc:
+    """Sensitivity over false findings per cube for the fused branches, as on a whole scan.
+
+    A finding with its centroid in the consensus is a hit, the best one counts; findings on the nodule, on other
+    lesions or on padding are left out. Components in a cube without any candidate are dropped, since a whole scan
+    always has some.
+    """
+    scores, hits, cubes = [], [], []
+    for index, one in enumerate(seen):
+        labels, fused = join_branches(one.work, one.generated, one.boxes, _step(card), card)
+        found = False
+        for finding in fused.findings:
+            kind = _kind(finding, labels, one.crop)
+            if kind == "ignored" or (kind == "hit" and found) or finding.provenance == "segmenter":
+                continue
+            scores.append(finding.score)
+            hits.append(kind == "hit")
+            cubes.append(index)
+            found |= kind == "hit"
+    counts = np.ones(len(seen), int)
+    return froc(Detections(np.array(scores, float), np.array(hits, bool), np.array(cubes, int), counts))
+
+
+def _kind(finding: Finding, labels: np.ndarray, crop: Labelled) -> str:
+    if not finding.labels:
+        center = np.array(finding.box).reshape(2, 3).mean(0).astype(int)
+        voxel = tuple(np.clip(center, 0, np.array(crop.mask.shape) - 1))
+        return "ignored" if crop.mask[voxel] or not crop.known[voxel] else "false"
+    mask = np.isin(labels, finding.labels)
+    if crop.mask[tuple(np.rint(ndimage.center_of_mass(mask)).astype(int))]:
+        return "hit"
+    return "ignored" if crop.mask[mask].any() or crop.known[mask].mean() < 0.5 else "false"
+
+
+def choose(seen: list[Seen], card: dict, false_per_scan: float) -> dict:
+    """The card with the best thresholds, and under `calibration` how they were found.
+
+    Args:
+        seen: from `look`.
+        card: the model's card; it stays as it is.
+        false_per_scan: false findings per two lungs (40 cubes) that the default threshold may show.
+    """
+    card = deepcopy(card)
+    card["generator"]["threshold"] = max(MASK_THRESHOLDS, key=lambda threshold: mean_dice(seen, threshold))
+    curves = {}
+    for weight in WEIGHTS:
+        card["fusion"]["weight"] = weight
+        curves[weight] = detection_curve(seen, card)
+    card["fusion"]["weight"] = max(WEIGHTS, key=lambda weight: sum(_sensitivities(curves[weight]).values()))
+    curve = curves[card["fusion"]["weight"]]
+    allowed = curve.thresholds[(curve.false_per_scan <= false_per_scan / LUNG_CUBES) & np.isfinite(curve.thresholds)]
+    if not len(allowed):
+        raise InputError(
+            f"Not even the best finding comes at {false_per_scan} false findings a scan; allow more, or train longer."
+        )
+    card["threshold"] = round(float(allowed.min()), 3)
+    card["calibration"] = {
+        "crops": len(seen),
+        "patients": len({one.crop.patient for one in seen}),
+        "dice": round(mean_dice(seen, card["generator"]["threshold"]), 4),
+        "false_per_scan": false_per_scan,
+        "sensitivity_at": _sensitivities(curve),
+    }
+    return card
+
+
+def _sensitivities(curve: Froc) -> dict[str, float]:
+    return {str(rate): round(sensitivity_at(curve, rate / LUNG_CUBES), 4) for rate in RATES}

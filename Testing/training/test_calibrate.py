@@ -1,0 +1,120 @@
+import json
+
+import numpy as np
+import pytest
+from LNHGLib.errors import InputError
+from LNHGLib.pipeline import Work
+from LNHGLib.preprocessing import normalise
+from LNHGLib.volume import Grid
+from LNHGTrainingLib import calibrate
+from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.calibrate import Seen
+from LNHGTrainingLib.data import Labelled
+from small_data import data_config, write_crops
+from tiny_model import with_stand_ins, write_model
+
+Z, Y, X = np.mgrid[:50, :50, :50]
+CARD = {
+    "generator": {"threshold": 0.1},
+    "detector": {"slice_step_mm": 1},
+    "fusion": {"min_volume_mm3": 14.0, "weight": 0.5},
+    "threshold": 0.5,
+}
+
+
+def ball(center, radius):
+    return (Z - center[0]) ** 2 + (Y - center[1]) ** 2 + (X - center[2]) ** 2 <= radius**2
+
+
+def cube(generated, boxes, known=None):
+    """A cube of lung with a nodule of 5 mm radius in its middle, and what the networks are to have said of it."""
+    nodule = ball((25, 25, 25), 5)
+    hu = np.where(nodule | (generated > 0), 0, -850).astype(np.int16)
+    crop = Labelled(hu, nodule, np.ones(hu.shape, bool) if known is None else known, "p", {})
+    work = Work(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalise(hu), np.ones(hu.shape, bool))
+    return Seen(crop, generated.astype(np.float32), np.array(boxes, float).reshape(-1, 6), work)
+
+
+def boxes_around(center, radius, score):
+    z, y, x = center
+    return [[z + d, y - radius, x - radius, y + radius, x + radius, score] for d in (-1, 0, 1)]
+
+
+def test_the_mask_threshold_is_the_one_of_best_dice():
+    tight, loose = ball((25, 25, 25), 5), ball((25, 25, 25), 7)
+    seen = [cube(np.where(tight, 0.5, np.where(loose, 0.03, 0.0)), boxes_around((25, 25, 25), 6, 0.9))]
+    assert calibrate.mean_dice(seen, 0.05) == 1.0
+    assert calibrate.mean_dice(seen, 0.02) < 0.8
+    assert calibrate.choose(seen, CARD, 2)["generator"]["threshold"] == 0.05
+
+
+def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():
+    nodule = 0.7 * ball((25, 25, 25), 5)
+    elsewhere = np.maximum(nodule, 0.7 * ball((10, 10, 10), 4))
+    unknown = ~ball((10, 10, 10), 6)
+    boxes = boxes_around((25, 25, 25), 6, 0.9)
+    both = boxes + boxes_around((10, 10, 10), 5, 0.8)
+    alone = calibrate.detection_curve([cube(nodule, boxes)], CARD)
+    assert (alone.sensitivity[-1], alone.false_per_scan[-1]) == (1, 0)
+    false = calibrate.detection_curve([cube(elsewhere, both), cube(nodule, boxes)], CARD)
+    assert (false.sensitivity[-1], false.false_per_scan[-1]) == (1, 0.5)
+    ignored = calibrate.detection_curve([cube(elsewhere, both, unknown)], CARD)
+    assert (ignored.sensitivity[-1], ignored.false_per_scan[-1]) == (1, 0)
+    no_candidates = calibrate.detection_curve([cube(nodule, [])], CARD)
+    assert no_candidates.sensitivity[-1] == 0
+
+
+def test_the_threshold_admits_no_more_false_findings_than_asked():
+    nodule = 0.7 * ball((25, 25, 25), 5)
+    elsewhere = np.maximum(nodule, 0.7 * ball((10, 10, 10), 4))
+    hit = boxes_around((25, 25, 25), 6, 0.6)
+    seen = [cube(elsewhere, boxes_around((10, 10, 10), 5, 0.5) + hit), *[cube(nodule, hit)] * 19]
+    strict, loose = (calibrate.choose(seen, CARD, rate) for rate in (1, 2))
+    scores = calibrate.detection_curve(seen, strict).thresholds[1:]
+    assert strict["threshold"] == pytest.approx(scores[0], abs=1e-3)
+    assert loose["threshold"] == pytest.approx(scores[1], abs=1e-3)
+    assert strict["calibration"]["sensitivity_at"] == {"1": 1.0, "2": 1.0, "4": 1.0, "8": 1.0}
+    assert CARD["threshold"] == 0.5
+    with pytest.raises(InputError, match="allow more"):
+        calibrate.choose([cube(elsewhere, boxes_around((10, 10, 10), 5, 0.9))], CARD, 1)
+
+
+def test_the_lung_of_a_cube_holds_its_nodule_and_not_the_thick_wall():
+    hu = np.full((50, 50, 50), -850)
+    hu[ball((25, 25, 20), 6)] = 20
+    hu[:, :, 35:] = 40
+    lung = calibrate.lung_of_cube(hu)
+    assert lung[25, 25, 20]
+    assert lung[5, 5, 5]
+    assert not lung[25, 25, 45]
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    write_crops(tmp_path / "data")
+    data = {key: value for key, value in data_config(tmp_path / "data").items() if key != "folder"}
+    grid = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+    return write_model(tmp_path / "tiny", grid=grid, training={"generator": {"data": data}}, results={"old": 1})
+
+
+def test_only_patients_left_out_of_training_are_looked_at(tiny, tmp_path):
+    crops = calibrate.validation_crops(tiny, tmp_path / "data")
+    assert {crop.patient for crop in crops} == {"patient-1", "patient-3", "patient-5"}
+    model = with_stand_ins(tiny)
+    seen = calibrate.look(model.generator(), model.detector(), crops, tiny.card)
+    assert calibrate.choose(seen, tiny.card, 2)["calibration"]["sensitivity_at"]["2"] == 1.0
+
+
+def test_the_command_rewrites_the_card_and_drops_figures_of_the_old_thresholds(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(tiny), "detector", lambda self, device: with_stand_ins(self).detector())
+    assert main(["calibrate", "--model", str(tiny.folder), "--data", str(tmp_path / "data"), "--device", "cpu"]) == 0
+    card = json.loads((tiny.folder / "model.json").read_text())
+    assert card["calibration"]["crops"] == 3
+    assert "results" not in card
+    assert "sensitivity_at.2" in (tiny.folder / "README.md").read_text()
+
+
+def test_a_model_that_names_no_validation_folds_is_refused(tmp_path, capsys):
+    model = write_model(tmp_path / "tiny")
+    assert main(["calibrate", "--model", str(model.folder), "--data", str(tmp_path)]) == 2
+    assert "names no validation folds" in capsys.readouterr().err
