@@ -1,4 +1,4 @@
-"""The command line `lnhg`: segment, demo, models. Exit status 0 done, 1 failed, 2 wrong input or arguments."""
+"""The command line `lnhg`: segment, demo, batch, models. Exit status 0 done, 1 failed, 2 wrong input or arguments."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from LNHGLib import __version__, models
+from LNHGLib import __version__, batch_command, models
 from LNHGLib.console import Stop, part_of, progress_printer
 from LNHGLib.errors import Cancelled, InputError
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("out", metavar="OUT", type=Path, nargs="?", default=DEMO_FOLDER, help="default: %(default)s")
     demo.set_defaults(run=_demo)
 
-    for command in (segment, demo):
+    for command in (segment, demo, batch_command.add_parser(commands)):
         command.add_argument("--device", default="auto", type=_device, help="auto (default), cpu, cuda or cuda:N")
         command.add_argument("--model", metavar="NAME|FOLDER", help="default: the first of lnhg models list")
         command.add_argument(

@@ -120,7 +120,7 @@ def _draw_nothing_found(result: "Result") -> Figure:
     grid = result.volume.grid
     middle = grid.index_to_lps((np.array(grid.shape) - 1) / 2)
     ax = _axes(figure, MARGIN, TITLE, 2 * IMAGE, 2 * IMAGE)
-    _show_ct(ax, _whole_cut(grid, middle), result)
+    _show_ct(ax, whole_cut(grid, middle), result)
     _write_directions(ax, "RLAP")
     return figure
 
@@ -217,10 +217,10 @@ def _cuts(nodule: "Nodule", grid: Grid) -> tuple[Cut, Cut]:
     if nodule.measurement is not None:
         center[2] = np.mean(nodule.measurement.long_axis_ends_lps_mm, axis=0)[2]
         size_mm = nodule.measurement.long_axis_mm
-    return _whole_cut(grid, center), Cut(center, max(FIELD_MM, 1.5 * size_mm))
+    return whole_cut(grid, center), Cut(center, max(FIELD_MM, 1.5 * size_mm))
 
 
-def _whole_cut(grid: Grid, center: np.ndarray) -> Cut:
+def whole_cut(grid: Grid, center: np.ndarray) -> Cut:
     """Return the cut at the center's height that shows the whole grid."""
     corners = grid.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * grid.shape - 0.5)
     low, high = corners.min(0), corners.max(0)
