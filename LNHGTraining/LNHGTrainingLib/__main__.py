@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from LNHGLib.errors import Cancelled, InputError
 
-from LNHGTrainingLib import settings, stopping
+from LNHGTrainingLib import reports, settings, stopping
 
 if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs them
     from LNHGLib.models import Model
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="score a model on crops or on whole scans"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a model's thresholds on validation crops"))
     _add_export(commands.add_parser("export", help="make a model folder from the checkpoints of both branches"))
+    reports.add_commands(commands)
     return parser
 
 

@@ -170,7 +170,7 @@ def _write_report(report: dict, pictures: list[str], folder: Path) -> None:
 def _report(kind: str, protocol: str, card: dict, options: Options) -> dict:
     versions = {name: version(name) for name in PACKAGES}
     return {
-        "schema": 1,
+        "schema": 2,
         "kind": kind,
         "protocol": protocol,
         "model": {"name": card["name"], "sha256": card["files"]},

@@ -12,11 +12,13 @@ from pathlib import Path
 from LNHGLib.errors import InputError
 
 PLOTS = ("dice_vs_diameter.png", "bland_altman.png", "examples.png", "froc.png")
-FILES = ("nodules.csv", "findings.csv", "summary.json", "summary.md", *PLOTS)
-"""All that an evaluation writes; a folder that holds anything else is never replaced."""
+EVALUATION = ("nodules.csv", "findings.csv", "summary.json", "summary.md", *PLOTS)
+COMPARISON = ("pairs.csv", "comparison.json", "comparison.md")
+MAPS = ("maps.csv", "maps.json", "maps.md")
+"""All that each command writes; a folder that holds anything else is never replaced by it."""
 
 
-def check_free(out: Path, overwrite: bool) -> None:
+def check_free(out: Path, overwrite: bool, files: tuple[str, ...] = EVALUATION) -> None:
     """Refuse an output folder that would be lost; call it before the work as well.
 
     Raises:
@@ -27,20 +29,20 @@ def check_free(out: Path, overwrite: bool) -> None:
     there = sorted(path.name for path in out.iterdir()) if out.exists() else []
     if there and not overwrite:
         raise InputError(f"{out} exists and is not empty; name another folder or add --overwrite.")
-    foreign = [name for name in there if name not in FILES]
+    foreign = [name for name in there if name not in files]
     if foreign:
-        raise InputError(f"{out} holds {foreign[0]!r}, which is no result of an evaluation; name another folder.")
+        raise InputError(f"{out} holds {foreign[0]!r}, which this command does not write; name another folder.")
 
 
 @contextmanager
-def whole_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(out: Path, overwrite: bool = False, files: tuple[str, ...] = EVALUATION) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its place when the block ends well, and goes when it does not.
 
     Raises:
         InputError: as `check_free`.
     """
     out = Path(out).absolute()
-    check_free(out, overwrite)
+    check_free(out, overwrite, files)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -64,18 +66,18 @@ def _swap(new: Path, out: Path, old: Path) -> None:
         raise
 
 
-def write_table(rows: list[dict], columns: list[str], path: Path) -> None:
-    """A CSV with a header, figures at four decimals, blank where nothing was measured."""
+def write_table(rows: list[dict], columns: list[str], path: Path, digits: int = 4) -> None:
+    """A CSV with a header, figures at so many decimals, blank where nothing was measured."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(columns)
-        writer.writerows([_cell(row[column]) for column in columns] for row in rows)
+        writer.writerows([_cell(row[column], digits) for column in columns] for row in rows)
 
 
-def _cell(value: object) -> object:
+def _cell(value: object, digits: int) -> object:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    return round(value, 4) if isinstance(value, float) else value
+    return round(value, digits) if isinstance(value, float) else value
 
 
 def write_json(value: dict, path: Path) -> None:
