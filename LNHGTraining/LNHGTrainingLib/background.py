@@ -1,5 +1,6 @@
 """Chest CT without nodules (known lesions marked as unknown), brought to 1 mm with a lung region."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def load_backgrounds(folder: Path, entries: list[dict], cache: Path) -> list[tup
 def _load(path: Path, unknown: list[list[int]], cache: Path) -> tuple[Labelled, np.ndarray]:
     stored = cache / f"{path.name}.npz"
     if not stored.exists():
-        temporary = stored.with_suffix(".part.npz")
+        temporary = stored.with_suffix(f".{os.getpid()}.npz")
         np.savez_compressed(temporary, **_prepare(path, unknown))
         temporary.replace(stored)
     with np.load(stored) as file:

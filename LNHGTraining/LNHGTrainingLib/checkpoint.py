@@ -1,10 +1,71 @@
 """Complete checkpoints: everything a run needs to go on as if it had never stopped."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from LNHGLib.errors import InputError
 from torch import nn
+
+from LNHGTrainingLib import distributed
+
+
+class Run:
+    """What both trainings keep: networks and optimisers, counters, the best score, random state.
+
+    Args:
+        config: the configuration; `parts` 0 becomes one a process.
+        device: where to compute.
+    """
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    """Attributes with a `state_dict`."""
+
+    def __init__(self, config: dict, device: torch.device) -> None:
+        self.asked_parts = config.get("parts")
+        self.config, self.device = config | {"parts": self.asked_parts or distributed.world()}, device
+        self.step = 0
+        self.best = -1.0
+        self.stale = 0
+        torch.manual_seed(config["seed"])
+
+    def state(self) -> dict:
+        """All that `restore` needs; of process 0, which draws all that depends on what was drawn before."""
+        state = {name: getattr(self, name).state_dict() for name in self.kept}
+        state |= {"step": self.step, "best": self.best, "stale": self.stale, "config": self.config}
+        state["random"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint; unless the configuration says otherwise, with as many parts as it had."""
+        state = load(path)
+        for name in self.kept:
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.best, self.stale = state["step"], state["best"], state.get("stale", 0)
+        self.config["parts"] = self.asked_parts or state["config"].get("parts", 1)
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+
+    def judge(self, score: float, out: Path) -> None:
+        """End an epoch: keep the run as `last.pt`, and as `best.pt` if no epoch before had a better score."""
+        better = score > self.best
+        self.best, self.stale = (score, 0) if better else (self.best, self.stale + 1)
+        if better:
+            self.save(out / "best.pt")
+        self.save(out / "last.pt")
+
+    def save(self, path: Path) -> None:
+        """Write the run's state, by one process."""
+        if distributed.rank() == 0:
+            save(path, self.state())
+
+    def finished(self) -> bool:
+        """Whether all steps are done, or the last `patience` epochs brought nothing better (0: never)."""
+        patience = self.config.get("patience", 0)
+        return self.step >= self.config["steps"] or 0 < patience <= self.stale
 
 
 def save(path: Path, state: dict) -> None:

@@ -13,6 +13,8 @@ IMAGENET_SD = (0.229, 0.224, 0.225)
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
     """Mean over the batch of (||d D(x) / d x||_2 - 1)^2 at x = alpha * real + (1 - alpha) * fake.
 
+    Computed in float32 whatever the caller's precision: differentiated twice, bf16 would not do.
+
     Args:
         critic: maps (B, 1, D, H, W) to (B,).
         real: reference images.
@@ -20,15 +22,17 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
         alpha: (B,) in [0, 1], one value a sample.
     """
     mix = alpha.view(-1, 1, 1, 1, 1)
-    x = (mix * real + (1 - mix) * fake.detach()).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    x = (mix * real.float() + (1 - mix) * fake.detach().float()).requires_grad_(True)
+    with torch.autocast(x.device.type, enabled=False):
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()
 
 
 def critic_loss(critic: nn.Module, *, real: Tensor, fake: Tensor, alpha: Tensor, penalty: float = 10.0) -> Tensor:
     """What the critic minimises: -E[D(real)] + E[D(fake)] + penalty * GP (paper eq. 1; register L4, L12)."""
     fake = fake.detach()
-    return critic(fake).mean() - critic(real).mean() + penalty * gradient_penalty(critic, real, fake, alpha)
+    distance = critic(fake).float().mean() - critic(real).float().mean()
+    return distance + penalty * gradient_penalty(critic, real, fake, alpha)
 
 
 def soft_mask(residual: Tensor, threshold: float, sharpness: float) -> Tensor:
@@ -134,3 +138,16 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Write the learning rate where the optimiser reads it: its parameter groups (register L8)."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def precision(config: dict, device: torch.device) -> torch.autocast:
+    """The context in which networks compute: `precision` "bf16" or "fp32", by default bf16 on GPUs.
+
+    Raises:
+        InputError: another precision.
+    """
+    name = config.get("precision", "auto")
+    if name not in ("auto", "bf16", "fp32"):
+        raise InputError(f"`precision` is {name!r}, expected auto, bf16 or fp32; mend the configuration.")
+    enabled = name == "bf16" or (name == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from LNHGLib.errors import InputError
 from LNHGLib.preprocessing import normalise
 from torch import Tensor
 
@@ -21,9 +22,13 @@ class Batch:
     mask: Tensor
     known: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`."""
+        return Batch(*(part.to(device) for part in (self.image, self.target, self.mask, self.known)))
+
 
 class SegmenterPatches:
-    """Draws batches; batch `step` depends on the seed and the step alone, so a resumed run sees the same data.
+    """Draws batches from the seed, the step and the part alone, so that a resumed run sees the same data.
 
     Args:
         crops: nodule crops.
@@ -31,18 +36,32 @@ class SegmenterPatches:
         config: the configuration's `sampling` part.
         window_hu: display window that is scaled to [0, 1].
         seed: of the draws.
+        target: what the generator is to draw: "intensity", the CT inside the nodule, or "binary", its mask.
+
+    Raises:
+        InputError: another target.
     """
 
     def __init__(
-        self, crops: list[Labelled], backgrounds: list[Background], config: dict, window_hu: list, seed: int
+        self,
+        crops: list[Labelled],
+        backgrounds: list[Background],
+        config: dict,
+        window_hu: list,
+        seed: int,
+        target: str = "intensity",
     ) -> None:
+        if target not in ("intensity", "binary"):
+            raise InputError(f"`target` is {target!r}, expected intensity or binary; mend the configuration.")
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
-        self.window_hu = window_hu
+        self.window_hu, self.target = window_hu, target
 
-    def batch(self, step: int, size: int) -> Batch:
-        """Batch number `step`; all patches of a batch share one size, drawn from `sides`."""
+    def batch(self, step: int, size: int, part: int = 0) -> Batch:
+        """Batch of a part of a step; all patches of a step share one size, drawn from `sides`."""
         rng = np.random.default_rng([self.seed, step])
         side = tuple(self.config["sides"][rng.integers(len(self.config["sides"]))])
+        if part:
+            rng = np.random.default_rng([self.seed, step, part])
         return self._stack([self._patch(rng, side) for _ in range(size)])
 
     def _patch(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -80,4 +99,5 @@ class SegmenterPatches:
         hu, mask, known = (np.stack(part)[:, None].astype(np.float32) for part in zip(*patches, strict=True))
         image = torch.from_numpy(normalise(hu, self.window_hu))
         mask = torch.from_numpy(mask)
-        return Batch(image, image * mask, mask, torch.from_numpy(known))
+        target = image * mask if self.target == "intensity" else mask
+        return Batch(image, target, mask, torch.from_numpy(known))

@@ -17,7 +17,7 @@ UNKNOWN_HU = -850.0
 
 
 class DetectorSlices:
-    """Draws images with boxes; batch `step` depends on the seed and the step alone.
+    """Draws images with boxes from the seed, the step and the part alone.
 
     Args:
         crops: nodule crops.
@@ -41,10 +41,12 @@ class DetectorSlices:
         self.window_hu, self.step_mm = window_hu, step_mm
         self.depth = 2 * step_mm + 1
 
-    def batch(self, step: int, size: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        """Images (3, H, W) and torchvision targets of batch number `step`."""
+    def batch(self, step: int, size: int, part: int = 0) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        """Images (3, H, W) and torchvision targets of a part of a step, which shows mosaics or chests only."""
         rng = np.random.default_rng([self.seed, step])
         mosaic = not self.backgrounds or rng.random() < self.config["mosaic"]
+        if part:
+            rng = np.random.default_rng([self.seed, step, part])
         drawn = [self._mosaic(rng) if mosaic else self._chest(rng) for _ in range(size)]
         images = [torch.from_numpy(normalise(hu[:: self.step_mm], self.window_hu)) for hu, _ in drawn]
         return images, [self._target(masks) for _, masks in drawn]

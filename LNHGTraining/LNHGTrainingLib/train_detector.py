@@ -3,27 +3,33 @@
     lnhg-train train detector --config detector.toml --data ../shared/data runs/detector [--resume]
 
 Every `epoch_steps` batches the averaged detector is scored on whole validation crops: boxes are linked into candidates,
-and the mean sensitivity at 1, 2, 4 and 8 false candidates per lung volume alone decides what `best.pt` is.
+and the mean sensitivity at 1, 2, 4 and 8 false candidates per lung volume alone decides what `best.pt` is and when
+`patience` ends. `distributed` says how several processes share a step.
 """
 
 import copy
-import time
 from pathlib import Path
 
 import torch
 from LNHGLib.detector import build_detector
-from torch import Tensor
+from torch import Tensor, nn
 
 from LNHGTrainingLib import checkpoint
 from LNHGTrainingLib.background import load_sources
 from LNHGTrainingLib.data import Labelled
+from LNHGTrainingLib.distributed import Parts, anywhere, first_on_node, mean_gradients, processes
+from LNHGTrainingLib.loading import load_steps
 from LNHGTrainingLib.log import RunLog
-from LNHGTrainingLib.losses import set_rate
+from LNHGTrainingLib.losses import precision, set_rate
+from LNHGTrainingLib.pictures import detector_examples
 from LNHGTrainingLib.slices import DetectorSlices
+from LNHGTrainingLib.stopping import Stopped, StopSignal
 from LNHGTrainingLib.validate import crop_froc
 
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
-class DetectorRun:
+
+class DetectorRun(checkpoint.Run):
     """Network, optimiser and counters of one run.
 
     Args:
@@ -31,83 +37,105 @@ class DetectorRun:
         device: where to compute.
     """
 
+    kept = ("detector", "average", "optimizer")
+
     def __init__(self, config: dict, device: torch.device) -> None:
-        self.config, self.device = config, device
-        torch.manual_seed(config["seed"])
+        super().__init__(config, device)
         self.detector = build_detector(config["detector"]).to(device)
+        if device.type == "cuda":  # on CPUs torch crashes on channels-last convolutions with few channels
+            self.detector.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.detector).eval().requires_grad_(False)
+        for module in (self.detector.backbone, self.detector.roi_heads.box_head):
+            _compute_in(precision(config, device), module)
         decay = config["optimizer"]["weight_decay"]
         self.optimizer = torch.optim.Adam(self.detector.parameters(), weight_decay=decay)
-        self.step = 0
-        self.best = -1.0
 
-    def state(self) -> dict:
-        """All that `restore` needs."""
-        parts = {name: getattr(self, name).state_dict() for name in ("detector", "average", "optimizer")}
-        return parts | {"step": self.step, "best": self.best, "config": self.config, "random": torch.get_rng_state()}
+    def set_rate(self) -> float:
+        """Give the optimiser the learning rate of this step."""
+        schedule = self.config["optimizer"]
+        rate = schedule["rate"] * schedule["gamma"] ** (self.step // self.config["epoch_steps"])
+        set_rate(self.optimizer, rate)
+        return rate
 
-    def restore(self, state: dict) -> None:
-        """Go on from a checkpoint's state."""
-        for name in ("detector", "average", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step, self.best = state["step"], state["best"]
-        torch.set_rng_state(state["random"])
-
-    def train_step(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, float]:
+    def train_step(self, parts: Parts[Batch]) -> dict[str, float]:
         """One update on the sum of the four losses, all with weight 1."""
         self.detector.train()
+        values = mean_gradients(
+            self.detector, parts, self.config["parts"], self._loss, [self.config["seed"], self.step]
+        )
+        nn.utils.clip_grad_norm_(self.detector.parameters(), 5.0, error_if_nonfinite=True)
+        self.optimizer.step()
+        checkpoint.follow(self.average, self.detector, self.config["optimizer"]["average"], self.step)
+        return values
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        images, targets = batch
         images = [image.to(self.device) for image in images]
         targets = [{name: value.to(self.device) for name, value in target.items()} for target in targets]
         losses = self.detector(images, targets)
-        self.optimizer.zero_grad()
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(self.detector.parameters(), 5.0, error_if_nonfinite=True)
-        self.optimizer.step()
-        checkpoint.follow(self.average, self.detector, self.config["optimizer"]["average"], self.step)
-        self.step += 1
-        return {name: loss.item() for name, loss in losses.items()}
+        return sum(losses.values()), losses
+
+
+def _compute_in(context: torch.autocast, module: nn.Module) -> None:
+    """Let `module` compute in this precision and hand on float32: boxes need more than the 8 bits of bf16."""
+    forward = module.forward
+
+    def lowered(x: Tensor) -> Tensor | dict[str, Tensor]:
+        with context:
+            result = forward(x)
+        return {name: value.float() for name, value in result.items()} if isinstance(result, dict) else result.float()
+
+    module.forward = lowered
 
 
 def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") -> Path:
-    """Train until `steps`, writing `last.pt` and `best.pt` into `out`; returns the path of the best.
+    """Train until `steps` or the end of `patience`; write `last.pt` and `best.pt` into `out` and return the latter.
 
     Raises:
-        InputError: data missing, or patients on both sides of the split.
+        InputError: data, checkpoint or device missing, or patients on both sides of the split.
+        Stopped: SIGTERM came; `last.pt` is the state at that step.
     """
     out.mkdir(parents=True, exist_ok=True)
-    run = DetectorRun(config, torch.device(device))
-    if resume and (out / "last.pt").exists():
-        run.restore(checkpoint.load(out / "last.pt"))
-    sources = load_sources(config["data"], out.parent / "cache")
-    step_mm = config["detector"]["slice_step_mm"]
-    slices = DetectorSlices(
-        sources.train, sources.backgrounds, config["sampling"], config["window_hu"], step_mm, config["seed"]
-    )
-    with RunLog(out, config["steps"], run.step) as log:
-        _loop(run, slices, sources.validation, log, out)
+    with StopSignal() as stop, processes(device) as here:
+        run = DetectorRun(config, here)
+        if resume and (out / "last.pt").exists():
+            run.restore(out / "last.pt")
+        with first_on_node():
+            sources = load_sources(config["data"], out.parent / "cache")
+        step_mm = config["detector"]["slice_step_mm"]
+        slices = DetectorSlices(
+            sources.train, sources.backgrounds, config["sampling"], config["window_hu"], step_mm, config["seed"]
+        )
+        with RunLog(out, config["steps"], run.step) as log:
+            _loop(run, slices, sources.validation, log, out, stop)
     return out / "best.pt"
 
 
-def _loop(run: DetectorRun, slices: DetectorSlices, validation: list[Labelled], log: RunLog, out: Path) -> None:
-    config, epoch_steps = run.config, run.config["epoch_steps"]
-    started = time.monotonic()
-    while run.step < config["steps"]:
-        rate = config["optimizer"]["rate"] * config["optimizer"]["gamma"] ** (run.step // epoch_steps)
-        set_rate(run.optimizer, rate)
-        losses = run.train_step(*slices.batch(run.step, config["batch"]))
+def _loop(
+    run: DetectorRun, slices: DetectorSlices, validation: list[Labelled], log: RunLog, out: Path, stop: StopSignal
+) -> None:
+    for parts in load_steps(slices, run.config, run.step):
+        if run.finished():
+            return
+        rate = run.set_rate()
+        losses = run.train_step(parts)
+        run.step += 1
         log.step(run.step, losses | {"rate": rate})
-        if run.step % epoch_steps == 0 or run.step == config["steps"]:
-            _end_epoch(run, validation, log, out, time.monotonic() - started)
+        if run.step % run.config["epoch_steps"] == 0 or run.step == run.config["steps"]:
+            _end_epoch(run, validation, log, out)
+        if anywhere(stop.given, run.device) and not run.finished():
+            run.save(out / "last.pt")
+            raise Stopped(f"Stopped by SIGTERM after step {run.step}; go on with --resume.")
 
 
-def _end_epoch(run: DetectorRun, validation: list[Labelled], log: RunLog, out: Path, seconds: float) -> None:
+def _end_epoch(run: DetectorRun, validation: list[Labelled], log: RunLog, out: Path) -> None:
+    window, step_mm = run.config["window_hu"], run.config["detector"]["slice_step_mm"]
     subset = validation[:: max(1, len(validation) // run.config["validate_crops"])]
-    step_mm = run.config["detector"]["slice_step_mm"]
-    sensitivity = crop_froc(run.average, subset, run.config["window_hu"], step_mm)
+    sensitivity = crop_froc(run.average, subset, window, step_mm)
     score = sum(sensitivity.values()) / len(sensitivity)
-    if score > run.best:
-        run.best = score
-        checkpoint.save(out / "best.pt", run.state())
-    checkpoint.save(out / "last.pt", run.state())
     rates = {f"at_{rate}": value for rate, value in sensitivity.items()}
-    log.epoch(run.step, {"score": score, "best": run.best, **rates, "seconds": seconds})
+    pictures = {}
+    if log.writes:
+        pictures["reference-green-found-red"] = detector_examples(run.average, subset, window, step_mm)
+    log.epoch(run.step, {"score": score, "best": max(score, run.best), **rates}, pictures)
+    run.judge(score, out)

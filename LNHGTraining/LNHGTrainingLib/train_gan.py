@@ -4,11 +4,10 @@
 
 The generator minimises weighted MSE, perceptual, adversarial, soft-Dice and cross-entropy terms; the paper's are the
 first three. Every `epoch_steps` batches the averaged generator is scored by Dice on validation crops, which alone
-decides what `best.pt` is (register L5).
+decides what `best.pt` is (register L5) and when `patience` ends. `distributed` says how several processes share a step.
 """
 
 import copy
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 from LNHGTrainingLib import checkpoint
 from LNHGTrainingLib.background import load_sources
 from LNHGTrainingLib.data import Labelled
+from LNHGTrainingLib.distributed import Parts, anywhere, first_on_node, mean_gradients, processes
+from LNHGTrainingLib.loading import load_steps
 from LNHGTrainingLib.log import RunLog
 from LNHGTrainingLib.losses import (
     Perceptual,
@@ -27,14 +28,17 @@ from LNHGTrainingLib.losses import (
     dice_loss,
     halved_rate,
     masked_mse,
+    precision,
     set_rate,
     soft_mask,
 )
 from LNHGTrainingLib.patches import Batch, SegmenterPatches
+from LNHGTrainingLib.pictures import segmenter_examples
+from LNHGTrainingLib.stopping import Stopped, StopSignal
 from LNHGTrainingLib.validate import crop_dice
 
 
-class SegmenterRun:
+class SegmenterRun(checkpoint.Run):
     """Networks, optimisers and counters of one run.
 
     Args:
@@ -42,9 +46,10 @@ class SegmenterRun:
         device: where to compute.
     """
 
+    kept = ("generator", "average", "critic", "generator_optimizer", "critic_optimizer")
+
     def __init__(self, config: dict, device: torch.device) -> None:
-        self.config, self.device = config, device
-        torch.manual_seed(config["seed"])
+        super().__init__(config, device)
         self.generator = build_generator(config["generator"]).to(device, memory_format=torch.channels_last_3d)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         slab = config["critic"].get("slab")
@@ -55,125 +60,133 @@ class SegmenterRun:
         self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), betas=betas)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), betas=betas)
         weights = config["loss"]["perceptual_network"]
-        self.perceptual = None if weights == "off" else Perceptual(weights).to(device)
-        self.step = 0
-        self.best = -1.0
-
-    def state(self) -> dict:
-        """All that `restore` needs."""
-        parts = ("generator", "average", "critic", "generator_optimizer", "critic_optimizer")
-        state = {name: getattr(self, name).state_dict() for name in parts}
-        return state | {"step": self.step, "best": self.best, "config": self.config, "random": torch.get_rng_state()}
-
-    def restore(self, state: dict) -> None:
-        """Go on from a checkpoint's state."""
-        for name in ("generator", "average", "critic", "generator_optimizer", "critic_optimizer"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step, self.best = state["step"], state["best"]
-        torch.set_rng_state(state["random"])
+        wanted = weights != "off" and config["loss"]["perceptual"] > 0
+        self.perceptual = Perceptual(weights).to(device) if wanted else None
 
     def adversarial(self) -> bool:
         """Whether the critic takes part at this step."""
         return self.config["loss"]["adversarial"] > 0 and self.step >= self.config["loss"]["adversarial_from_step"]
 
-    def critic_step(self, batch: Batch) -> float:
-        """One critic update on detached fakes; the generator's running statistics stay (register L4, L16)."""
-        with torch.no_grad():
-            self.generator.eval()
-            fake = self.generator(batch.image) * batch.known
-            self.generator.train()
-        alpha = torch.rand(len(fake), device=self.device)
-        real = batch.target * batch.known
-        loss = critic_loss(self.critic, real=real, fake=fake, alpha=alpha, penalty=self.config["loss"]["penalty"])
-        self.critic_optimizer.zero_grad()
-        loss.backward()
-        self.critic_optimizer.step()
-        return loss.item()
+    def set_rates(self) -> float:
+        """Give both optimisers the learning rate of this step."""
+        schedule = self.config["optimizer"]
+        epoch = self.step // self.config["epoch_steps"]
+        rate = halved_rate(schedule["rate"], epoch, schedule["halve_every"], schedule["floor"])
+        set_rate(self.generator_optimizer, rate)
+        set_rate(self.critic_optimizer, rate)
+        return rate
 
-    def generator_step(self, batch: Batch) -> dict[str, float]:
+    def critic_step(self, parts: Parts[Batch], repeat: int = 0) -> dict[str, float]:
+        """One critic update on detached fakes; the generator's running statistics stay (register L4, L16)."""
+        self.generator.eval()
+        seed = [self.config["seed"], self.step, repeat]
+        values = mean_gradients(self.critic, parts, self.config["parts"], self._critic_loss, seed)
+        self.generator.train()
+        self.critic_optimizer.step()
+        return values
+
+    def _critic_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        penalty = self.config["loss"]["penalty"]
+        with precision(self.config, self.device):
+            with torch.no_grad():
+                fake = self.generator(batch.image).float() * batch.known
+            alpha = torch.rand(len(fake), device=self.device)
+            loss = critic_loss(self.critic, real=batch.target * batch.known, fake=fake, alpha=alpha, penalty=penalty)
+        return loss, {"critic": loss}
+
+    def generator_step(self, parts: Parts[Batch]) -> dict[str, float]:
         """One generator update on the weighted sum of its losses, in a single backward pass (register L2, L13)."""
         self.generator.train()
-        terms = self.generator_terms(batch)
-        weights = self.config["loss"]
-        total = sum(weights[name] * term for name, term in terms.items())
-        self.generator_optimizer.zero_grad()
-        total.backward()
+        self.critic.requires_grad_(False)
+        seed = [self.config["seed"], self.step]
+        values = mean_gradients(self.generator, parts, self.config["parts"], self._generator_loss, seed)
+        self.critic.requires_grad_(True)
         nn.utils.clip_grad_norm_(self.generator.parameters(), 5.0, error_if_nonfinite=True)
         self.generator_optimizer.step()
         checkpoint.follow(self.average, self.generator, self.config["optimizer"]["average"], self.step)
-        return {name: term.item() for name, term in terms.items()}
+        return values
+
+    def _generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = self.generator_terms(batch)
+        return sum(self.config["loss"][name] * term for name, term in terms.items()), terms
 
     def generator_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The unweighted losses of the generator by name."""
+        """The unweighted losses of the generator by name; sums over voxels are float32."""
         weights = self.config["loss"]
-        residual = self.generator.residual(batch.image)
+        with precision(self.config, self.device):
+            residual = self.generator.residual(batch.image).float()
         fake = torch.relu(residual)
         terms = {"mse": masked_mse(fake, batch.target, batch.known)}
         if weights["dice"] or weights["cross_entropy"]:
             logits = soft_mask(residual, self.config["generator"]["threshold"], weights["sharpness"])
             terms["dice"] = dice_loss(logits, batch.mask, batch.known)
             terms["cross_entropy"] = cross_entropy(logits, batch.mask, batch.known)
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(fake * batch.known, batch.target * batch.known)
-        if self.adversarial():
-            self.critic.requires_grad_(False)
-            terms["adversarial"] = -self.critic(fake * batch.known).mean()
-            self.critic.requires_grad_(True)
+        with precision(self.config, self.device):
+            if self.perceptual is not None:
+                terms["perceptual"] = self.perceptual(fake * batch.known, batch.target * batch.known)
+            if self.adversarial():
+                terms["adversarial"] = -self.critic(fake * batch.known).float().mean()
         return terms
 
 
 def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") -> Path:
-    """Train until `steps`, writing `last.pt` and `best.pt` into `out`; returns the path of the best.
+    """Train until `steps` or the end of `patience`; write `last.pt` and `best.pt` into `out` and return the latter.
 
     Raises:
-        InputError: data or checkpoint missing, or patients on both sides of the split.
+        InputError: data, checkpoint or device missing, or patients on both sides of the split.
+        Stopped: SIGTERM came; `last.pt` is the state at that step.
     """
     out.mkdir(parents=True, exist_ok=True)
-    run = SegmenterRun(config, torch.device(device))
-    if resume and (out / "last.pt").exists():
-        run.restore(checkpoint.load(out / "last.pt"))
-    sources = load_sources(config["data"], out.parent / "cache")
-    patches = SegmenterPatches(
-        sources.train, sources.backgrounds, config["sampling"], config["window_hu"], config["seed"]
-    )
-    with RunLog(out, config["steps"], run.step) as log:
-        _loop(run, patches, sources.validation, log, out)
+    with StopSignal() as stop, processes(device) as here:
+        run = SegmenterRun(config, here)
+        if resume and (out / "last.pt").exists():
+            run.restore(out / "last.pt")
+        with first_on_node():
+            sources = load_sources(config["data"], out.parent / "cache")
+        patches = SegmenterPatches(
+            *(sources.train, sources.backgrounds, config["sampling"], config["window_hu"], config["seed"]),
+            target=config.get("target", "intensity"),
+        )
+        with RunLog(out, config["steps"], run.step) as log:
+            _loop(run, patches, sources.validation, log, out, stop)
     return out / "best.pt"
 
 
-def _loop(run: SegmenterRun, patches: SegmenterPatches, validation: list[Labelled], log: RunLog, out: Path) -> None:
-    config, epoch_steps = run.config, run.config["epoch_steps"]
-    optimizer = config["optimizer"]
-    started = time.monotonic()
-    while run.step < config["steps"]:
-        rate = halved_rate(optimizer["rate"], run.step // epoch_steps, optimizer["halve_every"], optimizer["floor"])
-        set_rate(run.generator_optimizer, rate)
-        set_rate(run.critic_optimizer, rate)
-        batch = _to_device(patches.batch(run.step, config["batch"]), run.device)
+def _loop(
+    run: SegmenterRun,
+    patches: SegmenterPatches,
+    validation: list[Labelled],
+    log: RunLog,
+    out: Path,
+    stop: StopSignal,
+) -> None:
+    for drawn in load_steps(patches, run.config, run.step):
+        if run.finished():
+            return
+        rate = run.set_rates()
+        parts = [(number, batch.to(run.device)) for number, batch in drawn]
         losses = {}
         if run.adversarial():
-            for _ in range(config["loss"]["critic_steps"]):
-                losses["critic"] = run.critic_step(batch)
-        losses |= run.generator_step(batch)
+            for repeat in range(run.config["loss"]["critic_steps"]):
+                losses = run.critic_step(parts, repeat)
+        losses |= run.generator_step(parts)
         run.step += 1
         log.step(run.step, losses | {"rate": rate})
-        if run.step % epoch_steps == 0 or run.step == config["steps"]:
-            _end_epoch(run, validation, log, out, time.monotonic() - started)
+        if run.step % run.config["epoch_steps"] == 0 or run.step == run.config["steps"]:
+            _end_epoch(run, validation, log, out)
+        if anywhere(stop.given, run.device) and not run.finished():
+            run.save(out / "last.pt")
+            raise Stopped(f"Stopped by SIGTERM after step {run.step}; go on with --resume.")
 
 
-def _end_epoch(run: SegmenterRun, validation: list[Labelled], log: RunLog, out: Path, seconds: float) -> None:
+def _end_epoch(run: SegmenterRun, validation: list[Labelled], log: RunLog, out: Path) -> None:
+    window = run.config["window_hu"]
     subset = validation[:: max(1, len(validation) // run.config["validate_crops"])]
-    scores = crop_dice(run.average, subset, run.config["window_hu"], run.config["generator"]["threshold"])
+    scores = crop_dice(run.average, subset, window, run.config["generator"]["threshold"])
     dice = float(np.mean(scores))
-    if dice > run.best:
-        run.best = dice
-        checkpoint.save(out / "best.pt", run.state())
-    checkpoint.save(out / "last.pt", run.state())
     diameter = np.array([float(crop.row["luna_diameter_exact_mm"]) for crop in subset])
     sizes = {"small": diameter < 6, "middle": (diameter >= 6) & (diameter < 10), "large": diameter >= 10}
     by_size = {f"dice_{name}": float(np.mean(scores[chosen])) for name, chosen in sizes.items() if chosen.any()}
-    log.epoch(run.step, {"dice": dice, "best": run.best, **by_size, "seconds": seconds})
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(part.to(device) for part in (batch.image, batch.target, batch.mask, batch.known)))
+    pictures = {"ct-reference-generated": segmenter_examples(run.average, subset, window)} if log.writes else {}
+    log.epoch(run.step, {"dice": dice, "best": max(dice, run.best), **by_size}, pictures)
+    run.judge(dice, out)

@@ -8,6 +8,7 @@ from scipy import ndimage
 from torch import nn
 
 from LNHGTrainingLib.data import CUBE, Labelled
+from LNHGTrainingLib.distributed import each
 from LNHGTrainingLib.metrics import Detections, froc, sensitivity_at
 
 LUNG_CUBES = 40
@@ -44,11 +45,12 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def crop_dice(generator: nn.Module, crops: list[Labelled], window_hu: list, threshold: float) -> np.ndarray:
     """Dice of each crop's central nodule: (N,)."""
-    scores = []
-    for crop in crops:
+
+    def score(crop: Labelled) -> float:
         found = central_component(generate(generator, crop.hu, window_hu) > threshold)
-        scores.append(dice(found & crop.known, crop.mask))
-    return np.array(scores)
+        return dice(found & crop.known, crop.mask)
+
+    return np.array(each(score, crops))
 
 
 def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> np.ndarray:
@@ -67,10 +69,11 @@ def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> n
 
 def crop_froc(detector: nn.Module, crops: list[Labelled], window_hu: list, step: int) -> dict[int, float]:
     """Sensitivity at 1, 2, 4, 8 false candidates per `LUNG_CUBES` cubes; candidates on other lesions are left out."""
+    boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops)
     scores, hits, scans = [], [], []
     for index, crop in enumerate(crops):
         found = False
-        for candidate in link(detect(detector, crop.hu, window_hu, step), step):
+        for candidate in link(boxes[index], step):
             kind = _kind(crop, candidate.box)
             if kind == "other" or (kind == "hit" and found):
                 continue
