@@ -1,4 +1,4 @@
-"""`lnhg-train`: train, export, calibrate and evaluate models without Slicer (the same as `python -m LNHGTrainingLib`).
+"""`lnhg-train`: prepare, train, export, calibrate, evaluate without Slicer (the same as `python -m LNHGTrainingLib`).
 
 Exit status 0 done, 1 it failed, 2 the input or the arguments are wrong, 143 a training stopped on SIGTERM with a
 checkpoint to `--resume` from; then one sentence on stderr.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from LNHGLib.errors import Cancelled, InputError
 
-from LNHGTrainingLib import reports, settings, stopping
+from LNHGTrainingLib import prepare_command, reports, settings, stopping
 
 if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs them
     from LNHGLib.models import Model
@@ -60,6 +60,8 @@ def _fail(message: object, status: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lnhg-train", description="Train, evaluate and export LNHG models.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    prepare_command.add_prepare(commands.add_parser("prepare", help="make training data of CTs and outlines"))
+    prepare_command.add_folds(commands.add_parser("folds", help="split prepared data by patient"))
     _add_train(commands.add_parser("train", help="train a branch from a configuration"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on crops or on whole scans"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a model's thresholds on validation crops"))

@@ -59,7 +59,27 @@ def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1)
     if not rows:
         raise InputError(f"{table} holds no usable crop of folds {folds}; expected at least one: check the folds.")
     with h5py.File(crops) as file:
+        require_parts(file)
         return [_crop(file, row) for row in rows]
+
+
+def require_parts(file: h5py.File) -> None:
+    """Refuse an index of prepared data whose scans were left behind: HDF5 would read zeros without a word.
+
+    Raises:
+        InputError: names a file that is missing.
+    """
+    if not file["ct"].is_virtual:
+        return
+    folder = Path(file.filename).parent
+    missing = sorted(
+        {part.file_name for part in file["ct"].virtual_sources() if not (folder / part.file_name).is_file()}
+    )
+    if missing:
+        raise InputError(
+            f"{file.filename} shows cubes of {missing[0]} and {len(missing) - 1} more file(s) that are not beside it; "
+            "copy the whole folder of prepared data."
+        )
 
 
 def _selected(row: dict, folds: list[int], min_readers: int) -> bool:
