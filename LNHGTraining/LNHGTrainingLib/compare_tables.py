@@ -6,9 +6,9 @@ ALPHA = 0.05
 
 TESTS_NOTE = (
     "Differences are of Dice a nodule with missed nodules at 0, first minus second. Wilcoxon (two-sided signed-rank) "
-    "and equivalence (two one-sided t-tests, margin {margin:g} Dice) are paired and take one mean difference a patient, "
-    "as the nodules of a patient are not independent. p values are adjusted over all pairs (Holm); a difference or an "
-    "equivalence is called one below {alpha:g}. A large p of Wilcoxon alone is no proof of equality."
+    "and equivalence (two one-sided t-tests, margin {margin:g} Dice) are paired and take one mean difference a "
+    "patient, as the nodules of a patient are not independent. p values are adjusted over all pairs (Holm); a "
+    "difference or an equivalence is called one below {alpha:g}. A large p of Wilcoxon alone is no proof of equality."
 )
 
 

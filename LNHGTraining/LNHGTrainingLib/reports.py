@@ -1,4 +1,4 @@
-"""The commands of `lnhg-train` that read what others wrote: `compare`."""
+"""The commands of `lnhg-train` that read what others wrote: `compare` and `paper`."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,7 @@ MARGIN = 0.02
 def add_commands(commands: "argparse._SubParsersAction") -> None:
     """Add the commands to the parser of `lnhg-train`."""
     _add_compare(commands.add_parser("compare", help="set evaluations of the same nodules side by side, with tests"))
+    _add_paper(commands.add_parser("paper", help="print the paper's Tables I, II and S1 beside ours (Markdown)"))
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -33,3 +34,14 @@ def _compare(options: argparse.Namespace) -> None:
     compare.write(report, options.out, options.overwrite)
     print(compare_tables.render(report))
     print(options.out)
+
+
+def _add_paper(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="folder of an evaluation")
+    parser.set_defaults(run=_paper)
+
+
+def _paper(options: argparse.Namespace) -> None:
+    from LNHGTrainingLib import compare, paper
+
+    print(paper.render([compare.read_evaluation(folder) for folder in options.evaluations]), end="")

@@ -108,7 +108,7 @@ def test_the_command_writes_a_row_a_method_and_a_row_a_pair(evaluations, tmp_pat
 def test_evaluations_of_other_nodules_are_refused(evaluations, crops, tmp_path, no_plots):
     fewer = tmp_path / "fewer"
     evaluate.run_crops(CARD, perfect, *crops, fewer, Selection(limit=5), QUIET)
-    with pytest.raises(InputError, match="scores 6 nodules and .*fewer 5, 1 of them not in both"):
+    with pytest.raises(InputError, match=r"scores 6 nodules and .*fewer 5, 1 of them not in both"):
         compare.read_evaluations([evaluations[0], fewer])
     table = evaluations[1] / "nodules.csv"
     table.write_text(table.read_text().replace(",123.0,", ",124.0,"))
