@@ -138,7 +138,8 @@ def _own_name(member: str, number: int, keep: bool) -> str:
 def _members(archive: zipfile.ZipFile) -> Iterator[str]:
     """Yield the names of the files that a user knows of; hidden ones are the computer's own."""
     for member in archive.infolist():
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(member.filename).parts)
+        parts = set(PurePosixPath(member.filename).parts) - {".."}
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
         if not member.is_dir() and not hidden:
             yield member.filename
 
