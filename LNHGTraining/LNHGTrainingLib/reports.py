@@ -1,9 +1,13 @@
-"""The commands of `lnhg-train` that read what others wrote: `compare` and `paper`."""
+"""The commands of `lnhg-train` that set results side by side: `compare`, `paper`, `stability` and `leakage`."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from LNHGLib.errors import InputError
+
+if TYPE_CHECKING:  # they bring torch and more along
+    from LNHGTrainingLib.sources import Source
 
 MARGIN = 0.02
 """Dice that two methods may differ by and still be called equivalent, where nothing else is asked for."""
@@ -13,6 +17,8 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     """Add the commands to the parser of `lnhg-train`."""
     _add_compare(commands.add_parser("compare", help="set evaluations of the same nodules side by side, with tests"))
     _add_paper(commands.add_parser("paper", help="print the paper's Tables I, II and S1 beside ours (Markdown)"))
+    _add_maps(commands.add_parser("stability", help="how alike the heterogeneity maps of several generators are"), 2)
+    _add_maps(commands.add_parser("leakage", help="how far a heterogeneity map is the CT, and how far it repeats"), 1)
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -45,3 +51,56 @@ def _paper(options: argparse.Namespace) -> None:
     from LNHGTrainingLib import compare, paper
 
     print(paper.render([compare.read_evaluation(folder) for folder in options.evaluations]), end="")
+
+
+def _add_maps(parser: argparse.ArgumentParser, least: int) -> None:
+    parser.add_argument("generators", nargs="+", metavar="GENERATOR", help="model, its folder, or a checkpoint (.pt)")
+    parser.add_argument("--crops", type=Path, required=True, metavar="FILE.h5", help="crops around nodules")
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE.csv", help="table of the crops")
+    parser.add_argument("--folds", type=_numbers, metavar="N[,N]", help="these folds alone")
+    parser.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (default 3)")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N crops only")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
+    parser.set_defaults(run=_maps, least=least)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _maps(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from LNHGTrainingLib import evaluate_crops, map_study, outputs
+    from LNHGTrainingLib.sources import read_sources
+
+    if len(options.generators) < options.least:
+        raise InputError(f"1 generator was given, {options.command} expects {options.least} or more before OUT.")
+    outputs.check_free(options.out, options.overwrite, outputs.MAPS)
+    selection = evaluate_crops.Selection(options.folds, options.min_readers, limit=options.limit)
+    rows = evaluate_crops.select_rows(options.table, selection)
+    sources = read_sources(options.generators, options.device)
+    crops = tqdm(evaluate_crops.read_crops(options.crops, rows), total=len(rows), unit="nodule", disable=None)
+    if options.command == "stability":
+        found = map_study.stability(crops, {source.name: source.predict for source in sources})
+    else:
+        found = map_study.leakage(crops, {s.name: (s.predict, s.window_hu) for s in sources}, options.seed)
+    if not found:
+        raise InputError(f"None of the {len(rows)} crops has a reference that is large enough; choose other --folds.")
+    result = map_study.report(options.command, found, _identity(sources), _data(options, len(rows)), options.seed)
+    map_study.write(result, found, options.out, options.overwrite)
+    print(map_study.render(result))
+    print(options.out)
+
+
+def _identity(sources: "list[Source]") -> dict[str, str]:
+    return {source.name: source.identity for source in sources}
+
+
+def _data(options: argparse.Namespace, crops: int) -> str:
+    folds = "all folds" if options.folds is None else f"folds {' '.join(map(str, options.folds))}"
+    limit = f", the first {options.limit}" if options.limit else ""
+    return f"{crops} crops of {options.crops.stem}, {folds}{limit}, at least {options.min_readers} readers"

@@ -1,0 +1,114 @@
+"""What a heterogeneity map is worth, in figures: alike between trainings, a copy of the CT, repeatable under noise.
+
+Register L1: the generator adds its input before the last ReLU, so texture inside the nodule can be the CT that failed
+to cancel. Register U22: "more vivid" is no figure. Arrays are zyx at 1 mm; signals lie in 0 to 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, stats
+from skimage.metrics import structural_similarity
+
+LEAST_VOXELS = 10
+"""Fewer voxels inside a nodule give no correlation."""
+
+LUNG_HU = (-990.0, -750.0)
+CLEAR_OF_TISSUE_HU = -600.0
+CLEAR_VOXELS = 3
+MEAN_VOXELS = 5
+LEAST_LUNG_VOXELS = 500
+LAG_RANGE = (0.02, 0.9)
+ROUNDING = 1e-4
+ROBUST_SD = 1.4826
+"""Median absolute deviation to standard deviation, for a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A scan's noise: standard deviation in HU, and the Gaussian (voxels, zyx) that white noise is smoothed with."""
+
+    sd_hu: float
+    blur: tuple[float, float, float]
+
+
+def similarity(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
+    """SSIM (Wang et al. 2004: Gaussian of 1.5 voxels, range 1) of two maps, its mean over a nodule's voxels.
+
+    Args:
+        a: (z, y, x), at least 11 voxels a side.
+        b: Same shape.
+        mask: Same shape, bool.
+    """
+    options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    _, local = structural_similarity(a.astype(np.float64), b.astype(np.float64), full=True, **options)
+    return float(local[mask].mean())
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's correlation of values (n,); NaN where one of both does not vary or there are too few."""
+    if len(a) < LEAST_VOXELS or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(stats.spearmanr(a, b).statistic)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's correlation of values (n,); NaN where one of both does not vary or there are too few."""
+    if len(a) < LEAST_VOXELS or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(stats.pearsonr(a.astype(np.float64), b.astype(np.float64)).statistic)
+
+
+def beyond(signal: np.ndarray, ct: np.ndarray) -> np.ndarray:
+    """The part of a signal (n,) that no straight line on the CT (n,) gives; zeros where only rounding is left."""
+    signal, ct = signal.astype(np.float64), ct.astype(np.float64)
+    if np.ptp(ct) == 0:
+        return signal - signal.mean()
+    slope, offset = np.polyfit(ct, signal, 1)
+    left = signal - (slope * ct + offset)
+    return left if left.std() > ROUNDING * signal.std() else np.zeros(len(signal))
+
+
+def estimate_noise(hu: np.ndarray, valid: np.ndarray) -> Noise | None:
+    """A scan's own noise from the lung in a crop.
+
+    The lung's voxels away from tissue, less the mean of their neighborhood of `MEAN_VOXELS` a side; the spread is
+    taken robustly, the smoothness from the correlation of neighbors along each axis.
+
+    Args:
+        hu: CT (z, y, x).
+        valid: Same shape, False in padding.
+
+    Returns:
+        None when the crop holds too little lung.
+    """
+    hu = hu.astype(np.float64)
+    smooth = ndimage.uniform_filter(hu, MEAN_VOXELS)
+    lung = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & valid
+    lung &= ~ndimage.binary_dilation((smooth > CLEAR_OF_TISSUE_HU) | ~valid, iterations=CLEAR_VOXELS)
+    if np.count_nonzero(lung) < LEAST_LUNG_VOXELS:
+        return None
+    rest = hu - smooth
+    sd = ROBUST_SD * float(np.median(np.abs(rest[lung] - np.median(rest[lung]))))
+    return Noise(sd, tuple(_blur(rest, lung, axis) for axis in range(3)))
+
+
+def _blur(rest: np.ndarray, lung: np.ndarray, axis: int) -> float:
+    """The Gaussian that gives white noise the correlation of neighbors: exp(-1 / (4 s^2)) for a width of s."""
+    first, second = (np.take(rest, np.arange(n, rest.shape[axis] - 1 + n), axis) for n in (0, 1))
+    both = np.take(lung, np.arange(rest.shape[axis] - 1), axis) & np.take(lung, np.arange(1, rest.shape[axis]), axis)
+    if np.count_nonzero(both) < LEAST_LUNG_VOXELS or not rest[lung].any():
+        return 0.0
+    near = np.mean(first[both] * second[both]) / np.mean(rest[lung] ** 2)
+    if near <= LAG_RANGE[0]:
+        return 0.0
+    return float(np.sqrt(-0.25 / np.log(min(near, LAG_RANGE[1]))))
+
+
+def repeat(hu: np.ndarray, noise: Noise, rng: np.random.Generator) -> np.ndarray:
+    """The same anatomy with noise drawn anew: two repeats differ as two scans of the nodule would.
+
+    The scan's own noise stays in each, so a repeat is noisier than the scan by a factor of the square root of two.
+    """
+    drawn = ndimage.gaussian_filter(rng.normal(size=hu.shape), noise.blur, mode="wrap")
+    return hu + noise.sd_hu * drawn / drawn.std()

@@ -1,0 +1,62 @@
+"""Generators by name: a bundled or added model, a model folder, or a checkpoint of the segmenter's training."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from LNHGLib import models
+from LNHGLib.errors import InputError
+from LNHGLib.gan import build_generator
+from LNHGLib.pipeline import choose_device
+
+from LNHGTrainingLib import checkpoint
+from LNHGTrainingLib.evaluate import file_sha256, generator_predictor
+from LNHGTrainingLib.evaluate_crops import Predict
+
+CROP_GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+"""Training reads crops at 1 mm, so a checkpoint works there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A generator as a function of a cube of HU, with its window and what identifies its weights."""
+
+    name: str
+    predict: Predict
+    window_hu: list[float]
+    identity: str
+
+
+def read_sources(names: Sequence[str], device: str = "auto") -> list[Source]:
+    """Load generators; those of one name are numbered.
+
+    Raises:
+        InputError: there is no such model or checkpoint, or it is none of a segmenter.
+    """
+    read = [_checkpoint(Path(name), device) if name.endswith(".pt") else _model(name, device) for name in names]
+    counts = Counter(source.name for source in read)
+    return [
+        replace(source, name=f"{source.name} ({number})") if counts[source.name] > 1 else source
+        for number, source in enumerate(read, 1)
+    ]
+
+
+def _model(name: str, device: str) -> Source:
+    model = models.load(name)
+    predict = generator_predictor(model.generator(choose_device(device)), model.card)
+    weights = model.card["generator"]["weights"]
+    return Source(model.name, predict, model.card["window_hu"], f"{weights} SHA-256 {model.card['files'][weights]}")
+
+
+def _checkpoint(path: Path, device: str) -> Source:
+    state = checkpoint.load(path)
+    config = state["config"]
+    if "generator" not in config or "average" not in state:
+        raise InputError(f"{path} holds no generator, expected a checkpoint of the segmenter; give another.")
+    generator = build_generator(config["generator"])
+    generator.load_state_dict(state["average"])
+    generator = generator.to(choose_device(device)).eval().requires_grad_(False)
+    card = {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]}
+    text = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
+    return Source(f"{path.parent.name}/{path.stem}", generator_predictor(generator, card), config["window_hu"], text)
