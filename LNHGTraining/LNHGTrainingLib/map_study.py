@@ -24,8 +24,10 @@ ABOUT = {
         "Whether the map inside the readers' consensus is more than the CT (register L1). With the CT: correlation of "
         "the map G with the CT in the model's window, voxel by voxel; near 1, the map shows the CT. Repeats: the same "
         "crop twice, each with noise drawn anew at the level and smoothness estimated from its own lung; Spearman of "
-        "both maps, and of both CTs beside it; SSIM of both maps. Beyond the CT: Pearson between the repeats of what "
-        "is left of the map after a straight line on its CT; near 0, nothing repeatable is left."
+        "both maps, and of both CTs beside it; SSIM of both maps. The noise of the scan itself stays in both repeats, "
+        "so that these figures are upper bounds of what two scans would give. Beyond the CT: Pearson between the "
+        "repeats of what is left of the map after a straight line on its CT; near 0, nothing repeatable is left. What "
+        "does repeat can be shape, depth or surroundings as well as tissue."
     ),
 }
 

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from LNHGLib.fusion import link
 from LNHGLib.preprocessing import normalise
-from scipy import ndimage
 from torch import nn
 
 from LNHGTrainingLib.data import CUBE, Labelled
 from LNHGTrainingLib.distributed import each
-from LNHGTrainingLib.metrics import Detections, froc, sensitivity_at
+from LNHGTrainingLib.evaluate_crops import center_component
+from LNHGTrainingLib.metrics import Detections, dice, froc, sensitivity_at
 
 LUNG_CUBES = 40
 """Two lungs of 5 litres hold the volume of forty 50 mm cubes: a rate per scan from crops."""
@@ -25,29 +25,11 @@ def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarra
     return result[tuple(slice(0, size) for size in hu.shape)]
 
 
-def central_component(mask: np.ndarray, reach: float = 5.0) -> np.ndarray:
-    """The component at the cube's centre, else the nearest within `reach` voxels, else nothing."""
-    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    centre = np.array([CUBE // 2] * 3)
-    points = np.argwhere(labels)
-    if len(points) == 0:
-        return np.zeros_like(mask)
-    distance = np.linalg.norm(points - centre, axis=1)
-    nearest = distance.argmin()
-    return labels == labels[tuple(points[nearest])] if distance[nearest] <= reach else np.zeros_like(mask)
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """2 |a and b| / (|a| + |b|); 1 for two empty masks."""
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
-
-
 def crop_dice(generator: nn.Module, crops: list[Labelled], window_hu: list, threshold: float) -> np.ndarray:
     """Dice of each crop's central nodule: (N,)."""
 
     def score(crop: Labelled) -> float:
-        found = central_component(generate(generator, crop.hu, window_hu) > threshold)
+        found = center_component(generate(generator, crop.hu, window_hu) > threshold)
         return dice(found & crop.known, crop.mask)
 
     return np.array(each(score, crops))

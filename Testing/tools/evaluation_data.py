@@ -2,8 +2,8 @@
 
 import csv
 
-import h5py
 import numpy as np
+from crop_files import WHOLE, write_crop_files
 from LNHGTrainingLib import evaluate_crops, summary
 from LNHGTrainingLib.evaluate import Options
 from LNHGTrainingLib.evaluate_crops import Selection
@@ -39,18 +39,11 @@ def row(index, **changes):
     } | changes  # fmt: skip
 
 
-def write_crops(folder, rows, reader_bits, valid=(0, 50, 0, 50, 0, 50)):
-    count = len(rows)
-    hu = np.full((count, 50, 50, 50), -800, np.int16)
-    hu[np.array(reader_bits) > 0] = 40
-    with h5py.File(folder / "crops.h5", "w") as file:
-        file["ct"], file["reader_masks"] = hu, np.array(reader_bits, np.uint8)
-        file["valid_extent"] = np.tile(np.array(valid, np.int16), (count, 1))
-    with (folder / "crops.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / "crops.h5", folder / "crops.csv"
+def write_crops(folder, rows, reader_bits, valid=WHOLE):
+    bits = np.array(reader_bits)
+    files = folder / "crops.h5", folder / "crops.csv"
+    write_crop_files(*files, rows, np.where(bits > 0, 40, -800), bits, valid)
+    return files
 
 
 def perfect(hu):

@@ -1,10 +1,9 @@
 """A tiny set of crops in the layout of the development data."""
 
-import csv
 from pathlib import Path
 
-import h5py
 import numpy as np
+from crop_files import write_crop_files
 
 COLUMNS = ["row", "patient_id", "usable", "n_readers_usable", "luna_diameter_exact_mm", "fold", "scan_test"]
 
@@ -12,23 +11,14 @@ COLUMNS = ["row", "patient_id", "usable", "n_readers_usable", "luna_diameter_exa
 def write_crops(folder: Path, count: int = 6) -> None:
     """`count` cubes with a bright ball each, marked by four readers; patient and fold differ from crop to crop."""
     (folder / "crops").mkdir(parents=True)
-    rng = np.random.default_rng(0)
     z, y, x = np.mgrid[:50, :50, :50] - 25
-    with h5py.File(folder / "crops" / "luna16_crops.h5", "w") as file:
-        ct = rng.normal(-850, 20, (count, 50, 50, 50))
-        masks = np.zeros(ct.shape, np.uint8)
-        for i in range(count):
-            ball = z**2 + y**2 + x**2 < (5 + i) ** 2
-            ct[i][ball] = 40
-            masks[i][ball] = 0b1111
-        file["ct"], file["reader_masks"] = ct.astype(np.int16), masks
-        file["other_mask"] = np.zeros(ct.shape, np.uint8)
-        file["valid_extent"] = np.tile(np.array([0, 50] * 3, np.int16), (count, 1))
-    with (folder / "crops" / "luna16_crops.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
-        for i in range(count):
-            writer.writerow([i, f"patient-{i}", 1, 4, 2 * (5 + i), i % 2, 0])
+    hu = np.random.default_rng(0).normal(-850, 20, (count, 50, 50, 50))
+    balls = np.array([z**2 + y**2 + x**2 < (5 + i) ** 2 for i in range(count)])
+    hu[balls] = 40
+    values = ((i, f"patient-{i}", 1, 4, 2 * (5 + i), i % 2, 0) for i in range(count))
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in values]
+    files = (folder / "crops" / name for name in ("luna16_crops.h5", "luna16_crops.csv"))
+    write_crop_files(*files, rows, hu, 0b1111 * balls)
 
 
 def data_config(folder: Path) -> dict:
