@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
-PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri libopengl0 libxkbcommon0 libdbus-1-3"
+PACKAGE_LIST = Path(__file__).parents[2] / "requirements" / "debian.txt"
 TRIAL = """
 import slicer, vtk
 import vtkmodules.vtkRenderingOpenGL2
@@ -31,7 +31,13 @@ def failure() -> str:
     if trial.returncode == 0:
         return ""
     reason = (trial.stderr.strip().splitlines() or [f"exit status {trial.returncode}"])[-1]
-    return f"slicer-core, PySide6 or OpenGL does not work here ({reason}); Debian packages: {PACKAGES}"
+    return f"slicer-core, PySide6 or OpenGL does not work here ({reason}); Debian packages: {' '.join(packages())}"
+
+
+def packages() -> list[str]:
+    """Return the Debian packages that drawing without a display needs."""
+    lines = PACKAGE_LIST.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def start():

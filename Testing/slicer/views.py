@@ -90,6 +90,12 @@ class SliceView(View):
         self._mapper.SetInputConnection(self.logic.GetImageDataConnection())  # there only once a volume is shown
         return super().render()
 
+    @property
+    def directions(self) -> str:
+        """Letters of the patient's sides at the picture's left, right, top and bottom edge."""
+        axes = slicer.util.arrayFromVTKMatrix(self.node.GetSliceToRAS())
+        return direction_letters(right=axes[:3, 0], up=axes[:3, 1])
+
     def _add_overlay_renderer(self) -> None:
         self._overlay = vtk.vtkRenderer()
         self._overlay.GetActiveCamera().ParallelProjectionOn()
@@ -132,6 +138,35 @@ class ThreeDView(View):
         camera.RotateTo(slicer.vtkMRMLCameraNode.Anterior)
         self.renderer.GetActiveCamera().Zoom(zoom)
         self.renderer.ResetCameraClippingRange()
+
+    @property
+    def directions(self) -> str:
+        """Letters of the patient's sides at the picture's left, right, top and bottom edge."""
+        camera = self.renderer.GetActiveCamera()
+        up = np.array(camera.GetViewUp())
+        return direction_letters(right=np.cross(camera.GetDirectionOfProjection(), up), up=up)
+
+
+def direction_letters(right: np.ndarray, up: np.ndarray) -> str:
+    """Name the sides of the patient that lie left, right, up and down in a picture.
+
+    Args:
+        right: RAS direction that runs to the right in the picture.
+        up: RAS direction that runs up.
+    """
+
+    def letter(direction: np.ndarray) -> str:
+        axis = int(np.abs(direction).argmax())
+        return ("RL", "AP", "SI")[axis][int(direction[axis] < 0)]
+
+    return "".join(letter(each) for each in (-right, right, up, -up))
+
+
+def shrunk(picture: np.ndarray, factor: int) -> np.ndarray:
+    """Average blocks of pixels: a view rendered larger than needed has smooth lines and letters then."""
+    height, width, channels = picture.shape
+    blocks = picture.reshape(height // factor, factor, width // factor, factor, channels)
+    return blocks.mean((1, 3)).round().astype(np.uint8)
 
 
 def save_png(picture: np.ndarray, path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The module's panel as it looks after a run, drawn with the Qt stand-in."""
+
+import shlex
+import tempfile
+from pathlib import Path
+
+import fakes
+import numpy as np
+import qt
+from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Widget import Widget
+
+from LNHGSegmentation import LNHGSegmentationLogic
+
+COPY_RESULT = """#!/bin/sh
+# Called like PythonSlicer: -m LNHGLib segment CT OUT ...
+cp -r {result} "$5" && echo "PROGRESS 1.0 done"
+"""
+
+
+class NothingToInstall:
+    """Takes InstallLogic's place: everything is there."""
+
+    def ensure(self) -> None:
+        """Install nothing."""
+
+
+def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:
+    """Click "Segment nodules" in the scene's panel, with a core that finds what `result` holds.
+
+    Args:
+        result: what `lnhg segment` wrote for the scene's first volume.
+        size: width and height in pixels.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "PythonSlicer"
+        python.write_text(COPY_RESULT.format(result=shlex.quote(str(result.resolve()))))
+        python.chmod(0o755)
+        logic = SegmentationLogic(python=str(python))
+        panel = Widget(logic, NothingToInstall(), LNHGSegmentationLogic().getParameterNode)
+        panel.uiWidget.resize(*size)
+        panel.uiWidget.show()
+        panel.ui.applyButton.click()
+        fakes.run_events(lambda: not logic.isRunning, limit_s=300.0)
+        picture = _grab(panel.uiWidget)
+        panel.uiWidget.hide()
+        panel.cleanup()
+    return picture
+
+
+def _grab(widget: qt.QWidget) -> np.ndarray:
+    image = widget.grab().toImage().convertToFormat(qt.QImage.Format.Format_RGB888)
+    rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
+    return rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()

@@ -1,0 +1,148 @@
+"""A scan and its result in the real Slicer views: what the pictures of the README show."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import close_up
+import numpy as np
+import slicer
+import views
+from composition import Panel
+from LNHGLib.preprocessing import find_lungs
+from LNHGLib.volume import Grid, Volume, resample, write_image
+from LNHGSegmentationLib import Overlay, ResultNodes
+from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK, VolumeExchange
+
+OVERSAMPLING = 2  # the views are rendered larger by this factor
+OUTLINE_PIXELS = 1.5
+OPACITY = 0.7
+LUNGS_GRID_MM = 1.5
+LUNGS_COLOR, LUNGS_OPACITY = (0.55, 0.75, 0.95), 0.18
+LEGEND_SIZE = (0.08, 0.42)  # of the view; the letters grow with the width, and the title is wider than it
+LEGEND_BOX = (0.25, 0.42)  # what bar, labels and title cover
+LEGEND_PLACES = ((0.96, 0.9), (0.96, 0.2), (0.06, 0.9), (0.06, 0.2))  # clear of direction letters and scale bar
+COLORED = 40  # grey levels between a pixel's channels
+DARK = (0.06, 0.07, 0.09)
+
+
+class Stage:
+    """Nodes and views of one scan. Make it once a process: views outlive the scene's closing."""
+
+    def __init__(self, name: str, volume: Volume, result: Path, sizes: dict[str, tuple[int, int]]) -> None:
+        """Load the scan and the result folder; make the views.
+
+        Args:
+            name: of the CT in the scene.
+            volume: the CT.
+            result: what `lnhg segment` wrote for it.
+            sizes: width and height in pixels of each view, by name; names start with Axial, Coronal or Sagittal.
+        """
+        self.volume = volume
+        self._views = {name: _slice_view(name, size) for name, size in sizes.items()}
+        self.ct = add_volume(volume.array, volume.grid, name)
+        self.exchange = VolumeExchange(self.ct)
+        self.result = ResultNodes.load(result, self.ct, self.exchange)
+        self.labels = self.exchange.read(result / "labelmap.nii.gz")
+        self.signal = self.exchange.read(result / "heterogeneity.nii.gz")
+        self.result.segmentation.GetDisplayNode().SetVisibility2D(False)
+        Overlay.show(self.ct, self.result.heterogeneity, visible=False, opacity=0.0)
+        Overlay.setUpCT(self.ct)
+
+    def go_to(self, number: int, field_mm: float) -> None:
+        """Show a finding in the middle of all slice views, smooth between the voxels; the field is a view's width."""
+        self.center_lps_mm = self.volume.grid.index_to_lps(np.argwhere(self.labels == number).mean(0))
+        self._field_mm = field_mm
+        near = close_up.close_up(self.labels, self.signal, self.volume.grid, self.center_lps_mm, field_mm)
+        self._near = _load_close_up(near, self.result.nodules)
+        ours, theirs = self._near.heterogeneity.GetDisplayNode(), self.result.heterogeneity.GetDisplayNode()
+        ours.SetWindowLevelMinMax(theirs.GetWindowLevelMin(), theirs.GetWindowLevelMax())
+        self._near.segmentation.GetDisplayNode().SetSliceIntersectionThickness(round(OUTLINE_PIXELS * OVERSAMPLING))
+        self._legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(ours)
+        self._legend.SetSize(*LEGEND_SIZE)
+
+    def slice_panel(self, name: str, caption: str, overlay: bool = True, legend: bool = False) -> Panel:
+        """Render a slice view; the legend goes where it hides least."""
+        view = self._views[name]
+        picture = self._render(view, overlay)
+        if legend:
+            self._legend.SetPosition(*quietest_place(picture, LEGEND_BOX, LEGEND_PLACES))
+            picture = self._render(view, overlay, legend=True)
+        picture = views.shrunk(picture, OVERSAMPLING)
+        return Panel(picture, caption, view.directions, self._field_mm / picture.shape[1])
+
+    def _render(self, view: views.SliceView, overlay: bool, legend: bool = False) -> np.ndarray:
+        self._near.segmentation.SetDisplayVisibility(overlay)
+        self._legend.RemoveAllViewNodeIDs()
+        self._legend.AddViewNodeID(view.node.GetID() if legend else "nowhere")
+        Overlay.show(self.ct, self._near.heterogeneity, overlay, OPACITY)
+        view.look_at(self.center_lps_mm * [-1, -1, 1], self._field_mm)
+        return view.render()
+
+    def lungs_panel(self, size: tuple[int, int], caption: str, zoom: float = 1.6) -> Panel:
+        """Render the lungs from the front, with all findings in them."""
+        view = views.ThreeDView("1", tuple(OVERSAMPLING * n for n in size), DARK)
+        _add_lungs(self.volume)
+        segmentation = self.result.segmentation
+        segmentation.CreateClosedSurfaceRepresentation()
+        view.look_from_front(zoom)
+        return Panel(views.shrunk(view.render(), OVERSAMPLING), caption, view.directions)
+
+
+def quietest_place(
+    picture: np.ndarray, size: tuple[float, float], places: Sequence[tuple[float, float]]
+) -> tuple[float, float]:
+    """Return the place where a box hides nothing colored and covers the darkest part of a picture.
+
+    Args:
+        picture: (height, width, 3) uint8.
+        size: width and height of the box, as fractions of the picture's.
+        places: where the box may lie, as fractions of the room that is left, from the lower left (as Slicer has it).
+    """
+    height, width = picture.shape[:2]
+    wide, high = round(size[0] * width), round(size[1] * height)
+
+    def cost(place: tuple[float, float]) -> tuple[bool, float]:
+        left, top = round(place[0] * (width - wide)), round((1 - place[1]) * (height - high))
+        hidden = picture[top : top + high, left : left + wide].astype(int)
+        return bool((np.ptp(hidden, axis=-1) > COLORED).any()), float(hidden.mean())
+
+    return min(places, key=cost)
+
+
+def add_volume(array: np.ndarray, grid: Grid, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """Add an array (z, y, x) of the core to the scene."""
+    return slicer.util.addVolumeFromArray(array, RAS_TO_LPS @ grid.affine @ np.linalg.inv(ZYX_TO_IJK), name)
+
+
+def _slice_view(name: str, size: tuple[int, int]) -> views.SliceView:
+    orientation = next(each for each in ("Axial", "Coronal", "Sagittal") if name.startswith(each))
+    return views.SliceView(name, orientation, tuple(OVERSAMPLING * n for n in size))
+
+
+def _load_close_up(near: close_up.CloseUp, nodules: Sequence[dict]) -> ResultNodes.ResultNodes:
+    """Load a close-up the way a result is loaded: a volume on its grid stands for the CT."""
+    node = add_volume(near.labels, near.grid, "close-up")
+    with tempfile.TemporaryDirectory() as folder:
+        write_image(near.labels, near.grid, Path(folder) / "labelmap.nii.gz")
+        write_image(near.signal, near.grid, Path(folder) / "heterogeneity.nii.gz")
+        (Path(folder) / "report.json").write_text(json.dumps({"nodules": list(nodules)}))
+        return ResultNodes.load(Path(folder), node, VolumeExchange(node))
+
+
+def _add_lungs(volume: Volume) -> None:
+    lungs, grid = find_lungs(volume), volume.grid
+    shape = tuple(int(extent / LUNGS_GRID_MM) for extent in np.array(grid.shape) * grid.spacing_mm)
+    corners = grid.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1))
+    coarse = Grid.aligned(shape, (LUNGS_GRID_MM,) * 3, corners.min(0))
+    inside = resample(lungs.astype(np.float32), grid, coarse, fill=0.0) > 0.5
+    reference = add_volume(inside.astype(np.uint8), coarse, "lungs")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Lungs")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(reference)
+    segment = node.GetSegmentation().AddEmptySegment("lungs", "Lungs", LUNGS_COLOR)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(inside.astype(np.uint8), node, segment, reference)
+    node.CreateClosedSurfaceRepresentation()
+    node.GetDisplayNode().SetVisibility2D(False)
+    node.GetDisplayNode().SetSegmentOpacity3D(segment, LUNGS_OPACITY)
