@@ -12,7 +12,8 @@ from LNHGLib.batch_pool import Pool
 from LNHGLib.batch_segment import Segmentation
 from LNHGLib.batch_store import DISK, DONE, INPUT, SCHEMA, Record, Store
 from LNHGLib.batch_tables import write_tables
-from LNHGLib.cohort import FAILED, READY, SKIPPED, Case, find_cases
+from LNHGLib.case import FAILED, READY, SKIPPED, Case
+from LNHGLib.cohort import find_cases
 from LNHGLib.errors import Cancelled, InputError
 
 TABLES_EVERY_S = 60.0

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from LNHGLib import batch_worker
 from LNHGLib.batch_store import DIED, Record, Store
 from LNHGLib.batch_worker import Recipe
-from LNHGLib.cohort import FAILED, Case
+from LNHGLib.case import FAILED, Case
 from LNHGLib.errors import InputError
 
 AHEAD = 2  # cases a worker has at hand: one to compute, one to read meanwhile

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from LNHGLib import models
-from LNHGLib.cohort import Case
+from LNHGLib.case import Case
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from LNHGLib import results
-from LNHGLib.cohort import FAILED, SKIPPED, Case
+from LNHGLib.case import FAILED, SKIPPED, Case
 from LNHGLib.errors import InputError
 from LNHGLib.run_lock import RunLock
 
@@ -112,7 +111,9 @@ class Store:
             return None
         if not record.is_of(case) or record.kind not in LASTING:
             return None
-        complete = all((self.folder(case.id) / name).is_file() for name in results.FILES)
+        from LNHGLib.result_files import FILES  # here, as a worker process starts without scipy
+
+        complete = all((self.folder(case.id) / name).is_file() for name in FILES)
         return record if complete or record.status in (FAILED, SKIPPED) else None
 
     @contextmanager

@@ -4,9 +4,10 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
-from LNHGLib import overview, results
+from LNHGLib import overview
 from LNHGLib.batch_store import DONE, Record, Store, write_whole
-from LNHGLib.cohort import Case
+from LNHGLib.case import Case
+from LNHGLib.result_files import COLUMNS
 
 PENDING = "pending"
 STEPS = ("read", "compute", "write")
@@ -26,7 +27,7 @@ CASE_COLUMNS = (
     *(f"{step}_s" for step in STEPS),
     "peak_memory_mb",
 )
-NODULE_COLUMNS = ("case", *results.COLUMNS)
+NODULE_COLUMNS = ("case", *COLUMNS)
 
 
 def write_tables(store: Store, cases: Sequence[Case], records: Mapping[str, Record], title: str) -> None:

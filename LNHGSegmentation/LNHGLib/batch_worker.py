@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from LNHGLib import process_memory
 from LNHGLib.batch_store import DISK, DONE, ERROR, INPUT, Record, Store
-from LNHGLib.cohort import FAILED, Case
+from LNHGLib.case import FAILED, Case
 from LNHGLib.errors import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

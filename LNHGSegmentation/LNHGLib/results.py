@@ -14,7 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib import preview
 from LNHGLib.errors import InputError
-from LNHGLib.heterogeneity import STATISTICS
+from LNHGLib.result_files import COLUMNS, FILES, MEASURES
 from LNHGLib.segmentation_file import COMPRESSION_LEVEL, write_segmentation
 from LNHGLib.volume import Grid, to_sitk
 
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from LNHGLib.pipeline import Nodule, Result
 
 SCHEMA = 1
-FILES = ("nodules.seg.nrrd", "labelmap.nii.gz", "heterogeneity.nii.gz", "nodules.csv", "report.json", "preview.png")
-MEASURES = ("volume_mm3", "long_axis_mm", "short_axis_mm", "mean_hu", "sd_hu", "attenuation")
-COLUMNS = (
-    *("number", "score", "provenance", "segmenter_score", "detector_score"),
-    *(f"centroid_{axis}_lps_mm" for axis in "xyz"),
-    *MEASURES,
-    *(f"signal_{name}" for name in STATISTICS),
-    *(f"box_{axis}_{end}_lps_mm" for end in ("min", "max") for axis in "xyz"),
-)
-"""Columns of nodules.csv. A detector-box finding has no measurement: its centroid is its box's center."""
 
 
 def check_target(out: Path, overwrite: bool) -> None:

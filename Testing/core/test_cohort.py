@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from cohort_data import a_block, write_broken, write_dicom, write_file, zip_folder
 from LNHGLib import batch_segment, case_names, cohort, zipped
-from LNHGLib.cohort import FAILED, READY, SKIPPED, find_cases
+from LNHGLib.case import FAILED, READY, SKIPPED, Case
+from LNHGLib.cohort import find_cases
 from LNHGLib.errors import InputError
 
 OUT = Path("no-such-out")
@@ -17,11 +18,11 @@ def block():
     return a_block()
 
 
-def found(*inputs, out=OUT) -> dict[str, cohort.Case]:
+def found(*inputs, out=OUT) -> dict[str, Case]:
     return {case.id: case for case in find_cases([str(each) for each in inputs], Path(out)).cases}
 
 
-def read(case: cohort.Case, scratch: Path):
+def read(case: Case, scratch: Path):
     scratch.mkdir()
     return batch_segment.SegmentationWork(None, "cpu", None).read(case, scratch)
 
