@@ -1,10 +1,13 @@
 """A tiny set of crops in the layout of the development data."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
 from crop_files import write_crop_files
+from LNHGTrainingLib.data import Labelled, load_crops
 
+RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
 COLUMNS = ["row", "patient_id", "usable", "n_readers_usable", "luna_diameter_exact_mm", "fold", "scan_test"]
 
 
@@ -32,3 +35,23 @@ def data_config(folder: Path) -> dict:
         "background_folder": "background",
         "background": [],
     }
+
+
+def training_config(branch: str, folder: Path) -> dict:
+    """The shipped recipe of "segmenter" or "detector", cut down to two epochs of two steps with tiny networks."""
+    config = tomllib.loads((RESOURCES / f"{branch}.toml").read_text())
+    config |= {"steps": 4, "epoch_steps": 2, "batch": 2, "validate_crops": 1, "data": data_config(folder)}
+    if branch == "segmenter":
+        config["generator"]["width"] = config["critic"]["width"] = 2
+        config["sampling"]["sides"] = [[16, 16, 16]]
+        config["loss"]["adversarial_from_step"] = 1
+    else:
+        config["detector"]["width"] = 4
+        config["sampling"]["tile"] = 32
+    return config
+
+
+def load(folder: Path) -> list[Labelled]:
+    """The training crops."""
+    data = data_config(folder)
+    return load_crops(folder / data["crops"], folder / data["table"], data["train_folds"], data["min_readers"])

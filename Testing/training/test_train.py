@@ -23,20 +23,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def segmenter_config(folder):
-    config = tomllib.loads((RESOURCES / "segmenter.toml").read_text())
-    config |= {"steps": 4, "epoch_steps": 2, "batch": 2, "validate_crops": 1, "data": small_data.data_config(folder)}
-    config["generator"]["width"] = config["critic"]["width"] = 2
-    config["sampling"]["sides"] = [[16, 16, 16]]
-    config["loss"]["adversarial_from_step"] = 1
-    return config
+    return small_data.training_config("segmenter", folder)
 
 
 @pytest.fixture
 def detector_config(folder):
-    config = tomllib.loads((RESOURCES / "detector.toml").read_text())
-    config |= {"steps": 4, "epoch_steps": 2, "batch": 2, "validate_crops": 1, "data": small_data.data_config(folder)}
-    config["detector"]["width"] = 4
-    return config
+    return small_data.training_config("detector", folder)
 
 
 def weights(path: Path, part: str) -> dict:

@@ -1,0 +1,158 @@
+"""`--set` and the ablations that it makes of the shipped recipes."""
+
+import math
+
+import pytest
+import small_data
+import torch
+from LNHGLib.errors import InputError
+from LNHGTrainingLib import train_detector, train_gan
+from LNHGTrainingLib.__main__ import main, read_config
+from LNHGTrainingLib.losses import precision
+from LNHGTrainingLib.patches import Batch, SegmenterPatches
+from LNHGTrainingLib.settings import override
+
+CONFIG = {"seed": 1, "target": "intensity", "loss": {"mse": 1.0, "deep": {"on": True}}, "folds": [1, 2]}
+
+
+def test_settings_replace_values_and_leave_the_rest():
+    changed = override(CONFIG, ["loss.mse=0", "target=binary", "loss.deep.on = false", "folds=[0]"])
+    assert changed == {"seed": 1, "target": "binary", "loss": {"mse": 0.0, "deep": {"on": False}}, "folds": [0]}
+    assert CONFIG["loss"]["mse"] == 1.0
+
+
+def test_a_later_setting_wins():
+    assert override(CONFIG, ["seed=2", "seed=3"])["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("loss.mes=0", r"loss\.mes: no 'mes' here, expected one of mse, deep"),
+        ("seed.x=0", r"no 'seed' here"),
+        ("seed", r"'seed' has no value, expected key=value"),
+        ("seed=many", r"seed is 'many', expected a value like 1"),
+        ("loss=0", r"loss is 0, expected a value like"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting, message):
+    with pytest.raises(InputError, match=message):
+        override(CONFIG, [setting])
+
+
+def test_a_wrong_setting_ends_the_command_with_status_2(tmp_path, capsys):
+    recipe = str(small_data.RESOURCES / "segmenter.toml")
+    assert main(["train", "segmenter", "--config", recipe, "--data", str(tmp_path), "--set", "x=1", str(tmp_path)]) == 2
+    assert "--set x: no 'x' here" in capsys.readouterr().err
+
+
+class SmallPerceptual(torch.nn.Module):
+    """In place of VGG-19, which takes long to build."""
+
+    def __init__(self, weights: str) -> None:
+        super().__init__()
+        assert weights == "imagenet"
+
+    def forward(self, fake, real):
+        return (fake - real).abs().mean()
+
+
+@pytest.fixture(autouse=True)
+def small_perceptual(monkeypatch):
+    monkeypatch.setattr(train_gan, "Perceptual", SmallPerceptual)
+
+
+def run(*settings: str, recipe: str = "segmenter-paper.toml") -> train_gan.SegmenterRun:
+    """The recipe's run with small networks."""
+    config = override(read_config(small_data.RESOURCES / recipe), ["generator.width=2", "critic.width=2", *settings])
+    config["critic"].pop("slab", None)
+    return train_gan.SegmenterRun(config, torch.device("cpu"))
+
+
+def terms(*settings: str) -> dict[str, float]:
+    """The weighted terms that move the generator on one batch."""
+    ablated = run(*settings)
+    image = torch.rand(1, 1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    mask = (image > 0.5).float()
+    found = ablated.generator_terms(Batch(image, image * mask, mask, torch.ones_like(image)))
+    return {name: ablated.config["loss"][name] * term.item() for name, term in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ((), {"mse", "perceptual", "adversarial"}),
+        (("loss.perceptual=0",), {"mse", "adversarial"}),
+        (("loss.mse=0",), {"perceptual", "adversarial"}),
+        (("loss.perceptual=0", "loss.adversarial=0"), {"mse"}),
+    ],
+    ids=["LNHG", "L-MSE", "L-VGG", "pure MSE"],
+)
+def test_ablated_losses_leave_only_the_others(settings, left):
+    assert {name for name, value in terms(*settings).items() if value} == left
+
+
+def test_l_mse_needs_no_perceptual_network():
+    assert run().perceptual is not None
+    assert run("loss.perceptual=0").perceptual is None
+
+
+@pytest.mark.parametrize("recipe", ["segmenter-paper.toml", "segmenter.toml"])
+def test_width_and_input_skip_reach_the_generator(recipe):
+    assert run("generator.width=3", recipe=recipe).generator.last.in_channels == 3
+    generators = [run(f"generator.input_skip={skip}", recipe=recipe).generator.eval() for skip in ("true", "false")]
+    image = torch.rand(1, 1, 8, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(generators[0].residual(image) - image, generators[1].residual(image))
+
+
+def test_the_target_is_the_nodules_intensity_or_its_mask(tmp_path):
+    small_data.write_crops(tmp_path, count=2)
+    sampling = small_data.training_config("segmenter", tmp_path)["sampling"]
+    batches = {
+        target: SegmenterPatches(small_data.load(tmp_path), [], sampling, [-1000, 400], 0, target).batch(0, 2)
+        for target in ("intensity", "binary")
+    }
+    binary, intensity = batches["binary"], batches["intensity"]
+    assert torch.equal(binary.image, intensity.image)
+    assert torch.equal(binary.target, binary.mask)
+    assert torch.equal(intensity.target, intensity.image * intensity.mask)
+    assert binary.mask.any()
+
+
+def test_another_target_is_refused():
+    with pytest.raises(InputError, match="`target` is 'colour', expected intensity or binary"):
+        SegmenterPatches([], [], {}, [-1000, 400], 0, "colour")
+
+
+def test_bf16_leaves_the_gradient_penalty_in_fp32(monkeypatch):
+    """The critic's convolutions see bf16 for its two scores and fp32 for the penalty."""
+    ablated, seen = run("precision=bf16"), []
+    weights = ablated.critic.features[0].forward
+
+    def noted(x: torch.Tensor) -> torch.Tensor:
+        result = weights(x)
+        seen.append(result.dtype)
+        return result
+
+    monkeypatch.setattr(ablated.critic.features[0], "forward", noted)
+    image = torch.rand(1, 1, 8, 16, 16)
+    values = ablated.critic_step([(0, Batch(image, image, image, torch.ones_like(image)))])
+    assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]
+    assert all(p.grad.dtype == torch.float32 for p in ablated.critic.parameters())
+    assert math.isfinite(values["critic"])
+
+
+def test_bf16_hands_fp32_features_to_the_detectors_boxes(tmp_path):
+    config = small_data.training_config("detector", tmp_path) | {"precision": "bf16"}
+    detector = train_detector.DetectorRun(config, torch.device("cpu")).detector.eval()
+    inside = []
+    detector.backbone.body.register_forward_hook(lambda _, __, result: inside.append(result["0"].dtype))
+    features = detector.backbone(torch.rand(1, 3, 64, 64))
+    assert inside == [torch.bfloat16]
+    assert {value.dtype for value in features.values()} == {torch.float32}
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(InputError, match="`precision` is 'fp16', expected auto, bf16 or fp32"):
+        precision({"precision": "fp16"}, torch.device("cpu"))

@@ -1,0 +1,165 @@
+"""A killed or stopped training goes on as if nothing had happened; one that no longer improves ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import small_data
+import torch
+from LNHGTrainingLib import checkpoint, train_detector, train_gan
+from LNHGTrainingLib.__main__ import read_config
+from LNHGTrainingLib.log import RunLog
+from LNHGTrainingLib.settings import override
+from LNHGTrainingLib.stopping import STATUS, StopSignal
+
+ROOT = Path(__file__).parents[2]
+RECIPE = small_data.RESOURCES / "segmenter.toml"
+TINY = [
+    *("batch=2", "validate_crops=1", "generator.width=2", "critic.width=2", "sampling.sides=[[16, 16, 16]]"),
+    *("loss.adversarial_from_step=1", "data.background=[]", "data.train_folds=[0]", "data.validation_folds=[1]"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    small_data.write_crops(path)
+    return path
+
+
+def start(folder: Path, out: Path, *settings: str) -> subprocess.Popen:
+    """`lnhg-train train segmenter` in a process group of its own."""
+    changes = [word for setting in (*TINY, *settings) for word in ("--set", setting)]
+    command = [sys.executable, "-m", "LNHGTrainingLib", "train", "segmenter", "--config", str(RECIPE), *changes]
+    paths = [str(ROOT / "LNHGSegmentation"), str(ROOT / "LNHGTraining"), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [*command, "--data", str(folder), str(out)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(happened: Callable[[], object], process: subprocess.Popen) -> None:
+    while not happened():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
+def train(folder: Path, out: Path, *settings: str, resume: bool = False) -> None:
+    config = override(read_config(RECIPE), [*TINY, *settings])
+    config["data"]["folder"] = str(folder)
+    train_gan.train(config, out, resume)
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    a, b = checkpoint.load(one / "last.pt"), checkpoint.load(two / "last.pt")
+    assert (a["step"], a["best"], a["stale"]) == (b["step"], b["best"], b["stale"])
+    assert torch.equal(a["random"], b["random"])
+    for part in ("generator", "average", "critic"):
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+    moments = (state["generator_optimizer"]["state"][0]["exp_avg"] for state in (a, b))
+    assert torch.equal(*moments)
+    assert epochs(one) == epochs(two)
+
+
+def epochs(out: Path) -> list[list[str]]:
+    """The rows of `epochs.csv` without the seconds."""
+    return [line.split(",")[:-1] for line in (out / "epochs.csv").read_text().splitlines()]
+
+
+def test_a_killed_training_goes_on_to_the_result_of_an_uninterrupted_one(folder, tmp_path):
+    out = tmp_path / "killed"
+    process = start(folder, out, "epoch_steps=2", "steps=2000")
+    wait_for((out / "last.pt").exists, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    reached = checkpoint.load(out / "last.pt")["step"]
+    assert reached % 2 == 0
+    with (out / "epochs.csv").open("a") as table:
+        table.write(f"{reached + 2}," + "0," * 4 + "\n")  # as a kill between the log and the checkpoint leaves it
+    settings = "epoch_steps=2", f"steps={reached + 4}"
+    train(folder, out, *settings, resume=True)
+    train(folder, tmp_path / "whole", *settings)
+    assert_same_run(tmp_path / "whole", out)
+
+
+def test_sigterm_to_all_processes_writes_a_checkpoint_to_go_on_from(folder, tmp_path):
+    """Schedulers signal the whole group; the run's workers must not die before it."""
+    out = tmp_path / "stopped"
+    process = start(folder, out, "epoch_steps=1000", "steps=100000", "workers=2")
+    wait_for(lambda: list(out.glob("tensorboard/*")), process)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGTERM)
+    errors = process.communicate()[1]
+    assert process.returncode == STATUS == 143, errors
+    reached = checkpoint.load(out / "last.pt")["step"]
+    assert f"Stopped by SIGTERM after step {reached}; go on with --resume." in errors
+    settings = "epoch_steps=1000", f"steps={reached + 2}"
+    train(folder, out, *settings, resume=True)
+    train(folder, tmp_path / "whole", *settings)
+    assert_same_run(tmp_path / "whole", out)
+
+
+def test_a_checkpoint_of_the_first_version_goes_on_with_one_part(folder, tmp_path):
+    config = small_data.training_config("segmenter", folder)
+    run = train_gan.SegmenterRun(config, torch.device("cpu"))
+    state = run.state()
+    del state["stale"], state["config"]["parts"]
+    checkpoint.save(tmp_path / "last.pt", state | {"step": 3})
+    later = train_gan.SegmenterRun(config, torch.device("cpu"))
+    later.restore(tmp_path / "last.pt")
+    assert (later.step, later.stale, later.config["parts"]) == (3, 0, 1)
+
+
+def test_the_signal_is_the_systems_again_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert not stop.given
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.given
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("branch", "module", "score"), [("segmenter", train_gan, "crop_dice"), ("detector", train_detector, "crop_froc")]
+)
+def test_training_ends_when_patience_does(folder, tmp_path, monkeypatch, branch, module, score):
+    scores = iter([0.2, 0.3, 0.3, 0.1, 0.9])
+
+    def scored(*_: object) -> object:
+        value = next(scores)
+        return {1: value} if branch == "detector" else torch.tensor([value], dtype=torch.float64).numpy()
+
+    monkeypatch.setattr(module, score, scored)
+    config = small_data.training_config(branch, folder) | {"steps": 9, "epoch_steps": 1, "batch": 1, "patience": 2}
+    module.train(config, tmp_path)
+    assert (checkpoint.load(tmp_path / "last.pt")["step"], checkpoint.load(tmp_path / "best.pt")["step"]) == (4, 2)
+    module.train(config, tmp_path, resume=True)
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 4
+
+
+def test_an_epoch_leaves_a_line_and_a_picture(folder, tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for branch, module in (("segmenter", train_gan), ("detector", train_detector)):
+        config = small_data.training_config(branch, folder) | {"steps": 1, "batch": 1}
+        module.train(config, tmp_path / branch)
+        events = EventAccumulator(str(tmp_path / branch / "tensorboard")).Reload()
+        assert len(events.Tags()["images"]) == 1
+        assert "step 1/1: " in capsys.readouterr().err
+
+
+def test_a_log_forgets_epochs_that_were_not_kept(tmp_path):
+    with RunLog(tmp_path, 4, 0) as log:
+        log.epoch(2, {"dice": 0.25}, {})
+        log.epoch(4, {"dice": 0.5}, {})
+    with RunLog(tmp_path, 4, 2) as log:
+        log.epoch(4, {"dice": 0.75}, {})
+    assert [line[:6] for line in (tmp_path / "epochs.csv").read_text().splitlines()] == ["step,d", "2,0.25", "4,0.75"]
