@@ -98,11 +98,13 @@ def cluster_bootstrap(
         samples: Number of resamples.
 
     Returns:
-        The k figures on the data as they are with their 95 % intervals.
+        The k figures on the data as they are with their 95 % intervals; a single cluster gives none.
     """
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples)
     measured = statistic(np.ones((1, clusters), int))[0]
+    if clusters < 2:
+        return [Interval(float(value), float("nan"), float("nan")) for value in measured]
     return [_interval(value, figures) for value, figures in zip(measured, statistic(draws).T, strict=True)]
 
 
