@@ -77,12 +77,11 @@ def draw_hero(stage: Stage, nodule: dict, lungs: Panel, notes: list[str]) -> Ima
     return composition.compose(HERO_TITLE, [large, [*small, lungs]], notes)
 
 
-def draw_module(stage: Stage, nodule: dict, lungs: Panel, panel: Panel, note: str) -> Image:
-    """Compose the module's panel and the views, in the order of Slicer's four-up layout."""
+def draw_four_up(stage: Stage, lungs: Panel) -> Panel:
+    """Put the views in the order of Slicer's four-up layout."""
     axial = stage.slice_panel("Axial small", "Axial", legend=True)
     small = [stage.slice_panel(name, name) for name in ("Coronal", "Sagittal")]
-    four_up = Panel(np.asarray(composition.tile([[axial, lungs], small])), "")
-    return composition.compose(f"{MODULE_TITLE}. {_caption(nodule)}", [[panel, four_up]], [note, STAND_IN])
+    return Panel(np.asarray(composition.tile([[axial, lungs], small])), "")
 
 
 def _caption(nodule: dict) -> str:
@@ -149,10 +148,13 @@ def pictures(stage: Stage, case: Case, result: Path) -> dict[str, Image]:
     stage.go_to(found[0].number, FIELD_MM)
     nodule = next(each for each in report["nodules"] if each["number"] == found[0].number)
     notes = notes_of(case, report, found)
-    lungs = stage.lungs_panel(SMALL, f"All {len(report['nodules'])} findings in the lungs, from the front")
-    hero = draw_hero(stage, nodule, lungs, notes)
-    panel = Panel(module_panel.picture_after_run(result, PANEL_SIZE), "Module panel")
-    return {"LNHG-1.png": hero, "LNHG-2.png": draw_module(stage, nodule, lungs, panel, notes[-1])}
+    outlined = stage.result.segmentation.GetSegmentation().GetNumberOfSegments()  # a detector-box has no voxels to draw
+    lungs = stage.lungs_panel(SMALL, f"The {outlined} outlined findings, from the front")
+    hero, four_up = draw_hero(stage, nodule, lungs, notes), draw_four_up(stage, lungs)
+    panel = Panel(module_panel.picture_after_run(result, PANEL_SIZE), "Module panel")  # last: it adds a second result
+    title = f"{MODULE_TITLE}. {_caption(nodule)}"
+    module = composition.compose(title, [[panel, four_up]], [notes[-1], STAND_IN])
+    return {"LNHG-1.png": hero, "LNHG-2.png": module}
 
 
 if __name__ == "__main__":

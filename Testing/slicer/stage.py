@@ -17,7 +17,7 @@ from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK, VolumeExc
 
 OVERSAMPLING = 2  # the views are rendered larger by this factor
 OUTLINE_PIXELS = 1.5
-OPACITY = 0.7
+OPACITY = 0.6  # the panel's own at the start
 LUNGS_GRID_MM = 1.5
 LUNGS_COLOR, LUNGS_OPACITY = (0.55, 0.75, 0.95), 0.18
 LEGEND_SIZE = (0.08, 0.42)  # of the view; the letters grow with the width, and the title is wider than it

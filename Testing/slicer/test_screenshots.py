@@ -180,7 +180,9 @@ def test_small_print_counts_findings_and_says_research_use(scene):
     assert "Research use only" in notes[1]
 
 
-def test_both_pictures_are_composed(scene):
+def test_both_pictures_are_composed(scene, monkeypatch):
+    monkeypatch.setattr(screenshots, "SMALL", (160, 120))
+    monkeypatch.setattr(screenshots, "PANEL_SIZE", (300, 300))
     drawn = screenshots.pictures(scene.stage, scene.case, scene.result)
     assert list(drawn) == ["LNHG-1.png", "LNHG-2.png"]
     for picture in drawn.values():
