@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +113,13 @@ class _Batch:
             with closing(pool.run(left)) as events:
                 self._follow(events, pool, clock, tell, beat)
         except Cancelled as error:
+            self._collect(left)
             raise Cancelled(
                 f"{str(error).rstrip('.')}; {len(self.records)} of {len(self._cases)} cases are finished and kept, "
                 "add --resume to go on."
             ) from None
         finally:
+            self._collect(left)
             self._write()
 
     def _follow(
@@ -128,7 +130,7 @@ class _Batch:
             if record:
                 self._keep(record)
                 clock.ended += 1
-            clock.look(pool.fractions.values())
+            clock.look(pool)
             failed = sum(record.status == FAILED for record in self.records.values())
             tell(clock.fraction, clock.told(failed), record)
             if time.monotonic() - self._written > TABLES_EVERY_S:
@@ -141,6 +143,11 @@ class _Batch:
                 "make room and go on with --resume."
             )
         self.records[record.case] = record
+
+    def _collect(self, left: Sequence[Case]) -> None:
+        """Take in the cases that the workers finished after they had been told to stop."""
+        unheard = [case for case in left if case.id not in self.records]
+        self.records |= {case.id: record for case in unheard if (record := self._store.ended(case))}
 
     def _write(self) -> None:
         write_tables(self._store, self._cases, self.records, self._title)
@@ -160,11 +167,9 @@ class _Clock:
         self._under_way = 0.0
         self.ended = 0
 
-    def look(self, under_way: Collection[float]) -> None:
-        """See what fractions of cases under way are done."""
-        self._under_way = sum(under_way)
-        if self._began is None and (under_way or self.ended):
-            self._began = time.monotonic()
+    def look(self, pool: Pool) -> None:
+        """See since when the workers work, and how much is done of the cases that they have in hand."""
+        self._began, self._under_way = pool.ready_since, sum(pool.fractions.values())
 
     @property
     def fraction(self) -> float:

@@ -51,6 +51,10 @@ class Pool:
 
     A process that dies takes no case down but the one that kills it: all that were in it are tried again at the end,
     alone, one by one, and only a case in which a process dies a second time has failed.
+
+    Attributes:
+        fractions: how much is done of the cases under way, by id.
+        ready_since: when the first worker was ready, by the monotonic clock.
     """
 
     def __init__(self, recipe: Recipe, store: Store, jobs: int) -> None:
@@ -60,6 +64,7 @@ class Pool:
         self._stillborn = 0
         self._attempts: Counter = Counter()
         self.fractions: dict[str, float] = {}
+        self.ready_since: float | None = None
 
     def run(self, cases: Sequence[Case]) -> Iterator[Record | None]:
         """Do all cases; gives the record of each as it ends, and None from time to time.
@@ -80,10 +85,6 @@ class Pool:
             self._end("end")
         finally:
             self._end("stop")
-
-    def processes(self) -> list[int]:
-        """Return the process ids of the workers."""
-        return [worker.process.pid for worker in self._workers]
 
     def _staff(self, jobs: int) -> None:
         """Start the workers that the work left needs, also in the place of dead ones."""
@@ -118,6 +119,7 @@ class Pool:
     def _hear(self, worker: _Worker, what: str, *values: object) -> Iterator[Record]:
         if what == "ready":
             worker.ready = True
+            self.ready_since = self.ready_since or time.monotonic()
         elif what == "unfit":
             sentence, wrong = values
             raise InputError(sentence) if wrong else RuntimeError(sentence)

@@ -223,7 +223,9 @@ def is_alive(process: int) -> bool:
 def test_a_signal_ends_the_run_with_its_tables_and_resume_goes_on(tmp_path, lnhg, started, log, number):
     make_scans(tmp_path / "in", a="one", b="two", c="long")
     process = started()
-    wait_for(lambda: "c" in computed(log))
+    wait_for(
+        lambda: "c" in computed(log) and {"a", "b"} <= {note["case"] for note in noted(log) if note["step"] == "write"}
+    )
     began = time.monotonic()
     process.send_signal(number)
     _, told = process.communicate(timeout=LIMIT_S)
