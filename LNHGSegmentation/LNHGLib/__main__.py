@@ -30,7 +30,7 @@ DEBUG = "LNHG_DEBUG"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
-        options = _parser().parse_args(arguments)
+        options = parse(arguments)
         with Stop().listening() as stop:
             options.run(options, stop)
     except InputError as error:
@@ -43,6 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = " ".join(str(error).split()) or "no reason given"
         return _fail(f"failed: {type(error).__name__}: {reason}; set {DEBUG}=1 to see where.", FAILED)
     return DONE
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the arguments.
+
+    Raises:
+        InputError: they are wrong.
+    """
+    return _parser().parse_args(arguments)
 
 
 def _fail(sentence: str, status: int) -> int:

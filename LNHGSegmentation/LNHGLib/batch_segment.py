@@ -71,16 +71,8 @@ class SegmentationWork:
     threshold: float | None
 
     def read(self, case: Case, scratch: Path) -> "Volume":
-        """Read the scan, out of its archive if it lies in one."""
-        from LNHGLib import zipped
-        from LNHGLib.volume import read_volume
-
-        path, files = case.path, case.files
-        if case.members:
-            files = tuple(zipped.unpack(case.path, case.members, scratch))
-            path, files = (scratch, files) if case.series_uid else (files[0], ())
-        volume = read_volume(path, case.series_uid, files)
-        return replace(volume, source=replace(volume.source, path=str(case.path)))
+        """Read the scan."""
+        return read_case(case, scratch)
 
     def compute(self, case: Case, scan: "Volume", progress: Callable[[float, str], None]) -> "Result":
         """Find the nodules."""
@@ -102,3 +94,16 @@ class SegmentationWork:
             "warnings": result.report["warnings"],
             "thumbnail": thumbnail.draw(result),
         }
+
+
+def read_case(case: Case, scratch: Path) -> "Volume":
+    """Read a scan, out of its archive if it lies in one; `scratch` is an empty folder for what is unpacked."""
+    from LNHGLib import zipped
+    from LNHGLib.volume import read_volume
+
+    path, files = case.path, case.files
+    if case.members:
+        files = tuple(zipped.unpack(case.path, case.members, scratch))
+        path, files = (scratch, files) if case.series_uid else (files[0], ())
+    volume = read_volume(path, case.series_uid, files)
+    return replace(volume, source=replace(volume.source, path=str(case.path)))

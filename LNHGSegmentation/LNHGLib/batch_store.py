@@ -21,6 +21,7 @@ SCHEMA = 1
 DONE = "done"
 TABLES = ("cohort.csv", "cases.csv", "overview.html")
 CASES = "cases"
+SCENES = "scenes"  # made by Slicer, see LNHGSegmentationLib/BatchScenes.py
 MEMORY = ".lnhg-batch"
 INPUT, ERROR, DIED, DISK = "input", "error", "died", "disk"
 """Kinds of failure: the scan is bad; the program failed; its process ended; the disk is full."""
@@ -157,7 +158,7 @@ class Store:
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"OUT {self.out} is a file, expected a folder; give another name.")
         there = {entry.name for entry in self.out.iterdir()} if self.out.exists() else set()
-        foreign = sorted(there - {*TABLES, CASES, MEMORY})
+        foreign = sorted(there - {*TABLES, CASES, SCENES, MEMORY})
         if foreign:
             raise InputError(
                 f"OUT {self.out} holds {foreign[0]!r}, which is no result of lnhg batch, expected a new folder; "

@@ -77,7 +77,7 @@ class SegmentationLogic(VTKObservationMixin):
         """
         if self.isRunning:
             raise RuntimeError("A segmentation is running already: wait for its end or cancel it.")
-        python = self._python or _pythonSlicer()
+        python = self._python or pythonSlicer()
         exchange = VolumeExchange(volumeNode)
         self._cancelled = False
         self._folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
@@ -146,7 +146,11 @@ def _failure(status: int, lastLine: str) -> str:
     return lastLine
 
 
-def _pythonSlicer() -> str:
+def pythonSlicer() -> str:
+    """Return the path of Slicer's Python interpreter.
+
+    :raises RuntimeError: if it is not found.
+    """
     python = shutil.which("PythonSlicer")
     if python is None:
         raise RuntimeError("PythonSlicer is not on the PATH: start 3D Slicer by its own launcher and try again.")

@@ -24,7 +24,7 @@ def found(*inputs, out=OUT) -> dict[str, Case]:
 
 def read(case: Case, scratch: Path):
     scratch.mkdir()
-    return batch_segment.SegmentationWork(None, "cpu", None).read(case, scratch)
+    return batch_segment.read_case(case, scratch)
 
 
 def test_a_tree_gives_a_case_for_each_series_zip_and_volume(tmp_path, block):
