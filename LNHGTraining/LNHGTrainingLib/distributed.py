@@ -36,6 +36,8 @@ PATIENCE = timedelta(hours=2)
 def processes(device: str) -> Iterator[torch.device]:
     """Join the processes that torchrun started, if it did; gives this process's device.
 
+    Once a process: joining again would find the others' former addresses in torchrun's store.
+
     Raises:
         InputError: there is no such device.
     """

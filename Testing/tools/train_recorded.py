@@ -32,5 +32,4 @@ def train(branch: str, config: Path, out: Path) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    for i in range(1, len(sys.argv), 3):
-        train(sys.argv[i], Path(sys.argv[i + 1]), Path(sys.argv[i + 2]))
+    train(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

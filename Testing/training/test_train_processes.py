@@ -30,43 +30,39 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def two_processes(folder, tmp_path_factory):
-    """Both branches, trained by two gloo processes that torchrun starts."""
-    out = tmp_path_factory.mktemp("two")
-    trainings = [part for branch in BRANCHES for part in (branch, folder / f"{branch}.json", out / branch)]
+@pytest.fixture(scope="module", params=BRANCHES)
+def two_processes(request, folder, tmp_path_factory):
+    """A branch, and the run of two gloo processes that torchrun starts."""
+    out = tmp_path_factory.mktemp("two") / request.param
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     paths = [str(ROOT / "LNHGSegmentation"), str(ROOT / "LNHGTraining"), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [*command, train_recorded.__file__, *map(str, trainings)],
+        [*command, train_recorded.__file__, request.param, folder / f"{request.param}.json", out],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return out
+    return request.param, out
 
 
-@pytest.mark.parametrize("branch", BRANCHES)
-def test_two_processes_give_the_losses_and_weights_of_one_with_the_summed_batch(
-    branch, folder, two_processes, tmp_path
-):
+def test_two_processes_give_the_losses_and_weights_of_one_with_the_summed_batch(folder, two_processes, tmp_path):
+    branch, out = two_processes
     losses = train_recorded.train(branch, folder / f"{branch}.json", tmp_path)
-    of_two = json.loads((two_processes / branch / "losses.json").read_text())
+    of_two = json.loads((out / "losses.json").read_text())
     assert len(losses) == len(of_two) == 4
     for one, two in zip(losses, of_two, strict=True):
         assert two == pytest.approx(one, rel=1e-5)
-    one, two = (checkpoint.load(path / "last.pt") for path in (tmp_path, two_processes / branch))
+    one, two = (checkpoint.load(path / "last.pt") for path in (tmp_path, out))
     for part in BRANCHES[branch]:
         for name, value in one[part].items():
             torch.testing.assert_close(two[part][name], value, rtol=1e-5, atol=1e-6, msg=f"{part} {name}")
     assert two["best"] == pytest.approx(one["best"])
 
 
-@pytest.mark.parametrize("branch", BRANCHES)
-def test_two_processes_write_an_epoch_once(branch, two_processes):
-    rows = (two_processes / branch / "epochs.csv").read_text().splitlines()
+def test_two_processes_write_an_epoch_once(two_processes):
+    rows = (two_processes[1] / "epochs.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "4"]
 
 
