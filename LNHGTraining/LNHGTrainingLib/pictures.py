@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from LNHGLib.preprocessing import normalise
 from torch import nn
-from torchvision.utils import draw_bounding_boxes
 
 from LNHGTrainingLib.data import CUBE, Labelled
 from LNHGTrainingLib.slices import slice_boxes
@@ -43,6 +42,8 @@ def _grey(image: np.ndarray) -> np.ndarray:
 def _boxes(picture: np.ndarray, boxes: np.ndarray | list, color: str, names: list[str] | None = None) -> np.ndarray:
     if len(boxes) == 0:
         return picture
+    from torchvision.utils import draw_bounding_boxes  # takes seconds to load, and the segmenter draws no boxes
+
     image = torch.from_numpy(picture).permute(2, 0, 1)
     corners = ENLARGE * torch.as_tensor(np.asarray(boxes, np.float32))
     return draw_bounding_boxes(image, corners, names, color).permute(1, 2, 0).numpy()
