@@ -122,7 +122,7 @@ def segment(
         labels, fused = join_branches(work, generated, boxes, step, model.card)
     with monitor.stage("measurement", "Measuring the nodules", 0.94, 1.0):
         kept = [finding for finding in fused.findings if finding.score >= threshold]
-        drawing = _Drawing(upright, work.grid, labels, generated, model.card["generator"]["threshold"])
+        drawing = _Drawing(upright, work.grid, labels, generated)
         nodules = drawing.draw(kept, monitor)
         on_input = [from_canonical(array, upright.grid, volume.grid) for array in (drawing.labels, drawing.signal)]
     return Result(volume, *on_input, nodules, _report(volume, model, where, threshold, fused, monitor))
@@ -210,11 +210,8 @@ def join_branches(
 class _Drawing:
     """Findings outlined and measured, one after the other, on the upright CT's voxels."""
 
-    def __init__(
-        self, upright: Volume, grid: Grid, components_: np.ndarray, generated: np.ndarray, threshold: float
-    ) -> None:
-        self.upright, self.grid, self.components = upright, grid, components_
-        self.generated, self.threshold = generated, threshold
+    def __init__(self, upright: Volume, grid: Grid, components_: np.ndarray, generated: np.ndarray) -> None:
+        self.upright, self.grid, self.components, self.generated = upright, grid, components_, generated
         self.labels = np.zeros(upright.grid.shape, np.uint16)
         self.signal = np.zeros(upright.grid.shape, np.float32)
 
@@ -233,9 +230,7 @@ class _Drawing:
 
     def _segmentation(self, finding: fusion.Finding, number: int) -> Nodule | None:
         target = self.upright.grid
-        found = projection.outline(
-            self.components, finding.labels, finding.box, self.generated, self.grid, target, self.threshold
-        )
+        found = projection.outline(self.components, finding.labels, finding.box, self.generated, self.grid, target)
         mask = found and found.mask & (self.labels[found.box] == 0)
         if found is None or not mask.any():
             return None

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from LNHGLib.volume import Grid, resample
 
 Box = tuple[slice, slice, slice]
 LpsBox = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-_NEIGHBORS = np.ones((3, 3, 3), bool)
 _ROOM = 2
 
 
@@ -36,12 +34,10 @@ def outline(
     generated: np.ndarray,
     grid: Grid,
     target: Grid,
-    threshold: float,
 ) -> Outline | None:
-    """Outline a nodule on another grid: the signal is interpolated and thresholded there, within its own components.
+    """Outline a nodule on another grid: where its interpolated components make up half a voxel or more.
 
-    A voxel of the target belongs to the nodule if the interpolated signal is above the threshold and the nearest
-    working voxel is within one voxel of the nodule's components and in no other; parts away from them are dropped.
+    Interpolating the nodule image and cutting it there at its low threshold would widen the nodule by up to a voxel.
     A nodule that falls between coarse voxels takes the voxels nearest to it.
 
     Args:
@@ -51,31 +47,20 @@ def outline(
         generated: the generator's nodule image on the working grid.
         grid: the working grid.
         target: the CT's grid.
-        threshold: of the signal.
 
     Returns:
         The outline, or None where the nodule lies outside the target.
     """
     crop = _widened(box, labels.shape)
     own = np.isin(labels[crop], numbers)
-    near = ndimage.binary_dilation(own, _NEIGHBORS) & (own | (labels[crop] == 0))
     place = _covering(part := subgrid(grid, crop), target)
     if place is None:
         return None
     there = subgrid(target, place)
-    signal = resample(generated[crop], part, there, fill=0.0)
-    core = resample(own.astype(np.uint8), part, there, linear=False, fill=0) > 0
-    mask = (signal > threshold) & (resample(near.astype(np.uint8), part, there, linear=False, fill=0) > 0)
-    mask = _attached(mask, core)
+    mask = resample(own.astype(np.float32), part, there, fill=0.0) >= 0.5
     mask = mask if mask.any() else _nearest(own, part, there)
-    return Outline(place, mask, np.where(mask, signal, 0).astype(np.float32)) if mask.any() else None
-
-
-def _attached(mask: np.ndarray, core: np.ndarray) -> np.ndarray:
-    """The parts of the mask that meet the core."""
-    parts, _ = ndimage.label(mask, _NEIGHBORS)
-    numbers = np.unique(parts[core & mask])
-    return np.isin(parts, numbers[numbers > 0])
+    signal = np.where(mask, resample(generated[crop], part, there, fill=0.0), 0)
+    return Outline(place, mask, signal.astype(np.float32)) if mask.any() else None
 
 
 def subgrid(grid: Grid, box: Box) -> Grid:
