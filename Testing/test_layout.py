@@ -58,7 +58,12 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
         "if 1:\n    from torch import nn",
         "A.py imports torch.nn",
     ),
-    ("slicer_takes_nothing_heavy_from_the_core", f"{CORE}/__init__.py", "import skimage", "loads skimage"),
+    (
+        "slicer_takes_nothing_heavy_from_the_core",
+        f"{CORE}/__init__.py",
+        "__version__ = '0'\nimport skimage",
+        "loads skimage",
+    ),
     (
         "the_panel_stands_on_the_logic_and_the_logic_on_the_parameters",
         f"{LIBRARY}/Parameter.py",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from LNHGLib import __version__, batch_command, models
-from LNHGLib.console import Stop, part_of, progress_printer
+from LNHGLib.console import Stop, part_of, progress_printer, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ DEBUG = "LNHG_DEBUG"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    use_huge_pages()
     try:
         options = parse(arguments)
         with Stop().listening() as stop:

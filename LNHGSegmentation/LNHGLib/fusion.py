@@ -337,11 +337,11 @@ def _box_finding(candidate: Candidate, options: FusionOptions) -> Finding:
 
 def _without_duplicates(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Drop candidates whose center lies inside the box of a better one."""
-    kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: -c.score):
-        box = np.reshape(candidate.box, (2, 3))
-        center = box.mean(0)
-        boxes = [np.reshape(other.box, (2, 3)) for other in kept]
-        if not any((center >= other[0]).all() and (center <= other[1]).all() for other in boxes):
-            kept.append(candidate)
-    return kept
+    ordered = sorted(candidates, key=lambda candidate: -candidate.score)
+    boxes = np.array([candidate.box for candidate in ordered]).reshape(-1, 2, 3)
+    kept: list[int] = []
+    for index, center in enumerate(boxes.mean(1)):
+        better = boxes[kept]
+        if not ((center >= better[:, 0]) & (center <= better[:, 1])).all(1).any():
+            kept.append(index)
+    return [ordered[index] for index in kept]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from LNHGLib.console import use_huge_pages
 from LNHGLib.errors import Cancelled, InputError
 
 from LNHGTrainingLib import prepare_command, reports, settings, stopping
@@ -35,6 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `lnhg-train` and return its exit status."""
+    use_huge_pages()
     try:
         options = _parser().parse_args(arguments)
         options.run(options)
