@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the tests themselves run in parallel
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command lines do
 
 ROOT = Path(__file__).parents[1]
 

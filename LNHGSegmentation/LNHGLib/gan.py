@@ -92,7 +92,6 @@ class StridedGenerator(nn.Module):
         self.last = nn.Conv3d(w, 1, 3, padding=1)
         self.input_skip = input_skip
         initialise(self)
-        self.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs
 
     def residual(self, x: Tensor) -> Tensor:
         """The signal before the last ReLU: (B, 1, D, H, W) -> same shape."""

@@ -167,7 +167,10 @@ def _outer(target: Box, shape: Shape, halo: list[int], multiple: int, slab: int 
 
 
 def _core(shape: Shape, halo: list[int], multiple: int, slab: int | None, budget: int) -> Shape:
-    """The cut into equal tiles that computes least voxels, halos included, with no tile larger than the budget."""
+    """The cut into equal tiles that computes least voxels, halos included, with no tile larger than the budget.
+
+    Where every tile is larger, the largest of the tiles that compute least.
+    """
     choices = []
     for axis, size in enumerate(shape):
         cores = [slab] if slab and axis == 0 else sorted({math.ceil(size / n) for n in range(1, MOST_CUTS + 1)})
@@ -177,8 +180,9 @@ def _core(shape: Shape, halo: list[int], multiple: int, slab: int | None, budget
     plans = []
     for z, y, x in product(*choices):
         voxels = z[2] * y[2] * x[2]
-        plans.append((voxels > budget, voxels * z[1] * y[1] * x[1] if voxels <= budget else voxels, (z[0], y[0], x[0])))
-    return min(plans)[2]
+        cost = voxels * z[1] * y[1] * x[1] if voxels <= budget else voxels
+        plans.append((voxels > budget, cost, -z[0] * y[0] * x[0], (z[0], y[0], x[0])))
+    return min(plans)[3]
 
 
 def _voxel_budget(generator: nn.Module) -> int:
