@@ -1,0 +1,196 @@
+"""The scores of a reader study: one table for the viewer, the score sheets and the analysis.
+
+A table is CSV, UTF-8, a row a read, with at least the columns `COLUMNS` in any order; others are ignored. The first
+four are those of iMRMC. A score sheet is such a table whose score, confidence and seconds are still empty.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from LNHGLib.errors import InputError
+
+CT, CT_MAP = "CT", "CT+map"
+MODALITIES = (CT, CT_MAP)
+"""The CT alone, and the CT with the heterogeneity map inside the nodule."""
+
+SESSIONS = (1, 2)
+COLUMNS = ("readerID", "caseID", "modalityID", "score", "confidence", "seconds", "session", "order", "repeat")
+TRUTH_COLUMNS = ("caseID", "truth")
+LOWEST_SCORE, HIGHEST_SCORE = 0.0, 100.0
+LOWEST_CONFIDENCE, HIGHEST_CONFIDENCE = 1, 5
+ADVICE = "correct the table or let the reader save it again"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One read.
+
+    Attributes:
+        reader: name of the reader.
+        case: opaque identifier of the case, the same in all sessions and for all readers.
+        modality: one of `MODALITIES` in our studies; any text in those of others.
+        score: 0 to 100; None where it is not read yet.
+        confidence: 1 (guessed) to 5 (certain); None where it is unknown.
+        seconds: time that the picture was looked at; None where it is unknown.
+        session: 1 or 2, with the wash-out between them.
+        order: place of the read in its session, from 1.
+        repeat: whether the reader has seen the same case and modality earlier in the session.
+    """
+
+    reader: str
+    case: str
+    modality: str
+    score: float | None
+    confidence: int | None
+    seconds: float | None
+    session: int
+    order: int
+    repeat: bool
+
+
+def read_scores(paths: Path | Iterable[Path], *, complete: bool = True) -> list[Score]:
+    """Read and check score tables, in the order of the files and their rows.
+
+    Args:
+        paths: one or several files, together one study.
+        complete: refuse reads without a score.
+
+    Raises:
+        InputError: a file cannot be read, lacks a column, holds a wrong value, or the same read occurs twice.
+    """
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    scores: list[Score] = []
+    places: dict[tuple[object, ...], str] = {}
+    for path in map(Path, paths):
+        for line, row in _rows(path, COLUMNS):
+            where = f"{path} line {line}"
+            score = _parse(row, where, complete)
+            if not score.repeat:
+                _require_new(places, (score.reader, score.case, score.modality), where, "same read")
+            _require_new(places, (score.reader, score.session, score.order), where, "same place in the order")
+            scores.append(score)
+    if not scores:
+        raise InputError(f"{', '.join(map(str, paths)) or 'The list'} holds no read, expected a row a read; {ADVICE}.")
+    return scores
+
+
+def table(scores: Sequence[Score], extra: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Return scores as the text of a table.
+
+    Args:
+        scores: a row each.
+        extra: further columns by name, a value a row.
+    """
+    extra = extra or {}
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *extra])
+    for index, score in enumerate(scores):
+        writer.writerow([*_row(score), *(values[index] for values in extra.values())])
+    return text.getvalue()
+
+
+def write_scores(path: Path, scores: Sequence[Score], extra: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Write scores as a table, see `table`."""
+    Path(path).write_text(table(scores, extra), encoding="utf-8", newline="")
+
+
+def read_truth(path: Path) -> dict[str, int]:
+    """Read what is true of each case: a table with the columns caseID and truth (0 without, 1 with the disease).
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or holds a wrong or second value for a case.
+    """
+    truth: dict[str, int] = {}
+    for line, row in _rows(Path(path), TRUTH_COLUMNS):
+        case, value = row["caseID"], row["truth"]
+        if value not in ("0", "1") or not case or case in truth:
+            raise InputError(
+                f"{path} line {line} has truth {value!r} for case {case!r}, expected 0 or 1 once a case; correct it."
+            )
+        truth[case] = int(value)
+    return truth
+
+
+def write_truth(path: Path, truth: Mapping[str, int]) -> None:
+    """Write what is true of each case, see `read_truth`."""
+    lines = [",".join(TRUTH_COLUMNS), *(f"{case},{int(value)}" for case, value in truth.items())]
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+
+
+def _row(score: Score) -> list[object]:
+    values = (score.score, score.confidence, score.seconds)
+    shown = ["" if value is None else f"{value:.10g}" for value in values]
+    return [score.reader, score.case, score.modality, *shown, score.session, score.order, int(score.repeat)]
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows with their line numbers, blank lines left out and values stripped."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        raise InputError(
+            f"{path} cannot be read ({reason}), expected a CSV table; check the path and its kind."
+        ) from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]}, expected {', '.join(columns)}; {ADVICE}.")
+    rows = ((reader.line_num, {name: (row[name] or "").strip() for name in columns}) for row in reader)
+    return [(line, row) for line, row in rows if any(row.values())]
+
+
+def _parse(row: Mapping[str, str], where: str, complete: bool) -> Score:
+    for name in ("readerID", "caseID", "modalityID"):
+        if not row[name]:
+            raise InputError(f"{where} has no {name}, expected one in each row; {ADVICE}.")
+    score = _number(row, "score", where, LOWEST_SCORE, HIGHEST_SCORE)
+    if score is None and complete:
+        raise InputError(f"{where} has no score, expected 0 to 100 for every read; let the reader finish first.")
+    confidence = _number(row, "confidence", where, LOWEST_CONFIDENCE, HIGHEST_CONFIDENCE, whole=True)
+    return Score(
+        row["readerID"],
+        row["caseID"],
+        row["modalityID"],
+        score,
+        None if confidence is None else int(confidence),
+        _number(row, "seconds", where, 0, math.inf),
+        int(_needed(row, "session", where, 1)),
+        int(_needed(row, "order", where, 1)),
+        bool(_needed(row, "repeat", where, 0, 1)),
+    )
+
+
+def _needed(row: Mapping[str, str], name: str, where: str, lowest: float, highest: float = math.inf) -> float:
+    value = _number(row, name, where, lowest, highest, whole=True)
+    if value is None:
+        raise InputError(f"{where} has no {name}, expected a number; {ADVICE}.")
+    return value
+
+
+def _number(
+    row: Mapping[str, str], name: str, where: str, lowest: float, highest: float, *, whole: bool = False
+) -> float | None:
+    text = row[name]
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and lowest <= value <= highest) or (whole and value != int(value)):
+        kind = "a whole number" if whole else "a number"
+        upper = f"from {lowest:g} to {highest:g}" if highest < math.inf else f"of {lowest:g} or more"
+        raise InputError(f"{where} has {name} {text!r}, expected {kind} {upper}; {ADVICE}.")
+    return value
+
+
+def _require_new(places: dict[tuple[object, ...], str], key: tuple[object, ...], where: str, what: str) -> None:
+    if key in places:
+        raise InputError(f"{where} is the {what} as {places[key]}, expected each once; remove one of them.")
+    places[key] = where
