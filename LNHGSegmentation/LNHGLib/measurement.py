@@ -33,8 +33,9 @@ class Measurement:
     """One nodule's measurements; coordinates are LPS mm (x, y, z).
 
     The long axis is the largest distance between two boundary points within one axial slice, taken on the slice where
-    it is largest; the short axis is the longest chord perpendicular to it in that slice. `long_axis_ends_lps_mm` are
-    the long axis' end points, `box_lps_mm` the corners of the box around the mask's voxels.
+    it is largest; the short axis is the longest chord perpendicular to it in that slice. `long_axis_ends_lps_mm` and
+    `short_axis_ends_lps_mm` are their end points (the latter None in results of older versions), `box_lps_mm` the
+    corners of the box around the mask's voxels.
     """
 
     centroid_lps_mm: Point
@@ -46,6 +47,7 @@ class Measurement:
     attenuation: Attenuation
     long_axis_ends_lps_mm: tuple[Point, Point]
     box_lps_mm: tuple[Point, Point]
+    short_axis_ends_lps_mm: tuple[Point, Point] | None = None
 
 
 def measure(hu: np.ndarray, grid: Grid, mask: np.ndarray) -> Measurement:
@@ -68,7 +70,7 @@ def measure(hu: np.ndarray, grid: Grid, mask: np.ndarray) -> Measurement:
     start = np.array([part.start for part in box[0]])
     hu, mask = hu[box[0]], mask[box[0]].astype(bool)
     values = hu[mask].astype(np.float64)
-    long_mm, short_mm, ends = _axes_mm(mask, grid)
+    long_mm, short_mm, ends, short_ends = _axes_mm(mask, grid)
     return Measurement(
         centroid_lps_mm=_point(grid.index_to_lps(np.argwhere(mask).mean(0) + start)),
         volume_mm3=len(values) * grid.voxel_volume_mm3,
@@ -77,8 +79,9 @@ def measure(hu: np.ndarray, grid: Grid, mask: np.ndarray) -> Measurement:
         mean_hu=float(values.mean()),
         sd_hu=float(values.std()),
         attenuation=classify_attenuation(hu, mask, grid.spacing_mm, long_mm),
-        long_axis_ends_lps_mm=(_point(grid.index_to_lps(ends[0] + start)), _point(grid.index_to_lps(ends[1] + start))),
+        long_axis_ends_lps_mm=_points(grid.index_to_lps(ends + start)),
         box_lps_mm=_box_lps_mm(grid, start, mask.shape),
+        short_axis_ends_lps_mm=_points(grid.index_to_lps(short_ends + start)),
     )
 
 
@@ -125,21 +128,26 @@ def _point(lps: np.ndarray) -> Point:
     return tuple(float(value) for value in lps)
 
 
+def _points(lps: np.ndarray) -> tuple[Point, Point]:
+    return _point(lps[0]), _point(lps[1])
+
+
 def _box_lps_mm(grid: Grid, start: np.ndarray, shape: tuple[int, ...]) -> tuple[Point, Point]:
     corners = start - 0.5 + np.array(list(np.ndindex(2, 2, 2))) * shape
     lps = grid.index_to_lps(corners)
-    return _point(lps.min(0)), _point(lps.max(0))
+    return _points(np.stack([lps.min(0), lps.max(0)]))
 
 
-def _axes_mm(mask: np.ndarray, grid: Grid) -> tuple[float, float, np.ndarray]:
-    """Return long and short axis in mm and the long axis' two ends as (2, 3) zyx indices."""
+def _axes_mm(mask: np.ndarray, grid: Grid) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """Return long and short axis in mm and the two ends of each as (2, 3) zyx indices."""
     axis = axial_axis(grid)
     plane = np.delete(grid.affine[:3, :3], axis, axis=1)
     # A 2 x 2 map from in-plane indices to mm that keeps lengths and angles, also for a sheared (tilted) grid.
     to_mm = np.linalg.cholesky(plane.T @ plane).T
     long_mm, index, ends = max(_long_axes(np.moveaxis(mask, axis, 0), to_mm), key=lambda found: found[0])
-    short_mm = _short_axis_mm(np.take(mask, index, axis), ends, to_mm)
-    return long_mm, min(short_mm, long_mm), np.insert(ends, axis, index, axis=1)
+    short_mm, short_ends = _short_axis(np.take(mask, index, axis), ends, to_mm)
+    ends, short_ends = (np.insert(each, axis, index, axis=1) for each in (ends, short_ends))
+    return long_mm, min(short_mm, long_mm), ends, short_ends
 
 
 def _long_axes(slices: np.ndarray, to_mm: np.ndarray) -> Iterator[tuple[float, int, np.ndarray]]:
@@ -168,8 +176,12 @@ def _boundary_points(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate(points)
 
 
-def _short_axis_mm(pixels: np.ndarray, ends: np.ndarray, to_mm: np.ndarray) -> float:
-    """Return the longest chord perpendicular to the long axis, by sampling the interpolated mask along chords."""
+def _short_axis(pixels: np.ndarray, ends: np.ndarray, to_mm: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the longest chord perpendicular to the long axis, by sampling the interpolated mask along chords.
+
+    Returns:
+        Its length in mm and its two ends as (2, 2) indices.
+    """
     along = (ends[1] - ends[0]) @ to_mm.T
     long_mm = np.linalg.norm(along)
     along = along / long_mm
@@ -184,9 +196,11 @@ def _short_axis_mm(pixels: np.ndarray, ends: np.ndarray, to_mm: np.ndarray) -> f
     samples = samples_mm @ np.linalg.inv(to_mm).T
     inside = ndimage.map_coordinates(np.pad(pixels, 1).astype(np.float32), np.moveaxis(samples, -1, 0) + 1, order=1)
     inside = inside >= 0.5
-    rows = inside[inside.any(1)]
-    spans = rows.shape[1] - 1 - rows[:, ::-1].argmax(1) - rows.argmax(1)
-    return float(spans.max() * step_mm)
+    first, last = inside.argmax(1), inside.shape[1] - 1 - inside[:, ::-1].argmax(1)
+    spans = np.where(inside.any(1), last - first, -1)
+    longest = np.flatnonzero(spans == spans.max())
+    row = longest[np.abs(longest - count).argmin()]  # the one nearest to the long axis' middle
+    return float(spans[row] * step_mm), samples[row, [first[row], last[row]]]
 
 
 def _core(mask: np.ndarray, spacing_mm: tuple[float, ...], thick: int) -> np.ndarray:

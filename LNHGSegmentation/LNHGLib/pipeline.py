@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from LNHGLib import __version__, components, fusion, heterogeneity, measurement, projection
 from LNHGLib.errors import InputError
-from LNHGLib.inference import run_detector, run_generator
-from LNHGLib.measurement import Measurement
+from LNHGLib.inference import CPU_TOOK_OVER, run_detector, run_generator
+from LNHGLib.memory import is_short
 from LNHGLib.models import Model
+from LNHGLib.nodule import Nodule
 from LNHGLib.preprocessing import find_lungs, from_canonical, normalise, onto_grid, working_grid
 from LNHGLib.progress import Monitor
 from LNHGLib.volume import Grid, Volume, canonical, resample
@@ -32,31 +34,6 @@ PAPER_SLAB = 3
 IN_LUNG_SHARE = 1 / 3
 """A component with a smaller part in the lungs belongs to the chest wall or the mediastinum."""
 MOST_NODULES = 65535
-
-
-@dataclass(frozen=True)
-class Nodule:
-    """One finding.
-
-    Attributes:
-        number: 1 for the highest score; the value of its voxels in the label map.
-        score: in 0..1, see `fusion.combine`.
-        provenance: "fused", "segmenter" or "detector-box"; the last has no voxels.
-        box_lps_mm: least and greatest x, y, z.
-        segmenter_score: None for a detector-box.
-        detector_score: None where the detector found nothing in the whole scan.
-        measurement: None for a detector-box.
-        heterogeneity: statistics of the generator's signal inside; None for a detector-box.
-    """
-
-    number: int
-    score: float
-    provenance: str
-    box_lps_mm: projection.LpsBox
-    segmenter_score: float | None
-    detector_score: float | None
-    measurement: Measurement | None
-    heterogeneity: dict[str, float | None] | None
 
 
 @dataclass(eq=False)
@@ -168,18 +145,30 @@ def _generate(work: Work, model: Model, where: torch.device, monitor: Monitor) -
     with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.55):
         spec = model.card["generator"]
         slab = spec.get("slab", PAPER_SLAB if spec["kind"] == "paper" else None)
-        return run_generator(model.generator(where), work.ct_norm, work.lungs, slab=slab, monitor=monitor)
+        generator = _loaded(model.generator, where, monitor)
+        return run_generator(generator, work.ct_norm, work.lungs, slab=slab, monitor=monitor)
 
 
 def _detect(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:
     with monitor.stage("detector", "Checking slice by slice (detector)", 0.55, 0.92):
         spec = model.card["detector"]
         step = max(1, round(spec["slice_step_mm"] / work.grid.spacing_mm[0]))
-        detector = model.detector(where)
+        detector = _loaded(model.detector, where, monitor)
         boxes = run_detector(
             detector, work.ct_norm, work.lungs, step=step, min_score=spec["min_score"], monitor=monitor
         )
         return boxes, step
+
+
+def _loaded(load: Callable[[torch.device], nn.Module], where: torch.device, monitor: Monitor) -> nn.Module:
+    """The network on the device, or on the CPU where the device has not even room for the weights."""
+    try:
+        return load(where)
+    except (MemoryError, RuntimeError) as error:
+        if where.type == "cpu" or not is_short(error):
+            raise
+    monitor.warn(CPU_TOOK_OVER, "on the CPU")
+    return load(torch.device("cpu"))
 
 
 def join_branches(

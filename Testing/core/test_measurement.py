@@ -195,3 +195,16 @@ def test_real_consensus_masks_measure_as_their_published_sizes(data_dir):
         np.testing.assert_allclose(found.centroid_lps_mm, nodule["centroid_lps_mm"], atol=0.1)
         texture = np.mean([reader["texture"] for reader in nodule["annotations"]])
         assert found.attenuation == ("ground-glass" if texture <= 2 else "solid")
+
+
+@pytest.mark.parametrize("columns", [*ALIGNED.values(), *OBLIQUE.values()], ids=[*ALIGNED, *OBLIQUE])
+def test_the_ends_of_both_axes_are_as_far_apart_as_they_measure_and_cross_at_right_angles(columns):
+    grid = grid_around(columns)
+    found = measure(np.zeros(grid.shape), grid, ellipsoid(grid, (10, 6, 14)))
+    long, short = (
+        np.diff(np.array(ends), axis=0)[0] for ends in (found.long_axis_ends_lps_mm, found.short_axis_ends_lps_mm)
+    )
+    assert np.linalg.norm(long) == pytest.approx(found.long_axis_mm, abs=1e-6)
+    assert np.linalg.norm(short) == pytest.approx(found.short_axis_mm, abs=0.15)
+    assert abs(long @ short) / found.long_axis_mm / found.short_axis_mm < 0.02
+    np.testing.assert_allclose(np.mean(found.short_axis_ends_lps_mm, axis=0), CENTER, atol=2.6)
