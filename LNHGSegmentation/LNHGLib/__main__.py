@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from LNHGLib import __version__, batch_command, models
 from LNHGLib.console import Stop, part_of, progress_printer, use_huge_pages
-from LNHGLib.errors import Cancelled, InputError
+from LNHGLib.errors import Cancelled, InputError, WorkError
 
 if TYPE_CHECKING:
     from LNHGLib.phantom import Phantom
@@ -36,8 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options, stop)
     except InputError as error:
         return _fail(str(error), WRONG)
-    except Cancelled as error:
+    except (Cancelled, WorkError) as error:
         return _fail(str(error), FAILED)
+    except MemoryError as error:
+        return _fail(
+            f"the computer's memory does not suffice ({error or 'no size told'}); close other programs.", FAILED
+        )
     except Exception as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()

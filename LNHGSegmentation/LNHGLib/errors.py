@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class Cancelled(RuntimeError):  # noqa: N818
     """The user cancelled the work."""
+
+
+class WorkError(RuntimeError):
+    """The work cannot be done here though the input is right: one sentence with what stands in the way and the cure."""

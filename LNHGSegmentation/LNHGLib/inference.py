@@ -5,13 +5,15 @@ Arrays are zyx on the working grid; the CT is normalised to 0..1.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import product
 
 import numpy as np
 import torch
 from torch import nn
 
+from LNHGLib.errors import WorkError
+from LNHGLib.memory import shortage_tolerated
 from LNHGLib.preprocessing import tiles
 from LNHGLib.progress import Monitor
 
@@ -27,6 +29,10 @@ LEAST_VOXELS = 32**3
 MOST_CUTS = 12
 CROP_MARGIN = 16
 IN_LUNG_SHARE = 0.25
+CPU_TOOK_OVER = (
+    "The GPU's memory did not suffice, so the CPU took over, which took longer; "
+    "close other programs that use the GPU before the next run."
+)
 BATCH = {"cpu": 4, "cuda": 16}
 
 
@@ -58,10 +64,10 @@ def run_generator(
     result = np.zeros(ct_norm.shape, np.float32)
     todo = np.ones(ct_norm.shape, bool) if lungs is None else lungs.copy()
     total = max(np.count_nonzero(todo), 1)
-    budget = max_voxels or _voxel_budget(generator)
+    budget = max_voxels or _first_budget(generator, monitor)
     with _stoppable(generator, monitor):
         while todo.any():
-            with suppress(torch.OutOfMemoryError):
+            with shortage_tolerated():
                 for target, outer in _pieces(todo, generator, slab, budget):
                     _run_piece(generator, ct_norm, target, outer, result)
                     todo[target] = False
@@ -100,7 +106,7 @@ def run_detector(
     with _stoppable(detector, monitor):
         while todo:
             found = None
-            with suppress(torch.OutOfMemoryError):
+            with shortage_tolerated():
                 found = _detect(detector, ct_norm, lungs, todo[:batch], step)
             if found is None:
                 batch = _retreat(detector, batch, 1, monitor)
@@ -200,14 +206,32 @@ def _voxel_budget(generator: nn.Module) -> int:
     return max(LEAST_VOXELS, int(memory / (4 * LIVE_MAPS * max(widest))))
 
 
+def _first_budget(generator: nn.Module, monitor: Monitor) -> int:
+    """As `_voxel_budget`; the CPU's where the GPU is too full even for the trial run."""
+    budget = 0
+    with shortage_tolerated():
+        budget = _voxel_budget(generator)
+    return budget or _retreat(generator, LEAST_VOXELS, LEAST_VOXELS, monitor)
+
+
 def _retreat(network: nn.Module, size: int, least: int, monitor: Monitor) -> int:
-    """After the device ran out of memory: half the size, or the CPU when the size is already the least."""
+    """After the device ran out of memory: half the size, or the CPU when the size is already the least.
+
+    Raises:
+        WorkError: the CPU itself has too little memory for the least.
+    """
     torch.cuda.empty_cache()
     if size > least:
+        owner = "computer" if _on_cpu(network) else "GPU"
+        monitor.warn(
+            f"The {owner}'s memory was short: smaller pieces were computed, which took longer.", "small pieces"
+        )
         return max(size // 2, least)
-    if _device(network).type == "cpu":
-        raise MemoryError("The memory does not suffice for the smallest piece of work; close other programs.")
-    monitor.warn("The GPU's memory did not suffice even for small pieces; the CPU took over.")
+    if _on_cpu(network):
+        raise WorkError(
+            "The computer's memory does not suffice for the smallest piece of work; close other programs and try again."
+        )
+    monitor.warn(CPU_TOOK_OVER, "on the CPU")
     network.to("cpu")
     return _voxel_budget(network) if least == LEAST_VOXELS else BATCH["cpu"]
 
@@ -257,6 +281,10 @@ def _of_lungs(rows: np.ndarray, lung: np.ndarray, min_score: float) -> np.ndarra
 
 def _device(network: nn.Module) -> torch.device:
     return next((p.device for p in network.parameters()), torch.device("cpu"))
+
+
+def _on_cpu(network: nn.Module) -> bool:
+    return _device(network).type == "cpu"
 
 
 @contextmanager

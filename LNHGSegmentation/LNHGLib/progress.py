@@ -28,6 +28,7 @@ class Monitor:
     seconds: dict[str, float] = field(default_factory=dict)
     _span: tuple[float, float] = (0.0, 1.0)
     _text: str = ""
+    _remark: str = ""
     _last: float = 0.0
 
     def check(self) -> None:
@@ -45,17 +46,19 @@ class Monitor:
         start, end = self._span
         self._last = max(self._last, start + (end - start) * min(max(fraction, 0.0), 1.0))
         if self.progress:
-            self.progress(self._last, self._text)
+            self.progress(self._last, f"{self._text}{self._remark}")
 
-    def warn(self, sentence: str) -> None:
-        """Keep a sentence for the user."""
-        logger.warning(sentence)
-        self.warnings.append(sentence)
+    def warn(self, sentence: str, remark: str = "") -> None:
+        """Keep a sentence for the user, once; the remark stands behind the progress text until the stage ends."""
+        self._remark = f" ({remark})" if remark else self._remark
+        if sentence not in self.warnings:
+            logger.warning(sentence)
+            self.warnings.append(sentence)
 
     @contextmanager
     def stage(self, name: str, text: str, start: float, end: float) -> Iterator[None]:
         """Do one stage of the work, which takes the progress from `start` to `end`."""
-        self._span, self._text = (start, end), text
+        self._span, self._text, self._remark = (start, end), text, ""
         self.report(0.0)
         began = time.perf_counter()
         yield

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from LNHGLib import gan
-from LNHGLib.errors import Cancelled
+from LNHGLib import gan, inference
+from LNHGLib.errors import Cancelled, WorkError
 from LNHGLib.inference import run_detector, run_generator
 from LNHGLib.progress import Monitor
 from tiny_model import BlobDetector, gate_generator
@@ -127,14 +127,84 @@ class _Small(nn.Module):
         return x
 
 
-def test_pieces_get_smaller_when_the_memory_does_not_suffice():
+class _OnGpu(_Small):
+    """The same on a GPU: `to` takes it to the CPU, where there is memory enough."""
+
+    where = "cuda"
+
+    def to(self, device):
+        self.where, self.most = device, 10**9
+        return self
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(inference, "_on_cpu", lambda network: getattr(network, "where", "cpu") == "cpu")
+
+
+def test_pieces_get_smaller_when_the_memory_does_not_suffice_and_it_is_told_once():
     volume = np.random.default_rng(0).random((60, 60, 60), np.float32)
-    result = run_generator(_Small(40_000), volume, max_voxels=10**9)
+    told, monitor = [], Monitor()
+    monitor.progress = lambda _fraction, text: told.append(text)
+    with monitor.stage("generator", "Looking", 0.0, 1.0):
+        result = run_generator(_Small(40_000), volume, max_voxels=10**9, monitor=monitor)
     np.testing.assert_array_equal(result, volume)
+    assert [sentence for sentence in monitor.warnings if "smaller pieces" in sentence] == monitor.warnings
+    assert len(monitor.warnings) == 1
+    assert "computer's memory" in monitor.warnings[0]
+    assert told[0] == "Looking"
+    assert told[-1] == "Looking (small pieces)"
+
+
+def test_the_cpu_takes_over_when_the_gpu_is_too_small_for_the_smallest_piece(a_volume, gpu):
+    network, monitor = _OnGpu(10), Monitor()
+    result = run_generator(network, a_volume, max_voxels=10**9, monitor=monitor)
+    np.testing.assert_array_equal(result, a_volume)
+    assert network.where == "cpu"
+    assert [("GPU" in sentence, "CPU took over" in sentence) for sentence in monitor.warnings] == [
+        (True, False),
+        (True, True),
+    ]
+
+
+def test_the_cpu_takes_over_when_not_even_the_trial_run_fits_the_gpu(a_volume, gpu):
+    network, monitor = _OnGpu(10), Monitor()
+    np.testing.assert_array_equal(run_generator(network, a_volume, monitor=monitor), a_volume)
+    assert "CPU took over" in monitor.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_every_way_to_say_that_memory_is_short_makes_pieces_smaller(error):
+    volume = np.random.default_rng(0).random((40, 40, 40), np.float32)
+
+    class Short(_Small):
+        def forward(self, x):
+            if x.numel() > self.most:
+                raise error
+            return x
+
+    np.testing.assert_array_equal(run_generator(Short(40_000), volume, max_voxels=10**9), volume)
+
+
+def test_another_failure_of_the_network_is_not_taken_for_a_lack_of_memory(a_volume):
+    class Broken(_Small):
+        def forward(self, _x):
+            raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run_generator(Broken(0), a_volume, max_voxels=10**9)
 
 
 def test_memory_too_small_for_the_smallest_piece_is_said(a_volume):
-    with pytest.raises(MemoryError, match="smallest piece"):
+    with pytest.raises(WorkError, match="smallest piece of work; close other programs"):
         run_generator(_Small(10), a_volume, max_voxels=10**9)
 
 

@@ -223,3 +223,44 @@ def test_the_gpu_gives_the_cpus_nodules(chest, folder_model):
     model = with_stand_ins(folder_model, detector=BlobDetector())
     on_cpu, on_gpu = (pipeline.segment(chest, model, device=device) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(found_centers(on_gpu), found_centers(on_cpu), atol=0.1)
+
+
+class _Greedy(BlobDetector):
+    """A detector that runs out of memory with more than one slice at a time."""
+
+    def forward(self, images):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().forward(images)
+
+
+def test_too_little_memory_gives_the_same_nodules_and_a_warning_in_the_report(chest, folder_model, result):
+    told = []
+    model = with_stand_ins(folder_model, _Greedy())
+    again = pipeline.segment(chest, model, progress=lambda _fraction, text: told.append(text))
+    np.testing.assert_array_equal(again.labels, result.labels)
+    assert [warning for warning in again.report["warnings"] if "smaller pieces" in warning]
+    assert "Checking slice by slice (detector) (small pieces)" in told
+    assert not [warning for warning in result.report["warnings"] if "memory" in warning]
+
+
+def test_a_gpu_without_room_for_the_weights_leaves_the_work_to_the_cpu():
+    monitor, asked = pipeline.Monitor(), []
+
+    def load(where):
+        asked.append(where.type)
+        if where.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return BlobDetector()
+
+    pipeline._loaded(load, torch.device("cuda"), monitor)
+    assert asked == ["cuda", "cpu"]
+    assert "CPU took over" in monitor.warnings[0]
+
+
+def test_a_network_that_cannot_be_loaded_for_another_reason_is_not_tried_on_the_cpu():
+    def load(_where):
+        raise RuntimeError("driver too old")
+
+    with pytest.raises(RuntimeError, match="driver too old"):
+        pipeline._loaded(load, torch.device("cuda"), pipeline.Monitor())
