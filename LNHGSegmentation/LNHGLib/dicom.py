@@ -110,6 +110,22 @@ def read_series(path: Path, series_uid: str | None = None, files: Sequence[Path]
     Raises:
         InputError: No CT series, an unknown UID, or slices that do not form one regular grid.
     """
+    ordered, affine, notes = find_slices(path, series_uid, files)
+    array = np.stack([read_pixels(header.path) for header in ordered])
+    return Series(array, affine, "CT", ordered[0].series_uid, ordered[0].patient_id, tuple(notes))
+
+
+def find_slices(
+    path: Path, series_uid: str | None = None, files: Sequence[Path] = ()
+) -> tuple[list[Header], np.ndarray, list[str]]:
+    """Find the slices of a series as `read_series` does, without reading their pixels.
+
+    Returns:
+        Their headers, sorted along the normal; the affine from index (z, y, x, 1) to LPS mm; notes for the user.
+
+    Raises:
+        InputError: As `read_series`.
+    """
     files = files or [file for file in (path.rglob("*") if path.is_dir() else path.parent.iterdir()) if file.is_file()]
     if not files:
         raise InputError(f"{path} is an empty folder, expected the DICOM files of a chest CT; check the path.")
@@ -120,9 +136,7 @@ def read_series(path: Path, series_uid: str | None = None, files: Sequence[Path]
     chosen = _of_series(path, headers, series_uid, len(files))
     stack, notes = _choose(path, chosen)
     ordered = _ordered(path, stack, notes)
-    affine = _affine(path, ordered, stack.normal, notes)
-    array = np.stack([_pixels(header.path) for header in ordered])
-    return Series(array, affine, "CT", ordered[0].series_uid, ordered[0].patient_id, tuple(notes))
+    return ordered, _affine(path, ordered, stack.normal, notes), notes
 
 
 def read_header(path: Path, content: BinaryIO | None = None) -> Header | None:
@@ -242,7 +256,7 @@ def _ordered(path: Path, stack: Stack, notes: list[str]) -> list[Header]:
         gap = abs((header.position - ordered[-1].position) @ stack.normal) if ordered else np.inf
         if gap > SAME_POSITION_MM:
             ordered.append(header)
-        elif np.array_equal(_pixels(header.path), _pixels(ordered[-1].path)):
+        elif np.array_equal(read_pixels(header.path), read_pixels(ordered[-1].path)):
             dropped += 1
         else:
             raise InputError(
@@ -324,7 +338,7 @@ def _uneven(path: Path, distances: np.ndarray, gaps: np.ndarray, typical: float)
     )
 
 
-def _pixels(path: Path) -> np.ndarray:
+def read_pixels(path: Path) -> np.ndarray:
     """Return one slice (y, x) after its own rescale: int16, or float32 where the rescale leaves fractions."""
     try:
         image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")

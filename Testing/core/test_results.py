@@ -11,6 +11,7 @@ from LNHGLib import preview, results
 from LNHGLib.errors import InputError
 from LNHGLib.heterogeneity import statistics
 from LNHGLib.measurement import Measurement, measure
+from LNHGLib.result_files import COLUMNS, MEASURES
 from LNHGLib.segmentation_file import TERMINOLOGY, segment_color
 from LNHGLib.volume import Grid, Source, Volume, from_sitk
 from matplotlib import image as png
@@ -111,7 +112,7 @@ def test_images_keep_voxels_and_geometry_of_the_input(folder, result, name, fiel
 def test_table_has_a_row_a_finding_and_box_only_findings_have_no_measurement(folder, result):
     with (folder / "nodules.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == results.COLUMNS
+    assert tuple(rows[0]) == COLUMNS
     assert [row["provenance"] for row in rows] == ["fused", "fused", "detector-box"]
     measured = result.nodules[0].measurement
     assert float(rows[0]["volume_mm3"]) == pytest.approx(measured.volume_mm3, abs=1e-3)
@@ -120,7 +121,7 @@ def test_table_has_a_row_a_finding_and_box_only_findings_have_no_measurement(fol
     assert float(rows[0]["signal_entropy_bits"]) == pytest.approx(
         result.nodules[0].heterogeneity["entropy_bits"], abs=1e-3
     )
-    assert {rows[2][name] for name in (*results.MEASURES, "signal_mean", "segmenter_score")} == {""}
+    assert {rows[2][name] for name in (*MEASURES, "signal_mean", "segmenter_score")} == {""}
     assert float(rows[2]["centroid_x_lps_mm"]) == pytest.approx(np.mean(result.nodules[2].box_lps_mm, 0)[0], abs=1e-3)
 
 
@@ -211,7 +212,7 @@ def test_no_nodule_still_gives_all_files(tmp_path):
     results.write_result(result, tmp_path / "OUT")
     assert {entry.name for entry in (tmp_path / "OUT").iterdir()} == set(results.FILES)
     assert json.loads((tmp_path / "OUT" / "report.json").read_text())["nodules"] == []
-    assert (tmp_path / "OUT" / "nodules.csv").read_text().splitlines() == [",".join(results.COLUMNS)]
+    assert (tmp_path / "OUT" / "nodules.csv").read_text().splitlines() == [",".join(COLUMNS)]
 
 
 def test_the_picture_says_that_there_is_no_nodule_and_at_which_threshold(texts):
@@ -324,7 +325,9 @@ def test_a_file_in_the_place_of_the_folder_is_refused_with_and_without_overwrite
             results.check_target(out, overwrite)
 
 
-@pytest.mark.parametrize("writer", ["write_segmentation", "_write_table", "_write_report", "preview.write_preview"])
+@pytest.mark.parametrize(
+    "writer", ["write_segmentation", "nodule_table.write_table", "_write_report", "preview.write_preview"]
+)
 def test_a_failure_midway_leaves_no_trace_and_the_earlier_result_whole(no_picture, tmp_path, monkeypatch, writer):
     def fail(*_):
         raise OSError("No space left on device")
