@@ -12,17 +12,29 @@ class Parameter:
 
     :ivar inputVolume: the CT to segment.
     :ivar model: name or folder of the model; empty stands for the default one.
+    :ivar device: where the networks run: "auto", "cpu" or "cuda:N".
+    :ivar threshold: lowest score of the findings shown; a new result sets it to its model's own.
     :ivar overlayVisible: whether the heterogeneity map lies over the CT in the slice views.
     :ivar overlayOpacity: opacity of the map, 0 to 1.
     :ivar colorMap: color map of the heterogeneity map.
-    :ivar segmentation: nodules of the last run.
-    :ivar heterogeneity: heterogeneity map of the last run.
+    :ivar scaleMode: what the colors span: a range that is the same for all, each nodule's own signal, or each slice's.
+    :ivar rangeLow: signal shown in the first color when the range is fixed.
+    :ivar rangeHigh: signal shown in the last color when the range is fixed.
+    :ivar segmentStyle: how the nodules' segments are drawn in the slice views.
+    :ivar segmentation: nodules of the chosen CT.
+    :ivar heterogeneity: the generator's signal inside them.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
     model: str = ""
+    device: str = "auto"
+    threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
     overlayVisible: bool = True
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
-    colorMap: Annotated[str, Choice(["jet", "viridis"])] = "jet"
+    colorMap: Annotated[str, Choice(["viridis", "jet"])] = "viridis"
+    scaleMode: Annotated[str, Choice(["fixed", "nodule", "slice"])] = "fixed"
+    rangeLow: float = 0.0
+    rangeHigh: float = 1.0
+    segmentStyle: Annotated[str, Choice(["outline", "fill"])] = "outline"
     segmentation: vtkMRMLSegmentationNode
     heterogeneity: vtkMRMLScalarVolumeNode

@@ -9,10 +9,10 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
-from LNHGSegmentationLib import Overlay
+from LNHGSegmentationLib import Cases, Overlay
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 
-NODULES_ATTRIBUTE = "LNHG.Nodules"
+NODULES_ATTRIBUTE = Cases.NODULES_ATTRIBUTE
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def load(folder: Path, volumeNode, exchange: VolumeExchange, colorMap: str = "je
     signal = np.where(labels > 0, exchange.read(folder / "heterogeneity.nii.gz"), np.float32(0))
     segmentation = _segmentation(labels, report["nodules"], volumeNode)
     heterogeneity = _heterogeneity(signal, volumeNode, colorMap)
+    Cases.link(segmentation, heterogeneity)
     return ResultNodes(segmentation, heterogeneity, report["nodules"], report.get("warnings", []))
 
 

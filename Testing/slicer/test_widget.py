@@ -8,8 +8,9 @@ import fakes
 import pytest
 import slicer
 from LNHGSegmentationLib.Parameter import Parameter
+from LNHGSegmentationLib.RunSection import summary
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.Widget import Widget, summary
+from LNHGSegmentationLib.Widget import Widget
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 
@@ -35,8 +36,9 @@ def panel(scene, core):
     """The panel in an empty scene; its child process is the fake core."""
     logic = SegmentationLogic(python=str(core.python))
     logic.models = lambda: ["lnhg-1mm", "paper"]
-    panel = Widget(logic, InstallNothing(), LNHGSegmentationLogic().getParameterNode)
-    panel.core, panel.logic, panel.install = core, logic, panel._installLogic
+    install = InstallNothing()
+    panel = Widget(logic, install, LNHGSegmentationLogic().getParameterNode)
+    panel.core, panel.logic, panel.install = core, logic, install
     yield panel
     panel.cleanup()
 
@@ -118,7 +120,7 @@ def test_declined_installation_starts_nothing(panel):
     panel.install.refusal = "declined"
     fakes.make_ct_node()
     with pytest.raises(RuntimeError, match="declined"):
-        panel.onApply()
+        panel.sections[0].onApply()
     assert not panel.logic.isRunning
     assert panel.ui.applyButton.enabled
 
@@ -160,11 +162,12 @@ def test_slider_sets_the_opacity(segmented):
 
 
 def test_color_map_choice_changes_map_and_legend(segmented):
-    segmented.ui.colorMapSelector.setCurrentIndex(1)
     display = segmented._parameter.heterogeneity.GetDisplayNode()
     assert display.GetColorNode().GetName() == "LNHG viridis"
+    segmented.ui.colorMapSelector.setCurrentIndex(1)
+    assert display.GetColorNode().GetName() == "LNHG jet"
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(display)
-    assert legend.GetColorNode().GetName() == "LNHG viridis"
+    assert legend.GetColorNode().GetName() == "LNHG jet"
 
 
 def test_model_choice_reaches_the_child_process(panel, run_events):
@@ -217,7 +220,7 @@ def test_saved_scene_restores_settings_result_and_summary(segmented, tmp_path):
     slicer.mrmlScene.Import()
     assert segmented.ui.statusLabel.text == "2 nodules, highest score 0.90"
     assert segmented._parameter.overlayOpacity == pytest.approx(0.35)
-    assert segmented.ui.colorMapSelector.currentText == "viridis"
+    assert segmented.ui.colorMapSelector.currentText == "jet"
 
 
 @pytest.mark.parametrize(
