@@ -1,0 +1,48 @@
+"""What the model found at first: kept in a hidden segmentation, untouched by what the reader does."""
+
+import json
+
+import slicer
+
+from LNHGSegmentationLib import Cases
+from LNHGSegmentationLib.Segments import Segments
+from LNHGSegmentationLib.SegmentVoxels import Crop
+
+ROLE = "LNHG.Original"
+NODULES_ATTRIBUTE = Cases.NODULES_ATTRIBUTE
+
+
+def rows(segmentation: slicer.vtkMRMLSegmentationNode) -> list[dict]:
+    """Return the model's findings as they were."""
+    node = segmentation.GetNodeReference(ROLE)
+    return json.loads(node.GetAttribute(NODULES_ATTRIBUTE) or "[]") if node else []
+
+
+def crop(segmentation: slicer.vtkMRMLSegmentationNode, number: int) -> Crop | None:
+    """Return the model's voxels of a finding, None if it had none."""
+    node = segmentation.GetNodeReference(ROLE)
+    return Segments(node).read(_segmentID(number)) if node else None
+
+
+def add(segmentation: slicer.vtkMRMLSegmentationNode, row: dict, voxels: Crop | None) -> None:
+    """Keep a finding of the model; one of the same number that was taken back is replaced."""
+    node = segmentation.GetNodeReference(ROLE) or _newNode(segmentation)
+    kept = [each for each in rows(segmentation) if each["number"] != row["number"]]
+    node.SetAttribute(NODULES_ATTRIBUTE, json.dumps([*kept, row]))
+    segments = Segments(node)
+    segments.put(_segmentID(row["number"]), None)
+    if voxels is not None:
+        segments.add(_segmentID(row["number"]), f"Nodule {row['number']}", (0.5, 0.5, 0.5), {}, voxels)
+
+
+def _segmentID(number: int) -> str:
+    return f"Nodule_{number}"
+
+
+def _newNode(segmentation) -> slicer.vtkMRMLSegmentationNode:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{segmentation.GetName()} (model output)")
+    node.SetHideFromEditors(True)
+    node.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(Cases.volumeOf(segmentation))
+    segmentation.SetNodeReferenceID(ROLE, node.GetID())
+    return node
