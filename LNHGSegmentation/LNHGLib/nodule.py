@@ -22,6 +22,8 @@ class Nodule:
         detector_score: None where the detector found nothing in the whole scan.
         measurement: None for a detector-box.
         heterogeneity: statistics of the generator's signal inside; None for a detector-box.
+        side: "left" or "right" lung; None where nobody looked for the lungs.
+        slice: number, from 1 in the CT's stored order, of the axial slice with the long axis.
     """
 
     number: int
@@ -32,6 +34,15 @@ class Nodule:
     detector_score: float | None
     measurement: Measurement | None
     heterogeneity: dict[str, float | None] | None
+    side: str | None = None
+    slice: int | None = None
+
+    @property
+    def center_lps_mm(self) -> tuple[float, float, float]:
+        """Centroid of the voxels, the box's center where there are none."""
+        if self.measurement is not None:
+            return self.measurement.centroid_lps_mm
+        return tuple((low + high) / 2 for low, high in zip(*self.box_lps_mm, strict=True))
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Nodule":

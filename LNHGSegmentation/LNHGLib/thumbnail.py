@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from LNHGLib import heterogeneity, preview
+from LNHGLib import heterogeneity
+from LNHGLib.cut import whole_cut
 from LNHGLib.segmentation_file import segment_color
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def draw(result: "Result") -> str:
     low, high = (
         np.array(best.box_lps_mm, float) if best else np.array([grid.index_to_lps((np.array(grid.shape) - 1) / 2)] * 2)
     )
-    cut = preview.whole_cut(grid, (low + high) / 2)
+    cut = whole_cut(grid, (low + high) / 2)
     box, part = cut.crop(grid)
     grey = heterogeneity.window(cut.sample(result.volume.array[box], part, -1024))
     image = Image.fromarray(grey.astype(np.uint8)).resize((PIXELS, PIXELS), Image.Resampling.BOX).convert("RGB")

@@ -1,6 +1,5 @@
 import csv
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,9 +7,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from LNHGLib import preview, results
+from LNHGLib.cut import Cut
 from LNHGLib.errors import InputError
 from LNHGLib.heterogeneity import statistics
-from LNHGLib.measurement import Measurement, measure
+from LNHGLib.measurement import measure
+from LNHGLib.nodule import Nodule
 from LNHGLib.result_files import COLUMNS, MEASURES
 from LNHGLib.segmentation_file import TERMINOLOGY, segment_color
 from LNHGLib.volume import Grid, Source, Volume, from_sitk
@@ -18,18 +19,6 @@ from matplotlib import image as png
 from matplotlib.text import Text
 
 GOLDEN = Path(__file__).parents[1] / "data" / "preview.png"
-
-
-@dataclass(frozen=True)
-class Finding:
-    number: int
-    score: float
-    provenance: str
-    box_lps_mm: tuple
-    segmenter_score: float | None
-    detector_score: float | None
-    measurement: Measurement | None
-    heterogeneity: dict | None
 
 
 def oblique_grid():
@@ -58,7 +47,7 @@ def make_result(grid=None, centers=((10, 30, 30), (14, 60, 70)), box=True):
     if box:
         place = np.array(grid.index_to_lps((10, 35, 70)))
         corners = (tuple(map(float, place - 5)), tuple(map(float, place + 5)))
-        nodules.append(Finding(len(centers) + 1, 0.41, "detector-box", corners, None, 0.41, None, None))
+        nodules.append(Nodule(len(centers) + 1, 0.41, "detector-box", corners, None, 0.41, None, None))
     report = {
         "model": {"name": "made-up"},
         "options": {"threshold": 0.3},
@@ -67,14 +56,16 @@ def make_result(grid=None, centers=((10, 30, 30), (14, 60, 70)), box=True):
         "warnings": [],
     }
     volume = Volume(hu, grid, Source("made-up.nii.gz"))
-    return SimpleNamespace(volume=volume, labels=labels, heterogeneity=signal, nodules=nodules, report=report)
+    return SimpleNamespace(
+        volume=volume, labels=labels, heterogeneity=signal, nodules=nodules, report=report, patches=[]
+    )
 
 
 def finding(number, hu, signal, labels, grid):
     mask = labels == number
     measured = measure(hu, grid, mask)
     inner = statistics(signal, mask, grid.spacing_mm)
-    return Finding(number, 1 - 0.2 * number, "fused", measured.box_lps_mm, 0.9, np.float32(0.8), measured, inner)
+    return Nodule(number, 1 - 0.2 * number, "fused", measured.box_lps_mm, 0.9, np.float32(0.8), measured, inner)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +224,7 @@ def test_the_picture_shows_number_score_provenance_size_and_volume(texts):
 def test_the_picture_shows_the_eight_highest_scores_and_says_how_many_more_there_are(texts):
     result = make_result()
     box = result.nodules[2]
-    result.nodules += [Finding(n, n / 100, *list(vars(box).values())[2:]) for n in range(4, 11)]
+    result.nodules += [Nodule(n, n / 100, *list(vars(box).values())[2:]) for n in range(4, 11)]
     shown = preview.write_preview(result, texts.path)
     assert shown["nodules"] == [1, 2, 3, 10, 9, 8, 7, 6]
     assert any("2 more" in text for text in texts())
@@ -270,7 +261,7 @@ def test_a_cut_shows_the_patients_right_on_the_left_and_anterior_up_in_every_arr
     array[10, 5, 4] = 1
     marker_lps, center = grid.index_to_lps((10, 5, 4)), grid.index_to_lps((10, 15, 20))
     moved, moved_grid = _reordered(array, grid, order, flips)
-    cut = preview.Cut(center, 40.0)
+    cut = Cut(center, 40.0)
     image = cut.sample(moved, moved_grid)
     row, column = np.unravel_index(image.argmax(), image.shape)
     np.testing.assert_allclose(cut.points[row, column], marker_lps, atol=0.2)
