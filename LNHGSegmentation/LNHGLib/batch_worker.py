@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from LNHGLib import process_memory
 from LNHGLib.batch_store import DISK, DONE, ERROR, INPUT, Record, Store
 from LNHGLib.case import FAILED, Case
-from LNHGLib.errors import InputError
+from LNHGLib.errors import DiskError, InputError, WorkError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 REPORT_S = 0.5
@@ -78,8 +78,10 @@ class Task:
     def _failure(self, error: Exception) -> Record:
         kind, reason = INPUT, str(error)
         if not isinstance(error, InputError):
-            kind = DISK if isinstance(error, OSError) and error.errno in FULL else ERROR
-            reason = f"{type(error).__name__}: {reason or 'no reason given'}"
+            full = isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in FULL)
+            kind = DISK if full else ERROR
+            told = isinstance(error, WorkError)
+            reason = reason if told else f"{type(error).__name__}: {reason or 'no reason given'}"
             logging.getLogger(__name__).error("case %s", self.case.id, exc_info=error)
         return self.end(FAILED, kind=kind, reason=" ".join(reason.split()))
 

@@ -11,3 +11,7 @@ class Cancelled(RuntimeError):  # noqa: N818
 
 class WorkError(RuntimeError):
     """The work cannot be done here though the input is right: one sentence with what stands in the way and the cure."""
+
+
+class DiskError(WorkError):
+    """Files cannot be written: the disk is full or fails."""

@@ -1,11 +1,10 @@
 """A folder of files that is written whole or not at all."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from LNHGLib import disk
 from LNHGLib.errors import InputError
 
 
@@ -45,19 +44,17 @@ def write(out: Path, overwrite: bool, names: Sequence[str], fill: Callable[[Path
 
     Raises:
         InputError: as `check`.
+        DiskError: the disk is full or fails.
     """
     out = Path(out).resolve()
     check(out, overwrite, names)
     home = next(folder for folder in out.parents if folder.is_dir())
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=home))
-    try:
+    with disk.writing(home), disk.temporary_folder(home) as scratch:
         complete = scratch / "new"
         complete.mkdir()
         fill(complete)
         out.parent.mkdir(parents=True, exist_ok=True)
         _swap(complete, out, scratch / "old")
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _swap(new: Path, out: Path, old: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from LNHGLib import nodule_table, preview, result_folder
+from LNHGLib import disk, nodule_table, preview, result_folder
 from LNHGLib.result_files import FILES
 from LNHGLib.segmentation_file import COMPRESSION_LEVEL, write_segmentation
 from LNHGLib.volume import Grid, to_sitk
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from LNHGLib.pipeline import Result
 
 SCHEMA = 1
+NIFTI_HEADER_BYTES = 352
 
 
 def check_target(out: Path, overwrite: bool) -> None:
@@ -34,6 +35,7 @@ def write_result(result: "Result", out: Path, overwrite: bool = False) -> None:
 
     Raises:
         InputError: as `result_folder.check`.
+        DiskError: the disk is full or fails.
     """
     result_folder.write(out, overwrite, FILES, lambda folder: _write_files(result, folder))
 
@@ -50,6 +52,7 @@ def _write_files(result: "Result", folder: Path) -> None:
 
 def _write_nifti(array: np.ndarray, grid: Grid, path: Path) -> None:
     sitk.WriteImage(to_sitk(array, grid), str(path), useCompression=True, compressionLevel=COMPRESSION_LEVEL)
+    disk.require_whole_gzip(path, NIFTI_HEADER_BYTES + array.nbytes)
 
 
 def _write_report(result: "Result", shown: dict, path: Path) -> None:

@@ -284,7 +284,10 @@ def _require_hounsfield(path: Path, array: np.ndarray, low: float, high: float) 
     if high > HIGHEST_HU:
         raise InputError(f"{met}, more than a CT number can be ({HIGHEST_HU}), {expected}; check rescale and units.")
     if low >= 0:
-        raise InputError(f"{met}, as stored values without rescale do, {expected}; apply rescale slope and intercept.")
+        raise InputError(
+            f"{met}, as MR images and stored values without rescale do, {expected}; give a chest CT with its rescale "
+            "slope and intercept applied."
+        )
     stride = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
     sample = array[::stride, ::stride, ::stride]
     for name, (start, stop) in (("air", AIR_HU), ("soft tissue", TISSUE_HU)):

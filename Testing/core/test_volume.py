@@ -266,7 +266,7 @@ def test_metal_is_accepted(tmp_path):
     [
         (((a_chest() + 1000) / 5).clip(0, 255).astype(np.uint8), "as a picture or a mask does"),
         (((a_chest() + 1000) / 1200).clip(0, 1).astype(np.float32), "as a picture or a mask does"),
-        ((a_chest() + 1024).astype(np.uint16), "as stored values without rescale do"),
+        ((a_chest() + 1024).astype(np.uint16), "as MR images and stored values without rescale do"),
         (np.where(a_chest() < -900, -2000, a_chest() + 1024), "0.0% of the voxels in the range of air"),
         (a_chest() - 1024, "in the range of soft tissue"),
         (np.full(SHAPE, -1000, np.int16), "the same everywhere"),

@@ -1,0 +1,87 @@
+"""Full and failing disks, and temporary folders on them: one sentence, nothing cut short, nothing left for ever."""
+
+import errno
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from LNHGLib.errors import DiskError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+PREFIX = ".lnhg-"
+STALE_S = 24 * 3600.0
+"""A temporary folder of that age was left by a process that was killed: no work takes so long."""
+
+
+@contextmanager
+def writing(folder: Path, what: str = "The results") -> Iterator[None]:
+    """Say in one sentence why files cannot be written.
+
+    Args:
+        folder: where they go.
+        what: the files, as the sentence begins.
+
+    Raises:
+        DiskError: the disk is full or fails, or SimpleITK cannot write a file there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = "the disk is full" if error.errno in FULL else error.strerror
+        raise _refusal(folder, what, reason) from error
+    except RuntimeError as error:
+        if "Exception thrown in SimpleITK" not in str(error):
+            raise
+        raise _refusal(folder, what, "a file could not be written to its end") from error
+
+
+def require_whole_gzip(path: Path, size: int) -> None:
+    """Refuse a compressed file that lacks its end, as ITK tells nobody when a NIfTI file does not fit the disk.
+
+    Args:
+        path: ends with the size of the content modulo 2^32 where it is whole (RFC 1952, ISIZE).
+        size: bytes of the content.
+
+    Raises:
+        OSError: the file was cut short.
+    """
+    with path.open("rb") as file:
+        file.seek(-min(4, path.stat().st_size), 2)
+        if int.from_bytes(file.read(4), "little") != size % 2**32:
+            raise OSError(errno.ENOSPC, "the file was cut short", str(path))
+
+
+@contextmanager
+def temporary_folder(home: Path, prefix: str = PREFIX) -> Iterator[Path]:
+    """Make a folder that goes with the block; those that killed processes left in the same place go as well."""
+    sweep(home, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=home))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(home: Path, prefix: str = PREFIX) -> None:
+    """Remove the temporary folders of dead processes; of others only what this user may remove."""
+    for folder in home.glob(f"{prefix}*"):
+        try:
+            stale = folder.is_dir() and time.time() - folder.stat().st_mtime > STALE_S
+        except OSError:  # it went meanwhile
+            continue
+        if stale:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refusal(folder: Path, what: str, reason: str) -> DiskError:
+    there = next(each for each in (folder, *folder.parents) if each.is_dir())
+    free = shutil.disk_usage(there).free / 2**20
+    return DiskError(
+        f"{what} cannot be written in {there} ({reason}; {free:.0f} MB are free there); make room or choose another "
+        "folder, and try again."
+    )

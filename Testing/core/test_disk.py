@@ -1,0 +1,119 @@
+"""Full disks: one sentence, nothing half-written, and no temporary folder that stays for ever."""
+
+import errno
+import gzip
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from LNHGLib import disk, preview, results
+from LNHGLib.batch_worker import Task
+from LNHGLib.case import Case
+from LNHGLib.errors import DiskError
+from LNHGLib.volume import Grid, Source, Volume
+
+CORE = Path(disk.__file__).parents[1]
+NEEDS_LIMITS = pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
+
+
+def no_nodules() -> SimpleNamespace:
+    """A result without findings whose images are noise: their files are large."""
+    grid = Grid.aligned((24, 90, 100), (2.0, 0.8, 0.8), (0, 0, 0))
+    noise = np.random.default_rng(0).integers(0, 60_000, grid.shape)
+    report = {"model": {"name": "made-up"}, "options": {"threshold": 0.5}, "warnings": []}
+    return SimpleNamespace(
+        volume=Volume(noise.astype(np.float32), grid, Source("made-up")),
+        labels=noise.astype(np.uint16),
+        heterogeneity=noise.astype(np.float32),
+        patches=(),
+        nodules=[],
+        report=report,
+    )
+
+
+@pytest.fixture
+def no_picture(monkeypatch):
+    monkeypatch.setattr(preview, "write_preview", lambda _, path: path.touch() or {})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence_with_the_room_left_and_nothing_stays(tmp_path, monkeypatch, no_picture, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("LNHGLib.results._write_report", fail)
+    with pytest.raises(DiskError, match=r"cannot be written in .* \(the disk is full; \d+ MB are free there\); make"):
+        results.write_result(no_nodules(), tmp_path / "deep" / "OUT")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_failure_of_the_disk_is_told_by_its_own_name(tmp_path, monkeypatch, no_picture):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("LNHGLib.results._write_report", fail)
+    with pytest.raises(DiskError, match=r"\(Input/output error; \d+ MB"):
+        results.write_result(no_nodules(), tmp_path / "OUT")
+
+
+def test_a_failure_that_is_none_of_the_disk_keeps_its_kind(tmp_path):
+    with pytest.raises(RuntimeError, match="wrong shape"), disk.writing(tmp_path):
+        raise RuntimeError("wrong shape")
+
+
+@NEEDS_LIMITS
+@pytest.mark.parametrize("kilobytes", [1, 100, 400])
+def test_files_that_the_system_cuts_short_are_noticed_whatever_library_writes_them(tmp_path, kilobytes):
+    code = f"""
+        import resource, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_disk
+        from LNHGLib import preview, results
+        from pathlib import Path
+        preview.write_preview = lambda _, path: path.touch() or {{}}
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({kilobytes} * 1024, resource.RLIM_INFINITY))
+        try:
+            results.write_result(test_disk.no_nodules(), Path({str(tmp_path / "OUT")!r}))
+        except test_disk.DiskError as error:
+            print("told:", error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=CORE, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("told: The results cannot be written in"), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("keep", [0, 3, -1])
+def test_a_compressed_file_without_its_end_is_refused(tmp_path, keep):
+    path = tmp_path / "a.nii.gz"
+    content = os.urandom(5000)
+    path.write_bytes(gzip.compress(content))
+    disk.require_whole_gzip(path, len(content))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(OSError, match="cut short"):
+        disk.require_whole_gzip(path, len(content))
+
+
+def test_a_batch_takes_the_sentence_for_a_full_disk_and_not_for_a_fault_of_the_case():
+    task = Task(Case("a", "a.nii.gz", Path("a.nii.gz")), 1)
+    task.step("write", lambda: (_ for _ in ()).throw(DiskError("The disk is full; make room.")))
+    assert (task.record.kind, task.record.reason) == ("disk", "The disk is full; make room.")
+
+
+def test_folders_of_killed_processes_go_with_the_next_work_and_others_stay(tmp_path):
+    for name in (".lnhg-dead", ".lnhg-alive", "thesis"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ct.nrrd").write_text("voxels")
+    long_ago = time.time() - disk.STALE_S - 60
+    for name in (".lnhg-dead", "thesis"):
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    with disk.temporary_folder(tmp_path) as folder:
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lnhg-alive", "thesis", folder.name])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lnhg-alive", "thesis"]
