@@ -67,7 +67,7 @@ def lung_region(air: np.ndarray, airway: np.ndarray, body: np.ndarray, spacing_m
         Boolean array like `air`.
     """
     region = np.zeros_like(air)
-    for side in _split(air, spacing_mm):
+    for side in split(air, spacing_mm):
         box = ndimage.find_objects(side.astype(np.uint8))[0]
         reach = [int(np.ceil(CLOSING_MM / s)) for s in spacing_mm]
         box = tuple(slice(max(b.start - r, 0), b.stop + r) for b, r in zip(box, reach, strict=True))
@@ -135,8 +135,8 @@ def _trachea(lumen: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     return (stacks == length.argmax()) & (stacks > 0) if length.any() else np.zeros_like(lumen)
 
 
-def _split(air: np.ndarray, spacing_mm: Spacing) -> list[np.ndarray]:
-    """The two lungs, also where they touch; one array if there is only one lung or they do not come apart."""
+def split(air: np.ndarray, spacing_mm: Spacing) -> list[np.ndarray]:
+    """Return the two lungs, also where they touch; one array if there is only one lung or they do not come apart."""
     depth = None
     for radius_mm in (0, 2, 4, 6, 8, 10, 12):
         if radius_mm == 2:

@@ -28,13 +28,11 @@ def write_rows(rows: Iterable[dict[str, object]], columns: Sequence[str], path: 
 
 def nodule_row(nodule: "Nodule") -> dict[str, object]:
     """Return the row of a finding by `COLUMNS`, numbers rounded to four digits after the point."""
-    names = ("number", "score", "provenance", "segmenter_score", "detector_score")
+    names = ("number", "score", "provenance", "segmenter_score", "detector_score", "side", "slice")
     row = {name: getattr(nodule, name) for name in names}
-    center = np.mean(nodule.box_lps_mm, axis=0)
     if nodule.measurement is not None:
-        center = nodule.measurement.centroid_lps_mm
         row |= {name: getattr(nodule.measurement, name) for name in MEASURES}
-    row |= {f"centroid_{axis}_lps_mm": value for axis, value in zip("xyz", center, strict=True)}
+    row |= {f"centroid_{axis}_lps_mm": value for axis, value in zip("xyz", nodule.center_lps_mm, strict=True)}
     row |= {f"signal_{name}": value for name, value in (nodule.heterogeneity or {}).items()}
     for end, corner in zip(("min", "max"), nodule.box_lps_mm, strict=True):
         row |= {f"box_{axis}_{end}_lps_mm": value for axis, value in zip("xyz", corner, strict=True)}

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import nn
 from LNHGLib import __version__, components, fusion, heterogeneity, measurement, projection
 from LNHGLib.errors import InputError
 from LNHGLib.inference import CPU_TOOK_OVER, run_detector, run_generator
+from LNHGLib.location import Sides, slice_number
 from LNHGLib.memory import is_short
 from LNHGLib.models import Model
 from LNHGLib.nodule import Nodule
@@ -45,6 +46,7 @@ class Result:
         heterogeneity: float32, the generator's signal inside the nodules, 0 outside.
         nodules: best first.
         report: versions, model, device, options, seconds by stage and warnings, ready for JSON.
+        patches: the generator's nodule image around each finding, also outside the nodules.
     """
 
     volume: Volume
@@ -52,6 +54,7 @@ class Result:
     heterogeneity: np.ndarray
     nodules: list[Nodule]
     report: dict[str, Any]
+    patches: list[projection.Patch] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,16 +96,50 @@ def segment(
     monitor = Monitor(progress, cancelled)
     upright = canonical(volume)
     work = _prepare(upright, model, monitor)
-    generated = _generate(work, model, where, monitor)
+    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.55):
+        generated = generate(work.ct_norm, work.lungs, model, where, monitor)
     boxes, step = _detect(work, model, where, monitor)
     with monitor.stage("fusion", "Joining both networks' findings", 0.92, 0.94):
         labels, fused = join_branches(work, generated, boxes, step, model.card)
     with monitor.stage("measurement", "Measuring the nodules", 0.94, 1.0):
         kept = [finding for finding in fused.findings if finding.score >= threshold]
-        drawing = _Drawing(upright, work.grid, labels, generated)
-        nodules = drawing.draw(kept, monitor)
-        on_input = [from_canonical(array, upright.grid, volume.grid) for array in (drawing.labels, drawing.signal)]
-    return Result(volume, *on_input, nodules, _report(volume, model, where, threshold, fused, monitor))
+        result = draw(volume, upright, work.grid, labels, generated, kept, monitor)
+        sides = Sides.of(work.lungs, work.grid)
+        result.nodules = [replace(nodule, side=sides.side(nodule.center_lps_mm)) for nodule in result.nodules]
+    lungs = {"midline_x_lps_mm": sides.midline_x_lps_mm}
+    result.report = {**_report(volume, model, where, threshold, fused, monitor), "lungs": lungs}
+    return result
+
+
+def draw(
+    volume: Volume,
+    upright: Volume,
+    grid: Grid,
+    labels: np.ndarray,
+    generated: np.ndarray,
+    findings: list[fusion.Finding],
+    monitor: Monitor,
+) -> Result:
+    """Outline and measure findings on the CT's voxels.
+
+    Args:
+        volume: the input.
+        upright: the same, canonical.
+        grid: the working grid.
+        labels: component numbers on it.
+        generated: the nodule image on it.
+        findings: best first.
+        monitor: progress and cancelling.
+
+    Returns:
+        The result, without a report and sides.
+    """
+    drawing = _Drawing(upright, grid, labels, generated)
+    nodules = drawing.draw(findings, monitor)
+    arrays = [from_canonical(array, upright.grid, volume.grid) for array in (drawing.labels, drawing.signal)]
+    nodules = [replace(n, slice=slice_number(n.box_lps_mm, n.measurement, volume.grid)) for n in nodules]
+    around = [projection.patch_around(nodule.box_lps_mm, generated, grid, volume.grid) for nodule in nodules]
+    return Result(volume, *arrays, nodules, {}, [patch for patch in around if patch])
 
 
 def _threshold(given: float | None, model: Model) -> float:
@@ -141,12 +178,14 @@ def _prepare(upright: Volume, model: Model, monitor: Monitor) -> Work:
         return Work(grid, normalise(onto_grid(upright, grid), tuple(model.card["window_hu"])), inside)
 
 
-def _generate(work: Work, model: Model, where: torch.device, monitor: Monitor) -> np.ndarray:
-    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.55):
-        spec = model.card["generator"]
-        slab = spec.get("slab", PAPER_SLAB if spec["kind"] == "paper" else None)
-        generator = _loaded(model.generator, where, monitor)
-        return run_generator(generator, work.ct_norm, work.lungs, slab=slab, monitor=monitor)
+def generate(
+    ct_norm: np.ndarray, lungs: np.ndarray | None, model: Model, where: torch.device, monitor: Monitor
+) -> np.ndarray:
+    """The nodule image of a model's generator, see `run_generator`."""
+    spec = model.card["generator"]
+    slab = spec.get("slab", PAPER_SLAB if spec["kind"] == "paper" else None)
+    generator = _loaded(model.generator, where, monitor)
+    return run_generator(generator, ct_norm, lungs, slab=slab, monitor=monitor)
 
 
 def _detect(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:
@@ -248,10 +287,18 @@ class _Drawing:
 def _report(
     volume: Volume, model: Model, where: torch.device, threshold: float, fused: fusion.Fusion, monitor: Monitor
 ) -> dict[str, Any]:
+    highest = max((finding.score for finding in fused.findings), default=None)
+    found = {"state": fused.state, "components_dropped": fused.dropped_components}
+    found["highest_score"] = highest  # of all findings, kept or not
+    return {**report(volume, model, where, threshold, monitor), "fusion": found}
+
+
+def report(volume: Volume, model: Model, where: torch.device, threshold: float, monitor: Monitor) -> dict[str, Any]:
+    """What a result says of the run that made it, ready for JSON."""
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor() or platform.machine()
     return {
         "versions": {"lnhg": __version__, "python": platform.python_version(), "torch": torch.__version__},
-        "model": {"name": model.name, "sha256": dict(model.card["files"])},
+        "model": {"name": model.name, "threshold": model.card["threshold"], "sha256": dict(model.card["files"])},
         "device": {"used": str(where), "name": name},
         "options": {"threshold": threshold, "fusion": dict(model.card["fusion"])},
         "input": {
@@ -260,7 +307,6 @@ def _report(
             "shape_zyx": list(volume.grid.shape),
             "spacing_mm_zyx": list(volume.grid.spacing_mm),
         },
-        "fusion": {"state": fused.state, "components_dropped": fused.dropped_components},
         "seconds": dict(monitor.seconds),
         "warnings": [*volume.source.notes, *monitor.warnings],
     }

@@ -10,6 +10,8 @@ Box = tuple[slice, slice, slice]
 LpsBox = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 _ROOM = 2
+AROUND_MM = 10.0
+"""How far around a finding the generator's signal is kept: an outline that a reader corrects grows no farther."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,47 @@ class Outline:
     box: Box
     mask: np.ndarray
     signal: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A part of the generator's nodule image on the CT's voxels.
+
+    Attributes:
+        box: where in the CT's array it lies, slices zyx.
+        signal: float32.
+    """
+
+    box: Box
+    signal: np.ndarray
+
+
+def patch_around(box: LpsBox, generated: np.ndarray, grid: Grid, target: Grid) -> Patch | None:
+    """Bring the nodule image within `AROUND_MM` of a finding to another grid; 0 beyond the working grid.
+
+    Args:
+        box: least and greatest x, y, z of the finding.
+        generated: the generator's nodule image on the working grid, zyx.
+        grid: the working grid.
+        target: the CT's grid.
+
+    Returns:
+        The patch, or None where the finding lies outside the target.
+    """
+    place = box_around(box, target)
+    if place is None:
+        return None
+    there = subgrid(target, place)
+    crop = _covering(there, grid)
+    if crop is None:
+        return Patch(place, np.zeros(there.shape, np.float32))
+    return Patch(place, resample(generated[crop], subgrid(grid, crop), there, fill=0.0))
+
+
+def box_around(box: LpsBox, grid: Grid, margin_mm: float = AROUND_MM) -> Box | None:
+    """The voxels of a grid within a margin of an LPS box; None when the grid has none there."""
+    margin = np.array([[-margin_mm], [margin_mm]])
+    return _spanned(grid.lps_to_index(_corners(np.array(box) + margin)), grid.shape)
 
 
 def outline(
@@ -89,9 +132,13 @@ def _widened(box: tuple[float, ...], shape: tuple[int, ...]) -> Box:
 def _covering(part: Grid, target: Grid) -> Box | None:
     """The box of the target that covers a grid; None when they do not meet."""
     ends = np.array([np.full(3, -0.5), np.array(part.shape) - 0.5])
-    corners = target.lps_to_index(part.index_to_lps(_corners(ends)))
+    return _spanned(target.lps_to_index(part.index_to_lps(_corners(ends))), target.shape)
+
+
+def _spanned(corners: np.ndarray, shape: tuple[int, ...]) -> Box | None:
+    """The box of an array that holds the corners (8, 3); None where it is empty."""
     low = np.maximum(np.floor(corners.min(0)), 0).astype(int)
-    high = np.minimum(np.ceil(corners.max(0)) + 1, target.shape).astype(int)
+    high = np.minimum(np.ceil(corners.max(0)) + 1, shape).astype(int)
     return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)) if (high > low).all() else None
 
 

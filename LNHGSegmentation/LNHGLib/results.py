@@ -45,9 +45,21 @@ def _write_files(result: "Result", folder: Path) -> None:
     write_segmentation(result.labels, grid, result.nodules, folder / "nodules.seg.nrrd")
     _write_nifti(result.labels.astype(np.uint16, copy=False), grid, folder / "labelmap.nii.gz")
     _write_nifti(result.heterogeneity.astype(np.float32, copy=False), grid, folder / "heterogeneity.nii.gz")
+    _write_signal(result, folder / "signal.nii.gz")
     nodule_table.write_table(result.nodules, folder / "nodules.csv")
     shown = preview.write_preview(result, folder / "preview.png")
     _write_report(result, shown, folder / "report.json")
+
+
+def _write_signal(result: "Result", path: Path) -> None:
+    """Write the generator's nodule image around every finding, on the input's grid: a map of any corrected outline.
+
+    float32; known in the boxes `projection.box_around` gives for the findings' `box_lps_mm`, 0 elsewhere.
+    """
+    signal = np.zeros(result.volume.grid.shape, np.float32)
+    for patch in result.patches:
+        signal[patch.box] = patch.signal
+    _write_nifti(signal, result.volume.grid, path)
 
 
 def _write_nifti(array: np.ndarray, grid: Grid, path: Path) -> None:

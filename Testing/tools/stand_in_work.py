@@ -14,7 +14,8 @@ from typing import Any
 from LNHGLib.case import Case
 from LNHGLib.errors import InputError
 
-FILES = ("nodules.seg.nrrd", "labelmap.nii.gz", "heterogeneity.nii.gz", "nodules.csv", "report.json", "preview.png")
+IMAGES = ("labelmap.nii.gz", "heterogeneity.nii.gz", "signal.nii.gz")
+FILES = ("nodules.seg.nrrd", *IMAGES, "nodules.csv", "report.json", "preview.png")
 """As `results.FILES`, which takes seconds to import."""
 
 
