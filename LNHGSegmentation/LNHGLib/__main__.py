@@ -104,10 +104,10 @@ def _add_models(commands: "argparse._SubParsersAction") -> None:
     for name, text, run in (
         ("show", "print a model's card", _show_model),
         ("verify", "check every file of a model", _verify_model),
-        ("add", "copy a model folder to the user's models", _add_model),
+        ("add", "copy a model, a folder or a zip of one, to the user's models", _add_model),
     ):
         action = actions.add_parser(name, help=text)
-        action.add_argument("model", metavar="FOLDER" if name == "add" else "NAME|FOLDER")
+        action.add_argument("model", metavar="FOLDER|ZIP" if name == "add" else "NAME|FOLDER")
         action.set_defaults(run=run)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from LNHGLib import disk, model_archive
 from LNHGLib.errors import InputError
 from LNHGLib.fusion import FusionOptions
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCHEMA = 1
-CARD = "model.json"
+CARD = model_archive.CARD
 README = "README.md"
 DEFAULT = "lnhg-1mm"
 BUNDLED = Path(__file__).resolve().parents[1] / "Resources" / "Models"
@@ -116,7 +117,9 @@ def load(name_or_folder: str | Path | None = None) -> Model:
     models = available()
     if name_or_folder is None:
         if not models:
-            raise InputError(f"No model found in {BUNDLED} or {user_folder()}; add one with: lnhg models add FOLDER.")
+            raise InputError(
+                f"No model found in {BUNDLED} or {user_folder()}; add one with: lnhg models add FOLDER|ZIP."
+            )
         return verify(models[0].folder)
     named = [model for model in models if model.name == str(name_or_folder)]
     if named:
@@ -169,12 +172,23 @@ def verify(folder: str | Path) -> Model:
     return model
 
 
-def add(folder: str | Path) -> Model:
-    """Copy a validated model folder into the user's folder, in one step.
+def add(source: str | Path) -> Model:
+    """Copy a validated model, a folder or a zip archive of one, into the user's folder, in one step.
 
     Raises:
-        InputError: the folder is not valid, or a model of that name is already there.
+        InputError: the model is not valid, or one of that name is already there; nothing is kept then.
+        DiskError: there is no room for it.
     """
+    source = Path(source)
+    if not source.is_file():
+        return _keep(source)
+    with disk.temporary_folder(Path(tempfile.gettempdir()), "LNHG-") as folder:
+        with disk.writing(folder, "The model"):
+            model_archive.unpack(source, folder)
+        return _keep(folder)
+
+
+def _keep(folder: Path) -> Model:
     model = verify(folder)
     taken = next((other for other in available() if other.name == model.name), None)
     target = user_folder() / model.name
@@ -184,8 +198,8 @@ def add(folder: str | Path) -> Model:
             "remove that folder, or give the new model another name."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".adding-", dir=target.parent) as temporary:
-        copy = Path(temporary) / model.name
+    with disk.writing(target.parent, "The model"), disk.temporary_folder(target.parent, ".adding-") as temporary:
+        copy = temporary / model.name
         copy.mkdir()
         for name in (CARD, README, *model.card["files"]):
             if (model.folder / name).exists():

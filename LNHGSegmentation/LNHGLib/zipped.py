@@ -51,8 +51,8 @@ def look_into(path: Path) -> Content:
     headers: list[Header] = []
     unreadable: list[str] = []
     others: list[str] = []
-    with _Opened(path) as archive:
-        for name in _members(archive):
+    with Opened(path) as archive:
+        for name in members(archive):
             if is_volume(name):
                 images.append(name)
                 continue
@@ -75,7 +75,7 @@ def unpack(path: Path, members: tuple[str, ...], folder: Path) -> list[Path]:
         InputError: the archive is damaged or encrypted, or needs more room than the disk has.
     """
     files = []
-    with _Opened(path) as archive:
+    with Opened(path) as archive:
         needed = sum(archive.getinfo(member).file_size for member in members)
         free = shutil.disk_usage(folder).free
         if needed > free - SPARE_BYTES:
@@ -102,11 +102,11 @@ def is_dicom_directory(name: str) -> bool:
     return PurePosixPath(name).name.upper() == "DICOMDIR"
 
 
-class _Opened:
-    """An archive for reading whose faults become sentences."""
+class Opened:
+    """An archive for reading whose faults become sentences; `expected` stands in them for what it should hold."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, expected: str = "a zipped chest CT") -> None:
+        self._path, self._expected = path, expected
 
     def __enter__(self) -> zipfile.ZipFile:
         try:
@@ -126,7 +126,7 @@ class _Opened:
         if isinstance(error, OSError) and error.errno:
             return InputError(f"{self._path} cannot be unpacked ({error.strerror}); check the file and the disk.")
         return InputError(
-            f"{self._path} is damaged or no zip archive, expected a zipped chest CT; copy or export it again."
+            f"{self._path} is damaged or no zip archive, expected {self._expected}; copy or export it again."
         )
 
 
@@ -135,7 +135,7 @@ def _own_name(member: str, number: int, keep: bool) -> str:
     return re.split(r"[\\/:]", member)[-1] if keep else f"{number:06d}.dcm"
 
 
-def _members(archive: zipfile.ZipFile) -> Iterator[str]:
+def members(archive: zipfile.ZipFile) -> Iterator[str]:
     """Yield the names of the files that a user knows of; hidden ones are the computer's own."""
     for member in archive.infolist():
         parts = set(PurePosixPath(member.filename).parts) - {".."}

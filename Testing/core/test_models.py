@@ -5,11 +5,13 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from LNHGLib import models
+from LNHGLib import model_archive, models
 from LNHGLib.errors import InputError
 from tiny_model import write_model
 
@@ -171,6 +173,80 @@ def test_a_damaged_model_is_not_added_and_leaves_nothing(a_copy, user_folder):
     with pytest.raises(InputError, match="was changed"):
         models.add(a_copy)
     assert not user_folder.exists()
+
+
+def zipped(folder, path, prefix="", **more):
+    """Pack a model folder below `prefix`; `more` holds names and contents beside it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"{prefix}{file.name}")
+        for name, content in more.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "tiny/", "models/tiny/"])
+def test_a_zipped_model_is_added_wherever_it_lies_in_the_archive(a_folder, user_folder, tmp_path, prefix):
+    archive = zipped(a_folder, tmp_path / "tiny.zip", prefix, **{"__MACOSX/._model.json": "junk", f"{prefix}.DS": ""})
+    added = models.add(archive)
+    assert added.folder == user_folder / "tiny"
+    assert sorted(p.name for p in added.folder.iterdir()) == sorted(p.name for p in a_folder.iterdir())
+    assert models.load("tiny").folder == added.folder
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.py", "tiny/../../evil.py", "/evil.py", "tiny/sub/evil.py", "evil.py", "tiny/C:evil", "tiny/a\\b"]
+)
+def test_an_archive_with_anything_beside_the_model_is_refused_and_writes_nothing(a_folder, user_folder, tmp_path, name):
+    archive = zipped(a_folder, tmp_path / "tiny.zip", "tiny/", **{name: "import os"})
+    with pytest.raises(InputError, match="outside or below the model's folder"):
+        models.add(archive)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.zip"]
+
+
+def test_a_zipped_model_with_an_unlisted_file_is_refused(a_folder, tmp_path):
+    archive = zipped(a_folder, tmp_path / "tiny.zip", "tiny/", **{"tiny/extra.bin": "x"})
+    with pytest.raises(InputError, match=r"extra\.bin, which model\.json does not list"):
+        models.add(archive)
+
+
+def test_a_zipped_model_with_changed_weights_is_refused_and_nothing_is_kept(a_copy, user_folder, tmp_path):
+    (a_copy / "detector.safetensors").write_bytes(b"changed")
+    with pytest.raises(InputError, match=r"detector\.safetensors was changed: its SHA-256 is"):
+        models.add(zipped(a_copy, tmp_path / "tiny.zip"))
+    assert not user_folder.exists()
+
+
+def test_archives_without_a_model_and_damaged_ones_are_refused_in_a_sentence(a_folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.writestr("a/1.dcm", "x")
+    with pytest.raises(InputError, match=r"holds no files named model\.json, expected one"):
+        models.add(tmp_path / "scan.zip")
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("a/model.json", "b/model.json"):
+            archive.writestr(name, "{}")
+    with pytest.raises(InputError, match="holds 2 files named"):
+        models.add(tmp_path / "two.zip")
+    whole = zipped(a_folder, tmp_path / "tiny.zip").read_bytes()
+    (tmp_path / "half.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="is damaged or no zip archive, expected a zipped model"):
+        models.add(tmp_path / "half.zip")
+
+
+def test_an_archive_that_claims_more_than_any_model_is_refused_before_it_is_unpacked(a_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_archive, "MOST_BYTES", 1000)
+    with pytest.raises(InputError, match=r"unpacks to .* MB, expected at most 0 MB"):
+        models.add(zipped(a_folder, tmp_path / "tiny.zip"))
+
+
+def test_no_temporary_folder_stays_after_a_zipped_model(a_folder, a_copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    models.add(zipped(a_folder, tmp_path / "tiny.zip"))
+    (a_copy / "detector.safetensors").unlink()
+    with pytest.raises(InputError, match="is missing"):
+        models.add(zipped(a_copy, tmp_path / "broken.zip"))
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_the_default_model_comes_first_and_broken_ones_are_left_out(a_folder, user_folder):
