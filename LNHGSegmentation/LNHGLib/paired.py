@@ -58,8 +58,8 @@ def compare(differences: np.ndarray, test: str = WILCOXON, level: float = 0.95) 
 def pseudomedian(differences: np.ndarray, level: float = 0.95) -> Interval:
     """Return the median of all pairwise means with its distribution-free interval.
 
-    Hodges and Lehmann (1963, Ann Math Stat 34:598); the interval goes with the exact null distribution of the signed-rank
-    statistic (Hollander and Wolfe 1999, Nonparametric Statistical Methods, section 3.3).
+    Hodges and Lehmann (1963, Ann Math Stat 34:598); the interval goes with the exact null distribution of the
+    signed-rank statistic (Hollander and Wolfe 1999, Nonparametric Statistical Methods, section 3.3).
     """
     rows, columns = np.triu_indices(len(differences))
     means = np.sort((differences[rows] + differences[columns]) / 2)
