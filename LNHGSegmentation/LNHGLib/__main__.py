@@ -1,7 +1,9 @@
 """The command line `lnhg`: segment, demo, batch, models. Exit status 0 done, 1 failed, 2 wrong input or arguments."""
 
 import argparse
+import functools
 import json
+import math
 import os
 import sys
 import tempfile
@@ -79,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("out", metavar="OUT", type=Path, help="folder to write the results into")
     segment.add_argument("--series", metavar="UID", help="series to take of a DICOM folder that holds several")
     segment.add_argument("--overwrite", action="store_true", help="replace the results in OUT")
+    segment.add_argument(
+        "--at",
+        metavar="L,P,S",
+        type=_place,
+        help="outline only the nodule at this place in mm, by the segmenter alone; as --at=-31.5,20,104.2",
+    )
     segment.set_defaults(run=_segment)
 
     demo = commands.add_parser("demo", help="find the nodules of the embedded synthetic chest CT")
@@ -121,6 +129,16 @@ def _score(text: str) -> float:
     return score
 
 
+def _place(text: str) -> tuple[float, float, float]:
+    try:
+        place = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        place = ()
+    if len(place) != 3 or not all(map(math.isfinite, place)):
+        raise argparse.ArgumentTypeError(f"the place is {text!r}, expected L,P,S in mm, as --at=-31.5,20,104.2")
+    return place
+
+
 def _device(text: str) -> str:
     kind, colon, index = text.partition(":")
     if text not in ("auto", "cpu", "cuda") and not (kind == "cuda" and colon and index.isdecimal()):
@@ -136,7 +154,7 @@ def _segment(options: argparse.Namespace, stop: Stop) -> None:
     def read() -> "Volume":
         from LNHGLib.volume import read_volume
 
-        return read_volume(options.ct, options.series)
+        return read_volume(options.ct, options.series, part=bool(options.at))
 
     result = _run(options, stop, read, options.overwrite)
     if not options.json:
@@ -175,14 +193,12 @@ def _run(options: argparse.Namespace, stop: Stop, read: Callable[[], "Volume"], 
     began = time.perf_counter()
     volume = read()
     seconds = round(time.perf_counter() - began, 3)
-    result = pipeline.segment(
-        volume,
-        model,
-        device=options.device,
-        threshold=options.threshold,
-        progress=part_of(progress, 0.05, 0.95),
-        cancelled=stop.wished,
-    )
+    find = functools.partial(pipeline.segment, threshold=options.threshold)
+    if getattr(options, "at", None):
+        from LNHGLib.place import segment_at
+
+        find = functools.partial(segment_at, place_lps_mm=options.at)
+    result = find(volume, model, device=options.device, progress=part_of(progress, 0.05, 0.95), cancelled=stop.wished)
     result.report["seconds"] = {"read": seconds, **result.report["seconds"]}
     progress(0.95, "Writing the results")
     stop.writing = True

@@ -54,7 +54,7 @@ def segment_at(
         generated = pipeline.generate(ct_norm, None, model, where, monitor)
     with monitor.stage("measurement", "Measuring the nodule", 0.8, 1.0):
         labels, finding = _nearest(ct_norm, generated, grid, model, place_lps_mm)
-        result = pipeline.drawn(volume, upright, grid, labels, generated, [finding], monitor)
+        result = pipeline.draw(volume, upright, grid, labels, generated, [finding], monitor)
     if not result.nodules:
         raise InputError(_nothing(place_lps_mm))
     result.report = pipeline.report(volume, model, where, 0.0, monitor)

@@ -107,13 +107,16 @@ class Volume:
             raise ValueError(f"Array shape {self.array.shape} differs from grid shape {self.grid.shape}.")
 
 
-def read_volume(path: str | Path, series_uid: str | None = None, files: Sequence[Path] = ()) -> Volume:
+def read_volume(
+    path: str | Path, series_uid: str | None = None, files: Sequence[Path] = (), *, part: bool = False
+) -> Volume:
     """Read a chest CT from a DICOM folder or file, or from a .nii, .nii.gz, .nrrd, .mha or .mhd file.
 
     Args:
         path: The file or folder.
         series_uid: Series to take when a DICOM folder holds several; the axial CT with most slices otherwise.
         files: The DICOM files of the series, where they are known: no other file of the folder is looked at.
+        part: Whether it is a part cut out of a CT, which need not hold both air and soft tissue.
 
     Returns:
         The volume on its own grid, values below -1024 HU (padding outside the scanner's circle) raised to -1024.
@@ -135,7 +138,7 @@ def read_volume(path: str | Path, series_uid: str | None = None, files: Sequence
         array, grid = series.array, Grid(series.array.shape, series.affine)
         source = Source(str(path), series.modality, series.series_uid, series.patient_id, series.notes)
     _require_geometry(path, grid)
-    array, notes = _hounsfield(path, array)
+    array, notes = _hounsfield(path, array, part)
     return Volume(array, grid, replace(source, notes=source.notes + notes))
 
 
@@ -259,10 +262,11 @@ def _require_geometry(path: Path, grid: Grid) -> None:
         )
 
 
-def _hounsfield(path: Path, array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def _hounsfield(path: Path, array: np.ndarray, part: bool) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return int16 or float32 HU with padding raised to -1024, and what to tell the user about it."""
     low, high = float(array.min()), float(array.max())
-    _require_hounsfield(path, array, low, high)
+    if not part:
+        _require_hounsfield(path, array, low, high)
     notes: tuple[str, ...] = ()
     if low < LOWEST_HU:
         share = np.count_nonzero(array < LOWEST_HU) / array.size
