@@ -14,7 +14,18 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command lines do
 ROOT = Path(__file__).parents[1]
 
 # Set by the libraries themselves when they are first imported.
-TOLERATED_VARIABLES = ("PYTEST_", "PYSIDE6_", "QT_", "VTK_", "KMP_", "TORCH", "TRITON", "CUDA_MODULE_LOADING", "TF_")
+TOLERATED_VARIABLES = (
+    "PYTEST_",
+    "PYSIDE6_",
+    "QT_",
+    "VTK_",
+    "KMP_",
+    "TORCH",
+    "TRITON",
+    "CUDA_MODULE_LOADING",
+    "CUBLAS_",
+    "TF_",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

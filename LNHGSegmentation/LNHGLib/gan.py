@@ -27,7 +27,35 @@ class _Block(nn.Module):
         return self.act(self.norm(x))
 
 
-class PaperGenerator(nn.Module):
+class Generator(nn.Module):
+    """What draws nodule images: `residual` gives the signal, `image` and `logits` say what it means.
+
+    Subclasses have `halo`, the (z, y, x) reach of the receptive field, `multiple`, of which sides must be multiples,
+    and `options`, the keys of a card that build one.
+    """
+
+    halo: tuple[int, int, int]
+    multiple: int
+    options: tuple[str, ...] = ("width", "input_skip")
+
+    def residual(self, x: Tensor) -> Tensor:
+        """The signal before the last activation: (B, 1, D, H, W) -> same shape."""
+        raise NotImplementedError
+
+    def image(self, residual: Tensor) -> Tensor:
+        """The nodule image of a signal."""
+        return torch.relu(residual)
+
+    def logits(self, residual: Tensor, threshold: float, sharpness: float) -> Tensor:
+        """Logits of the mask that a threshold on the image gives, before the activation, where gradients live."""
+        return sharpness * (residual - threshold)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nodule image G(O) >= 0 of a slab O: (B, 1, D, H, W) -> same shape."""
+        return self.image(self.residual(x))
+
+
+class PaperGenerator(Generator):
     """The paper's eight-convolution generator with summed skips (Song et al. 2021; register L1, L11).
 
     No pooling and no stride: the receptive field reaches 8 voxels to each side. The last skip adds the
@@ -61,12 +89,8 @@ class PaperGenerator(nn.Module):
         y = self.last(y)
         return y + x if self.input_skip else y
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Nodule image G(O) >= 0 of a slab O: (B, 1, D, H, W) -> same shape."""
-        return torch.relu(self.residual(x))
 
-
-class StridedGenerator(nn.Module):
+class StridedGenerator(Generator):
     """A generator with a strided encoder and summed skips, for CPU budgets; same input, output and losses.
 
     Three stride-2 stages replace the paper's full-resolution blocks, which widens the receptive field from
@@ -107,10 +131,6 @@ class StridedGenerator(nn.Module):
         y = self.last(y)
         return y + x if self.input_skip else y
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Nodule image G(O) >= 0 of a slab O: (B, 1, D, H, W) -> same shape."""
-        return torch.relu(self.residual(x))
-
 
 class Critic(nn.Module):
     """The paper's critic: three convolutions, no normalisation, one linear layer, no sigmoid.
@@ -149,19 +169,22 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+KINDS: dict[str, type[Generator]] = {"paper": PaperGenerator, "strided": StridedGenerator}
+"""Generators by the name that a card gives; training adds the networks it compares them with."""
+
+
 def build_generator(spec: dict) -> nn.Module:
     """The generator that a model card describes.
 
     Args:
-        spec: the card's `generator` part: `kind` ("paper" or "strided"), optional `width` and `input_skip`.
+        spec: the card's `generator` part: `kind` (one of `KINDS`), optional `width` and `input_skip`.
 
     Raises:
         ValueError: unknown kind.
     """
-    kinds = {"paper": PaperGenerator, "strided": StridedGenerator}
-    if spec.get("kind") not in kinds:
+    if spec.get("kind") not in KINDS:
         raise ValueError(
-            f"Generator kind {spec.get('kind')!r} is unknown; expected one of {sorted(kinds)}: mend model.json."
+            f"Generator kind {spec.get('kind')!r} is unknown; expected one of {sorted(KINDS)}: mend model.json."
         )
-    options = {key: spec[key] for key in ("width", "input_skip") if key in spec}
-    return kinds[spec["kind"]](**options)
+    kind = KINDS[spec["kind"]]
+    return kind(**{key: spec[key] for key in kind.options if key in spec})

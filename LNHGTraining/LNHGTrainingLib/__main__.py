@@ -7,7 +7,6 @@ checkpoint to `--resume` from; then one sentence on stderr.
 import argparse
 import os
 import sys
-import tomllib
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +75,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("branch", choices=("segmenter", "detector"), help="which network")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration (TOML)")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/ and background/")
+    parser.add_argument("--fold", type=int, metavar="N", help="validate on this fold, train on the others")
     _add_set(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
     parser.add_argument("--device", default="cpu", help="cpu (default), auto, cuda (under torchrun one each) or cuda:N")
@@ -128,29 +128,16 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_calibrate)
 
 
-def read_config(path: Path) -> dict:
-    """Read a TOML configuration.
-
-    Raises:
-        InputError: the file is missing or is no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}), expected a TOML configuration; check --config."
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is no valid TOML ({error}); mend it.") from error
-
-
 def _require(path: Path, what: str, folder: bool = False) -> None:
     if not (path.is_dir() if folder else path.is_file()):
         raise InputError(f"{path} does not exist, expected {what}; check the path.")
 
 
 def _train(options: argparse.Namespace) -> None:
-    config = settings.override(read_config(options.config), options.settings)
+    config = settings.read(options.config)
+    if options.fold is not None:
+        config = settings.hold_out(config, options.fold)
+    config = settings.override(config, options.settings)
     _require(options.data, "a folder with crops/ and background/", folder=True)
     config.setdefault("data", {})["folder"] = str(options.data)
     if options.branch == "segmenter":
@@ -165,7 +152,7 @@ def _train(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     for path in (options.segmenter, options.detector):
         _require(path, "a checkpoint that training wrote")
-    config = settings.override(read_config(options.config), options.settings)
+    config = settings.override(settings.read(options.config), options.settings)
     from LNHGTrainingLib.export import export
 
     export(options.segmenter, options.detector, config, options.out)

@@ -99,5 +99,6 @@ def _sources(report: dict) -> str:
     lines = [f"- Protocol: {report['protocol']}", f"- Data: {report['data']['name']}"]
     for method in report["methods"]:
         weights = ", ".join(f"{name} {sha}" for name, sha in sorted(method["model"]["sha256"].items()))
-        lines.append(f"- {method['name']}: {method['split']} Threshold {method['threshold']:g}. SHA-256: {weights}")
+        threshold = "" if method["threshold"] is None else f" Threshold {method['threshold']:g}."
+        lines.append(f"- {method['name']}: {method['split']}{threshold} SHA-256: {weights}")
     return "\n".join([*lines, ""])

@@ -89,20 +89,21 @@ def run_crops(
     outputs.check_free(out, options.overwrite)
     rows = evaluate_crops.select_rows(table, selection)
     read = evaluate_crops.read_crops(crops, rows)
-    progress = _progress(read, len(rows), "nodule", options)
-    results = evaluate_crops.evaluate_crops(progress, predict, card["generator"]["threshold"])
+    shown = progress(read, len(rows), "nodule", options)
+    results = evaluate_crops.evaluate_crops(shown, predict, card["generator"]["threshold"])
     protocol = evaluate_crops.PROTOCOL.format(reach=evaluate_crops.REACH_MM, readers=selection.min_readers)
-    report = _report("crops", protocol, card, options) | {
-        "data": _data([crops, table], options),
+    report = head("crops", protocol, card, options) | {
+        "data": identity([crops, table], options),
         "patients": len({row["patient_id"] for row in rows}),
         "split": _crop_split(card, rows, selection),
         **summary.crop_figures(results, card["generator"]["threshold"], options.seed),
     }
-    _write_crops(results, report, out, options)
+    write_crops(results, report, out, options)
     return report
 
 
-def _write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, options: Options) -> None:
+def write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, options: Options) -> None:
+    """Write tables, summary and plots of an evaluation on crops."""
     with outputs.whole_folder(out, options.overwrite) as folder:
         columns = [field.name for field in fields(evaluate_crops.NoduleScore)]
         outputs.write_table(evaluate_crops.rows_of(results), columns, folder / "nodules.csv")
@@ -128,11 +129,11 @@ def run_scans(card: dict, segment: Segment, folder: Path, out: Path, limit: int 
     """
     outputs.check_free(out, options.overwrite)
     paths = evaluate_scans.find_cases(folder, limit)
-    cases = (evaluate_scans.read_case(path) for path in _progress(paths, len(paths), "scan", options))
+    cases = (evaluate_scans.read_case(path) for path in progress(paths, len(paths), "scan", options))
     results = evaluate_scans.evaluate_scans(cases, segment, card["threshold"])
     patients = {case.patient for case in results.cases}
-    report = _report("scans", matching.PROTOCOL, card, options) | {
-        "data": _data([folder], options),
+    report = head("scans", matching.PROTOCOL, card, options) | {
+        "data": identity([folder], options),
         "patients": len(patients),
         "split": f"{len(paths)} scans of {len(patients)} patients. {_training_split(card, patients)}",
         **summary.scan_figures(results, options.seed),
@@ -157,7 +158,8 @@ def _write_scans(results: evaluate_scans.ScanResults, report: dict, folder: Path
     plots.bland_altman(counted, folder / "bland_altman.png")
 
 
-def _progress(items: Iterable, total: int, unit: str, options: Options) -> Iterable:
+def progress(items: Iterable, total: int, unit: str, options: Options) -> Iterable:
+    """The items, with a progress bar where a person watches."""
     return tqdm(items, total=total, unit=unit, disable=options.quiet or None)
 
 
@@ -167,7 +169,8 @@ def _write_report(report: dict, pictures: list[str], folder: Path) -> None:
     (folder / "summary.md").write_text(tables.render(report) + links, encoding="utf-8")
 
 
-def _report(kind: str, protocol: str, card: dict, options: Options) -> dict:
+def head(kind: str, protocol: str, card: dict, options: Options) -> dict:
+    """The part of a summary that says what was measured, how, and with what."""
     versions = {name: version(name) for name in PACKAGES}
     return {
         "schema": 2,
@@ -179,7 +182,8 @@ def _report(kind: str, protocol: str, card: dict, options: Options) -> dict:
     }
 
 
-def _data(paths: list[Path], options: Options) -> dict:
+def identity(paths: list[Path], options: Options) -> dict:
+    """Name of the data and SHA-256 of its files."""
     files = {path.resolve().name: file_sha256(path) for path in paths if path.is_file()}
     return {"name": options.data_name or paths[0].resolve().stem, "files": files}
 

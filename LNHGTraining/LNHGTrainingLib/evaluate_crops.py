@@ -14,11 +14,13 @@ from LNHGLib.errors import InputError
 from scipy import ndimage
 
 from LNHGTrainingLib import metrics
-from LNHGTrainingLib.data import consensus
+from LNHGTrainingLib.data import consensus, require_parts
 from LNHGTrainingLib.surroundings import DEFINITION, attachment
 
 SPACING_MM = (1.0, 1.0, 1.0)
 REACH_MM = 5.0
+PICTURES = 8
+"""How many of the worst and of the best nodules are shown."""
 CONNECTIVITY = np.ones((3, 3, 3), int)
 COLUMNS = ("row", "patient_id", "series_uid", "nodule_index", "usable", "n_readers_usable")
 """Columns the table must have; diameter, texture, fold and scan_test are used where present."""
@@ -97,6 +99,20 @@ class CropResults:
     best: list[Picture] = field(default_factory=list)
     without_reference: int = 0
 
+    @staticmethod
+    def joined(parts: "list[CropResults]") -> "CropResults":
+        """The results of several parts of the crops as one."""
+        results = CropResults(without_reference=sum(part.without_reference for part in parts))
+        for part in parts:
+            results.scores += part.scores
+            results.keep(part.worst + part.best)
+        return results
+
+    def keep(self, pictures: list[Picture]) -> None:
+        """Keep the pictures that are among the worst or the best."""
+        self.worst = sorted([*self.worst, *pictures], key=lambda p: p.score.dice)[:PICTURES]
+        self.best = sorted([*self.best, *pictures], key=lambda p: -p.score.dice)[:PICTURES]
+
 
 def select_rows(table: Path, selection: Selection) -> list[dict[str, str]]:
     """The rows of the table to score.
@@ -144,6 +160,7 @@ def read_crops(crops: Path, rows: list[dict[str, str]]) -> Iterator[Crop]:
         raise InputError(f"{crops} cannot be read as HDF5, expected a file laid out like luna16_crops.h5.") from error
     with file:
         _check_layout(Path(crops), file, rows)
+        require_parts(file)
         for row in rows:
             yield _read_crop(file, row)
 
@@ -227,14 +244,13 @@ def sphere_diameter_mm(volume_mm3: float) -> float:
     return float((6 * volume_mm3 / np.pi) ** (1 / 3))
 
 
-def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, pictures: int = 8) -> CropResults:
+def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float) -> CropResults:
     """Score crops one by one, so that only the pictures kept stay in memory.
 
     Args:
         crops: As from `read_crops`.
         predict: The generator, or anything else that maps a cube to a nodule image.
         threshold: Of the mask.
-        pictures: How many of the worst and of the best nodules to keep.
     """
     results = CropResults()
     for crop in crops:
@@ -243,8 +259,7 @@ def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, pi
             continue
         picture = score_crop(crop, predict, threshold)
         results.scores.append(picture.score)
-        results.worst = sorted([*results.worst, picture], key=lambda p: p.score.dice)[:pictures]
-        results.best = sorted([*results.best, picture], key=lambda p: -p.score.dice)[:pictures]
+        results.keep([picture])
     if not results.scores:
         count = results.without_reference
         raise InputError(f"None of the {count} crops has a reference voxel; expected readers' outlines.")

@@ -8,13 +8,13 @@ from pathlib import Path
 from LNHGLib import models
 from LNHGLib.detector import build_detector
 from LNHGLib.errors import InputError
-from LNHGLib.gan import build_generator
 from safetensors.torch import save_file
 from torch import nn
 
 from LNHGTrainingLib import card as model_card
 from LNHGTrainingLib import checkpoint
 from LNHGTrainingLib.data import load_crops, patients
+from LNHGTrainingLib.methods import build_generator
 
 
 def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.Model:

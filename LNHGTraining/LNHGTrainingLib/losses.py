@@ -35,11 +35,6 @@ def critic_loss(critic: nn.Module, *, real: Tensor, fake: Tensor, alpha: Tensor,
     return distance + penalty * gradient_penalty(critic, real, fake, alpha)
 
 
-def soft_mask(residual: Tensor, threshold: float, sharpness: float) -> Tensor:
-    """Logits of the mask that thresholding the generator's signal gives, before the ReLU, where gradients live."""
-    return sharpness * (residual - threshold)
-
-
 def dice_loss(logits: Tensor, mask: Tensor, known: Tensor, smooth: float = 1.0) -> Tensor:
     """1 - soft Dice, averaged over the samples that hold a nodule (register N1, T10)."""
     probability = torch.sigmoid(logits) * known

@@ -1,4 +1,4 @@
-"""The commands of `lnhg-train` that set results side by side: `compare`, `paper`, `stability` and `leakage`."""
+"""The commands of `lnhg-train` that join results: `compare`, `crossvalidate`, `paper`, `stability`, `leakage`."""
 
 import argparse
 from pathlib import Path
@@ -16,6 +16,7 @@ MARGIN = 0.02
 def add_commands(commands: "argparse._SubParsersAction") -> None:
     """Add the commands to the parser of `lnhg-train`."""
     _add_compare(commands.add_parser("compare", help="set evaluations of the same nodules side by side, with tests"))
+    _add_crossvalidate(commands.add_parser("crossvalidate", help="score a method's checkpoints, each on its own fold"))
     _add_paper(commands.add_parser("paper", help="print the paper's Tables I, II and S1 beside ours (Markdown)"))
     _add_maps(commands.add_parser("stability", help="how alike the heterogeneity maps of several generators are"), 2)
     _add_maps(commands.add_parser("leakage", help="how far a heterogeneity map is the CT, and how far it repeats"), 1)
@@ -39,6 +40,31 @@ def _compare(options: argparse.Namespace) -> None:
     report = compare.compare(compare.read_evaluations(options.evaluations), options.margin, options.seed)
     compare.write(report, options.out, options.overwrite)
     print(compare_tables.render(report))
+    print(options.out)
+
+
+def _add_crossvalidate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="of the segmenter, one a fold")
+    parser.add_argument("--name", required=True, help="of the method in the tables")
+    parser.add_argument("--crops", type=Path, required=True, metavar="FILE.h5", help="crops around nodules")
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE.csv", help="table of the crops")
+    parser.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (default 3)")
+    parser.add_argument("--data-name", metavar="TEXT", help="how the reports call the data")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, summary and plots")
+    parser.set_defaults(run=_crossvalidate)
+
+
+def _crossvalidate(options: argparse.Namespace) -> None:
+    from LNHGTrainingLib import crossvalidate, evaluate, outputs, tables
+
+    outputs.check_free(options.out, options.overwrite)
+    folds = crossvalidate.read_folds(options.checkpoints, options.crops, options.table, options.device)
+    how = evaluate.Options(options.seed, options.data_name, options.overwrite)
+    report = crossvalidate.run(options.name, folds, options.crops, options.table, options.out, how, options.min_readers)
+    print(tables.render(report))
     print(options.out)
 
 

@@ -1,8 +1,45 @@
-"""Changes of a configuration on the command line: `--set loss.mse=0`, so that an ablation needs no file of its own."""
+"""Configurations: TOML files that may build on another, and changes on the command line such as `--set loss.mse=0`."""
 
 import tomllib
+from pathlib import Path
 
 from LNHGLib.errors import InputError
+
+
+def read(path: Path) -> dict:
+    """Read a TOML configuration; `base` in it names a file beside it whose values hold where it has none of its own.
+
+    Raises:
+        InputError: a file is missing or is no TOML.
+    """
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}), expected a TOML configuration; check --config."
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is no valid TOML ({error}); mend it.") from error
+    base = config.pop("base", None)
+    return _merged(read(path.parent / base), config) if base else config
+
+
+def _merged(base: dict, own: dict) -> dict:
+    both = {key: _merged(base[key], own[key]) for key in base.keys() & own.keys() if isinstance(base[key], dict)}
+    return base | own | both
+
+
+def hold_out(config: dict, fold: int) -> dict:
+    """The configuration that validates on one fold and trains on the others.
+
+    Raises:
+        InputError: the configuration has no such fold.
+    """
+    folds = {*config["data"]["train_folds"], *config["data"]["validation_folds"]}
+    if fold not in folds:
+        raise InputError(f"--fold is {fold}, expected one of {', '.join(map(str, sorted(folds)))}.")
+    split = {"train_folds": sorted(folds - {fold}), "validation_folds": [fold]}
+    return config | {"data": config["data"] | split}
 
 
 def override(config: dict, settings: list[str]) -> dict:

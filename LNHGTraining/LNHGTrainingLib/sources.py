@@ -7,12 +7,12 @@ from pathlib import Path
 
 from LNHGLib import models
 from LNHGLib.errors import InputError
-from LNHGLib.gan import build_generator
 from LNHGLib.pipeline import choose_device
 
 from LNHGTrainingLib import checkpoint
 from LNHGTrainingLib.evaluate import file_sha256, generator_predictor
 from LNHGTrainingLib.evaluate_crops import Predict
+from LNHGTrainingLib.methods import build_generator
 
 CROP_GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
 """Training reads crops at 1 mm, so a checkpoint works there."""

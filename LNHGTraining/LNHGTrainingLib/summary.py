@@ -93,8 +93,8 @@ def patient_means(values: np.ndarray, patients: list[str]) -> tuple[list[str], n
     return names, np.array([values[finite & (own == name)].mean() for name in names])
 
 
-def crop_figures(results: CropResults, threshold: float, seed: int = 0) -> dict:
-    """Everything about crops that goes into `summary.json`."""
+def crop_figures(results: CropResults, threshold: float | None, seed: int = 0) -> dict:
+    """Everything about crops that goes into `summary.json`; no threshold where each fold has its own."""
     figures = {"threshold": threshold, "without_reference": results.without_reference}
     return plain(figures | {"groups": by_group(results.scores, seed)})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from LNHGLib.gan import Critic, build_generator
+from LNHGLib.gan import Critic
 from torch import Tensor, nn
 
 from LNHGTrainingLib import checkpoint
@@ -30,8 +30,8 @@ from LNHGTrainingLib.losses import (
     masked_mse,
     precision,
     set_rate,
-    soft_mask,
 )
+from LNHGTrainingLib.methods import build_generator
 from LNHGTrainingLib.patches import Batch, SegmenterPatches
 from LNHGTrainingLib.pictures import segmenter_examples
 from LNHGTrainingLib.stopping import Stopped, StopSignal
@@ -115,10 +115,10 @@ class SegmenterRun(checkpoint.Run):
         weights = self.config["loss"]
         with precision(self.config, self.device):
             residual = self.generator.residual(batch.image).float()
-        fake = torch.relu(residual)
+        fake = self.generator.image(residual)
         terms = {"mse": masked_mse(fake, batch.target, batch.known)}
         if weights["dice"] or weights["cross_entropy"]:
-            logits = soft_mask(residual, self.config["generator"]["threshold"], weights["sharpness"])
+            logits = self.generator.logits(residual, self.config["generator"]["threshold"], weights["sharpness"])
             terms["dice"] = dice_loss(logits, batch.mask, batch.known)
             terms["cross_entropy"] = cross_entropy(logits, batch.mask, batch.known)
         with precision(self.config, self.device):

@@ -8,7 +8,17 @@ from crop_files import write_crop_files
 from LNHGTrainingLib.data import Labelled, load_crops
 
 RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
-COLUMNS = ["row", "patient_id", "usable", "n_readers_usable", "luna_diameter_exact_mm", "fold", "scan_test"]
+COLUMNS = [
+    "row",
+    "patient_id",
+    "series_uid",
+    "nodule_index",
+    "usable",
+    "n_readers_usable",
+    "luna_diameter_exact_mm",
+    "fold",
+    "scan_test",
+]
 
 
 def write_crops(folder: Path, count: int = 6) -> None:
@@ -18,7 +28,7 @@ def write_crops(folder: Path, count: int = 6) -> None:
     hu = np.random.default_rng(0).normal(-850, 20, (count, 50, 50, 50))
     balls = np.array([z**2 + y**2 + x**2 < (5 + i) ** 2 for i in range(count)])
     hu[balls] = 40
-    values = ((i, f"patient-{i}", 1, 4, 2 * (5 + i), i % 2, 0) for i in range(count))
+    values = ((i, f"patient-{i}", f"1.{i}", 0, 1, 4, 2 * (5 + i), i % 2, 0) for i in range(count))
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in values]
     files = (folder / "crops" / name for name in ("luna16_crops.h5", "luna16_crops.csv"))
     write_crop_files(*files, rows, hu, 0b1111 * balls)

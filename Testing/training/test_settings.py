@@ -7,10 +7,10 @@ import small_data
 import torch
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import train_detector, train_gan
-from LNHGTrainingLib.__main__ import main, read_config
+from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.losses import precision
 from LNHGTrainingLib.patches import Batch, SegmenterPatches
-from LNHGTrainingLib.settings import override
+from LNHGTrainingLib.settings import override, read
 
 CONFIG = {"seed": 1, "target": "intensity", "loss": {"mse": 1.0, "deep": {"on": True}}, "folds": [1, 2]}
 
@@ -64,7 +64,7 @@ def small_perceptual(monkeypatch):
 
 def run(*settings: str, recipe: str = "segmenter-paper.toml") -> train_gan.SegmenterRun:
     """The recipe's run with small networks."""
-    config = override(read_config(small_data.RESOURCES / recipe), ["generator.width=2", "critic.width=2", *settings])
+    config = override(read(small_data.RESOURCES / recipe), ["generator.width=2", "critic.width=2", *settings])
     config["critic"].pop("slab", None)
     return train_gan.SegmenterRun(config, torch.device("cpu"))
 

@@ -12,9 +12,8 @@ import pytest
 import small_data
 import torch
 from LNHGTrainingLib import checkpoint, train_detector, train_gan
-from LNHGTrainingLib.__main__ import read_config
 from LNHGTrainingLib.log import RunLog
-from LNHGTrainingLib.settings import override
+from LNHGTrainingLib.settings import override, read
 from LNHGTrainingLib.stopping import STATUS, StopSignal
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +52,7 @@ def wait_for(happened: Callable[[], object], process: subprocess.Popen) -> None:
 
 
 def train(folder: Path, out: Path, *settings: str, resume: bool = False) -> None:
-    config = override(read_config(RECIPE), [*TINY, *settings])
+    config = override(read(RECIPE), [*TINY, *settings])
     config["data"]["folder"] = str(folder)
     train_gan.train(config, out, resume)
 

@@ -1,0 +1,108 @@
+"""Networks that LNHG's generator is compared with: same data, same loop, same tables.
+
+A method is a `Generator` here and a configuration beside segmenter.toml. These two draw a probability, so their
+`threshold` is 0.5 and their target the mask itself.
+"""
+
+import torch
+from LNHGLib import gan
+from LNHGLib.gan import Generator
+from torch import Tensor, nn
+
+
+class _Probability(Generator):
+    """Draws the probability of a nodule instead of its intensity."""
+
+    options = ("width",)
+
+    def image(self, residual: Tensor) -> Tensor:
+        """Probabilities of a signal."""
+        return torch.sigmoid(residual)
+
+    def logits(self, residual: Tensor, threshold: float, sharpness: float) -> Tensor:
+        """The signal itself: a probability needs no threshold to learn from."""
+        return residual
+
+
+class UNet(_Probability):
+    """The paper's U-net comparison, mended: upsampling in plane alone, so that slabs of three slices work.
+
+    Four double blocks of 3 x 3 x 3 convolutions, max-pooling (1, 2, 2) between them, concatenated skips (method facts
+    5.2). A slice of a deeper volume is drawn from the slab of three around it, as the network was trained.
+
+    Args:
+        width: channels of the first block; 64 is the paper's (23,345,153 parameters).
+    """
+
+    slab = 3
+    halo = (1, 44, 44)
+    multiple = 8
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(4)]
+        self.down = nn.ModuleList([_double(c_in, c_out) for c_in, c_out in zip([1, *widths], widths, strict=False)])
+        self.up = nn.ModuleList([_double(3 * c, c) for c in reversed(widths[:-1])])
+        self.last = nn.Conv3d(width, 1, 1)
+        gan.initialise(self)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Logits: (B, 1, D, H, W) -> same shape."""
+        skips = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+            x = nn.functional.max_pool3d(x, (1, 2, 2))
+        y = skips.pop()
+        for block in self.up:
+            y = nn.functional.interpolate(y, scale_factor=(1, 2, 2))
+            y = block(torch.cat([skips.pop(), y], 1))
+        return self.last(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Probabilities (B, 1, D, H, W); slice by slice unless the depth is that of one slab."""
+        if x.shape[2] == self.slab:
+            return super().forward(x)
+        padded = nn.functional.pad(x, (0, 0, 0, 0, 1, 1), mode="replicate")
+        slabs = [super(UNet, self).forward(padded[:, :, z : z + self.slab])[:, :, 1] for z in range(x.shape[2])]
+        return torch.stack(slabs, 2)
+
+
+def _double(c_in: int, c_out: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for first in (c_in, c_out):
+        layers += [nn.Conv3d(first, c_out, 3, padding=1), nn.BatchNorm3d(c_out), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class MonaiUNet(_Probability):
+    """MONAI's residual 3-D U-Net as it comes, on the generator's own patches.
+
+    Args:
+        width: channels of the first level, doubled at each of four.
+
+    Raises:
+        ImportError: MONAI is not installed (extra `baselines`).
+    """
+
+    halo = (32, 32, 32)
+    multiple = 8
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        from monai.networks.nets import UNet as Residual
+
+        channels = [width * 2**level for level in range(4)]
+        self.network = Residual(3, 1, 1, channels, strides=(2, 2, 2), num_res_units=2)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Logits: (B, 1, D, H, W) -> same shape."""
+        return self.network(x)
+
+
+gan.KINDS |= {"unet": UNet, "monai-unet": MonaiUNet}
+
+
+def build_generator(spec: dict) -> Generator:
+    """The network that a card or a configuration describes, LNHG's own or one of these (see `gan.build_generator`)."""
+    return gan.build_generator(spec)

@@ -1,0 +1,92 @@
+"""Networks that LNHG is compared with, and the table over folds in which each nodule is scored by the right network."""
+
+import csv
+
+import pytest
+import small_data
+import torch
+from evaluation_data import QUIET, ball, empty, perfect, row, write_crops
+from LNHGLib.errors import InputError
+from LNHGTrainingLib import crossvalidate, settings, train_gan
+from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.crossvalidate import Fold, choose_threshold
+from LNHGTrainingLib.methods import UNet, build_generator
+from LNHGTrainingLib.sources import Source
+
+
+def fold(number: int, predict) -> Fold:
+    return Fold(Source(f"fold-{number}", predict, [-1000.0, 400.0], "-"), 4, "a" * 64, (number,), 0.5)
+
+
+@pytest.fixture
+def crops(tmp_path):
+    rows = [row(i) for i in range(6)]
+    return write_crops(tmp_path, rows, [0b1111 * ball((25, 25, 25), 3 + i) for i in range(6)])
+
+
+def test_each_nodule_is_scored_by_the_network_that_held_its_patient_out(crops, tmp_path):
+    report = crossvalidate.run("mixed", [fold(0, perfect), fold(1, empty)], *crops, tmp_path / "out", QUIET)
+    with (tmp_path / "out" / "nodules.csv").open(newline="") as stream:
+        dice = {line["series"]: float(line["dice"]) for line in csv.DictReader(stream)}
+    assert dice == {f"1.{i}": float(i % 2 == 0) for i in range(6)}
+    assert report["groups"]["all"]["dice_all"]["value"] == 0.5
+    assert report["threshold"] is None
+
+
+def test_the_threshold_is_the_best_one_on_the_training_crops(tmp_path):
+    small_data.write_crops(tmp_path)
+    trained = small_data.load(tmp_path)
+    assert choose_threshold(lambda hu: 0.3 * perfect(hu) + 0.15, trained, (0.1, 0.2, 0.4)) == 0.2
+
+
+def config(folder, recipe: str, fold_: int) -> dict:
+    read = settings.hold_out(
+        settings.read(small_data.RESOURCES / recipe) | {"data": small_data.data_config(folder)}, fold_
+    )
+    read |= {"steps": 2, "epoch_steps": 2, "batch": 2, "validate_crops": 1}
+    read["sampling"] = read["sampling"] | {"sides": [[3, 16, 16] if recipe == "unet.toml" else [16, 16, 16]]}
+    read["generator"] = read["generator"] | {"width": 2}
+    return read
+
+
+@pytest.mark.parametrize("recipe", ["unet.toml", "monai-unet.toml"])
+def test_a_baseline_is_trained_and_scored_over_its_folds_by_two_commands(recipe, tmp_path, capsys):
+    pytest.importorskip("monai", reason="MONAI is not installed (extra baselines)")
+    small_data.write_crops(tmp_path)
+    last = []
+    for number in (0, 1):
+        train_gan.train(config(tmp_path, recipe, number), tmp_path / f"run-{number}")
+        last.append(str(tmp_path / f"run-{number}" / "last.pt"))
+    files = ["--crops", tmp_path / "crops" / "luna16_crops.h5", "--table", tmp_path / "crops" / "luna16_crops.csv"]
+    assert main(["crossvalidate", *last, str(tmp_path / "out"), "--name", "U-net", *map(str, files)]) == 0
+    assert "fold 0: step 2, threshold" in (tmp_path / "out" / "summary.md").read_text()
+    assert main(["crossvalidate", last[0], last[0], str(tmp_path / "no"), "--name", "U", *map(str, files)]) == 2
+    assert "Fold 0 is held out by two checkpoints" in capsys.readouterr().err
+
+
+def test_the_papers_u_net_has_its_parameters():
+    assert sum(p.numel() for p in build_generator({"kind": "unet"}).parameters()) == 23_345_153
+
+
+def test_the_u_net_draws_a_slice_from_the_slab_of_three_around_it():
+    torch.manual_seed(0)
+    network, volume = UNet(width=2).eval(), torch.rand(1, 1, 6, 16, 16)
+    with torch.inference_mode():
+        whole, slab = network(volume), network(volume[:, :, 2:5])
+    torch.testing.assert_close(whole[:, :, 3], slab[:, :, 1])
+    assert whole.shape == volume.shape
+    assert 0 < whole.min() <= whole.max() < 1
+
+
+def test_a_configuration_builds_on_another(tmp_path):
+    (tmp_path / "base.toml").write_text("steps = 5\n[loss]\nmse = 1.0\ndice = 2.0\n")
+    (tmp_path / "own.toml").write_text('base = "base.toml"\nseed = 1\n[loss]\nmse = 0.0\n')
+    assert settings.read(tmp_path / "own.toml") == {"steps": 5, "seed": 1, "loss": {"mse": 0.0, "dice": 2.0}}
+
+
+def test_a_fold_is_held_out_and_the_others_train():
+    data = {"data": {"train_folds": [1, 2], "validation_folds": [0], "crops": "a"}}
+    expected = {"train_folds": [0, 1], "validation_folds": [2], "crops": "a"}
+    assert settings.hold_out(data, 2) == {"data": expected}
+    with pytest.raises(InputError, match="--fold is 7, expected one of 0, 1, 2"):
+        settings.hold_out(data, 7)
