@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from LNHGLib import __version__, batch_command, models
+from LNHGLib import __version__, batch_command, devices, models
 from LNHGLib.console import Stop, part_of, progress_printer, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError, WorkError
 
@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
             "--threshold", metavar="S", type=_score, help="lowest score kept, 0 to 1; default: the model's"
         )
         command.add_argument("--json", action="store_true", help="progress as PROGRESS lines on stdout")
+    devices.add_parser(commands)
     _add_models(commands)
     return parser
 

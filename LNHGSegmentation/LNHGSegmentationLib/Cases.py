@@ -1,9 +1,14 @@
 """Which result belongs to which CT: found from the scene by node references, so several CTs keep their own results."""
 
+import json
+
 import slicer
 
 MAP_ROLE = "LNHG.Heterogeneity"  # from a segmentation to its heterogeneity map
+SHOWN_ROLE = "LNHG.ShownMap"  # from a segmentation to the map as it is shown
 NODULES_ATTRIBUTE = "LNHG.Nodules"
+RUN_ATTRIBUTE = "LNHG.Run"
+THRESHOLD_ATTRIBUTE = "LNHG.Threshold"  # lowest score of the findings that are shown of a result
 
 
 def volumeOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> slicer.vtkMRMLScalarVolumeNode | None:
@@ -17,15 +22,46 @@ def heterogeneityOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> slic
     return segmentation.GetNodeReference(MAP_ROLE) if segmentation else None
 
 
-def link(segmentation: slicer.vtkMRMLSegmentationNode, heterogeneity: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Note which map came with a segmentation."""
+def link(segmentation: slicer.vtkMRMLSegmentationNode, heterogeneity, run: dict) -> None:
+    """Note which map came with a segmentation, and how both were made."""
     segmentation.SetNodeReferenceID(MAP_ROLE, heterogeneity.GetID())
+    segmentation.SetAttribute(RUN_ATTRIBUTE, json.dumps(run))
+
+
+def runOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> dict:
+    """Return how a result was made, empty for no result.
+
+    :return: ``model``, its own ``threshold``, the ``lowest`` score that was kept, the ``highest`` seen (None if there was
+        none), the ``device`` (None if the core did not say) and ``warnings``.
+    """
+    return json.loads(segmentation.GetAttribute(RUN_ATTRIBUTE) or "{}") if segmentation else {}
+
+
+def rowsOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> list[dict] | None:
+    """Return the findings of a result, None for no result."""
+    text = segmentation.GetAttribute(NODULES_ATTRIBUTE) if segmentation else None
+    return json.loads(text) if text else None
+
+
+def isMap(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Return whether a volume is one of LNHG's own maps."""
+    return any(volumeNode is node.GetNodeReference(role) for node in results() for role in (MAP_ROLE, SHOWN_ROLE))
+
+
+def choose(parameter, segmentation: slicer.vtkMRMLSegmentationNode | None) -> None:
+    """Make a result, or none, the one that the panel shows."""
+    with slicer.util.NodeModify(parameter.parameterNode):
+        parameter.segmentation = segmentation
+        parameter.heterogeneity = heterogeneityOf(segmentation)
+        if segmentation is not None:
+            chosen = segmentation.GetAttribute(THRESHOLD_ATTRIBUTE)
+            parameter.threshold = float(chosen or runOf(segmentation)["threshold"])
 
 
 def results() -> list[slicer.vtkMRMLSegmentationNode]:
     """Return the scene's segmentations that LNHG made, the newest last."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return [node for node in nodes if node.GetAttribute(NODULES_ATTRIBUTE) is not None]
+    return [node for node in nodes if node.GetAttribute(RUN_ATTRIBUTE) is not None]
 
 
 def latestOf(volumeNode: slicer.vtkMRMLScalarVolumeNode | None) -> slicer.vtkMRMLSegmentationNode | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import qt
 import slicer
 
+MODULE_FOLDER = Path(__file__).parents[1]  # holds LNHGLib, in the source tree as well as installed
 CANCEL_FILE_VARIABLE = "LNHG_CANCEL_FILE"
 GRACE_MS = 1200  # the child stops by itself within a second of the cancel file; then the process tree is killed
 
@@ -25,7 +26,7 @@ class ChildProcess:
         self,
         onProgress: Callable[[float, str], None],
         onEnded: Callable[[int, str], None],
-        cancelFile: Path,
+        cancelFile: Path | None = None,
         launcher: Callable | None = None,
     ) -> None:
         """Prepare a run.
@@ -33,7 +34,7 @@ class ChildProcess:
         :param onProgress: called with the fraction done, 0 to 1, and the stage.
         :param onEnded: called once, when the process and all its children are gone, with the exit status and the last
             line that was not progress (the child's one-sentence error where it failed).
-        :param cancelFile: the child stops when this file appears.
+        :param cancelFile: the child stops when this file appears; without one it is killed.
         :param launcher: stands in for ``slicer.util.launchConsoleProcess``.
         """
         self._onProgress, self._onEnded = onProgress, onEnded
@@ -49,7 +50,7 @@ class ChildProcess:
         self._process = self._launcher(
             arguments,
             useStartupEnvironment=False,
-            updateEnvironment={CANCEL_FILE_VARIABLE: str(self._cancelFile), "PYTHONUNBUFFERED": "1"},
+            updateEnvironment={CANCEL_FILE_VARIABLE: str(self._cancelFile or ""), "PYTHONUNBUFFERED": "1"},
             cwd=str(cwd),
             blocking=False,
             logCallback=self._readLine,
@@ -58,7 +59,7 @@ class ChildProcess:
 
     def cancel(self) -> None:
         """Ask the child to stop; it is killed if it has not stopped after the grace time. Returns at once."""
-        self._cancelFile.touch()
+        self._askToStop()
         qt.QTimer.singleShot(GRACE_MS, self._killIfRunning)
 
     def kill(self) -> None:
@@ -66,10 +67,14 @@ class ChildProcess:
         if self._ended:
             return
         self._onProgress, self._onEnded = (lambda *_: None), (lambda *_: None)
-        self._cancelFile.touch()
+        self._askToStop()
         self._killIfRunning()
         self._process.wait(timeout=5)
         self._complete(self._process.returncode)
+
+    def _askToStop(self) -> None:
+        if self._cancelFile is not None:
+            self._cancelFile.touch()
 
     def _killIfRunning(self) -> None:
         if not self._ended:

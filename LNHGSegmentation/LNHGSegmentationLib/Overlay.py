@@ -6,7 +6,7 @@ import slicer
 LUNG_WINDOW_HU = 1500.0
 LUNG_LEVEL_HU = -600.0
 LEGEND_TITLE = "Heterogeneity\n(relative signal)"
-SMALLEST_SIGNAL = 1e-6  # everything above zero is shown
+SMALLEST_SIGNAL, HIGHEST_SIGNAL = 1e-6, 1e6  # everything above zero is shown
 SHOWN_PERCENTILES = (1, 99)  # a few outliers must not flatten the colors of all nodules
 TABLE_ATTRIBUTE = "LNHG.ColorMap"
 COLOR_TITLES = {"jet": "LNHG jet", "viridis": "LNHG viridis"}
@@ -26,16 +26,33 @@ def applyColorMap(heterogeneity: slicer.vtkMRMLScalarVolumeNode, name: str) -> N
     _legend(heterogeneity).SetAndObserveColorNodeID(tableID)
 
 
-def setUpDisplay(heterogeneity: slicer.vtkMRMLScalarVolumeNode, colorMap: str) -> None:
+def setUpDisplay(heterogeneity: slicer.vtkMRMLScalarVolumeNode, colorMap: str, shownRange: tuple) -> None:
     """Give the map its range, threshold at zero, sharp voxels, colors and legend."""
     heterogeneity.CreateDefaultDisplayNodes()
     display = heterogeneity.GetDisplayNode()
     display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(*_shownRange(heterogeneity))
-    display.SetThreshold(SMALLEST_SIGNAL, max(1.0, heterogeneity.GetImageData().GetScalarRange()[1]))
+    display.SetWindowLevelMinMax(*shownRange)
+    display.SetThreshold(SMALLEST_SIGNAL, HIGHEST_SIGNAL)
     display.ApplyThresholdOn()
     display.SetInterpolate(0)  # interpolation with the zero around a nodule draws a dark ring
     applyColorMap(heterogeneity, colorMap)
+
+
+def spread(signal: np.ndarray) -> tuple[float, float]:
+    """Return from which to which value the colors run for the signal of some voxels."""
+    signal = signal[signal > 0]
+    if not signal.size:
+        return 0.0, 1.0
+    low, high = np.percentile(signal, SHOWN_PERCENTILES)
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def computeColors() -> None:
+    """Compute the color tables, which loads packages; call it in a thread so that the first use does not wait."""
+    from LNHGLib import heterogeneity
+
+    for color in heterogeneity.COLOR_MAPS.values():
+        color(np.zeros(1))
 
 
 def setUpCT(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> None:
@@ -81,12 +98,3 @@ def _newColorTable(name: str) -> slicer.vtkMRMLColorTableNode:
     for index, rgb in enumerate(heterogeneity.COLOR_MAPS[name](np.arange(256) / 255) / 255):
         table.SetColor(index, f"{index / 255:.2f}", *rgb.tolist(), 1.0)
     return table
-
-
-def _shownRange(heterogeneity) -> tuple[float, float]:
-    signal = slicer.util.arrayFromVolume(heterogeneity)
-    signal = signal[signal > 0]
-    if not signal.size:
-        return 0.0, 1.0
-    low, high = np.percentile(signal, SHOWN_PERCENTILES)
-    return float(low), float(high) if high > low else float(low) + 1.0

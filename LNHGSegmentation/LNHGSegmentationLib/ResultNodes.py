@@ -9,7 +9,8 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
-from LNHGSegmentationLib import Cases, Overlay
+from LNHGSegmentationLib import Cases, Originals, Overlay, SignalStore
+from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 
 NODULES_ATTRIBUTE = Cases.NODULES_ATTRIBUTE
@@ -31,14 +32,74 @@ class ResultNodes:
     warnings: list[str]
 
 
+@dataclass(frozen=True, eq=False)
+class ResultData:
+    """A result folder in memory, on the CT's voxels.
+
+    :ivar report: content of report.json.
+    :ivar masks: box (slices z, y, x) and bool voxels of each nodule that has any, by number.
+    :ivar signal: float32 (z, y, x), 0 outside nodules; pages without a nodule take no memory.
+    :ivar shownRange: signal from which to which most of the nodules' voxels lie.
+    :ivar around: the generator's signal around the nodules, NaN where it is not known.
+    """
+
+    report: dict
+    masks: dict[int, tuple[tuple[slice, ...], np.ndarray]]
+    signal: np.ndarray
+    shownRange: tuple[float, float]
+    around: list[Crop]
+
+
 def load(folder: Path, volumeNode, exchange: VolumeExchange, colorMap: str = "jet") -> ResultNodes:
     """Put a result folder into the scene, under the CT's own transform."""
+    return insert(read(folder, exchange), volumeNode, colorMap)
+
+
+def read(folder: Path, exchange: VolumeExchange) -> ResultData:
+    """Read a result folder; touches no scene, so it may run in a thread."""
+    from scipy import ndimage  # here, as it would slow down Slicer's start
+
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     labels = exchange.read(folder / "labelmap.nii.gz")
-    signal = np.where(labels > 0, exchange.read(folder / "heterogeneity.nii.gz"), np.float32(0))
-    segmentation = _segmentation(labels, report["nodules"], volumeNode)
-    heterogeneity = _heterogeneity(signal, volumeNode, colorMap)
-    Cases.link(segmentation, heterogeneity)
+    everywhere = exchange.read(folder / "heterogeneity.nii.gz")
+    signal, masks, values = np.zeros(labels.shape, np.float32), {}, [np.zeros(0, np.float32)]
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            mask = labels[box] == number
+            masks[number] = box, mask
+            signal[box][mask] = everywhere[box][mask]
+            values.append(everywhere[box][mask])
+    around = _around(folder, exchange, masks, everywhere)
+    return ResultData(report, masks, signal, Overlay.spread(np.concatenate(values)), around)
+
+
+def _around(folder: Path, exchange: VolumeExchange, masks: dict, everywhere: np.ndarray) -> list[Crop]:
+    """Cut the generator's signal around the nodules; results of older versions have it inside them only."""
+    from LNHGLib.projection import AROUND_MM
+
+    if not (folder / "signal.nii.gz").exists():
+        return [Crop(box, np.where(mask, everywhere[box], np.float32(np.nan))) for box, mask in masks.values()]
+    signal = exchange.read(folder / "signal.nii.gz")
+    reach = [int(AROUND_MM / spacing) for spacing in exchange.spacing]
+    crops = []
+    for box, _mask in masks.values():
+        spans = zip(box, reach, signal.shape, strict=True)
+        wide = tuple(slice(max(part.start - n, 0), min(part.stop + n, size)) for part, n, size in spans)
+        crops.append(Crop(wide, signal[wide].copy()))
+    return crops
+
+
+def insert(data: ResultData, volumeNode, colorMap: str = "jet") -> ResultNodes:
+    """Put a result into the scene, under the CT's own transform."""
+    report = data.report
+    segmentation = _segmentation(data.masks, report["nodules"], volumeNode)
+    heterogeneity = addVolume(f"{volumeNode.GetName()} heterogeneity", data.signal, volumeNode)
+    Overlay.setUpDisplay(heterogeneity, colorMap, data.shownRange)
+    Cases.link(segmentation, heterogeneity, _run(report))
+    SignalStore.store(segmentation, data.around)
+    for nodule in report["nodules"]:
+        voxels = data.masks.get(nodule["number"])
+        Originals.add(segmentation, nodule, voxels and Crop(*voxels))
     return ResultNodes(segmentation, heterogeneity, report["nodules"], report.get("warnings", []))
 
 
@@ -48,20 +109,16 @@ def nodulesOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> list[dict]
     return json.loads(text) if text else None
 
 
-def _segmentation(labels: np.ndarray, nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentationNode:
-    from scipy import ndimage
-
+def _segmentation(masks: dict, nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentationNode:
     name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} nodules")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())  # before the geometry, which is relative to it
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetAttribute(NODULES_ATTRIBUTE, json.dumps(nodules))
-    boxes = ndimage.find_objects(labels)
     for nodule in nodules:
-        box = boxes[nodule["number"] - 1] if nodule["number"] <= len(boxes) else None
-        if box is not None:
-            _addSegment(node, nodule, box, labels[box] == nodule["number"], volumeNode)
+        if nodule["number"] in masks:
+            _addSegment(node, nodule, *masks[nodule["number"]], volumeNode)
     display = node.GetDisplayNode()
     display.SetVisibility2DFill(False)
     display.SetSliceIntersectionThickness(2)
@@ -88,11 +145,31 @@ def _addSegment(node, nodule: dict, box: tuple[slice, ...], mask: np.ndarray, vo
     node.GetSegmentation().AddSegment(segment, f"Nodule_{nodule['number']}")
 
 
-def _heterogeneity(signal: np.ndarray, volumeNode, colorMap: str) -> slicer.vtkMRMLScalarVolumeNode:
-    name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} heterogeneity")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+def addVolume(name: str, array: np.ndarray, volumeNode) -> slicer.vtkMRMLScalarVolumeNode:
+    """Add an array (z, y, x) on a volume's voxels to the scene, without copying it: zeros stay unallocated pages."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
     node.CopyOrientation(volumeNode)
-    slicer.util.updateVolumeFromArray(node, signal.astype(np.float32))
+    image = vtk.vtkImageData()
+    image.SetDimensions(array.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=False))
+    node.SetAndObserveImageData(image)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    Overlay.setUpDisplay(node, colorMap)
     return node
+
+
+def _device(report: dict) -> dict | None:
+    device = report.get("device")
+    return {"id": device["used"], "name": device["name"]} if device else None
+
+
+def _run(report: dict) -> dict:
+    """Return what the panel needs to know about the run that made a result."""
+    model, options = report.get("model", {}), report.get("options", {})
+    return {
+        "model": model.get("name", ""),
+        "threshold": model.get("threshold", options.get("threshold", 0.0)),
+        "lowest": options.get("threshold", 0.0),
+        "highest": report.get("fusion", {}).get("highest_score"),
+        "device": _device(report),
+        "warnings": report.get("warnings", []),
+    }

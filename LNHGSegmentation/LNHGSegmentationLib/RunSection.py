@@ -3,141 +3,182 @@
 import logging
 from pathlib import Path
 
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib import Overlay, ResultNodes
+from LNHGSegmentationLib import Cases, Overlay, RunTexts
 from LNHGSegmentationLib.InstallLogic import InstallLogic
+from LNHGSegmentationLib.ModelChoice import ModelChoice
 from LNHGSegmentationLib.Parameter import Parameter
-from LNHGSegmentationLib.SegmentationLogic import Outcome, SegmentationLogic
+from LNHGSegmentationLib.ResultNodes import ResultNodes
+from LNHGSegmentationLib.Run import Outcome
+from LNHGSegmentationLib.RunTime import Clock, RunTime
+from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 
 RESOURCES = Path(__file__).parents[1] / "Resources"
+TICK_MS = 1000
 
 
 class RunSection(VTKObservationMixin):
     """Starts runs and shows how they go."""
 
-    def __init__(self, logic: SegmentationLogic, installLogic: InstallLogic) -> None:
+    def __init__(
+        self,
+        logic: SegmentationLogic,
+        installLogic: InstallLogic,
+        runTime: RunTime | None = None,
+    ) -> None:
         """Build the section.
 
         :param logic: runs the segmentation.
         :param installLogic: provides the Python packages before the first run.
+        :param runTime: what is known about the time a run takes.
         """
         super().__init__()
         self._logic, self._installLogic = logic, installLogic
-        self._models = logic.models() or [_("none found")]
+        self._devices, self._runTime = logic.devices, runTime or RunTime()
         self._parameter: Parameter | None = None
-        self._guiTag = self._volume = None
+        self._guiTag = self._volume = self._clock = None
+        self._fraction, self._stage, self._isCancelling = 0.0, "", False
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Run.ui"))
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
-        self._fillModels()
-        self.ui.progressBar.setVisible(False)
-        self.ui.applyButton.clicked.connect(self.onApply)
-        self.ui.cancelButton.clicked.connect(self.onCancel)
-        self.ui.modelSelector.currentIndexChanged.connect(self._onModelSelected)
+        self._models = ModelChoice(logic, self.ui, self._onModelChosen)
+        self._tick = qt.QTimer()
+        self._tick.setInterval(TICK_MS)
+        self._tick.timeout.connect(self._showProgress)
+        self.ui.applyButton.clicked.connect(self._onButton)
+        self.ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
+        self._fillDevices()
+        if not installLogic.missing():
+            self._devices.find(self._onDevicesFound)
 
     def setParameter(self, parameter: Parameter | None) -> None:
         """Follow a parameter node, or let go of the scene and stop a run."""
         if self._parameter is not None:
-            self.removeObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
+            self.removeObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
             self._parameter.disconnectGui(self._guiTag)
             self._observeVolume(None)
         self._parameter = parameter
         if parameter is None:
             self._logic.stop()
-            self._updateButtons()
+            self._stopClock()
             self._setStatus("")
-            return
-        self._guiTag = parameter.connectGui(self.ui)
-        self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
-        self._onParameterChanged()
-        self._showSummary()
+        else:
+            self._guiTag = parameter.connectGui(self.ui)
+            self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._update()
 
     def cleanup(self) -> None:
         """Stop a run and let go of the scene."""
+        self._stopClock()
         self._logic.cleanup()
         self.removeObservers()
 
     def onApply(self) -> None:
         """Start a run."""
+        p = self._parameter
         with slicer.util.tryWithErrorDisplay(_("Nodules cannot be segmented."), waitCursor=True):
             self._installLogic.ensure()
-            self._logic.start(
-                self._parameter.inputVolume,
-                self._onProgress,
-                self._onEnded,
-                model=self._parameter.model,
-                colorMap=self._parameter.colorMap,
-            )
-            self._onProgress(0.0, _("Starting"))
-        self._updateButtons()
+            self._devices.find(self._onDevicesFound)
+            self._isCancelling = False
+            self._clock = Clock(self._expected())
+            self._logic.start(p.inputVolume, self._onProgress, self._onEnded, model=p.model, device=p.device)
+            self._tick.start()
+        self._update()
 
     def onCancel(self) -> None:
         """Ask the run to end."""
+        self._isCancelling = True
+        self._update()
+        self._showProgress()
         self._logic.cancel()
-        self._setStatus(_("Cancelling..."))
+
+    def _onButton(self, *_args) -> None:
+        if self._logic.isRunning:
+            self.onCancel()
+        else:
+            self.onApply()
 
     def _onProgress(self, fraction: float, stage: str) -> None:
-        self.ui.progressBar.setValue(round(100 * fraction))
-        self._setStatus(stage)
+        self._fraction, self._stage = fraction, stage
+        self._showProgress()
+
+    def _showProgress(self) -> None:
+        self.ui.progressBar.setValue(int(100 * self._fraction))
+        left = None if self._clock is None else self._clock.left(self._fraction)
+        self._setStatus(_("Cancelling...") if self._isCancelling else RunTexts.progress(self._stage, left))
 
     def _onEnded(self, outcome: Outcome) -> None:
-        self._updateButtons()
         if outcome.state == "done":
+            self._learn(outcome.result)
             self._keep(outcome.result)
-        else:
+        self._stopClock()
+        self._update()
+        if outcome.state != "done":
             self._setStatus(outcome.message)
         if outcome.state == "failed":
             logging.error("LNHG: %s", outcome.message)
             slicer.util.errorDisplay(outcome.message)
 
-    def _keep(self, result: ResultNodes.ResultNodes) -> None:
+    def _keep(self, result: ResultNodes) -> None:
         """Show the new result; an earlier one stays in the scene, hidden."""
-        with slicer.util.NodeModify(self._parameter.parameterNode):
-            self._parameter.segmentation = result.segmentation
-            self._parameter.heterogeneity = result.heterogeneity
-        Overlay.setUpCT(self._parameter.inputVolume)
-        self._showSummary(result.warnings)
+        volumeNode = Cases.volumeOf(result.segmentation)
+        Overlay.setUpCT(volumeNode)
+        if volumeNode is self._parameter.inputVolume:
+            Cases.choose(self._parameter, result.segmentation)
 
-    def _showSummary(self, warnings: list[str] | None = None) -> None:
-        nodules = ResultNodes.nodulesOf(self._parameter.segmentation)
-        lines = [] if nodules is None else [summary(nodules)]
-        self._setStatus("\n".join([*lines, *(warnings or [])]))
+    def _learn(self, result: ResultNodes) -> None:
+        run = Cases.runOf(result.segmentation)
+        if run["device"]:
+            volumeNode = Cases.volumeOf(result.segmentation)
+            self._runTime.learn(volumeNode, run["model"], run["device"], self._clock.seconds)
 
-    def _onParameterChanged(self, *_args) -> None:
-        self._showModel(self._parameter.model)
-        self._observeVolume(self._parameter.inputVolume)
-        self._updateButtons()
+    def _expected(self) -> float | None:
+        """Return the seconds that a run would take now."""
+        p = self._parameter
+        device = self._devices.taken(p.device)
+        if device is None or self._whyNot():
+            return None
+        return self._runTime.expected(p.inputVolume, self._models.name(p.model), device)
 
-    def _updateButtons(self, *_args) -> None:
-        running = self._logic.isRunning
-        reason = self._whyNot(running)
-        self.ui.applyButton.setEnabled(not reason)
-        self.ui.applyButton.setToolTip(reason or _("Find and outline the nodules of the selected CT."))
-        self.ui.cancelButton.setEnabled(running)
+    def _update(self, *_args) -> None:
+        p, running = self._parameter, self._logic.isRunning
+        if p is not None:
+            self._models.show(p.model)
+            self._showDevice(p.device)
+            self._observeVolume(p.inputVolume)
+        reason = self._whyNot()
+        self.ui.applyButton.setText(_("Cancel") if running else _("Segment nodules"))
+        self.ui.applyButton.setEnabled(not self._isCancelling if running else not reason)
+        self.ui.applyButton.setToolTip(RunTexts.applyToolTip(running, reason))
         self.ui.progressBar.setVisible(running)
-        self.ui.inputSelector.setEnabled(not running)
+        for choice in (self.ui.inputSelector, self.ui.modelSelector, self.ui.addModelButton, self.ui.deviceSelector):
+            choice.setEnabled(not running)
+        self.ui.expectedLabel.setVisible(not running)
+        if p is not None and not running:
+            self.ui.expectedLabel.setText(self._expectation() if not reason else "")
+            self._setStatus(RunTexts.summary(p.segmentation, p.threshold))
 
-    def _whyNot(self, running: bool) -> str:
+    def _expectation(self) -> str:
+        return RunTexts.expectation(self._expected(), self._devices.taken(self._parameter.device))
+
+    def _whyNot(self) -> str:
         """Return why a run cannot be started now, or an empty string."""
-        volumeNode = self._parameter.inputVolume if self._parameter else None
-        if running:
-            return _("A segmentation is running: wait for its end or cancel it.")
-        if volumeNode is None:
-            return _("Select a chest CT; load one with Add Data or the DICOM module if there is none.")
-        if volumeNode.GetImageData() is None:
-            return _("The selected volume is empty: select a chest CT.")
-        return ""
+        p = self._parameter
+        device = p.device if p and self._devices.areKnown and not self._devices.taken(p.device) else ""
+        return RunTexts.whyNot(p.inputVolume if p else None, device)
+
+    def _stopClock(self) -> None:
+        self._tick.stop()
+        self._clock, self._isCancelling = None, False
+        self.ui.progressBar.setValue(0)
 
     def _setStatus(self, text: str) -> None:
         self.ui.statusLabel.setText(text)
-
-    def _fillModels(self) -> None:
-        for index, name in enumerate(self._models):
-            self.ui.modelSelector.addItem(name if index else _("{model} (default)").format(model=name))
 
     def _observeVolume(self, volumeNode) -> None:
         """Follow the CT's voxels: they may come after the node, and may go."""
@@ -145,27 +186,39 @@ class RunSection(VTKObservationMixin):
             return
         event = slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
         if self._volume is not None:
-            self.removeObserver(self._volume, event, self._updateButtons)
+            self.removeObserver(self._volume, event, self._update)
         self._volume = volumeNode
         if volumeNode is not None:
-            self.addObserver(volumeNode, event, self._updateButtons)
+            self.addObserver(volumeNode, event, self._update)
 
-    def _showModel(self, model: str) -> None:
-        if model and model not in self._models:
-            self._models.append(model)
-            self.ui.modelSelector.addItem(model)
-        self.ui.modelSelector.setCurrentIndex(self._models.index(model) if model else 0)
-
-    def _onModelSelected(self) -> None:
-        index = self.ui.modelSelector.currentIndex
+    def _onModelChosen(self, name: str) -> None:
         if self._parameter is not None:
-            self._parameter.model = self._models[index] if index > 0 else ""
+            self._parameter.model = name
 
+    def _onDevicesFound(self) -> None:
+        self._fillDevices()
+        self._update()
+        if self._clock is not None:
+            self._clock.expected_s = self._expected()
 
-def summary(nodules: list[dict]) -> str:
-    """Say in one line what was found."""
-    if not nodules:
-        return _("No nodule found.")
-    highest = max(nodule["score"] for nodule in nodules)
-    count = _("1 nodule") if len(nodules) == 1 else _("{count} nodules").format(count=len(nodules))
-    return _("{count}, highest score {score:.2f}").format(count=count, score=highest)
+    def _fillDevices(self) -> None:
+        """List the devices without taking any of them for a choice."""
+        selector = self.ui.deviceSelector
+        was = selector.blockSignals(True)
+        selector.clear()
+        for key, text in RunTexts.deviceItems(self._devices.all()):
+            selector.addItem(text, key)
+        selector.blockSignals(was)
+
+    def _showDevice(self, device: str) -> None:
+        selector = self.ui.deviceSelector
+        was = selector.blockSignals(True)
+        if selector.findData(device) < 0:
+            selector.addItem(RunTexts.absentDevice(device, self._devices.areKnown), device)
+        selector.setCurrentIndex(selector.findData(device))
+        selector.blockSignals(was)
+
+    def _onDeviceChosen(self, *_args) -> None:
+        device = self.ui.deviceSelector.itemData(self.ui.deviceSelector.currentIndex)
+        if self._parameter is not None and device:
+            self._parameter.device = device

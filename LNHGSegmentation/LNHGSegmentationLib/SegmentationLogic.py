@@ -1,33 +1,17 @@
 """From a CT in the scene to nodules in the scene, computed by the core in a child process."""
 
 import shutil
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib import ResultNodes
-from LNHGSegmentationLib.ChildProcess import ChildProcess
-from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+from LNHGSegmentationLib.Devices import Devices
+from LNHGSegmentationLib.Run import Outcome, Request, Run
+from LNHGSegmentationLib.Worker import Worker
 
-MODULE_FOLDER = Path(__file__).parents[1]  # holds LNHGLib, in the source tree as well as installed
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    :ivar state: "done", "failed" or "cancelled".
-    :ivar message: one sentence for the user; empty when done.
-    :ivar result: the new nodes when done.
-    """
-
-    state: str
-    message: str = ""
-    result: ResultNodes.ResultNodes | None = None
+LOWEST_SHARE = 0.5  # of the model's threshold: what scores less is not even kept for the sensitivity slider
 
 
 class SegmentationLogic(VTKObservationMixin):
@@ -41,21 +25,33 @@ class SegmentationLogic(VTKObservationMixin):
         """
         super().__init__()
         self._launcher, self._python = launcher, python
-        self._child: ChildProcess | None = None
-        self._folder: Path | None = None
-        self._cancelled = False
+        self.devices = Devices(self._findPython, launcher)
+        self._run: Run | None = None
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, lambda *_: self.stop())
 
-    def models(self) -> list[str]:
-        """Return the names of the models to choose from, the default first."""
+    def models(self) -> dict[str, dict]:
+        """Return the cards of the models to choose from by name, the default first."""
         from LNHGLib import models  # here, as it would slow down Slicer's start
 
-        return [model.name for model in models.available()]
+        return {model.name: model.card for model in models.available()}
+
+    def addModel(self, folder: Path, onDone: Callable[[str, str], None]) -> None:
+        """Check a model folder and copy it to the user's models, in a thread.
+
+        :param onDone: called with the model's name, or with an empty name and one sentence that says what is wrong.
+        """
+
+        def add() -> str:
+            from LNHGLib import models
+
+            return models.add(folder).name
+
+        Worker(add, lambda name, error: onDone(name or "", str(error) if error else ""))
 
     @property
     def isRunning(self) -> bool:
         """Whether a run is under way."""
-        return self._child is not None
+        return self._run is not None
 
     def start(
         self,
@@ -63,87 +59,56 @@ class SegmentationLogic(VTKObservationMixin):
         onProgress: Callable[[float, str], None],
         onEnded: Callable[[Outcome], None],
         model: str = "",
-        colorMap: str = "jet",
+        device: str = "auto",
     ) -> None:
-        """Start a run; returns when the child process works.
+        """Start a run; returns at once.
 
         :param volumeNode: the CT.
         :param onProgress: called with the fraction done, 0 to 1, and the stage.
         :param onEnded: called once at the end, unless the run is stopped.
         :param model: name or folder of the model; empty stands for the default one.
-        :param colorMap: color map of the heterogeneity map.
+        :param device: "auto", "cpu" or "cuda:N".
         :raises ValueError: if the node is no CT volume.
+        :raises OSError: if the disk has no room for the run.
         :raises RuntimeError: if a run is under way or PythonSlicer is not found.
         """
         if self.isRunning:
             raise RuntimeError("A segmentation is running already: wait for its end or cancel it.")
-        python = self._python or pythonSlicer()
-        exchange = VolumeExchange(volumeNode)
-        self._cancelled = False
-        self._folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
-        volumeID = volumeNode.GetID()
+        python = self._findPython()
 
-        def ended(status: int, lastLine: str) -> None:
-            try:
-                outcome = self._outcome(status, lastLine, volumeID, exchange, colorMap)
-            finally:
-                self._forgetRun()
+        def ended(outcome: Outcome) -> None:
+            self._run = None
             onEnded(outcome)
 
-        try:
-            exchange.write(self._folder / "ct.nrrd")
-            self._child = ChildProcess(onProgress, ended, self._folder / "cancel", self._launcher)
-            self._child.start([python, "-m", "LNHGLib", *self._arguments(model)], cwd=MODULE_FOLDER)
-        except BaseException:
-            self._forgetRun()
-            raise
+        run = Run(volumeNode, onProgress, ended)
+        self._run = run
+        run.start(Request(model, device, self.lowestScore(model)), python, self._launcher)
+
+    def lowestScore(self, model: str) -> float | None:
+        """Return the score below which a run drops findings: below the model's threshold, for the slider to reach."""
+        cards = self.models()
+        card = cards.get(model) if model else next(iter(cards.values()), None)
+        return LOWEST_SHARE * card["threshold"] if card else None
 
     def cancel(self) -> None:
         """Ask the run to end without a result; it does within two seconds."""
         if self.isRunning:
-            self._cancelled = True
-            self._child.cancel()
+            self._run.cancel()
 
     def stop(self) -> None:
         """End the run at once, silently: the scene closes, or the module is reloaded or unloaded."""
         if self.isRunning:
-            self._child.kill()
-            self._forgetRun()
+            self._run.stop()
+            self._run = None
 
     def cleanup(self) -> None:
         """Stop the run and let go of the scene."""
         self.stop()
+        self.devices.stop()
         self.removeObservers()
 
-    def _arguments(self, model: str) -> list[str]:
-        choice = ["--model", model] if model else []
-        return ["segment", str(self._folder / "ct.nrrd"), str(self._folder / "result"), "--json", *choice]
-
-    def _outcome(self, status: int, lastLine: str, volumeID: str, exchange, colorMap: str) -> Outcome:
-        if self._cancelled:
-            return Outcome("cancelled", "Cancelled; nothing was changed.")
-        if status != 0:
-            return Outcome("failed", _failure(status, lastLine))
-        volumeNode = slicer.mrmlScene.GetNodeByID(volumeID)
-        if volumeNode is None:
-            return Outcome("failed", "The CT was removed from the scene while it was segmented: load it and run again.")
-        try:
-            return Outcome("done", result=ResultNodes.load(self._folder / "result", volumeNode, exchange, colorMap))
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            return Outcome("failed", f"The result cannot be loaded: {error}")
-
-    def _forgetRun(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._child = self._folder = None
-
-
-def _failure(status: int, lastLine: str) -> str:
-    if status < 0 or not lastLine:
-        return (
-            f"The segmentation process was ended from outside (status {status}), perhaps for want of memory: "
-            "close other programs and try again."
-        )
-    return lastLine
+    def _findPython(self) -> str:
+        return self._python or pythonSlicer()
 
 
 def pythonSlicer() -> str:

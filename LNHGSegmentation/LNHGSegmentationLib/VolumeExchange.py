@@ -42,11 +42,17 @@ class VolumeExchange:
         self.resampled = worldMatrix is None
         self._world = self._resampleToWorld() if self.resampled else _moved(self._local, worldMatrix)
 
-    def write(self, path: Path) -> None:
-        """Write the CT as it lies in the world."""
-        from LNHGLib import volume  # here, as SimpleITK and pydicom would slow down Slicer's start
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size of the volume node (z, y, x) in mm, before any transform."""
+        return self._local.GetSpacing()[::-1]
 
-        volume.write_image(_array(self._world), self._grid(), path)
+    def write(self, path: Path) -> None:
+        """Write the CT as it lies in the world, uncompressed: it is read only once."""
+        import SimpleITK as sitk  # here, as it would slow down Slicer's start
+        from LNHGLib import volume
+
+        sitk.WriteImage(volume.to_sitk(_array(self._world), self._grid()), str(path), useCompression=False)
 
     def read(self, path: Path) -> np.ndarray:
         """Read an image that the core made on the written grid.

@@ -79,9 +79,7 @@ class Widget(VTKObservationMixin):
         self._volume = parameter.inputVolume
         if self._volume is None or Cases.volumeOf(parameter.segmentation) is self._volume:
             return
-        with slicer.util.NodeModify(parameter.parameterNode):
-            parameter.segmentation = Cases.latestOf(self._volume)
-            parameter.heterogeneity = Cases.heterogeneityOf(parameter.segmentation)
+        Cases.choose(parameter, Cases.latestOf(self._volume))
 
     def _disconnectParameterNode(self) -> None:
         if self._parameter is None:

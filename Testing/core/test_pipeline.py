@@ -102,6 +102,8 @@ def test_the_signal_lies_inside_the_nodules_only(result):
 def test_the_report_names_model_device_options_and_seconds(result, model):
     report = result.report
     assert report["model"]["sha256"] == model.card["files"]
+    assert report["model"]["threshold"] == model.card["threshold"]
+    assert report["fusion"]["highest_score"] == result.nodules[0].score
     assert report["options"]["threshold"] == 0.3
     assert report["device"]["used"] in ("cpu", "cuda:0")
     assert list(report["seconds"]) == ["lungs", "grid", "generator", "detector", "fusion", "measurement"]

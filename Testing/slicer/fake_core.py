@@ -1,6 +1,7 @@
 """Plays the core in a child process of its own launcher, as under PythonSlicer; `mode` in its folder says how.
 
-Called as: fake_core.py FOLDER -m LNHGLib segment CT OUT --json [--model NAME].
+Called as: fake_core.py FOLDER -m LNHGLib segment CT OUT --json [--model NAME] ..., or ... -m LNHGLib devices --json,
+which prints the file `devices` of its folder.
 """
 
 import json
@@ -10,9 +11,20 @@ import sys
 import time
 from pathlib import Path
 
+RUN = {
+    "model": {"name": "lnhg-1mm", "threshold": 0.5},
+    "device": {"used": "cpu", "name": "made-up"},
+    "options": {"threshold": 0.25},
+    "fusion": {"highest_score": 0.9},
+    "warnings": [],
+}
+
 
 def main() -> int:
     folder, arguments = Path(sys.argv[1]), sys.argv[2:]
+    if arguments[2] == "devices":
+        print((folder / "devices").read_text())
+        return 0
     mode = (folder / "mode").read_text()
     with (folder / "log").open("a") as log:
         log.write(f"args {' '.join(arguments)}\ncwd {Path.cwd()}\npid {os.getpid()}\n")
@@ -24,6 +36,9 @@ def main() -> int:
             "lnhg: ct.nrrd holds values from 0 to 255, a CT in HU was expected: load a chest CT.",
             file=sys.stderr,
         )
+        return 2
+    if mode == "two slices":
+        print(f"lnhg: {arguments[3]} has 2 slices, expected at least 10.", file=sys.stderr)
         return 2
     if mode in ("slow", "deaf"):
         return wait(folder, deaf=mode == "deaf")
@@ -65,7 +80,7 @@ def segment(ct_path: Path, out: Path, empty: bool, incomplete: bool) -> None:
         write(image, signal.astype(np.float32), out / "heterogeneity.nii.gz")
     count = int(labels.max())
     nodules = [{"number": number + 1, "score": 0.9 - 0.1 * number, "provenance": "fused"} for number in range(count)]
-    (out / "report.json").write_text(json.dumps({"nodules": nodules, "warnings": []}))
+    (out / "report.json").write_text(json.dumps({"nodules": nodules, **RUN}))
 
 
 def write(image, array, path: Path) -> None:

@@ -1,5 +1,6 @@
 """A CT node, and a real child process that plays the core: `python -m LNHGLib segment CT OUT --json`."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -39,11 +40,12 @@ class FakeCore:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        self._mode_file, self.log = folder / "mode", folder / "log"
+        self._mode_file, self._devices_file, self.log = folder / "mode", folder / "devices", folder / "log"
         self.python = folder / "PythonSlicer"
         self.python.write_text(f'#!/bin/sh\n"{sys.executable}" "{CORE_SCRIPT}" "{folder}" "$@"\n')
         self.python.chmod(0o755)
         self.mode = "segment"
+        self.devices = [{"id": "cpu", "name": "Made-up CPU", "cores": 8, "memory_gib": None, "free_gib": None}]
 
     @property
     def mode(self) -> str:
@@ -52,6 +54,14 @@ class FakeCore:
     @mode.setter
     def mode(self, mode: str) -> None:
         self._mode_file.write_text(mode)
+
+    @property
+    def devices(self) -> list[dict]:
+        return json.loads(self._devices_file.read_text())["devices"]
+
+    @devices.setter
+    def devices(self, devices: list[dict]) -> None:
+        self._devices_file.write_text(json.dumps({"devices": devices}))
 
     @property
     def pids(self) -> list[int]:

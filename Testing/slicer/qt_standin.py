@@ -31,8 +31,8 @@ PROPERTIES = {
     QtWidgets.QProgressBar: {"value": ("value", "setValue")},
 }
 
-SPARE_REFERENCES = [None] * 1_000_000
-"""PySide6 drops a reference to None with many calls; before Python 3.12, where None became immortal, it runs out."""
+SPARE_REFERENCES = [None, True, False] * 1_000_000
+"""PySide6 drops references to these with many calls; before Python 3.12, where they became immortal, they run out."""
 
 
 def install() -> QtWidgets.QApplication:
@@ -116,11 +116,51 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
             self.currentNodeChanged.emit(self._last)
 
 
-class ctkCollapsibleButton(QtWidgets.QGroupBox):
-    def setText(self, text: str) -> None:
-        self.setTitle(text)
+class ctkCollapsibleButton(QtWidgets.QWidget):
+    """A bar with an arrow and a title; a click hides or shows what is below."""
 
-    text = QtCore.Property(str, QtWidgets.QGroupBox.title, setText)
+    contentsCollapsed = QtCore.Signal(bool)
+    BAR = 24
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._text, self._collapsed = "", False
+        self.setContentsMargins(0, self.BAR, 0, 0)
+
+    def setText(self, text: str) -> None:
+        self._text = text
+        self.update()
+
+    def setCollapsed(self, collapsed: bool) -> None:
+        if collapsed != self._collapsed:
+            self._collapsed = collapsed
+            self.setMaximumHeight(self.BAR if collapsed else 16_777_215)
+            self.contentsCollapsed.emit(collapsed)
+            self.update()
+
+    text = QtCore.Property(str, lambda self: self._text, setText)
+    collapsed = QtCore.Property(bool, lambda self: self._collapsed, setCollapsed)
+
+    def mousePressEvent(self, event) -> None:
+        if event.position().y() < self.BAR:
+            self.setCollapsed(not self._collapsed)
+
+    def paintEvent(self, _event) -> None:
+        painter, bar = QtGui.QPainter(self), QtCore.QRect(0, 0, self.width() - 1, self.BAR - 2)
+        painter.setPen(self.palette().color(QtGui.QPalette.Mid))
+        painter.setBrush(self.palette().color(QtGui.QPalette.Button))
+        painter.drawRoundedRect(bar, 3, 3)
+        if not self._collapsed:
+            painter.setBrush(QtCore.Qt.NoBrush)
+            painter.drawRect(0, self.BAR - 2, self.width() - 1, self.height() - self.BAR + 1)
+        painter.setPen(self.palette().color(QtGui.QPalette.ButtonText))
+        painter.drawText(bar.adjusted(24, 0, 0, 0), QtCore.Qt.AlignVCenter, self._text)
+        option = QtWidgets.QStyleOption()
+        option.initFrom(self)
+        option.rect = QtCore.QRect(6, 5, 12, 12)
+        arrow = QtWidgets.QStyle.PE_IndicatorArrowRight if self._collapsed else QtWidgets.QStyle.PE_IndicatorArrowDown
+        self.style().drawPrimitive(arrow, option, painter, self)
+        painter.end()
 
 
 class ctkSliderWidget(QtWidgets.QWidget):

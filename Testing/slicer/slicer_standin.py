@@ -93,6 +93,11 @@ class Application:
 
     def __init__(self, qapplication, logic) -> None:
         self._qapplication, self._logic = qapplication, logic
+        file = Path(tempfile.mkdtemp(prefix="LNHG-settings-")) / "Slicer.ini"
+        self._settings = qt_standin.QtCore.QSettings(str(file), qt_standin.QtCore.QSettings.IniFormat)
+
+    def userSettings(self):
+        return self._settings
 
     def applicationLogic(self):
         return self._logic

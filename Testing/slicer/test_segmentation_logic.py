@@ -4,6 +4,7 @@ import slicer_host
 
 slicer_host.start()
 
+import errno
 import time
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import psutil
 import pytest
 import slicer
-from LNHGSegmentationLib import ResultNodes
+from LNHGSegmentationLib import Cases, ResultNodes
+from LNHGSegmentationLib import Run as run_module
 from LNHGSegmentationLib import SegmentationLogic as module
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 
@@ -24,7 +26,7 @@ class Run:
         self.core, self.progress, self.outcomes = core, [], []
         self.logic = SegmentationLogic(python=str(core.python))
         self.logic.start(ct, lambda *report: self.progress.append(report), self.outcomes.append, **options)
-        self.folder = self.logic._folder
+        self.folder = self.logic._run.folder
 
     def wait_until_working(self, run_events) -> None:
         run_events(lambda: any(stage == "working" for _fraction, stage in self.progress))
@@ -68,12 +70,13 @@ def test_segments_cover_the_nodules_exactly(a_ct, core, run_events):
 
 
 def test_child_is_called_as_the_command_line_contract_says(a_ct, core, run_events):
-    run = Run(core, a_ct, model="lnhg-1mm")
+    run = Run(core, a_ct, model="lnhg-1mm", device="cpu")
     run.wait_for_end(run_events)
+    lowest = 0.5 * run.logic.models()["lnhg-1mm"]["threshold"]
     dash_m, package, verb, ct, out, *options = core.arguments
     assert (dash_m, package, verb) == ("-m", "LNHGLib", "segment")
     assert Path(ct).parent == Path(out).parent == run.folder
-    assert options == ["--json", "--model", "lnhg-1mm"]
+    assert options == ["--json", "--device", "cpu", "--model", "lnhg-1mm", "--threshold", f"{lowest:.4f}"]
     cwd = next(line[4:] for line in core.log.read_text().splitlines() if line.startswith("cwd"))
     assert (Path(cwd) / "LNHGLib").is_dir()
 
@@ -81,7 +84,79 @@ def test_child_is_called_as_the_command_line_contract_says(a_ct, core, run_event
 def test_progress_is_reported_with_stage_and_rising_fraction(a_ct, core, run_events):
     run = Run(core, a_ct)
     run.wait_for_end(run_events)
-    assert run.progress == [(0.1, "reading the CT"), (0.5, "segmenting"), (1.0, "done")]
+    fractions, stages = zip(*run.progress, strict=True)
+    assert list(fractions) == sorted(fractions)
+    assert fractions[0] == 0
+    assert stages == ("Handing over the CT", "reading the CT", "segmenting", "done", "Loading the result")
+
+
+def test_result_says_how_it_was_made(a_ct, core, run_events):
+    segmentation = Run(core, a_ct).wait_for_end(run_events).result.segmentation
+    run = Cases.runOf(segmentation)
+    assert (run["model"], run["threshold"], run["lowest"], run["highest"]) == ("lnhg-1mm", 0.5, 0.25, 0.9)
+    assert run["device"]["id"] == "cpu"
+
+
+@pytest.mark.parametrize("stage", ["Handing over the CT", "Loading the result"])
+def test_cancel_before_and_after_the_childs_work_leaves_nothing(a_ct, core, run_events, stage, monkeypatch):
+    slow_down(monkeypatch, stage)
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    run = Run(core, a_ct)
+    run_events(lambda: run.progress[-1][1] == stage)
+    run.logic.cancel()
+    assert run.outcomes[0].state == "cancelled"
+    assert run_events(lambda: not run.folder.exists()) < 2.0
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes
+
+
+@pytest.mark.parametrize("stage", ["Handing over the CT", "Loading the result"])
+def test_scene_closed_before_and_after_the_childs_work_is_harmless(a_ct, core, run_events, stage, monkeypatch):
+    slow_down(monkeypatch, stage)
+    run = Run(core, a_ct)
+    run_events(lambda: run.progress[-1][1] == stage)
+    slicer.mrmlScene.Clear()
+    run_events(lambda: not run.folder.exists())
+    run_events_for(run_events, 0.2)
+    assert run.outcomes == []
+    assert count("vtkMRMLSegmentationNode") == 0
+
+
+def slow_down(monkeypatch, stage: str) -> None:
+    name = "write" if stage.startswith("Handing") else "read"
+    method = getattr(run_module.VolumeExchange, name)
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        return method(*arguments)
+
+    monkeypatch.setattr(run_module.VolumeExchange, name, slow)
+
+
+def test_full_disk_is_told_before_anything_is_written(a_ct, core, monkeypatch, tmp_path):
+    monkeypatch.setattr(run_module.tempfile, "tempdir", str(tmp_path / "t"))
+    (tmp_path / "t").mkdir()
+    usage = run_module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda _path: usage._replace(free=10_000))
+    logic = SegmentationLogic(python=str(core.python))
+    with pytest.raises(OSError, match="0 MB free"):
+        logic.start(a_ct, print, print)
+    assert not logic.isRunning
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_disk_that_fills_up_while_the_ct_is_handed_over_is_told_in_one_sentence(a_ct, core, run_events, monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_module.VolumeExchange, "write", full)
+    outcome = Run(core, a_ct).wait_for_end(run_events)
+    assert outcome.state == "failed"
+    assert outcome.message.endswith("is full: free some space and try again.")
+
+
+def test_childs_sentence_names_the_ct_as_the_user_knows_it(a_ct, core, run_events):
+    core.mode = "two slices"
+    assert Run(core, a_ct).wait_for_end(run_events).message == "CT has 2 slices, expected at least 10."
 
 
 def test_no_nodule_is_a_result_without_segments(a_ct, core, run_events):
@@ -167,21 +242,23 @@ def test_second_start_during_a_run_is_refused(a_ct, core, run_events):
 
 def test_missing_pythonslicer_is_explained_and_nothing_is_left_behind(a_ct, monkeypatch, tmp_path):
     monkeypatch.setattr(module.shutil, "which", lambda _name: None)
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(run_module.tempfile, "tempdir", str(tmp_path))
     with pytest.raises(RuntimeError, match="PythonSlicer"):
         SegmentationLogic().start(a_ct, print, print)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_launch_leaves_nothing_behind(a_ct, core, monkeypatch, tmp_path):
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
+def test_failed_launch_is_told_and_leaves_nothing_behind(a_ct, core, monkeypatch, tmp_path, run_events):
+    monkeypatch.setattr(run_module.tempfile, "tempdir", str(tmp_path))
 
     def no_process(*_args, **_options):
         raise OSError("no process")
 
     logic = SegmentationLogic(launcher=no_process, python=str(core.python))
-    with pytest.raises(OSError, match="no process"):
-        logic.start(a_ct, print, print)
+    outcomes = []
+    logic.start(a_ct, lambda *_: None, outcomes.append)
+    run_events(lambda: outcomes)
+    assert (outcomes[0].state, outcomes[0].message) == ("failed", "no process")
     assert not logic.isRunning
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("LNHG-")] == []
 

@@ -6,9 +6,10 @@ slicer_host.start()
 
 import fakes
 import pytest
+import qt
 import slicer
+from LNHGSegmentationLib import Cases
 from LNHGSegmentationLib.Parameter import Parameter
-from LNHGSegmentationLib.RunSection import summary
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Widget import Widget
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
@@ -19,6 +20,9 @@ class InstallNothing:
 
     def __init__(self) -> None:
         self.asked, self.refusal = 0, None
+
+    def missing(self) -> list[str]:
+        return []
 
     def ensure(self) -> None:
         self.asked += 1
@@ -35,7 +39,7 @@ class LNHGSegmentationLogic(ScriptedLoadableModuleLogic):
 def panel(scene, core):
     """The panel in an empty scene; its child process is the fake core."""
     logic = SegmentationLogic(python=str(core.python))
-    logic.models = lambda: ["lnhg-1mm", "paper"]
+    logic.models = lambda: {"lnhg-1mm": {"threshold": 0.5}, "paper": {"threshold": 0.3}}
     install = InstallNothing()
     panel = Widget(logic, install, LNHGSegmentationLogic().getParameterNode)
     panel.core, panel.logic, panel.install = core, logic, install
@@ -49,6 +53,16 @@ def segmented(panel, run_events):
     fakes.make_ct_node()
     panel.ui.applyButton.click()
     run_events(lambda: not panel.logic.isRunning)
+    return panel
+
+
+@pytest.fixture
+def working(panel, run_events):
+    """The panel while a run is under way that goes on until it is cancelled."""
+    panel.core.mode = "slow"
+    fakes.make_ct_node()
+    panel.ui.applyButton.click()
+    run_events(lambda: panel.ui.statusLabel.text.startswith("working, "))
     return panel
 
 
@@ -77,35 +91,48 @@ def test_ct_without_voxels_is_refused_in_the_tooltip(panel, scene):
 
 
 def test_click_segments_and_says_what_was_found(segmented):
-    assert segmented.ui.statusLabel.text == "2 nodules, highest score 0.90"
+    assert segmented.ui.statusLabel.text == "2 nodules with a score of at least 0.50."
     assert segmented._parameter.segmentation.GetSegmentation().GetNumberOfSegments() == 2
     assert segmented.install.asked == 1
 
 
-def test_progress_and_stage_are_shown_while_running(panel, run_events):
+def test_progress_stage_and_time_left_are_shown_while_running(working):
+    working.uiWidget.show()
+    assert working.ui.statusLabel.text.startswith("working, ")
+    assert working.ui.statusLabel.text.endswith(" left")
+    assert working.ui.progressBar.value == 21
+    assert working.ui.progressBar.visible
+    for choice in ("inputSelector", "modelSelector", "deviceSelector", "addModelButton"):
+        assert not getattr(working.ui, choice).enabled
+
+
+def test_segment_button_turns_into_cancel_while_running(working, run_events):
+    button = working.ui.applyButton
+    assert (button.text, button.enabled) == ("Cancel", True)
+    assert "nothing is changed" in button.toolTip
+    button.click()
+    assert (button.enabled, working.ui.statusLabel.text) == (False, "Cancelling...")
+    assert run_events(lambda: not working.logic.isRunning) < 2.0
+    assert (button.text, button.enabled) == ("Segment nodules", True)
+    assert working.ui.statusLabel.text == "Cancelled; nothing was changed."
+    assert not working.ui.progressBar.visible
+    assert working._parameter.segmentation is None
+
+
+def test_space_bar_starts_and_cancels_a_run(panel, run_events):
     panel.core.mode = "slow"
     fakes.make_ct_node()
     panel.uiWidget.show()
-    panel.ui.applyButton.click()
-    run_events(lambda: panel.ui.statusLabel.text == "working")
-    assert panel.ui.progressBar.value == 20
-    assert panel.ui.progressBar.visible
-    assert not panel.ui.applyButton.enabled
-    assert "running" in panel.ui.applyButton.toolTip
-    assert not panel.ui.inputSelector.enabled
-
-
-def test_cancel_returns_the_panel_to_rest_within_two_seconds(panel, run_events):
-    panel.core.mode = "slow"
-    fakes.make_ct_node()
-    panel.ui.applyButton.click()
-    run_events(lambda: panel.ui.statusLabel.text == "working")
-    panel.ui.cancelButton.click()
-    assert run_events(lambda: not panel.logic.isRunning) < 2.0
+    press_space(panel.ui.applyButton)
+    run_events(lambda: "working" in panel.ui.statusLabel.text)
+    press_space(panel.ui.applyButton)
+    run_events(lambda: not panel.logic.isRunning)
     assert panel.ui.statusLabel.text == "Cancelled; nothing was changed."
-    assert panel.ui.applyButton.enabled
-    assert not panel.ui.cancelButton.enabled
-    assert panel._parameter.segmentation is None
+
+
+def press_space(widget):
+    for kind in (qt.QEvent.KeyPress, qt.QEvent.KeyRelease):
+        qt.QApplication.sendEvent(widget, qt.QKeyEvent(kind, qt.Qt.Key_Space, qt.Qt.NoModifier))
 
 
 def test_failure_shows_the_cores_sentence(panel, run_events):
@@ -176,12 +203,12 @@ def test_model_choice_reaches_the_child_process(panel, run_events):
     panel.ui.modelSelector.setCurrentIndex(1)
     panel.ui.applyButton.click()
     run_events(lambda: not panel.logic.isRunning)
-    assert panel.core.arguments[-2:] == ["--model", "paper"]
+    assert panel.core.arguments[-4:] == ["--model", "paper", "--threshold", "0.1500"]
 
 
 def test_model_of_a_loaded_scene_is_shown_even_if_it_is_not_bundled(panel):
     panel._parameter.model = "my-model"
-    assert panel.ui.modelSelector.currentText == "my-model"
+    assert panel.ui.modelSelector.currentText == "my-model (not on this computer)"
     assert panel._parameter.model == "my-model"
 
 
@@ -191,20 +218,16 @@ def test_second_run_hides_the_first_result_and_keeps_it(segmented, run_events):
     run_events(lambda: not segmented.logic.isRunning)
     assert segmented._parameter.segmentation is not first
     assert not first.GetDisplayVisibility()
-    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
+    assert Cases.results() == [first, segmented._parameter.segmentation]
 
 
-def test_closing_the_scene_during_a_run_stops_it_and_resets_the_panel(panel, run_events):
-    panel.core.mode = "slow"
-    fakes.make_ct_node()
-    panel.ui.applyButton.click()
-    run_events(lambda: panel.ui.statusLabel.text == "working")
+def test_closing_the_scene_during_a_run_stops_it_and_resets_the_panel(working):
     slicer.mrmlScene.Clear()
-    assert not panel.logic.isRunning
-    assert panel.ui.statusLabel.text == ""
-    assert not panel.ui.applyButton.enabled
+    assert not working.logic.isRunning
+    assert working.ui.statusLabel.text == ""
+    assert not working.ui.applyButton.enabled
     fakes.make_ct_node()
-    assert panel.ui.applyButton.enabled
+    assert working.ui.applyButton.enabled
 
 
 def test_saved_scene_restores_settings_result_and_summary(segmented, tmp_path):
@@ -218,18 +241,6 @@ def test_saved_scene_restores_settings_result_and_summary(segmented, tmp_path):
     slicer.mrmlScene.SetLoadFromXMLString(1)
     slicer.mrmlScene.SetSceneXMLString(saved)
     slicer.mrmlScene.Import()
-    assert segmented.ui.statusLabel.text == "2 nodules, highest score 0.90"
+    assert segmented.ui.statusLabel.text == "2 nodules with a score of at least 0.50."
     assert segmented._parameter.overlayOpacity == pytest.approx(0.35)
     assert segmented.ui.colorMapSelector.currentText == "jet"
-
-
-@pytest.mark.parametrize(
-    ("scores", "text"),
-    [
-        ([], "No nodule found."),
-        ([0.5], "1 nodule, highest score 0.50"),
-        ([0.2, 0.913], "2 nodules, highest score 0.91"),
-    ],
-)
-def test_summary_counts_nodules(scores, text):
-    assert summary([{"score": score} for score in scores]) == text

@@ -1,0 +1,70 @@
+"""The devices that the networks can run on, asked of the core in the background: Slicer itself never loads torch."""
+
+import json
+import logging
+from collections.abc import Callable
+
+from LNHGSegmentationLib.ChildProcess import MODULE_FOLDER, ChildProcess
+
+AUTO, CPU = "auto", "cpu"
+
+
+class Devices:
+    """Finds the devices once; use `all` at any time."""
+
+    def __init__(self, findPython: Callable[[], str], launcher: Callable | None = None) -> None:
+        """Make an empty list.
+
+        :param findPython: returns the Python interpreter for the core.
+        :param launcher: stands in for ``slicer.util.launchConsoleProcess``.
+        """
+        self._findPython, self._launcher = findPython, launcher
+        self._child: ChildProcess | None = None
+        self._found: list[dict] | None = None
+
+    @property
+    def areKnown(self) -> bool:
+        """Whether the core has answered."""
+        return self._found is not None
+
+    def all(self) -> list[dict]:
+        """Return the devices as the core describes them (`LNHGLib.devices`), the one that "auto" takes first."""
+        return self._found or []
+
+    def find(self, onFound: Callable[[], None]) -> None:
+        """Ask the core; returns at once. Nothing happens where the question is under way or answered.
+
+        :param onFound: called when the devices are known; never where the core does not work yet.
+        """
+        if self._child is not None or self.areKnown:
+            return
+
+        def ended(status: int, lastLine: str) -> None:
+            self._child = None
+            try:
+                self._found = json.loads(lastLine)["devices"]
+            except (ValueError, KeyError, TypeError):
+                logging.info("LNHG: the devices are not known (status %d): %s", status, lastLine)
+                return
+            onFound()
+
+        try:
+            child = ChildProcess(lambda *_: None, ended, launcher=self._launcher)
+            child.start([self._findPython(), "-m", "LNHGLib", "devices", "--json"], cwd=MODULE_FOLDER)
+        except (OSError, RuntimeError) as error:
+            logging.info("LNHG: the devices are not known: %s", error)
+            return
+        self._child = child
+
+    def taken(self, device: str) -> dict | None:
+        """Return the device that a choice stands for, None while it is not known."""
+        found = self.all()
+        if device == AUTO:
+            return found[0] if found else None
+        return next((each for each in found if each["id"] == device), None)
+
+    def stop(self) -> None:
+        """End the question."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
