@@ -1,4 +1,4 @@
-"""The command line `lnhg`: segment, demo, batch, models. Exit status 0 done, 1 failed, 2 wrong input or arguments."""
+"""The command line `lnhg` with all its commands. Exit status 0 done, 1 failed, 2 wrong input."""
 
 import argparse
 import functools
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from LNHGLib import __version__, batch_command, devices, models
+from LNHGLib import __version__, batch_command, devices, models, report_command
 from LNHGLib.console import Stop, part_of, progress_printer, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError, WorkError
 
@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
             "--threshold", metavar="S", type=_score, help="lowest score kept, 0 to 1; default: the model's"
         )
         command.add_argument("--json", action="store_true", help="progress as PROGRESS lines on stdout")
+    report_command.add_parser(commands)
     devices.add_parser(commands)
     _add_models(commands)
     return parser

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LIGHT = "#eceff3"
 GAP, LEGEND = 0.06, 0.62  # inches
 ON_IMAGE = [withStroke(linewidth=2, foreground="#000000c0")]  # keeps text readable on bright tissue
-IMAGE_TEXT = {"color": LIGHT, "fontsize": 8, "path_effects": ON_IMAGE}
+LEAST_TEXT, MOST_TEXT, TEXT_PER_INCH = 5.5, 8.0, 3.2  # points
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def draw(
     write_directions(axes[1], "RA")
     if nodule.measurement is None:
         _draw_box(axes[1], nodule, color)
-        _caption(axes[2], "no signal: box only, not segmented")
+        _caption(axes[2], "no signal:\nbox only, not segmented")
         return
     inside, signal = _inside(close, result, nodule.number)
     _draw_outline(axes[1], close, inside, color, 1.5)
@@ -131,6 +131,16 @@ def _draw_outline(ax: Axes, cut: Cut, inside: np.ndarray, color: tuple[float, ..
     ax.contour(points[0, :, 0], points[:, 0, 1], inside, levels=[0.5], colors=[color], linewidths=width)
 
 
+def _text_style(ax: Axes) -> dict:
+    """Return how text looks on a picture: smaller on small ones."""
+    side = ax.figure.get_size_inches()[0] * ax.get_position().width
+    return {
+        "color": LIGHT,
+        "fontsize": min(max(TEXT_PER_INCH * side, LEAST_TEXT), MOST_TEXT),
+        "path_effects": ON_IMAGE,
+    }
+
+
 def _draw_diameters(ax: Axes, measurement: Measurement, color: tuple[float, ...]) -> None:
     for ends in (measurement.long_axis_ends_lps_mm, measurement.short_axis_ends_lps_mm):
         if ends is not None:
@@ -148,7 +158,7 @@ def _draw_scale_bar(ax: Axes, cut: Cut) -> None:
     left, _, bottom, _ = cut.extent
     x, y = left + 0.05 * cut.field_mm, bottom - 0.05 * cut.field_mm
     ax.plot([x, x + 10], [y, y], color=LIGHT, linewidth=2, solid_capstyle="butt", path_effects=ON_IMAGE)
-    ax.text(x + 5, y - 0.02 * cut.field_mm, "10 mm", **IMAGE_TEXT, ha="center", va="bottom")
+    ax.text(x + 5, y - 0.02 * cut.field_mm, "10 mm", **_text_style(ax), ha="center", va="bottom")
 
 
 def write_directions(ax: Axes, letters: str) -> None:
@@ -157,11 +167,11 @@ def write_directions(ax: Axes, letters: str) -> None:
     places |= {"A": (0.5, 0.98, "center", "top"), "P": (0.5, 0.02, "center", "bottom")}
     for letter in letters:
         x, y, horizontal, vertical = places[letter]
-        ax.text(x, y, letter, transform=ax.transAxes, **IMAGE_TEXT, ha=horizontal, va=vertical)
+        ax.text(x, y, letter, transform=ax.transAxes, **_text_style(ax), ha=horizontal, va=vertical)
 
 
 def _caption(ax: Axes, text: str) -> None:
-    ax.text(0.5, 0.04, text, transform=ax.transAxes, **IMAGE_TEXT, ha="center", va="bottom")
+    ax.text(0.5, 0.04, text, transform=ax.transAxes, **_text_style(ax), ha="center", va="bottom")
 
 
 def _draw_legend(
