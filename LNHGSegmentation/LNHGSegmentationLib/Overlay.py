@@ -1,15 +1,23 @@
-"""How a result looks in the slice views: lung window, heterogeneity map with its color table, and legend."""
+"""How a result looks in the views: lung window, heterogeneity map with its color table, legend, outlines."""
 
 import numpy as np
 import slicer
 
+from LNHGSegmentationLib import Layouts
+
 LUNG_WINDOW_HU = 1500.0
 LUNG_LEVEL_HU = -600.0
-LEGEND_TITLE = "Heterogeneity\n(relative signal)"
 SMALLEST_SIGNAL, HIGHEST_SIGNAL = 1e-6, 1e6  # everything above zero is shown
 SHOWN_PERCENTILES = (1, 99)  # a few outliers must not flatten the colors of all nodules
 TABLE_ATTRIBUTE = "LNHG.ColorMap"
 COLOR_TITLES = {"jet": "LNHG jet", "viridis": "LNHG viridis"}
+LEGENDS = {  # title and label format of each scale mode
+    "fixed": ("Heterogeneity\n(relative signal)", "%.2f"),
+    "nodule": ("Heterogeneity\n(% of the nodule's range)", "%.0f%%"),
+    "slice": ("Heterogeneity\n(% of the slice's range)", "%.0f%%"),
+}
+FILL_OPACITY = 0.4
+OUTLINE_PIXELS = 2
 
 
 def colorTable(name: str) -> slicer.vtkMRMLColorTableNode:
@@ -26,7 +34,7 @@ def applyColorMap(heterogeneity: slicer.vtkMRMLScalarVolumeNode, name: str) -> N
     _legend(heterogeneity).SetAndObserveColorNodeID(tableID)
 
 
-def setUpDisplay(heterogeneity: slicer.vtkMRMLScalarVolumeNode, colorMap: str, shownRange: tuple) -> None:
+def setUpDisplay(heterogeneity: slicer.vtkMRMLScalarVolumeNode, colorMap: str, shownRange: tuple[float, float]) -> None:
     """Give the map its range, threshold at zero, sharp voxels, colors and legend."""
     heterogeneity.CreateDefaultDisplayNodes()
     display = heterogeneity.GetDisplayNode()
@@ -36,6 +44,26 @@ def setUpDisplay(heterogeneity: slicer.vtkMRMLScalarVolumeNode, colorMap: str, s
     display.ApplyThresholdOn()
     display.SetInterpolate(0)  # interpolation with the zero around a nodule draws a dark ring
     applyColorMap(heterogeneity, colorMap)
+
+
+def setScale(heterogeneity: slicer.vtkMRMLScalarVolumeNode, mode: str, fixedRange: tuple[float, float]) -> None:
+    """Say what the colors span; the legend follows with its unit.
+
+    :param mode: "fixed" for the signal itself, "nodule" and "slice" for percentages.
+    :param fixedRange: signal of the first and the last color in mode "fixed".
+    """
+    heterogeneity.GetDisplayNode().SetWindowLevelMinMax(*(fixedRange if mode == "fixed" else (0.0, 100.0)))
+    title, labels = LEGENDS[mode]
+    legend = _legend(heterogeneity)
+    legend.SetTitleText(title)
+    legend.SetLabelFormat(labels)
+
+
+def setUpCT(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Show the CT in the lung window."""
+    volumeNode.CreateDefaultDisplayNodes()
+    volumeNode.GetDisplayNode().AutoWindowLevelOff()
+    volumeNode.GetDisplayNode().SetWindowLevel(LUNG_WINDOW_HU, LUNG_LEVEL_HU)
 
 
 def spread(signal: np.ndarray) -> tuple[float, float]:
@@ -55,25 +83,34 @@ def computeColors() -> None:
         color(np.zeros(1))
 
 
-def setUpCT(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Show the CT in the lung window."""
-    volumeNode.CreateDefaultDisplayNodes()
-    volumeNode.GetDisplayNode().AutoWindowLevelOff()
-    volumeNode.GetDisplayNode().SetWindowLevel(LUNG_WINDOW_HU, LUNG_LEVEL_HU)
-
-
 def show(volumeNode, heterogeneity, visible: bool, opacity: float) -> None:
-    """Put the CT behind and the map in front in all slice views; an invisible map takes its legend along."""
-    if heterogeneity is None:
+    """Put the CT behind and the map in front in all slice views but the one for the plain CT.
+
+    An invisible map takes its legend along.
+    """
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        plain = composite.GetLayoutName() == Layouts.PLAIN_VIEW
+        if volumeNode is not None:
+            composite.SetBackgroundVolumeID(volumeNode.GetID())
+        composite.SetForegroundVolumeID(None if plain or heterogeneity is None else heterogeneity.GetID())
+        composite.SetForegroundOpacity(opacity if visible else 0.0)
+    if heterogeneity is not None:
+        legend = _legend(heterogeneity)
+        legend.SetVisibility(visible)
+        legend.Modified()  # a slice view looks for the legend's volume among its layers only when the legend changes
+
+
+def setStyle(segmentation: slicer.vtkMRMLSegmentationNode, style: str) -> None:
+    """Draw the nodules as outlines or filled; never in the view of the plain CT."""
+    display = segmentation.GetDisplayNode()
+    if display is None:
         return
-    slicer.util.setSliceViewerLayers(
-        background=volumeNode or "keep-current",
-        foreground=heterogeneity,
-        foregroundOpacity=opacity if visible else 0.0,
-    )
-    legend = _legend(heterogeneity)
-    legend.SetVisibility(visible)
-    legend.Modified()  # a slice view looks for the legend's volume among its layers only when the legend changes
+    with slicer.util.NodeModify(display):
+        display.SetVisibility2DOutline(True)
+        display.SetVisibility2DFill(style == "fill")
+        display.SetOpacity2DFill(FILL_OPACITY)
+        display.SetSliceIntersectionThickness(OUTLINE_PIXELS)
+        Layouts.keepOffPlainView(display)
 
 
 def _legend(heterogeneity) -> slicer.vtkMRMLColorLegendDisplayNode:
@@ -82,8 +119,9 @@ def _legend(heterogeneity) -> slicer.vtkMRMLColorLegendDisplayNode:
 
 
 def _newLegend(legend):
-    legend.SetTitleText(LEGEND_TITLE)
-    legend.SetLabelFormat("%.2f")
+    title, labels = LEGENDS["fixed"]
+    legend.SetTitleText(title)
+    legend.SetLabelFormat(labels)
     legend.SetNumberOfLabels(5)
     return legend
 

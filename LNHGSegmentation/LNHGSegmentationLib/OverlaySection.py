@@ -1,15 +1,41 @@
-"""The panel's section for what is seen in the views: the heterogeneity map over the CT."""
+"""The panel's section for what is seen in the views: the heterogeneity map over the CT, outlines, layout."""
 
 from pathlib import Path
 
+import qt
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib import Cases, Overlay
+from LNHGSegmentationLib import Cases, Layouts, Overlay, ShownMap
 from LNHGSegmentationLib.Parameter import Parameter
 
 RESOURCES = Path(__file__).parents[1] / "Resources"
+FOUR_UP = 3  # Slicer's layout to return to when there was no other before
+RANGE_STEP = 0.05
+CHOICES = {  # parameter: its widget, and value, text and tooltip of each choice
+    "scaleMode": (
+        "scaleSelector",
+        ("fixed", "The same for all nodules", "Colors can be compared between nodules, slices and patients."),
+        (
+            "nodule",
+            "Each nodule's own",
+            "Spreads each nodule's signal over all colors: shows its inner structure best.",
+        ),
+        ("slice", "Each slice's own (publication)", "As in the paper; colors cannot be compared between slices."),
+    ),
+    "colorMap": (
+        "colorMapSelector",
+        ("viridis", "Viridis (even steps)", "Equal steps of signal look equal, in gray and to color-blind eyes too."),
+        ("jet", "Jet (publication)", "As in the paper; its bright yellow suggests edges that are not in the signal."),
+    ),
+    "segmentStyle": (
+        "styleSelector",
+        ("outline", "Outline", "Leaves the CT and the map inside the nodules free."),
+        ("fill", "Fill", "Fills the nodules in the colors of their segments, half transparent."),
+    ),
+}
 
 
 class OverlaySection(VTKObservationMixin):
@@ -19,36 +45,162 @@ class OverlaySection(VTKObservationMixin):
         """Build the section."""
         super().__init__()
         self._parameter: Parameter | None = None
-        self._guiTag = self._shown = None
+        self._guiTag = self._shown = self._drawn = self._volume = None
+        self._layoutBefore = FOUR_UP
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Overlay.ui"))
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self._later = qt.QTimer()
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.timeout.connect(self._redraw)
+        for name in CHOICES:
+            self._fill(name)
+        self.ui.fitRangeButton.clicked.connect(self.onFitRange)
+        self.ui.lungWindowButton.clicked.connect(self.onLungWindow)
+        self.ui.sideBySideButton.clicked.connect(self.onSideBySide)
 
     def setParameter(self, parameter: Parameter | None) -> None:
         """Follow a parameter node, or let go of the scene."""
         if self._parameter is not None:
-            self.removeObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
             self._parameter.disconnectGui(self._guiTag)
-        self._parameter, self._shown = parameter, None
+        self.removeObservers()
+        self._later.stop()
+        self._parameter, self._shown, self._drawn = parameter, None, None
         if parameter is not None:
+            self._volume = parameter.inputVolume
             self._guiTag = parameter.connectGui(self.ui)
-            self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
-        self._update()
+            self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
+            self._observeLayout()
+        self._onParameterChanged()
 
     def cleanup(self) -> None:
         """Let go of the scene."""
+        self._later.stop()
         self.removeObservers()
 
-    def _update(self, *_args) -> None:
+    def onFitRange(self, *_args) -> None:
+        """Let the colors span the signal of the chosen CT."""
+        signal = slicer.util.arrayFromVolume(self._parameter.heterogeneity)
+        low, high = Overlay.spread(signal[signal > 0])
+        with slicer.util.NodeModify(self._parameter.parameterNode):
+            self._parameter.rangeLow, self._parameter.rangeHigh = (
+                round(low, 2),
+                max(round(high, 2), round(low, 2) + 0.01),
+            )
+
+    def onLungWindow(self, *_args) -> None:
+        """Show the chosen CT in the lung window."""
+        Overlay.setUpCT(self._parameter.inputVolume)
+
+    def onSideBySide(self, *_args) -> None:
+        """Show the plain CT beside the map, or return to the layout before."""
+        if Layouts.isSideBySide():
+            Layouts.leave(self._layoutBefore)
+        else:
+            self._layoutBefore = Layouts.enter()
+        self._redraw()
+
+    def _onParameterChanged(self, *_args) -> None:
+        self._updateControls()
+        if self._parameter is not None:
+            self._follow(self._parameter.segmentation, self._parameter.heterogeneity)
+            self._redraw()
+
+    def _redraw(self) -> None:
+        """Bring the views up to date; does only what has changed."""
         p = self._parameter
-        for control in (self.ui.overlayCheckBox, self.ui.opacitySlider, self.ui.colorMapSelector):
-            control.setEnabled(p is not None and p.heterogeneity is not None)
+        if p is None or (p.segmentation is None and p.inputVolume is self._volume and self._shown is None):
+            return  # nothing to show: the views stay as the user left them
+        shownMap = self._draw() if p.segmentation is not None else None
+        wanted = (p.inputVolume, p.segmentation, shownMap, p.overlayVisible, p.overlayOpacity, Layouts.isSideBySide())
+        if wanted != self._shown:
+            Cases.showOnly(p.segmentation)
+            Overlay.show(p.inputVolume, shownMap, p.overlayVisible, p.overlayOpacity)
+            if self._volume is not p.inputVolume:
+                slicer.util.setSliceViewerLayers(fit=True)
+            self._shown, self._volume = wanted, p.inputVolume
+
+    def _draw(self):
+        """Bring the shown map up to date and return it."""
+        p = self._parameter
+        content = (
+            p.segmentation,
+            p.scaleMode,
+            ShownMap.visibleSegments(p.segmentation),
+            ShownMap.stamp(p.heterogeneity),
+        )
+        if content != self._drawn:
+            self._drawn = content
+            ShownMap.refresh(p.segmentation, p.scaleMode)
+        shownMap = p.segmentation.GetNodeReference(Cases.SHOWN_ROLE)
+        if shownMap is not None:
+            Overlay.applyColorMap(shownMap, p.colorMap)
+            Overlay.setScale(shownMap, p.scaleMode, (p.rangeLow, p.rangeHigh))
+        Overlay.setStyle(p.segmentation, p.segmentStyle)
+        return shownMap
+
+    def _follow(self, segmentation, heterogeneity) -> None:
+        """Follow what a reader does to the findings: it changes the signal and which segments are switched on."""
+        display = segmentation.GetDisplayNode() if segmentation else None
+        self.removeObservers(self._onFindingsChanged)
+        for node in filter(None, (heterogeneity, display)):
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onFindingsChanged)
+
+    def _onFindingsChanged(self, *_args) -> None:
+        self._later.start()
+
+    def _observeLayout(self) -> None:
+        Layouts.register()
+        node = Layouts.layoutNode()
+        if node is not None:
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onLayoutChanged)
+
+    def _onLayoutChanged(self, *_args) -> None:
+        self.ui.sideBySideButton.setChecked(Layouts.isSideBySide())
+        self._later.start()
+
+    def _updateControls(self) -> None:
+        p = self._parameter
+        hasMap, hasSegments = (
+            p is not None and p.heterogeneity is not None,
+            p is not None and p.segmentation is not None,
+        )
+        for control in (
+            self.ui.overlayCheckBox,
+            self.ui.opacitySlider,
+            self.ui.scaleSelector,
+            self.ui.colorMapSelector,
+        ):
+            control.setEnabled(hasMap)
+        self.ui.rangeFrame.setEnabled(hasMap)
+        self.ui.styleSelector.setEnabled(hasSegments)
+        self.ui.lungWindowButton.setEnabled(p is not None and p.inputVolume is not None)
+        self.ui.sideBySideButton.setEnabled(Layouts.layoutNode() is not None)
+        self.ui.sideBySideButton.setChecked(Layouts.isSideBySide())
         if p is None:
             return
-        wanted = (p.inputVolume, p.segmentation, p.heterogeneity, p.overlayVisible, p.overlayOpacity, p.colorMap)
-        if wanted == self._shown:
-            return
-        self._shown = wanted
-        Cases.showOnly(p.segmentation)
-        if p.heterogeneity is not None:
-            Overlay.applyColorMap(p.heterogeneity, p.colorMap)
-        Overlay.show(p.inputVolume, p.heterogeneity, p.overlayVisible, p.overlayOpacity)
+        for name in CHOICES:
+            self._select(name, getattr(p, name))
+        for widget in (self.ui.rangeLabel, self.ui.rangeFrame):
+            widget.setVisible(p.scaleMode == "fixed")
+        self.ui.rangeLowBox.setMaximum(p.rangeHigh - RANGE_STEP)
+        self.ui.rangeHighBox.setMinimum(p.rangeLow + RANGE_STEP)
+
+    def _fill(self, name: str) -> None:
+        widgetName, *choices = CHOICES[name]
+        selector = getattr(self.ui, widgetName)
+        for index, (value, text, toolTip) in enumerate(choices):
+            selector.addItem(_(text), value)
+            selector.setItemData(index, _(toolTip), qt.Qt.ToolTipRole)
+        selector.setToolTip("\n".join(f"{_(text)}: {_(toolTip)}" for _value, text, toolTip in choices))
+        selector.currentIndexChanged.connect(lambda *_args: self._onChosen(name, selector))
+
+    def _select(self, name: str, value: str) -> None:
+        selector = getattr(self.ui, CHOICES[name][0])
+        was = selector.blockSignals(True)
+        selector.setCurrentIndex(selector.findData(value))
+        selector.blockSignals(was)
+
+    def _onChosen(self, name: str, selector) -> None:
+        if self._parameter is not None:
+            setattr(self._parameter, name, selector.itemData(selector.currentIndex))

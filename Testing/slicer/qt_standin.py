@@ -29,6 +29,7 @@ PROPERTIES = {
         "count": ("count", None),
     },
     QtWidgets.QProgressBar: {"value": ("value", "setValue")},
+    QtWidgets.QDoubleSpinBox: {"value": ("value", "setValue")},
 }
 
 SPARE_REFERENCES = [None, True, False] * 1_000_000
@@ -187,7 +188,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def setValue(self, value: float) -> None:
         self._box.setValue(value)
 
-    value = QtCore.Property(float, lambda s: s._box.value(), setValue)
+    value = QtCore.Property(float, lambda s: s._box.value, setValue)
     minimum = QtCore.Property(float, lambda s: s._box.minimum(), lambda s, value: s._box.setMinimum(value))
     maximum = QtCore.Property(float, lambda s: s._box.maximum(), lambda s, value: s._box.setMaximum(value))
     singleStep = QtCore.Property(float, lambda s: s._box.singleStep(), lambda s, value: s._box.setSingleStep(value))

@@ -42,6 +42,7 @@ def start():
         setattr(slicer, name, qt_standin.CUSTOM_WIDGETS[name])
     _register("i18n", tr=lambda text: text, translate=lambda _context, text: text)
     _register("parameterNodeWrapper", parameterNodeWrapper=parameterNodeWrapper, WithinRange=WithinRange, Choice=Choice)
+    _register("packaging", **{each.__name__: each for each in (load_requirements, pip_check, pip_ensure, pip_install)})
     _register("ScriptedLoadableModule", **{cls.__name__: cls for cls in SCRIPTED_CLASSES})
     return application
 
@@ -200,15 +201,22 @@ def _disconnect_gui(self, tag: int) -> None:
         connector.disconnect()
 
 
+SIGNALS = {
+    "QCheckBox": "stateChanged",
+    "QComboBox": "currentIndexChanged",
+    "QDoubleSpinBox": "valueChanged",
+    "ctkSliderWidget": "valueChanged",
+}
+
+
 class _Connector:
     """One widget bound to one parameter, in the manner of Slicer's GUI connectors."""
 
     def __init__(self, wrapper, widget) -> None:
         self._wrapper, self._widget = wrapper, widget
         self._name = widget.property("SlicerParameterName")
-        signals = {"QCheckBox": "stateChanged", "ctkSliderWidget": "valueChanged", "QComboBox": "currentIndexChanged"}
         self._kind = type(widget).__name__
-        self._signal = getattr(widget, signals.get(self._kind, "currentNodeChanged"))
+        self._signal = getattr(widget, SIGNALS.get(self._kind, "currentNodeChanged"))
         if self._kind == "QComboBox":
             annotations = typing.get_args(wrapper.allParameters[self._name][0])[1:]
             self._choices = next(a.choices for a in annotations if isinstance(a, Choice))
@@ -240,6 +248,30 @@ class _Connector:
         else:
             value = self._widget.checked if self._kind == "QCheckBox" else self._widget.value
         setattr(self._wrapper, self._name, value)
+
+
+def load_requirements(path) -> list:
+    from packaging.requirements import Requirement
+
+    lines = (line.strip() for line in Path(path).read_text().splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
+
+
+def pip_check(requirement) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(requirement.name) in requirement.specifier
+    except PackageNotFoundError:
+        return False
+
+
+def pip_ensure(requirements: list, **_options) -> None:
+    raise AssertionError(f"A test would have installed {requirements}.")
+
+
+def pip_install(requirements: list, **_options) -> None:
+    raise AssertionError(f"A test would have installed {requirements}.")
 
 
 class ScriptedLoadableModule:

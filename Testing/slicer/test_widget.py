@@ -9,16 +9,18 @@ import pytest
 import qt
 import slicer
 from LNHGSegmentationLib import Cases
+from LNHGSegmentationLib.InstallLogic import InstallLogic
 from LNHGSegmentationLib.Parameter import Parameter
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Widget import Widget
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 
-class InstallNothing:
+class InstallNothing(InstallLogic):
     """Plays InstallLogic: everything is there, or the user declines."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked, self.refusal = 0, None
 
     def missing(self) -> list[str]:
@@ -150,51 +152,6 @@ def test_declined_installation_starts_nothing(panel):
         panel.sections[0].onApply()
     assert not panel.logic.isRunning
     assert panel.ui.applyButton.enabled
-
-
-def test_map_comes_in_front_of_the_ct_in_the_lung_window(panel, run_events):
-    view = add_slice_view()
-    ct = fakes.make_ct_node()
-    panel.ui.applyButton.click()
-    run_events(lambda: not panel.logic.isRunning)
-    assert view.GetBackgroundVolumeID() == ct.GetID()
-    assert view.GetForegroundVolumeID() == panel._parameter.heterogeneity.GetID()
-    assert view.GetForegroundOpacity() == pytest.approx(0.6)
-    assert (ct.GetDisplayNode().GetWindow(), ct.GetDisplayNode().GetLevel()) == (1500, -600)
-
-
-def test_overlay_controls_are_off_until_there_is_a_map(panel, segmented):
-    controls = (segmented.ui.overlayCheckBox, segmented.ui.opacitySlider, segmented.ui.colorMapSelector)
-    assert all(control.enabled for control in controls)
-    slicer.mrmlScene.Clear()
-    assert not any(control.enabled for control in controls)
-
-
-def test_check_box_hides_the_map_and_its_legend(segmented):
-    view = add_slice_view()
-    segmented.ui.overlayCheckBox.click()
-    display = segmented._parameter.heterogeneity.GetDisplayNode()
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(display)
-    assert view.GetForegroundOpacity() == 0
-    assert not legend.GetVisibility()
-    segmented.ui.overlayCheckBox.click()
-    assert view.GetForegroundOpacity() == pytest.approx(0.6)
-    assert legend.GetVisibility()
-
-
-def test_slider_sets_the_opacity(segmented):
-    view = add_slice_view()
-    segmented.ui.opacitySlider.setValue(0.25)
-    assert view.GetForegroundOpacity() == pytest.approx(0.25)
-
-
-def test_color_map_choice_changes_map_and_legend(segmented):
-    display = segmented._parameter.heterogeneity.GetDisplayNode()
-    assert display.GetColorNode().GetName() == "LNHG viridis"
-    segmented.ui.colorMapSelector.setCurrentIndex(1)
-    assert display.GetColorNode().GetName() == "LNHG jet"
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(display)
-    assert legend.GetColorNode().GetName() == "LNHG jet"
 
 
 def test_model_choice_reaches_the_child_process(panel, run_events):
