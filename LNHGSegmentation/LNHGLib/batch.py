@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from LNHGLib.batch_pool import Pool
 from LNHGLib.batch_segment import Segmentation
 from LNHGLib.batch_store import DISK, DONE, INPUT, SCHEMA, Record, Store
 from LNHGLib.batch_tables import write_tables
+from LNHGLib.batch_worker import Recipe
 from LNHGLib.case import FAILED, READY, SKIPPED, Case
 from LNHGLib.cohort import find_cases
 from LNHGLib.errors import Cancelled, InputError
@@ -31,6 +32,7 @@ class Options:
     threshold: float | None = None
     jobs: int = 1
     resume: bool = False
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,38 @@ def run(options: Options, tell: Told, note: Callable[[str], None] = lambda _: No
     settings["weights"] = dict(model.card["files"])
     store = Store(options.out.absolute())
     store.require_usable(settings, options.resume)
-    tell(0.0, "looking for scans", None)
-    cohort = find_cases(options.inputs, options.out)
-    with store.opened(settings, options.resume) as lock:
-        if lock.took_over:
-            note("An earlier run into this folder ended before its end; its finished cases are kept.")
-        for sentence in cohort.notes:
-            note(sentence)
-        batch = _Batch(store, cohort.cases, f"Model {model.name}, threshold {threshold:g}")
-        recipe = Segmentation(model.folder.absolute(), options.device, options.threshold)
-        batch.work(Pool(recipe, store, options.jobs), tell, lock.beat)
+    with _cluster(options.scheduler) as cluster:
+        tell(0.0, "looking for scans", None)
+        cohort = find_cases(options.inputs, options.out)
+        with store.opened(settings, options.resume) as lock:
+            if lock.took_over:
+                note("An earlier run into this folder ended before its end; its finished cases are kept.")
+            for sentence in cohort.notes:
+                note(sentence)
+            batch = _Batch(store, cohort.cases, f"Model {model.name}, threshold {threshold:g}")
+            recipe = Segmentation(model.folder.absolute(), options.device, options.threshold)
+            pool = cluster(recipe, store) if cluster else Pool(recipe, store, options.jobs)
+            batch.work(pool, tell, lock.beat)
     return Outcome(Counter(record.status for record in batch.records.values()), batch.earlier, cohort.notes)
 
 
+@contextmanager
+def _cluster(scheduler: str | None) -> Iterator[Callable[[Recipe, Store], Pool] | None]:
+    """What makes the pool of a Dask cluster; None without a scheduler."""
+    if scheduler is None:
+        yield None
+        return
+    from LNHGLib import batch_dask
+
+    with batch_dask.connected(scheduler) as client:
+        yield lambda recipe, store: batch_dask.DaskPool(recipe, store, client)
+
+
 def _require_apart(options: Options) -> None:
+    if options.scheduler is not None and options.jobs != 1:
+        raise InputError(
+            f"--jobs is {options.jobs} beside --scheduler, expected only one of them; a cluster's workers are its jobs."
+        )
     if options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}, expected 1 or more; leave it out for one.")
     out = options.out.resolve()

@@ -26,6 +26,11 @@ def add_parser(commands: "argparse._SubParsersAction") -> argparse.ArgumentParse
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="folder, CSV list, glob or files")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write the results into")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="worker processes (default: 1)")
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="do the cases on a Dask cluster: tcp://host:8786, or the scheduler's file",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with an earlier run into OUT")
     parser.set_defaults(run=_batch)
     return parser
@@ -42,6 +47,7 @@ def _batch(options: argparse.Namespace, stop: Stop) -> None:
         options.threshold,
         options.jobs,
         options.resume,
+        options.scheduler,
     )
     stop.writing = True  # a finished case is never given up: the workers are told to stop, and do
     outcome = batch.run(wanted, _teller(options.json), _note)

@@ -17,7 +17,6 @@ AHEAD = 2  # cases a worker has at hand: one to compute, one to read meanwhile
 TICK_S = 0.25
 GRACE_S = 20.0  # a worker that is to stop may finish the files it is writing
 MOST_STILLBORN = 3
-LAST_ATTEMPT = 2
 
 
 class _Worker:
@@ -55,7 +54,10 @@ class Pool:
     Attributes:
         fractions: how much is done of the cases under way, by id.
         ready_since: when the first worker was ready, by the monotonic clock.
+        last_attempt: how often a case is tried at the most.
     """
+
+    last_attempt = 2
 
     def __init__(self, recipe: Recipe, store: Store, jobs: int) -> None:
         """Prepare; no process is started yet."""
@@ -141,16 +143,22 @@ class Pool:
         self._stillborn += not worker.ready
         if self._stillborn >= MOST_STILLBORN:
             raise RuntimeError(f"worker processes end before they are ready; {self._store.memory} has their logs")
+        how = f"worker process {_ended(worker.process.exitcode)}"
         for case in worker.cases.values():
-            self.fractions.pop(case.id, None)
-            record = self._store.ended(case)  # it may have died after its last word was written and before it was said
-            if record is None and self._attempts[case.id] < LAST_ATTEMPT:
-                self._suspects.append(case)
-                continue
-            if record is None:
-                record = _died(case, worker.process.exitcode, self._attempts[case.id])
-                self._store.save(record)
-            yield record
+            yield from self._set_aside(case, how)
+
+    def _set_aside(self, case: Case, how: str) -> Iterator[Record]:
+        """Try a case again later whose process has died, unless it has been tried often enough."""
+        self.fractions.pop(case.id, None)
+        record = self._store.ended(case)  # it may have died after its last word was written and before it was said
+        if record is None and self._attempts[case.id] < self.last_attempt:
+            self._suspects.append(case)
+            return
+        if record is None:
+            reason = f"The {how}, as one did in this case before; try it with more memory and --resume."
+            record = Record.of(case, FAILED, kind=DIED, reason=reason, attempts=self._attempts[case.id])
+            self._store.save(record)
+        yield record
 
     def _end(self, order: str) -> None:
         for worker in self._workers:
@@ -165,10 +173,8 @@ class Pool:
         self._workers = []
 
 
-def _died(case: Case, status: int | None, attempt: int) -> Record:
-    how = f"ended with status {status}"
-    if status is not None and status < 0:
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
-        how = f"was killed by signal {-status} ({name})"
-    reason = f"The worker process {how}, as one did in this case before; try it with more memory and --resume."
-    return Record.of(case, FAILED, kind=DIED, reason=reason, attempts=attempt)
+def _ended(status: int | None) -> str:
+    if status is None or status >= 0:
+        return f"ended with status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
+    return f"was killed by signal {-status} ({name})"

@@ -68,17 +68,21 @@ def analyse(scores: Sequence[Score], truth: Mapping[str, int] | None = None, set
         "icc": study_agreement.iccs(reads, settings),
         "repeats": study_agreement.repeats(reads, settings),
     }
-    design = {
+    design = _design(scores, reads, known)
+    return Study(design, {name: rows for name, rows in made.items() if rows}, notes, reads, known, settings)
+
+
+def _design(scores: Sequence[Score], reads: Reads, known: Mapping[str, int]) -> Row:
+    return {
         "readers": reads.readers,
         "modalities": reads.modalities,
         "cases": len(reads.cases),
-        "complete_cases": complete,
+        "complete_cases": len(reads.block().cases),
         "positive_cases": sum(known.values()) if known else None,
         "negative_cases": len(known) - sum(known.values()) if known else None,
         "reads": len(scores),
         "repeats": sum(score.repeat for score in scores),
     }
-    return Study(design, {name: rows for name, rows in made.items() if rows}, notes, reads, known, settings)
 
 
 def _require_both_kinds(known: Mapping[str, int], reads: Reads, notes: list[str]) -> None:

@@ -1,10 +1,8 @@
 """A cohort runs to its end whatever happens to cases, workers and the run itself; the work is a stand-in."""
 
-import csv
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -14,14 +12,12 @@ from pathlib import Path
 
 import pytest
 import stand_in_work
+from batch_content import LIMIT_S, content, make_scans, rows, states, wait_for
 from LNHGLib import __main__ as cli
 from LNHGLib import batch, results, run_lock
 from LNHGLib.batch_store import DIED, INPUT, Store
 from stand_in_work import StandIn, noted
 from tiny_model import write_model
-
-TIMINGS = ("read_s", "compute_s", "write_s", "peak_memory_mb")
-LIMIT_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -68,40 +64,6 @@ def started(tmp_path, model, log):
     for process in running:
         process.kill()
         process.communicate()
-
-
-def make_scans(folder: Path, **scans: str) -> None:
-    folder.mkdir()
-    for name, text in scans.items():
-        (folder / f"{name}.nii").write_text(text)
-
-
-def rows(out: Path, table: str = "cases.csv") -> list[dict[str, str]]:
-    with (out / table).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def states(out: Path) -> dict[str, str]:
-    return {row["case"]: row["status"] for row in rows(out)}
-
-
-def content(out: Path) -> dict[str, object]:
-    """Everything that a run leaves for its user, without timings."""
-    files: dict[str, object] = {
-        path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.glob("cases/*/*"))
-    }
-    files["cases.csv"] = [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows(out)]
-    files["cohort.csv"] = (out / "cohort.csv").read_bytes()
-    timed = r'<td class="(seconds|peak_memory_mb) number" data-value="[^"]*">[^<]*</td>'
-    files["overview.html"] = re.sub(timed, "", (out / "overview.html").read_text(encoding="utf-8"))
-    return files
-
-
-def wait_for(condition, limit_s: float = LIMIT_S) -> None:
-    until = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def computed(log: Path) -> Counter:

@@ -1,0 +1,254 @@
+"""A cohort on a Dask cluster ends as on one computer, whatever becomes of its workers; the work is a stand-in."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import stand_in_work
+from batch_content import content, make_scans, rows, states, wait_for
+from LNHGLib import __main__ as cli
+from LNHGLib import batch, batch_dask_worker
+from LNHGLib.batch_dask_worker import Claim, Withdrawn
+from LNHGLib.batch_store import Record, Store
+from LNHGLib.case import Case
+from LNHGLib.errors import InputError
+from stand_in_work import StandIn, noted
+from tiny_model import write_model
+
+pytest.importorskip("distributed", reason="needs the package distributed (the extra cluster)")
+ROOT = Path(cli.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "tiny").folder
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A scheduler on the loopback: its file, and what sees to it that so many workers run; all end with the module."""
+    folder = tmp_path_factory.mktemp("cluster")
+    running: list[subprocess.Popen] = []
+
+    def start(name: str, *options) -> subprocess.Popen:
+        paths = os.pathsep.join([str(ROOT), str(Path(stand_in_work.__file__).parent)])
+        command = [sys.executable, "-m", f"distributed.cli.{name}", "--host", "127.0.0.1", "--no-dashboard", *options]
+        with (folder / "log").open("a") as log:
+            process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=log, stderr=log)
+        running.append(process)
+        return process
+
+    address = folder / "scheduler.json"
+    start("dask_scheduler", "--port", "0", "--scheduler-file", str(address))
+    wait_for(address.exists)
+
+    def workers(number: int) -> list[subprocess.Popen]:
+        options = ["--scheduler-file", str(address), "--no-nanny", "--nthreads", "2", "--local-directory", str(folder)]
+        there = [process for process in running[1:] if process.poll() is None]
+        return there + [start("dask_worker", *options) for _ in range(number - len(there))]
+
+    yield address, workers
+    for process in reversed(running):
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def lnhg(tmp_path, model, log, cluster, monkeypatch):
+    """Run `lnhg batch` in this process, on the cluster or on this computer."""
+    monkeypatch.setattr(batch, "Segmentation", lambda *_: StandIn(log))
+
+    def run(*options, out="out", on_cluster=True):
+        place = ["--scheduler", cluster[0]] if on_cluster else []
+        arguments = ["batch", tmp_path / "in", tmp_path / out, "--model", model, *place, *options]
+        return cli.main([str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture
+def started(tmp_path, model, log, cluster):
+    """Start `lnhg batch` on the cluster in a process of its own."""
+    command = [sys.executable, stand_in_work.__file__, log, tmp_path / "in", tmp_path / "out", "--model", model]
+    paths = os.pathsep.join([str(ROOT), str(Path(stand_in_work.__file__).parent)])
+    running = []
+
+    def start():
+        process = subprocess.Popen(
+            [str(part) for part in [*command, "--scheduler", cluster[0]]],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def computed(log: Path) -> Counter:
+    return Counter(note["case"] for note in noted(log) if note["step"] == "begin")
+
+
+def test_run_with_a_killed_worker_gives_what_the_local_run_gives(tmp_path, started, lnhg, cluster, log):
+    scans = {f"c{index:02}": "wrong" if index == 5 else f"scan {index}" for index in range(40)}
+    make_scans(tmp_path / "in", **scans)
+    process = started()  # before there is any worker
+    workers = cluster[1](2)
+    wait_for(lambda: sum(note["step"] == "write" for note in noted(log)) >= 3)
+    os.kill(noted(log)[-1]["process"], signal.SIGKILL)
+    out, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert "40 cases: 39 done, 1 failed;" in out
+    assert {note["process"] for note in noted(log)} == {worker.pid for worker in workers}
+    assert sorted(worker.poll() is None for worker in workers) == [False, True]
+    again = {case for case, times in computed(log).items() if times > 1}
+    assert len(again) <= 2
+    assert lnhg("--jobs", "2", out="local", on_cluster=False) == 0
+    assert without_attempts(content(tmp_path / "out")) == without_attempts(content(tmp_path / "local"))
+    assert not list((tmp_path / "out" / ".lnhg-batch").glob("scratch/*"))
+
+
+def without_attempts(files: dict) -> dict:
+    """A case that was lost with its worker was begun twice, which is no other result."""
+    files["cases.csv"] = [{**row, "attempts": ""} for row in files["cases.csv"]]
+    files["overview.html"] = re.sub(r'<td class="attempts[^>]*>[^<]*</td>', "", files["overview.html"])
+    return files
+
+
+def test_case_that_kills_every_worker_fails_alone_and_the_others_are_done(tmp_path, lnhg, cluster, log):
+    make_scans(tmp_path / "in", a="one", b="kill", c="two", d="three", e="wrong")
+    cluster[1](4)
+    assert lnhg() == 0
+    assert states(tmp_path / "out") == {"a": "done", "b": "failed", "c": "done", "d": "done", "e": "failed"}
+    killer = next(row for row in rows(tmp_path / "out") if row["case"] == "b")
+    assert killer["attempts"] == "3"
+    assert killer["reason"].startswith("The Dask worker was lost")
+    assert computed(log)["b"] == 3
+
+
+def test_steps_overlap_in_a_worker_that_prepared_once(tmp_path, lnhg, cluster, log):
+    make_scans(tmp_path / "in", **{f"c{index}": "one" for index in range(10)})
+    workers = cluster[1](1)
+    assert lnhg() == 0
+    notes = noted(log)
+    assert Counter(note["step"] for note in notes)["prepare"] == len(workers)
+    spans = [note for note in notes if note["step"] in ("read", "compute", "write")]
+    together = Counter(
+        (one["step"], other["step"])
+        for one in spans
+        for other in spans
+        if one["process"] == other["process"] and one["case"] != other["case"]
+        if one["begin"] < other["end"] and other["begin"] < one["end"]
+    )
+    assert together["compute", "read"] + together["compute", "write"] >= 2
+    assert together["compute", "compute"] == 0
+
+
+def test_unfit_workers_end_the_run_before_any_case(tmp_path, lnhg, cluster, log, capsys):
+    make_scans(tmp_path / "in", a="one")
+    (log.parent / "unfit").touch()
+    cluster[1](1)
+    assert lnhg() == 2
+    assert "lnhg: The device is not there; choose another." in capsys.readouterr().err
+    assert not computed(log)
+
+
+def test_ctrl_c_ends_the_run_and_its_cases_and_resume_goes_on(tmp_path, started, lnhg, cluster, log):
+    make_scans(tmp_path / "in", a="one", b="two", c="long")
+    workers = cluster[1](1)
+    process = started()
+    wait_for(lambda: "c" in computed(log) and sum(note["step"] == "write" for note in noted(log)) == 2)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "2 of 3 cases are finished and kept, add --resume to go on." in told
+    assert "Traceback" not in told
+    assert states(tmp_path / "out") == {"a": "done", "b": "done", "c": "pending"}
+    (tmp_path / "in" / "c.nii").write_text("okay")
+    for worker in workers:  # it still sleeps in the case
+        worker.kill()
+    assert lnhg("--resume", on_cluster=False) == 0
+    assert states(tmp_path / "out") == {"a": "done", "b": "done", "c": "done"}
+
+
+def test_wrong_address_and_jobs_beside_a_scheduler_are_refused(tmp_path, lnhg, model, capsys, monkeypatch):
+    make_scans(tmp_path / "in", a="one")
+    monkeypatch.setattr("LNHGLib.batch_dask.CONNECT_S", 1)
+    arguments = ["batch", tmp_path / "in", tmp_path / "out", "--model", model, "--scheduler", "tcp://127.0.0.1:1"]
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    assert "No Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
+    assert lnhg("--jobs", "2") == 2
+    assert "expected only one of them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_dask_is_told_in_one_sentence(tmp_path, lnhg, capsys, monkeypatch):
+    make_scans(tmp_path / "in", a="one")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert lnhg() == 2
+    told = capsys.readouterr().err
+    assert "--scheduler needs the package distributed, which is not installed" in told
+    assert "Traceback" not in told
+
+
+def test_dask_is_loaded_only_for_a_scheduler(model, tmp_path):
+    code = (
+        "import sys; from LNHGLib import __main__ as cli, batch; cli.parse(['batch', 'a', 'b']); "
+        "assert not {'distributed', 'dask'} & set(sys.modules), 'loaded'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture
+def claim(tmp_path):
+    store = Store(tmp_path)
+    (store.memory / "records").mkdir(parents=True)
+    return Claim(tmp_path, "a-1").make()
+
+
+def test_worker_that_was_taken_for_dead_can_write_nothing_any_more(tmp_path, claim):
+    result = claim.scratch("a") / "result"
+    result.mkdir(parents=True)
+    (result / "report.json").write_text("late")
+    claim.withdraw()
+    record = Record.of(Case("a", "a.nii", tmp_path / "a.nii"), "done")
+    with pytest.raises(Withdrawn):
+        claim.save(record)
+    with pytest.raises(Withdrawn):
+        claim.finish(record, result)
+    assert not claim.folder("a").exists()
+    assert not list(tmp_path.rglob("a.json"))
+
+
+def test_computation_that_nobody_waits_for_ends(claim, monkeypatch):
+    monkeypatch.setattr(batch_dask_worker, "REPORT_S", 0.0)
+    look = batch_dask_worker._watch(claim)
+    look(0.1, "")
+    claim.withdraw()
+    with pytest.raises(Withdrawn):
+        look(0.2, "")
+
+
+def test_worker_of_another_version_or_without_the_files_says_so(tmp_path, claim, log):
+    recipe = StandIn(log)
+    with pytest.raises(InputError, match=r"has LNHG .*, expected 0\.0 as here"):
+        batch_dask_worker.prepare(recipe, Store(tmp_path), tmp_path, "0.0", 0, 1)
+    with pytest.raises(InputError, match="expected the same files on all computers"):
+        batch_dask_worker.prepare(recipe, Store(tmp_path / "elsewhere"), tmp_path, batch.__version__, 0, 1)
