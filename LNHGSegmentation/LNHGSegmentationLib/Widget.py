@@ -9,6 +9,7 @@ from slicer.util import VTKObservationMixin
 
 from LNHGSegmentationLib import Cases
 from LNHGSegmentationLib.InstallLogic import InstallLogic
+from LNHGSegmentationLib.InstallSection import InstallSection
 from LNHGSegmentationLib.OverlaySection import OverlaySection
 from LNHGSegmentationLib.Parameter import Parameter
 from LNHGSegmentationLib.RunSection import RunSection
@@ -42,6 +43,7 @@ class Widget(VTKObservationMixin):
         self.sections = [  # from top to bottom
             RunSection(logic, installLogic),
             OverlaySection(),
+            InstallSection(installLogic),
         ]
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "LNHGSegmentation.ui"))
         frame = slicer.util.childWidgetVariables(self.uiWidget).sectionsFrame

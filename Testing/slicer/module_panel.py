@@ -7,6 +7,7 @@ from pathlib import Path
 import fakes
 import numpy as np
 import qt
+from LNHGSegmentationLib.InstallLogic import InstallLogic
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Widget import Widget
 
@@ -18,7 +19,7 @@ cp -r {result} "$5" && echo "PROGRESS 1.0 done"
 """
 
 
-class NothingToInstall:
+class NothingToInstall(InstallLogic):
     """Takes InstallLogic's place: everything is there."""
 
     def missing(self) -> list[str]:
