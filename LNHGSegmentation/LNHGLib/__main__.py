@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from LNHGLib import __version__, batch_command, devices, models, report_command
+from LNHGLib import __version__, batch_command, devices, models, report_command, study_command
 from LNHGLib.console import Stop, part_of, progress_printer, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError, WorkError
 
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--json", action="store_true", help="progress as PROGRESS lines on stdout")
     report_command.add_parser(commands)
+    study_command.add_parser(commands)
     devices.add_parser(commands)
     _add_models(commands)
     return parser

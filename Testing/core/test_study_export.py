@@ -1,0 +1,190 @@
+"""A reader study on the disk: complete or absent, sealed, verifiable, and each package with its own session only."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import stat
+from collections import Counter
+
+import numpy as np
+import pydicom
+import pytest
+from LNHGLib import study_export, study_seal
+from LNHGLib.errors import Cancelled, InputError
+from LNHGLib.study_export import Options, export
+from LNHGLib.study_images import Look, draw
+from LNHGLib.study_input import Entry
+from LNHGLib.study_scores import CT, CT_MAP, MODALITIES, read_scores, read_truth
+from PIL import Image
+from study_cases import a_subject, some_entries
+
+CASES, READERS = 6, ("R1", "R2", "R3")
+SEED = 2**70 + 1
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "new" / "study"
+    export(some_entries(CASES), out, Options(READERS, repeats=0.2, seed=SEED, dicom=True))
+    return out
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def session_of(package):
+    text = (package / "viewer.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script id="session" type="application/json">(.*?)</script>', text)[1])
+
+
+def test_each_package_holds_the_pictures_of_its_own_reads_and_nothing_else(study):
+    reads = table(study / "sealed" / "reads.csv")
+    assert Counter(Counter(read["readerID"] for read in reads).values()) == {14: 3}
+    for reader in READERS:
+        for session in (1, 2):
+            package = study / "packages" / f"{reader}-session-{session}"
+            mine = [read for read in reads if (read["readerID"], read["session"]) == (reader, str(session))]
+            wanted = {"viewer.html", *(f"images/{read['image']}-01.png" for read in mine)}
+            wanted |= {f"dicom/{read['image']}-001.dcm" for read in mine}
+            assert {p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file()} == wanted
+            shown = [(read["case"], read["modality"], read["repeat"]) for read in session_of(package)["reads"]]
+            assert shown == [(r["caseID"], r["modalityID"], r["repeat"] == "1") for r in mine]
+
+
+def test_every_picture_is_the_one_that_the_key_says(study):
+    look, names = Look(), {row["caseID"]: row["result"] for row in table(study / "sealed" / "key.csv")}
+    drawn = {entry.origin: draw(entry.load(), look).frames for entry in some_entries(CASES)}
+    for read in table(study / "sealed" / "reads.csv"):
+        package = study / "packages" / f"{read['readerID']}-session-{read['session']}"
+        expected = drawn[names[read["caseID"]]][read["modalityID"]][0]
+        picture = np.asarray(Image.open(package / "images" / f"{read['image']}-01.png"))
+        np.testing.assert_array_equal(picture, expected)
+        capture = pydicom.dcmread(package / "dicom" / f"{read['image']}-001.dcm")
+        np.testing.assert_array_equal(capture.pixel_array, expected)
+
+
+def test_only_the_key_tells_truth_origin_and_seed(study):
+    sealed = study / "sealed"
+    assert {path.name for path in sealed.iterdir()} == {"key.csv", "reads.csv", "seed.json", "truth.csv"}
+    assert stat.S_IMODE(sealed.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in sealed.iterdir()} == {0o600}
+    truth = read_truth(sealed / "truth.csv")
+    assert {row["caseID"]: int(row["truth"]) for row in table(sealed / "key.csv")} == truth
+    assert json.loads((sealed / "seed.json").read_text())["seed"] == SEED
+    for path in (path for path in study.rglob("*") if path.is_file() and path.parent != sealed):
+        content = path.read_bytes()
+        assert b"result-" not in content
+        assert str(SEED).encode() not in content
+        assert not re.search(rb'truth["\s]*[:,]\s*[01]', content)
+
+
+def test_score_sheets_wait_for_scores_and_lie_outside_the_packages(study):
+    sheets = sorted((study / "sheets").iterdir())
+    assert [path.name for path in sheets[:2]] == ["R1-session-1.csv", "R1-session-2.csv"]
+    scores = read_scores(sheets, complete=False)
+    assert len(scores) == 42
+    assert {score.score for score in scores} == {None}
+    pictures = {path.name for path in study.rglob("*.png")}
+    assert {row["image"] for path in sheets for row in table(path)} == pictures
+
+
+def test_captures_carry_the_deidentification_profile_and_no_time(study):
+    captures = [pydicom.dcmread(path) for path in sorted(study.rglob("*.dcm"))]
+    uids = [capture.SOPInstanceUID for capture in captures]
+    assert len(set(uids)) == len({capture.SeriesInstanceUID for capture in captures}) == len(captures) == 42
+    assert len({(capture.StudyInstanceUID, capture.PatientID) for capture in captures}) == 6
+    for capture in captures:
+        (code,) = capture.DeidentificationMethodCodeSequence
+        assert (code.CodeValue, code.CodingSchemeDesignator) == ("113100", "DCM")
+        assert (capture.PatientIdentityRemoved, capture.BurnedInAnnotation) == ("YES", "NO")
+        assert capture.LongitudinalTemporalInformationModified == "REMOVED"
+        assert capture.file_meta.MediaStorageSOPInstanceUID == capture.SOPInstanceUID
+        timed = [element for element in capture.iterall() if element.VR in ("DA", "TM", "DT") and element.value]
+        assert not timed
+        assert max(len(str(element.value)) for element in capture.iterall() if element.VR == "LO") <= 64
+    orders = {(c.PatientID, c.SeriesNumber) for c in captures}
+    assert len(orders) == 42
+
+
+def test_the_same_seed_gives_the_same_bytes_and_names_do_not_depend_on_the_cases(tmp_path, study):
+    again = tmp_path / "again"
+    export(some_entries(CASES), again, Options(READERS, repeats=0.2, seed=SEED, dicom=True))
+    assert bytes_of(again) == bytes_of(study)
+    others = [
+        Entry(f"other-{index}", 7, entry.load, entry.truth) for index, entry in enumerate(some_entries(CASES)[::-1])
+    ]
+    export(others, tmp_path / "others", Options(READERS, repeats=0.2, seed=SEED))
+    names = [[row["caseID"] for row in table(out / "sealed" / "key.csv")] for out in (study, tmp_path / "others")]
+    assert names[0] == names[1]
+    export(some_entries(2), tmp_path / "drawn", Options(("R1",)))
+    assert json.loads((tmp_path / "drawn" / "sealed" / "seed.json").read_text())["seed"] > 2**64
+
+
+def bytes_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_any_change_of_the_study_shows(tmp_path):
+    out = tmp_path / "study"
+    outcome = export(some_entries(2), out, Options(("R1",)))
+    assert outcome.seal == hashlib.sha256((out / "study.json").read_bytes()).hexdigest()
+    count = sum(path.is_file() for path in out.rglob("*"))
+    assert study_seal.verify(out) == count - 1
+    for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != "study.json"):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(InputError, match="was changed"):
+            study_seal.verify(out)
+        path.write_bytes(content)
+    (out / "sealed").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"sealed/key\.csv .*is missing, and 3 more"):
+        study_seal.verify(out)
+    assert study_seal.verify(out, tmp_path / "elsewhere") == count - 1
+    (out / "packages" / "R1-session-1" / "truth.txt").touch()
+    with pytest.raises(InputError, match=r"truth\.txt .*was added"):
+        study_seal.verify(out, tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is no reader study"):
+        study_seal.verify(tmp_path)
+
+
+def test_a_study_is_never_replaced_and_nothing_is_left_of_one_that_fails(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InputError, match="already exists"):
+        export(some_entries(1), tmp_path / "there", Options())
+
+    def fail():
+        raise InputError("damaged")
+
+    with pytest.raises(InputError, match="damaged"):
+        export([*some_entries(1), Entry("x", 1, fail)], tmp_path / "out", Options())
+    with pytest.raises(Cancelled):
+        export(some_entries(1), tmp_path / "out", Options(), cancelled=lambda: True)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_without_truth_there_is_no_truth_file_and_forced_captures_do_not_claim_to_be_clean(tmp_path):
+    options = Options(("R1",), repeats=0, dicom=True, forced=True, look=Look("stack"))
+    export(some_entries(1, truth=False), tmp_path / "out", options)
+    assert not (tmp_path / "out" / "sealed" / "truth.csv").exists()
+    captures = [pydicom.dcmread(path) for path in (tmp_path / "out").rglob("*.dcm")]
+    assert {capture.BurnedInAnnotation for capture in captures} == {"YES"}
+    numbers = Counter(capture.SeriesInstanceUID for capture in captures)
+    assert len(numbers) == 2
+    for folder in (tmp_path / "out" / "packages").iterdir():
+        (read,) = session_of(folder)["reads"]
+        assert len(read["images"]) == numbers.most_common()[0][1] > 5
+        assert all((folder / name).is_file() for name in read["images"])
+
+
+def test_the_study_file_says_how_the_pictures_look(study):
+    described = json.loads((study / "study.json").read_text())
+    assert described["window_hu"] == {"width": 1500.0, "level": -600.0}
+    assert described["modalities"] == list(MODALITIES) == [CT, CT_MAP]
+    assert (described["cases"], described["repeats"], described["washout_days"]) == (6, 1, study_export.WASHOUT_DAYS)
+    assert described["look"]["signal_range"] == [0.0, 1.0]
+    assert "key.csv" in io.StringIO("\n".join(described["sha256"])).read()
+    assert a_subject().volume.source.path == "ball"
