@@ -128,9 +128,10 @@ class _Groups:
 
     def _box(self) -> hd.sr.MeasurementsAndQualitativeEvaluations:
         where = self._point(self.nodule.center_lps_mm) if self.nodule.box_lps_mm else None
-        score = _number(dicom_codes.SCORE, self.nodule.score or 0.0, codes.UCUM.NoUnits, coordinates=where)
+        score, unit = self.nodule.score, codes.UCUM.NoUnits
+        numbers = [] if score is None else [_number(dicom_codes.SCORE, score, unit, coordinates=where)]
         return hd.sr.MeasurementsAndQualitativeEvaluations(
-            measurements=[score], qualitative_evaluations=self._origin(), **self._common()
+            measurements=numbers, qualitative_evaluations=self._origin(), **self._common()
         )
 
     def _common(self) -> dict:

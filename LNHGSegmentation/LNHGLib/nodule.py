@@ -38,10 +38,12 @@ class Nodule:
     slice: int | None = None
 
     @property
-    def center_lps_mm(self) -> tuple[float, float, float]:
-        """Centroid of the voxels, the box's center where there are none."""
+    def center_lps_mm(self) -> tuple[float, float, float] | None:
+        """Centroid of the voxels, the box's center where there are none, None where there is no box either."""
         if self.measurement is not None:
             return self.measurement.centroid_lps_mm
+        if self.box_lps_mm is None:
+            return None
         return tuple((low + high) / 2 for low, high in zip(*self.box_lps_mm, strict=True))
 
     @classmethod

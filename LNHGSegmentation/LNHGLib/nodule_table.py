@@ -32,8 +32,9 @@ def nodule_row(nodule: "Nodule") -> dict[str, object]:
     row = {name: getattr(nodule, name) for name in names}
     if nodule.measurement is not None:
         row |= {name: getattr(nodule.measurement, name) for name in MEASURES}
-    row |= {f"centroid_{axis}_lps_mm": value for axis, value in zip("xyz", nodule.center_lps_mm, strict=True)}
+    if nodule.center_lps_mm is not None:
+        row |= {f"centroid_{axis}_lps_mm": value for axis, value in zip("xyz", nodule.center_lps_mm, strict=True)}
     row |= {f"signal_{name}": value for name, value in (nodule.heterogeneity or {}).items()}
-    for end, corner in zip(("min", "max"), nodule.box_lps_mm, strict=True):
+    for end, corner in zip(("min", "max"), nodule.box_lps_mm or (), strict=False):
         row |= {f"box_{axis}_{end}_lps_mm": value for axis, value in zip("xyz", corner, strict=True)}
     return {key: round(float(v), 4) if isinstance(v, float | np.floating) else v for key, v in row.items()}
