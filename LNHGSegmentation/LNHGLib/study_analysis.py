@@ -49,14 +49,15 @@ def analyse(scores: Sequence[Score], truth: Mapping[str, int] | None = None, set
     """
     settings, reads = settings or Settings(), Reads(scores)
     notes: list[str] = []
-    known = {case: value for case, value in (truth or {}).items() if case in set(reads.cases)}
+    cases = set(reads.cases)
+    known = {case: value for case, value in (truth or {}).items() if case in cases}
     if truth is not None:
         _require_both_kinds(known, reads, notes)
-    complete = len(reads.block().cases)
-    if complete < len(reads.cases):
+    left_out = len(cases) - len(reads.block().cases)
+    if left_out:
         notes.append(
-            f"{len(reads.cases) - complete} of {len(reads.cases)} cases were not read by every reader in every "
-            "modality; what is computed over all readers leaves them out."
+            f"{left_out} of {len(cases)} cases were not read by every reader in every modality; what is computed over "
+            "all readers leaves them out."
         )
     made = {
         "readers": _readers(reads, settings),

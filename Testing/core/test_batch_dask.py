@@ -1,5 +1,6 @@
 """A cohort on a Dask cluster ends as on one computer, whatever becomes of its workers; the work is a stand-in."""
 
+import json
 import os
 import re
 import signal
@@ -8,12 +9,13 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import stand_in_work
 from batch_content import content, make_scans, rows, states, wait_for
 from LNHGLib import __main__ as cli
-from LNHGLib import batch, batch_dask_worker
+from LNHGLib import batch, batch_dask_worker, slurm
 from LNHGLib.batch_dask_worker import Claim, Withdrawn
 from LNHGLib.batch_store import Record, Store
 from LNHGLib.case import Case
@@ -186,6 +188,49 @@ def test_ctrl_c_ends_the_run_and_its_cases_and_resume_goes_on(tmp_path, started,
         worker.kill()
     assert lnhg("--resume", on_cluster=False) == 0
     assert states(tmp_path / "out") == {"a": "done", "b": "done", "c": "done"}
+
+
+def test_slurm_example_starts_jobs_and_runs_the_batch_on_them(tmp_path, model, log, cluster, monkeypatch, capsys):
+    made = {}
+
+    class SLURMCluster:
+        """Stands in for Slurm only: its jobs are the workers that run already."""
+
+        scheduler_address = json.loads(cluster[0].read_text())["address"]
+
+        def __init__(self, **arguments):
+            made.update(arguments)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            made["closed"] = True
+
+        def adapt(self, minimum_jobs, maximum_jobs):
+            made["jobs"] = (minimum_jobs, maximum_jobs)
+            cluster[1](1)
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=SLURMCluster))
+    monkeypatch.setattr(batch, "Segmentation", lambda *_: StandIn(log))
+    make_scans(tmp_path / "in", a="one", b="two")
+    options = ["--workers", "3", "--cpus", "8", "--gpus", "1", "--partition", "long"]
+    assert slurm.main([*options, str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)]) == 0
+    assert capsys.readouterr().out.startswith("2 cases: 2 done;")
+    assert made["jobs"] == (3, 3)
+    assert (made["queue"], made["job_cpu"], made["job_extra_directives"]) == ("long", 8, ["--gres=gpu:1"])
+    assert made["closed"]
+
+
+def test_slurm_example_fits_dask_jobqueue():
+    jobqueue = pytest.importorskip("dask_jobqueue", reason="needs the package dask-jobqueue")
+    options, rest = slurm.parse(["--cpus", "8", "--gpus", "1", "--partition", "long", "IN", "OUT", "--resume"])
+    assert rest == ["IN", "OUT", "--resume"]
+    with jobqueue.SLURMCluster(**slurm.cluster_arguments(options)) as made:
+        script = made.job_script()
+    for line in ("#SBATCH -p long", "#SBATCH --cpus-per-task=8", "#SBATCH -t 08:00:00", "#SBATCH --gres=gpu:1"):
+        assert line in script
+    assert "--nthreads 2" in script
 
 
 def test_wrong_address_and_jobs_beside_a_scheduler_are_refused(tmp_path, lnhg, model, capsys, monkeypatch):
