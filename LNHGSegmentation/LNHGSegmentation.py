@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import slicer
+from LNHGSegmentationLib import SampleScans
 from LNHGSegmentationLib.InstallLogic import InstallLogic
 from LNHGSegmentationLib.Parameter import Parameter
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
@@ -39,6 +40,7 @@ class LNHGSegmentation(ScriptedLoadableModule):
             "Implements LNHG, a generative adversarial network for lung nodule heterogeneity combined with a region "
             "detector. Trained and tested on LIDC-IDRI and LUNA16 data."
         )
+        slicer.app.connect("startupCompleted()", SampleScans.register)
 
 
 class LNHGSegmentationWidget(ScriptedLoadableModuleWidget):

@@ -93,12 +93,15 @@ class Application:
     applicationName = "Slicer"
 
     def __init__(self, qapplication, logic) -> None:
-        self._qapplication, self._logic = qapplication, logic
+        self._qapplication, self._logic, self.connected = qapplication, logic, []
         file = Path(tempfile.mkdtemp(prefix="LNHG-settings-")) / "Slicer.ini"
         self._settings = qt_standin.QtCore.QSettings(str(file), qt_standin.QtCore.QSettings.IniFormat)
 
     def userSettings(self):
         return self._settings
+
+    def connect(self, signal: str, slot) -> None:
+        self.connected.append((signal, slot))
 
     def applicationLogic(self):
         return self._logic
