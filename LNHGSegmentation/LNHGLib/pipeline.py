@@ -104,11 +104,15 @@ def segment(
     with monitor.stage("measurement", "Measuring the nodules", 0.94, 1.0):
         kept = [finding for finding in fused.findings if finding.score >= threshold]
         result = draw(volume, upright, work.grid, labels, generated, kept, monitor)
-        sides = Sides.of(work.lungs, work.grid)
-        result.nodules = [replace(nodule, side=sides.side(nodule.center_lps_mm)) for nodule in result.nodules]
-    lungs = {"midline_x_lps_mm": sides.midline_x_lps_mm}
-    result.report = {**_report(volume, model, where, threshold, fused, monitor), "lungs": lungs}
-    return result
+        result, lungs = _with_sides(result, work)
+    return replace(result, report=_report(volume, model, where, threshold, fused, monitor) | lungs)
+
+
+def _with_sides(result: Result, work: Work) -> tuple[Result, dict[str, Any]]:
+    """The result with each nodule's side, and what the report says of the lungs."""
+    sides = Sides.of(work.lungs, work.grid)
+    nodules = [replace(nodule, side=sides.side(nodule.center_lps_mm)) for nodule in result.nodules]
+    return replace(result, nodules=nodules), {"lungs": {"midline_x_lps_mm": sides.midline_x_lps_mm}}
 
 
 def draw(

@@ -1,8 +1,10 @@
 """The nodule at one place of a CT: the segmenter alone, on a cube around it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from LNHGLib import components, fusion, pipeline
@@ -50,6 +52,19 @@ def segment_at(
     with monitor.stage("grid", "Resampling around the place", 0.0, 0.2):
         grid = _cube(upright, model, place_lps_mm)
         ct_norm = normalise(onto_grid(upright, grid), tuple(model.card["window_hu"]))
+    return _outlined(volume, upright, grid, ct_norm, model, place_lps_mm, where, monitor)
+
+
+def _outlined(
+    volume: Volume,
+    upright: Volume,
+    grid: Grid,
+    ct_norm: np.ndarray,
+    model: Model,
+    place_lps_mm: tuple[float, float, float],
+    where: torch.device,
+    monitor: Monitor,
+) -> pipeline.Result:
     with monitor.stage("generator", "Outlining the nodule (generator)", 0.2, 0.8):
         generated = pipeline.generate(ct_norm, None, model, where, monitor)
     with monitor.stage("measurement", "Measuring the nodule", 0.8, 1.0):
@@ -57,8 +72,7 @@ def segment_at(
         result = pipeline.draw(volume, upright, grid, labels, generated, [finding], monitor)
     if not result.nodules:
         raise InputError(_nothing(place_lps_mm))
-    result.report = pipeline.report(volume, model, where, 0.0, monitor)
-    return result
+    return replace(result, report=pipeline.report(volume, model, where, 0.0, monitor))
 
 
 def _require_inside(place_lps_mm: tuple[float, float, float], grid: Grid) -> None:

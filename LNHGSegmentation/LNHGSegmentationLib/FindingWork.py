@@ -78,6 +78,13 @@ class FindingWork:
         if row["segment_id"]:
             self._change(row["segment_id"], lambda segmentID: self._segments.put(segmentID, None))
 
+    def giveSegment(self, number: int) -> None:
+        """Give a finding an empty segment."""
+        row = self.row(number)
+        row["segment_id"] = segmentID(number)
+        color, tags = colorOf(number), tagsFor(row["provenance"], row["score"])
+        self._change(row["segment_id"], lambda id_: self._segments.add(id_, row["name"], color, tags, None))
+
     def adopt(self, row: dict, segmentID: str) -> None:
         """Make a finding of a segment that is there already."""
         self.rows.append({**row, "segment_id": segmentID})

@@ -9,7 +9,7 @@ the model found at first in a hidden segmentation. So it is saved and loaded wit
 - ``segment_id``: None for a finding without voxels.
 - ``history``: entries ``{"action", "by", "time"}``; the first says who made it: action "found" (the model by itself),
   "added" (the model at a place the reader showed) or "drawn" (the reader); then "edited", "merged", "split",
-  "restored".
+  "restored", "confirmed" (taken in though it scored too low).
 - ``origin``: numbers of the model's own findings that its voxels go back to; empty for a drawn one.
 """
 
@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import slicer
 
 from LNHGSegmentationLib import Cases, Originals, SegmentVoxels, Splitting
@@ -26,7 +27,9 @@ from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.UndoStack import SegmentState, Step, UndoStack
 
 NODULES_ATTRIBUTE = Cases.NODULES_ATTRIBUTE
-THRESHOLD_ATTRIBUTE = "LNHG.Threshold"
+THRESHOLD_ATTRIBUTE = Cases.THRESHOLD_ATTRIBUTE
+MEASURED = ("segmenter_score", "detector_score", "box_lps_mm", "measurement", "heterogeneity", "side", "slice")
+UNKNOWN = dict.fromkeys(MEASURED)
 
 
 class Findings:
@@ -154,6 +157,29 @@ class Findings:
             Originals.add(self.segmentation, self.row(number), crop)
         return number
 
+    def confirm(self, number: int) -> None:
+        """Take in a finding that was rejected or lies below the threshold: the reader says that it is one."""
+        with self._step(f"confirm {self.row(number)['name']}") as work:
+            work.row(number)["kept"] = True
+            work.note(number, "confirmed")
+
+    def at(self, index: np.ndarray) -> int | None:
+        """Return the number of the finding whose voxels hold an index (z, y, x) of the CT, None if there is none."""
+        for row in self.rows():
+            crop = self.segments.read(row["segment_id"])
+            inside = crop and all(part.start <= i < part.stop for i, part in zip(index, crop.box, strict=True))
+            if inside and crop.array[tuple(i - part.start for i, part in zip(index, crop.box, strict=True))]:
+                return row["number"]
+        return None
+
+    def drawing(self, number: int) -> str:
+        """Return the segment of a finding to draw on, made where it has none as with a box of the detector."""
+        row = self.row(number)
+        if row["segment_id"] is None:
+            with self._step(f"outline {row['name']}") as work:
+                work.giveSegment(number)
+        return self.row(number)["segment_id"]
+
     def restore(self, number: int) -> list[int]:
         """Bring back what the model found: of a merged finding all that went into it, of a split one the whole.
 
@@ -230,12 +256,12 @@ class Findings:
         known = self.segmentation.GetSegmentation().GetSegment(own) is not None
         found = {"action": "found", "by": "model", "time": None}
         more = {"kept": True, "segment_id": own if known else None, "history": [found], "origin": [number]}
-        return {"name": f"Nodule {number}", **more, **nodule}
+        return {**UNKNOWN, "name": f"Nodule {number}", **more, **nodule}
 
 
 def isByReader(row: dict) -> bool:
     """Return whether a reader added, drew or changed a finding and it was not restored since."""
-    return isAdded(row) or isEdited(row)
+    return isAdded(row) or isEdited(row) or any(each["action"] == "confirmed" for each in row["history"])
 
 
 def isAdded(row: dict) -> bool:
@@ -251,12 +277,10 @@ def isEdited(row: dict) -> bool:
 
 
 def _newRow(number: int, known: Mapping | None) -> dict:
-    row = {"score": None, "provenance": "manual", "segmenter_score": None, "detector_score": None}
-    row |= {"box_lps_mm": None, "measurement": None, "heterogeneity": None, "side": None, "slice": None}
     origin = [] if known is None else [number]
     history = [entry("drawn" if known is None else "added", "user")]
     own = {"number": number, "name": f"Nodule {number}", "kept": True, "origin": origin, "history": history}
-    return {**row, **(known or {}), **own}
+    return {**UNKNOWN, "score": None, "provenance": "manual", **(known or {}), **own}
 
 
 def _related(rows: list[dict], row: dict) -> tuple[set[int], list[int]]:

@@ -21,6 +21,7 @@ class Parameter:
     :ivar rangeLow: signal shown in the first color when the range is fixed.
     :ivar rangeHigh: signal shown in the last color when the range is fixed.
     :ivar segmentStyle: how the nodules' segments are drawn in the slice views.
+    :ivar zoomToFinding: whether going to a finding zooms the views.
     :ivar segmentation: nodules of the chosen CT.
     :ivar heterogeneity: the generator's signal inside them.
     """
@@ -36,5 +37,6 @@ class Parameter:
     rangeLow: float = 0.0
     rangeHigh: float = 1.0
     segmentStyle: Annotated[str, Choice(["outline", "fill"])] = "outline"
+    zoomToFinding: bool = True
     segmentation: vtkMRMLSegmentationNode
     heterogeneity: vtkMRMLScalarVolumeNode

@@ -43,7 +43,9 @@ class SegmentReader:
         """Return the voxels of a segment as bool, without empty margins; None if it has none inside the CT."""
         segment = self._segmentation.GetSegmentation().GetSegment(segmentID or "")
         image = segment.GetRepresentation(LABELMAP) if segment else None
-        if image is None or image.IsEmpty() or image.GetPointData().GetScalars() is None:
+        if image is None or image.IsEmpty() or Cases.volumeOf(self._segmentation) is None:
+            return None
+        if image.GetPointData().GetScalars() is None:
             return None
         labels, value = _array(image), segment.GetLabelValue()
         boxes = self._boxesOf(image, labels)
@@ -102,16 +104,34 @@ def gridAt(volumeNode, box: Box):
     """
     from LNHGLib.volume import Grid
 
+    parent = volumeNode.GetParentTransformNode()
     corner = np.array([part.start for part in box][::-1], float)
     size = np.array([part.stop - part.start for part in box][::-1], float)
-    points = np.vstack([corner, corner + np.diag(size)]) @ ijkToRAS(volumeNode)[:3, :3].T + ijkToRAS(volumeNode)[:3, 3]
+    if parent is None or parent.IsTransformToWorldLinear():
+        affine = _linearToWorld(parent) @ ijkToRAS(volumeNode)
+        affine[:3, 3] += affine[:3, :3] @ corner
+    else:
+        affine = _tangent(parent, ijkToRAS(volumeNode), corner, size)
+    return Grid(tuple(int(n) for n in size[::-1]), RAS_TO_LPS @ affine @ ZYX_TO_IJK)
+
+
+def _linearToWorld(parent) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    if parent is not None:
+        parent.GetMatrixTransformToWorld(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _tangent(parent, matrix: np.ndarray, corner: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return the matrix from voxels (x, y, z) to the world that fits a transform at the corners of a box."""
+    points = np.vstack([corner, corner + np.diag(size)]) @ matrix[:3, :3].T + matrix[:3, 3]
     transform = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(volumeNode.GetParentTransformNode(), None, transform)
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, None, transform)
     world = np.array([transform.TransformPoint(point) for point in points])
     affine = np.eye(4)
     affine[:3, :3] = ((world[1:] - world[0]) / size[:, None]).T
     affine[:3, 3] = world[0]
-    return Grid(tuple(int(n) for n in size[::-1]), RAS_TO_LPS @ affine @ ZYX_TO_IJK)
+    return affine
 
 
 def union(crops: list[Crop]) -> Crop:

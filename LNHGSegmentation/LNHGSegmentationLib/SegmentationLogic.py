@@ -8,6 +8,7 @@ import slicer
 from slicer.util import VTKObservationMixin
 
 from LNHGSegmentationLib.Devices import Devices
+from LNHGSegmentationLib.NoduleAtPlace import NoduleAtPlace
 from LNHGSegmentationLib.Run import Outcome, Request, Run
 from LNHGSegmentationLib.Worker import Worker
 
@@ -27,6 +28,7 @@ class SegmentationLogic(VTKObservationMixin):
         self._launcher, self._python = launcher, python
         self.devices = Devices(self._findPython, launcher)
         self._run: Run | None = None
+        self._search: NoduleAtPlace | None = None
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, lambda *_: self.stop())
 
     def models(self) -> dict[str, dict]:
@@ -90,6 +92,39 @@ class SegmentationLogic(VTKObservationMixin):
         card = cards.get(model) if model else next(iter(cards.values()), None)
         return LOWEST_SHARE * card["threshold"] if card else None
 
+    @property
+    def isSearching(self) -> bool:
+        """Whether a nodule is being outlined at a place."""
+        return self._search is not None
+
+    def outlineAt(self, volumeNode, positionRAS, onEnded: Callable, model: str = "", device: str = "auto") -> None:
+        """Outline the nodule at a place that the reader shows; returns at once.
+
+        :param volumeNode: the CT.
+        :param positionRAS: the place in world RAS mm.
+        :param onEnded: as in ``NoduleAtPlace``; not called if the search is stopped.
+        :param model: name or folder of the model; empty stands for the default one.
+        :param device: "auto", "cpu" or "cuda:N".
+        :raises ValueError: if the place lies outside the CT.
+        :raises RuntimeError: if a search is under way or PythonSlicer is not found.
+        """
+        if self.isSearching:
+            raise RuntimeError("A nodule is being outlined already: wait for it.")
+
+        def ended(*found: object) -> None:
+            self._search = None
+            onEnded(*found)
+
+        search = NoduleAtPlace(volumeNode, positionRAS, ended)
+        search.start(self._findPython(), model, device, self._launcher)
+        self._search = search
+
+    def stopSearch(self) -> None:
+        """End the search at a place at once, silently."""
+        if self.isSearching:
+            self._search.stop()
+            self._search = None
+
     def cancel(self) -> None:
         """Ask the run to end without a result; it does within two seconds."""
         if self.isRunning:
@@ -100,6 +135,7 @@ class SegmentationLogic(VTKObservationMixin):
         if self.isRunning:
             self._run.stop()
             self._run = None
+        self.stopSearch()
 
     def cleanup(self) -> None:
         """Stop the run and let go of the scene."""

@@ -5,6 +5,7 @@ import numpy as np
 from LNHGSegmentationLib import SegmentVoxels
 from LNHGSegmentationLib.SegmentVoxels import Crop
 
+FLOOD_STEPS = 20
 NECK = 0.85  # of the thinner part's radius: a waist that is no narrower than that is none
 
 
@@ -29,7 +30,6 @@ def parts(crop: Crop, spacing_mm: tuple[float, float, float]) -> list[Crop]:
 def _atWaist(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """Number the two parts of one piece, or all of it 1 where it has no waist."""
     from scipy import ndimage
-    from skimage.segmentation import watershed  # not at Slicer's start, and only here
 
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
     depth = ndimage.gaussian_filter(depth, 0.7)
@@ -43,5 +43,16 @@ def _atWaist(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.nda
     two = 1 + np.argsort(peaks)[::-1][:2]
     if level > NECK * min(peaks[two - 1]):
         return mask.astype(np.int32)
-    seeds = np.where(markers == two[0], 1, np.where(markers == two[1], 2, 0))
-    return watershed(-depth, seeds, mask=mask)
+    return _flooded(np.where(markers == two[0], 1, np.where(markers == two[1], 2, 0)), depth, mask, level)
+
+
+def _flooded(labels: np.ndarray, depth: np.ndarray, mask: np.ndarray, level: float) -> np.ndarray:
+    """Grow two seeds over a mask from the deep to the shallow: at each level a voxel takes the nearest label."""
+    from scipy import ndimage
+
+    for least in np.linspace(level, 0.0, FLOOD_STEPS):
+        _, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+        new = mask & (depth >= least) & (labels == 0)
+        labels[new] = labels[tuple(nearest)][new]
+    _, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+    return np.where(mask, labels[tuple(nearest)], 0)

@@ -8,6 +8,7 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 from LNHGSegmentationLib import Cases
+from LNHGSegmentationLib.FindingsSection import FindingsSection
 from LNHGSegmentationLib.InstallLogic import InstallLogic
 from LNHGSegmentationLib.InstallSection import InstallSection
 from LNHGSegmentationLib.OverlaySection import OverlaySection
@@ -42,6 +43,7 @@ class Widget(VTKObservationMixin):
         self._volume = None
         self.sections = [  # from top to bottom
             RunSection(logic, installLogic),
+            FindingsSection(logic),
             OverlaySection(),
             InstallSection(installLogic),
         ]

@@ -43,7 +43,11 @@ def main() -> int:
     if mode in ("slow", "deaf"):
         return wait(folder, deaf=mode == "deaf")
     print("PROGRESS 0.50 segmenting", flush=True)
-    segment(Path(arguments[3]), Path(arguments[4]), empty=mode == "nothing", incomplete=mode == "incomplete")
+    place = next((argument[5:] for argument in arguments if argument.startswith("--at=")), None)
+    if place is not None and mode != "refuse":
+        outline_at(Path(arguments[3]), Path(arguments[4]), [float(value) for value in place.split(",")])
+    else:
+        segment(Path(arguments[3]), Path(arguments[4]), empty=mode == "nothing", incomplete=mode == "incomplete")
     print("PROGRESS 1.00 done", flush=True)
     return 0
 
@@ -73,14 +77,27 @@ def segment(ct_path: Path, out: Path, empty: bool, incomplete: bool) -> None:
     image = sitk.ReadImage(str(ct_path))
     found = sitk.ConnectedComponent(image > (10_000 if empty else -300))
     labels = sitk.GetArrayFromImage(found).astype(np.uint16)
-    signal = np.where(labels > 0, np.linspace(0.1, 0.9, labels.shape[2]), 0)
+    signal = np.broadcast_to(np.linspace(0.1, 0.9, labels.shape[2], dtype=np.float32), labels.shape)
     out.mkdir()
     write(image, labels, out / "labelmap.nii.gz")
+    write(image, signal, out / "signal.nii.gz")
     if not incomplete:
-        write(image, signal.astype(np.float32), out / "heterogeneity.nii.gz")
+        write(image, np.where(labels > 0, signal, np.float32(0)), out / "heterogeneity.nii.gz")
     count = int(labels.max())
     nodules = [{"number": number + 1, "score": 0.9 - 0.1 * number, "provenance": "fused"} for number in range(count)]
     (out / "report.json").write_text(json.dumps({"nodules": nodules, **RUN}))
+
+
+def outline_at(ct_path: Path, out: Path, place: list[float]) -> None:
+    """Write the bright component at a place as the only nodule."""
+    import SimpleITK as sitk
+
+    segment(ct_path, out, empty=False, incomplete=False)
+    labels = sitk.ReadImage(str(out / "labelmap.nii.gz"))
+    number = labels[labels.TransformPhysicalPointToIndex(place)]
+    sitk.WriteImage(labels == number, str(out / "labelmap.nii.gz"))
+    nodule = {"number": 1, "score": 0.3, "provenance": "segmenter", "slice": 1}
+    (out / "report.json").write_text(json.dumps({"nodules": [nodule], **RUN}))
 
 
 def write(image, array, path: Path) -> None:

@@ -1,0 +1,209 @@
+"""The panel's section for the findings: the table, the way through it, and all that the reader does to them."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from LNHGSegmentationLib import Cases, FindingsTexts, Navigation, SegmentEditing
+from LNHGSegmentationLib.Findings import Findings
+from LNHGSegmentationLib.FindingsDisplay import FindingsDisplay
+from LNHGSegmentationLib.FindingsTable import FindingsTable, colored
+from LNHGSegmentationLib.MissedNodule import MissedNodule
+from LNHGSegmentationLib.Parameter import Parameter
+from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+
+RESOURCES = Path(__file__).parents[1] / "Resources"
+
+
+class FindingsSection(VTKObservationMixin):
+    """Shows the findings of the chosen result."""
+
+    def __init__(self, logic: SegmentationLogic) -> None:
+        """Build the section.
+
+        :param logic: outlines a nodule at a place that the reader shows.
+        """
+        super().__init__()
+        self._parameter: Parameter | None = None
+        self._guiTag = self._segmentation = None
+        self.findings: Findings | None = None
+        self._display: FindingsDisplay | None = None
+        self._watch: SegmentEditing.EditWatch | None = None
+        self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Findings.ui"))
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self.table = FindingsTable(self.ui.findingsTable, self._goTo, self._setKept, self._rename)
+        self._missed = MissedNodule(logic, self._say, self._onMissed)
+        self._connectButtons()
+        self._update()
+
+    def setParameter(self, parameter: Parameter | None) -> None:
+        """Follow a parameter node, or let go of the scene."""
+        if self._parameter is not None:
+            self.removeObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameter)
+            self._parameter.disconnectGui(self._guiTag)
+        self._parameter = parameter
+        if parameter is not None:
+            self._guiTag = parameter.connectGui(self.ui)
+            self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameter)
+        self._onParameter()
+
+    def cleanup(self) -> None:
+        """Let go of the scene."""
+        self._leave()
+        self.removeObservers()
+
+    def _connectButtons(self) -> None:
+        for button, action in (
+            ("previousButton", lambda: self.table.step(-1)),
+            ("nextButton", lambda: self.table.step(+1)),
+            ("rejectButton", self._toggleKept),
+            ("renameButton", lambda: self.table.editName()),
+            ("mergeButton", lambda: self._do(lambda f: f.merge(self.table.selected()))),
+            ("splitButton", lambda: self._do(lambda f: f.split(self.table.current()))),
+            ("restoreButton", lambda: self._do(lambda f: f.restore(self.table.current()))),
+            ("editButton", self._edit),
+            ("undoButton", lambda: self._do(Findings.undo, told=_("Taken back: {text}."))),
+            ("redoButton", lambda: self._do(Findings.redo, told=_("Done again: {text}."))),
+            ("copyButton", self._copy),
+        ):
+            getattr(self.ui, button).clicked.connect(lambda *_args, action=action: action())
+        self.ui.addButton.clicked.connect(self._onAdd)
+        self.ui.findingsTable.itemSelectionChanged.connect(self._updateButtons)
+
+    def _onParameter(self, *_args) -> None:
+        segmentation = self._parameter.segmentation if self._parameter else None
+        if segmentation is not self._segmentation:
+            self._leave()
+            self._enter(segmentation)
+        if self.findings is not None and self.findings.threshold != round(self._parameter.threshold, 4):
+            self.findings.threshold = self._parameter.threshold
+            self._update()
+
+    def _enter(self, segmentation) -> None:
+        self._segmentation = segmentation
+        if segmentation is not None:
+            self.ui.thresholdSlider.minimum = float(Cases.runOf(segmentation).get("lowest") or 0.0)
+            self.findings = Findings(segmentation)
+            self.findings.threshold = self._parameter.threshold
+            self._display = FindingsDisplay(self.findings)
+            self._watch = SegmentEditing.EditWatch(self.findings, self._onEdited)
+            self._display.makeSurfaces()
+        self._update()
+        self.table.fit()
+
+    def _leave(self) -> None:
+        self._missed.stop()
+        for each in (self._watch, self._display):
+            if each is not None:
+                each.stop()
+        self.findings = self._watch = self._display = self._segmentation = None
+        self._update()
+
+    def _do(self, action: Callable[[Findings], object], told: str = "") -> None:
+        """Do something to the findings and show it; say in one sentence why it cannot be done."""
+        try:
+            result = action(self.findings)
+        except ValueError as error:
+            self._say(str(error))
+            return
+        self._watch.sync()
+        self._say(told.format(text=result) if told else "")
+        self._update()
+        numbers = result if isinstance(result, list) else [result]
+        shown = [row["number"] for row in self.table.rows]
+        if numbers and type(numbers[0]) is int and numbers[0] in shown:
+            self.table.select(numbers[0])
+
+    def _update(self) -> None:
+        """Show table, segments and map as the findings are now."""
+        rows = self.findings.shown() if self.findings else []
+        self.table.show(colored(rows, self._segmentation) if self.findings else [])
+        if self._display is not None:
+            self._display.update([row for row in rows if row["kept"]])
+        total = len(self.findings.rows()) if self.findings else 0
+        self.ui.shownLabel.setText(_("{shown} of {total} shown").format(shown=len(rows), total=total))
+        self._updateButtons()
+
+    def _updateButtons(self) -> None:
+        there, ready = self.findings is not None, bool(self.findings and self.findings.volumeNode)
+        selected, current = self.table.selected(), self.table.current()
+        one = ready and current is not None
+        row = next((row for row in self.table.rows if row["number"] == current), None)
+        for name, possible in {
+            **dict.fromkeys(("previousButton", "nextButton", "copyButton"), bool(self.table.rows)),
+            **dict.fromkeys(("rejectButton", "renameButton", "splitButton", "restoreButton", "editButton"), one),
+            "mergeButton": ready and len(selected) > 1,
+            "undoButton": ready and bool(self.findings.steps.done),
+            "redoButton": ready and bool(self.findings.steps.undone),
+            "addButton": ready,
+            "thresholdSlider": there,
+        }.items():
+            getattr(self.ui, name).setEnabled(possible)
+        self.ui.rejectButton.setText(_("Keep") if row and not row["kept"] else _("Reject"))
+        if ready:
+            self._tellSteps()
+
+    def _tellSteps(self) -> None:
+        steps = self.findings.steps
+        for button, verb, done in (
+            (self.ui.undoButton, _("Take back: {text}"), steps.done),
+            (self.ui.redoButton, _("Do again: {text}"), steps.undone),
+        ):
+            button.setToolTip(verb.format(text=done[-1].text) if done else _("There is nothing to take back or redo."))
+
+    def _goTo(self, number: int) -> None:
+        row = self.findings.row(number)
+        if row["box_lps_mm"] is not None:
+            Navigation.goTo(row, self.ui.zoomCheckBox.checked)
+        self._updateButtons()
+
+    def _toggleKept(self) -> None:
+        """Reject the current finding and go to the next, or keep a rejected one."""
+        number = self.table.current()
+        kept = self.findings.row(number)["kept"]
+        self._setKept(number, not kept)
+        if kept:
+            self.table.step(+1)
+
+    def _setKept(self, number: int, kept: bool) -> None:
+        self._do(lambda f: f.keep(number) if kept else f.reject(number))
+
+    def _rename(self, number: int, name: str) -> None:
+        self._do(lambda f: f.rename(number, name))
+        self._update()
+
+    def _edit(self) -> None:
+        self._do(lambda f: SegmentEditing.openEditor(f, f.drawing(self.table.current())))
+
+    def _onEdited(self, numbers: list[int]) -> None:
+        logging.info("LNHG: findings %s were edited", numbers)
+        self._update()
+
+    def _copy(self) -> None:
+        qt.QApplication.clipboard().setText(FindingsTexts.clipboard(self.table.rows))
+        self._say(_("The table is on the clipboard, separated by tabs."))
+
+    def _onAdd(self, *_args) -> None:
+        if self.ui.addButton.checked:
+            self._missed.start(self.findings, self._parameter.device)
+        else:
+            self._missed.stop()
+            self._say("")
+
+    def _onMissed(self, number: int | None) -> None:
+        """Show what came of a click for a missed nodule: a finding, or nothing."""
+        self.ui.addButton.setChecked(False)
+        if number is not None:
+            self._watch.sync()
+            self._update()
+            self.table.select(number)
+
+    def _say(self, text: str) -> None:
+        self.ui.findingsLabel.setText(text)
+        self.ui.findingsLabel.setVisible(bool(text))

@@ -1,0 +1,119 @@
+"""A nodule that the model missed, outlined by its segmenter at a place that the reader shows."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+
+from LNHGSegmentationLib import SegmentVoxels
+from LNHGSegmentationLib.ChildProcess import MODULE_FOLDER, ChildProcess
+from LNHGSegmentationLib.SegmentVoxels import Box, Crop
+from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
+from LNHGSegmentationLib.Worker import Worker
+
+ROOM_MM = 60.0  # the core looks at a cube of 80 mm; beyond it lies what the network's field of view needs
+
+
+class NoduleAtPlace:
+    """One search at a place; use a new object for each. A part of the CT goes out in its own frame."""
+
+    def __init__(self, volumeNode, positionRAS: np.ndarray, onEnded: Callable[[Crop | None, dict, str], None]) -> None:
+        """Prepare a search.
+
+        :param volumeNode: the CT.
+        :param positionRAS: the place in world RAS mm.
+        :param onEnded: called once with the nodule's voxels, its row with the key "signal" (a crop) more, and an empty
+            text; or with None, an empty row and one sentence for the user.
+        :raises ValueError: if the place lies outside the CT.
+        """
+        self._onEnded = onEnded
+        matrix = SegmentVoxels.ijkToRAS(volumeNode)
+        ijk = np.linalg.inv(matrix) @ [*worldToLocal(volumeNode, positionRAS), 1.0]
+        self._box = _boxAround(ijk[2::-1], SegmentVoxels.shapeOf(volumeNode), volumeNode.GetSpacing()[::-1])
+        self._voxels = slicer.util.arrayFromVolume(volumeNode)[self._box].copy()
+        corner = matrix.copy()
+        corner[:3, 3] += matrix[:3, :3] @ [part.start for part in reversed(self._box)]
+        self._affine = RAS_TO_LPS @ corner @ ZYX_TO_IJK
+        self._placeLPS = (RAS_TO_LPS @ matrix @ ijk)[:3]
+        self._folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
+        self._child: ChildProcess | None = None
+
+    def start(self, python: str, model: str = "", device: str = "auto", launcher: Callable | None = None) -> None:
+        """Start the search; returns at once."""
+        ct, out = self._folder / "ct.nrrd", self._folder / "result"
+        place = ",".join(f"{value:.3f}" for value in self._placeLPS)
+        options = ["--model", model] if model else []
+        command = [python, "-m", "LNHGLib", "segment", str(ct), str(out), f"--at={place}", "--json"]
+
+        def launch(_result: object, error: Exception | None) -> None:
+            if error is not None:
+                self._end(None, {}, f"The CT cannot be handed over: {error}")
+                return
+            self._child = ChildProcess(lambda *_: None, self._onChildEnded, self._folder / "cancel", launcher)
+            self._child.start([*command, "--device", device, *options], cwd=MODULE_FOLDER)
+
+        Worker(lambda: self._write(ct), launch)
+
+    def stop(self) -> None:
+        """End at once, silently."""
+        self._onEnded = lambda *_: None
+        if self._child is not None:
+            self._child.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write(self, path: Path) -> None:
+        from LNHGLib.volume import Grid, write_image
+
+        write_image(self._voxels, Grid(self._voxels.shape, self._affine), path)
+
+    def _onChildEnded(self, status: int, lastLine: str) -> None:
+        if status != 0:
+            self._end(None, {}, lastLine or f"The search was ended from outside (status {status}): try again.")
+            return
+        Worker(self._read, lambda found, error: self._end(*(found or (None, {})), str(error) if error else ""))
+
+    def _read(self) -> tuple[Crop, dict]:
+        import SimpleITK as sitk  # here, as they would slow down Slicer's start
+        from LNHGLib.projection import AROUND_MM
+
+        out = self._folder / "result"
+        mask = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "labelmap.nii.gz"))) == 1
+        signal = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "signal.nii.gz")))
+        row = json.loads((out / "report.json").read_text(encoding="utf-8"))["nodules"][0]
+        around = _boxOf(mask, margin=[int(AROUND_MM / s) for s in np.linalg.norm(self._affine[:3, :3], axis=0)])
+        found = SegmentVoxels.trimmed(Crop(self._box, mask))
+        return found, {**row, "signal": Crop(_moved(around, self._box), signal[around])}
+
+    def _end(self, crop: Crop | None, row: dict, message: str) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._onEnded(crop, row, message)
+
+
+def worldToLocal(volumeNode, positionRAS: np.ndarray) -> np.ndarray:
+    """Return a world position in a volume's own RAS."""
+    transform = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, volumeNode.GetParentTransformNode(), transform)
+    return np.array(transform.TransformPoint(positionRAS))
+
+
+def _boxAround(index: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Box:
+    if (index < -0.5).any() or (index > np.array(shape) - 0.5).any():
+        raise ValueError("The place lies outside the CT: click into the lung.")
+    reach = ROOM_MM / np.array(spacing)
+    low, high = np.maximum(index - reach, 0).astype(int), np.minimum(index + reach + 1, shape).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def _boxOf(mask: np.ndarray, margin: list[int]) -> Box:
+    points = np.argwhere(mask)
+    low, high = np.maximum(points.min(0) - margin, 0), np.minimum(points.max(0) + 1 + margin, mask.shape)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def _moved(box: Box, home: Box) -> Box:
+    return tuple(slice(part.start + h.start, part.stop + h.start) for part, h in zip(box, home, strict=True))

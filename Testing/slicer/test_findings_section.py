@@ -1,0 +1,288 @@
+"""The findings section, driven by clicks and keys on the Qt stand-in and real MRML."""
+
+import slicer_host
+
+slicer_host.start()
+
+import json
+
+import fakes
+import numpy as np
+import pytest
+import qt
+import slicer
+from LNHGSegmentationLib import Cases, FindingMeasures, Originals, SegmentVoxels
+from LNHGSegmentationLib.Findings import Findings
+from LNHGSegmentationLib.FindingsSection import FindingsSection
+from LNHGSegmentationLib.Parameter import Parameter
+from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from PySide6 import QtCore, QtTest
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+
+class LNHGSegmentationLogic(ScriptedLoadableModuleLogic):
+    def getParameterNode(self):
+        return Parameter(super().getParameterNode())
+
+
+@pytest.fixture
+def section(a_ct, core, tmp_path):
+    """The section on the two findings of the fake core, scores 0.9 and 0.8."""
+    result = measured(fakes.make_result_nodes(a_ct, tmp_path))
+    section = FindingsSection(SegmentationLogic(python=str(core.python)))
+    section.core = core
+    parameter = LNHGSegmentationLogic().getParameterNode()
+    parameter.inputVolume = a_ct
+    Cases.choose(parameter, result.segmentation)
+    section.uiWidget.resize(620, 520)
+    section.uiWidget.show()
+    section.setParameter(parameter)
+    section.parameter = parameter
+    yield section
+    section.setParameter(None)
+    section.cleanup()
+    section.uiWidget.hide()
+
+
+def measured(result):
+    """Let the rows hold the measurements that the fake core leaves out, as the core's do."""
+    findings = Findings(result.segmentation)
+    rows = [
+        {**row, **FindingMeasures.measure(result.segmentation, findings.crop(row["number"]))} for row in findings.rows()
+    ]
+    rows = [{**row, "side": "left", "slice": 10 * row["number"]} for row in rows]
+    for node in (result.segmentation, result.segmentation.GetNodeReference(Originals.ROLE)):
+        node.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps(rows))
+    return result
+
+
+def texts(section, column: int) -> list[str]:
+    table = section.ui.findingsTable
+    return [table.item(row, column).text() for row in range(table.rowCount())]
+
+
+def click_cell(section, row: int, column: int = 2, keys=QtCore.Qt.NoModifier) -> None:
+    table = section.ui.findingsTable
+    place = table.visualItemRect(table.item(row, column)).center()
+    QtTest.QTest.mouseClick(table.viewport(), QtCore.Qt.LeftButton, keys, place)
+
+
+def visible(section) -> list[str]:
+    display = section.findings.segmentation.GetDisplayNode()
+    return [each for each in section.findings.segments.ids() if display.GetSegmentVisibility(each)]
+
+
+def map_voxels(section) -> np.ndarray:
+    return slicer.util.arrayFromVolume(Cases.heterogeneityOf(section.findings.segmentation))
+
+
+def test_table_shows_a_row_a_finding_with_its_measures(section):
+    assert texts(section, 0) == ["1", "2"]
+    assert texts(section, 2) == ["0.90", "0.80"]
+    assert texts(section, 3) == ["fused", "fused"]
+
+
+def test_slider_filters_table_and_segments_at_once(section):
+    section.ui.thresholdSlider.setValue(0.85)
+    assert texts(section, 0) == ["1"]
+    assert visible(section) == ["Nodule_1"]
+    assert section.ui.shownLabel.text == "1 of 2 shown"
+    section.ui.thresholdSlider.setValue(0.6)
+    assert visible(section) == ["Nodule_1", "Nodule_2"]
+
+
+def test_click_goes_to_the_finding_in_all_views_and_zooms(section):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Test")
+    node.SetFieldOfView(400, 300, 1)
+    click_cell(section, 1)
+    low, high = np.array(section.findings.row(2)["box_lps_mm"])
+    position = (low + high) / 2 * [-1, -1, 1]
+    matrix = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
+    np.testing.assert_allclose(matrix[:3, 3], position, atol=1e-6)
+    assert node.GetFieldOfView()[1] == pytest.approx(4 * 22.5)  # four times the nodule's height
+    assert section.table.current() == 2
+    slicer.mrmlScene.RemoveNode(node)
+
+
+def test_views_keep_their_zoom_when_asked_to(section):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Test")
+    node.SetFieldOfView(400, 300, 1)
+    section.ui.zoomCheckBox.click()
+    click_cell(section, 0)
+    assert node.GetFieldOfView()[0] == 400
+    slicer.mrmlScene.RemoveNode(node)
+
+
+def test_camera_of_the_3d_view_turns_to_the_finding(section):
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLViewNode", "Test")
+    view.SetLayoutName("Test")
+    camera = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLCameraNode")
+    camera.SetLayoutName("Test")
+    click_cell(section, 0)
+    low, high = np.array(section.findings.row(1)["box_lps_mm"])
+    np.testing.assert_allclose(camera.GetFocalPoint(), (low + high) / 2 * [-1, -1, 1], atol=1e-6)
+    assert np.linalg.norm(np.subtract(camera.GetPosition(), camera.GetFocalPoint())) == pytest.approx(3 * 4 * 17.5)
+    for node in (camera, view):
+        slicer.mrmlScene.RemoveNode(node)
+
+
+def test_arrow_keys_and_buttons_walk_through_the_findings(section):
+    click_cell(section, 0)
+    QtTest.QTest.keyClick(section.ui.findingsTable, QtCore.Qt.Key_Down)
+    assert section.table.current() == 2
+    QtTest.QTest.keyClick(section.ui.findingsTable, QtCore.Qt.Key_Up)
+    assert section.table.current() == 1
+    section.ui.previousButton.click()  # goes round
+    assert section.table.current() == 2
+    section.ui.nextButton.click()
+    assert section.table.current() == 1
+
+
+def test_header_click_sorts_both_ways_and_keeps_the_selection(section):
+    click_cell(section, 0)
+    header = section.ui.findingsTable.horizontalHeader()
+    place = QtCore.QPoint(header.sectionViewportPosition(2) + 5, 5)
+    QtTest.QTest.mouseClick(header.viewport(), QtCore.Qt.LeftButton, QtCore.Qt.NoModifier, place)
+    assert texts(section, 0) == ["1", "2"]  # the highest score first
+    QtTest.QTest.mouseClick(header.viewport(), QtCore.Qt.LeftButton, QtCore.Qt.NoModifier, place)
+    assert texts(section, 0) == ["2", "1"]
+    assert section.table.current() == 1
+    assert section.table.selected() == [1]
+
+
+def test_reject_hides_the_finding_goes_on_to_the_next_and_is_undone(section):
+    click_cell(section, 0)
+    section.ui.rejectButton.click()
+    assert visible(section) == ["Nodule_2"]
+    assert section.table.current() == 2
+    assert not section.findings.row(1)["kept"]
+    assert "reject Nodule 1" in section.ui.undoButton.toolTip
+    section.ui.undoButton.click()
+    assert visible(section) == ["Nodule_1", "Nodule_2"]
+    section.ui.redoButton.click()
+    assert visible(section) == ["Nodule_2"]
+
+
+def test_tick_keeps_and_rejects(section):
+    table = section.ui.findingsTable
+    table.item(0, 0).setCheckState(QtCore.Qt.Unchecked)
+    assert not section.findings.row(1)["kept"]
+    click_cell(section, 0)
+    assert section.ui.rejectButton.text == "Keep"
+    table.item(0, 0).setCheckState(QtCore.Qt.Checked)
+    assert section.findings.row(1)["kept"]
+
+
+def test_name_is_typed_in_the_table(section, run_events):
+    click_cell(section, 0)
+    section.ui.renameButton.click()
+    editor = section.ui.findingsTable.findChild(qt.QLineEdit)
+    QtTest.QTest.keyClicks(editor, "hilar")
+    QtTest.QTest.keyClick(editor, QtCore.Qt.Key_Return)
+    run_events(lambda: section.findings.row(1)["name"] == "hilar", limit_s=5)
+    assert section.findings.segmentation.GetSegmentation().GetSegment("Nodule_1").GetName() == "hilar"
+
+
+def test_merge_split_and_restore_by_buttons(section):
+    labels = fakes.make_labels()
+    click_cell(section, 0)
+    assert not section.ui.mergeButton.enabled
+    click_cell(section, 1, keys=QtCore.Qt.ControlModifier)
+    section.ui.mergeButton.click()
+    assert texts(section, 3) == ["fused, edited"]
+    assert (map_voxels(section)[labels > 0] > 0).all()
+    section.ui.splitButton.click()
+    assert texts(section, 0) == ["1", "3"]
+    section.ui.restoreButton.click()
+    assert texts(section, 0) == ["1", "2"]
+    assert texts(section, 3) == ["fused", "fused"]
+    np.testing.assert_array_equal(map_voxels(section) > 0, labels > 0)
+
+
+def test_what_cannot_be_done_is_said_in_the_panel(section):
+    click_cell(section, 0)
+    section.ui.splitButton.click()
+    assert "without a waist" in section.ui.findingsLabel.text
+
+
+def test_copy_puts_the_table_on_the_clipboard_separated_by_tabs(section):
+    section.ui.copyButton.click()
+    lines = qt.QApplication.clipboard().text().splitlines()
+    assert lines[0].split("\t")[:4] == ["No.", "Kept", "Name", "Score"]
+    assert lines[1].split("\t")[:4] == ["1", "yes", "Nodule 1", "0.90"]
+
+
+def test_edit_opens_the_segment_editor_on_the_finding(section, monkeypatch):
+    opened = []
+    monkeypatch.setattr(slicer.util, "selectModule", opened.append)
+    click_cell(section, 1)
+    section.ui.editButton.click()
+    node = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+    assert opened == ["SegmentEditor"]
+    assert node.GetSegmentationNode() is section.findings.segmentation
+    assert node.GetSourceVolumeNode() is section.findings.volumeNode
+    assert node.GetSelectedSegmentID() == "Nodule_2"
+
+
+def test_without_a_result_nothing_can_be_clicked(scene, core):
+    section = FindingsSection(SegmentationLogic(python=str(core.python)))
+    for name in ("nextButton", "rejectButton", "mergeButton", "undoButton", "addButton", "copyButton"):
+        assert not getattr(section.ui, name).enabled, name
+    section.cleanup()
+
+
+def test_click_on_a_missed_nodule_adds_what_the_segmenter_outlines(section, run_events):
+    section.findings.segments.put("Nodule_2", None)
+    section._watch.follow()
+    place = voxel_to_ras(section, fakes.NODULES[1][0])
+    section.ui.addButton.click()
+    interaction = slicer.app.applicationLogic().GetInteractionNode()
+    assert interaction.GetCurrentInteractionMode() == interaction.Place
+    point = slicer.mrmlScene.GetNodeByID(slicer.app.applicationLogic().GetSelectionNode().GetActivePlaceNodeID())
+    point.AddControlPointWorld(*place)
+    assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
+    run_events(lambda: not section.ui.addButton.checked, limit_s=30)
+    assert section.findings.row(3)["history"][0]["action"] == "added", section.ui.findingsLabel.text
+    crop = section.findings.crop(3)
+    expected = fakes.make_labels() == 2
+    assert crop.array.sum() == expected.sum()
+    np.testing.assert_array_equal(expected[crop.box], crop.array)
+    assert (map_voxels(section)[expected] > 0).all()
+    assert section.table.current() == 3
+    section.ui.undoButton.click()
+    assert 3 not in [row["number"] for row in section.findings.rows()]
+
+
+def test_place_without_a_nodule_is_said(section, run_events):
+    section.core.mode = "refuse"
+    section.ui.addButton.click()
+    slicer.mrmlScene.GetNodeByID(
+        slicer.app.applicationLogic().GetSelectionNode().GetActivePlaceNodeID()
+    ).AddControlPointWorld(*voxel_to_ras(section, (2, 5, 5)))
+    run_events(lambda: not section.ui.addButton.checked)
+    assert section.ui.findingsLabel.text.startswith("ct.nrrd holds values")
+    assert len(section.findings.rows()) == 2
+
+
+def test_click_on_a_finding_below_the_threshold_takes_it_in(section):
+    section.ui.thresholdSlider.setValue(0.85)
+    section.ui.addButton.click()
+    slicer.mrmlScene.GetNodeByID(
+        slicer.app.applicationLogic().GetSelectionNode().GetActivePlaceNodeID()
+    ).AddControlPointWorld(*voxel_to_ras(section, fakes.NODULES[1][0]))
+    assert texts(section, 0) == ["1", "2"]
+    assert section.table.current() == 2
+
+
+def voxel_to_ras(section, zyx) -> np.ndarray:
+    return (SegmentVoxels.ijkToRAS(section.findings.volumeNode) @ [*zyx[::-1], 1.0])[:3]
+
+
+def test_scene_closing_and_another_result_are_followed(section, a_ct, tmp_path):
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = fakes.make_result_nodes(a_ct, folder)
+    Cases.choose(section.parameter, second.segmentation)
+    assert section.findings.segmentation is second.segmentation
+    Cases.choose(section.parameter, None)
+    assert texts(section, 0) == []
