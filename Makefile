@@ -37,7 +37,7 @@ demo: setup  ## find the nodules of the embedded synthetic chest CT
 
 test: setup  ## run all tests; PYTEST_ARGS="-k volume" runs some
 	@missing="$$($(MAKE) --no-print-directory -s missing-packages)"; test -z "$$missing" || printf '%s\n' \
-		"Tests that draw Slicer views or check DICOM files will be skipped: packages are missing. Install them with" \
+		"Tests that draw Slicer views, check DICOM files or need a browser will be skipped: packages are missing. Install them with" \
 		"    sudo apt-get install --no-install-recommends $$missing"
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 

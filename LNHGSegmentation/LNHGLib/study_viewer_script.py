@@ -121,7 +121,7 @@ function next() {
     return;
   }
   stopClock();
-  kept.done.push({ score: score(), confidence: confidence(), seconds: Math.round(kept.seconds * 10) / 10 });
+  kept.done.push({ score: score(), confidence: confidence(), seconds: Math.round(kept.seconds * 100) / 100 });
   kept.seconds = 0;
   if (kept.done.length === total) kept.finished = Date.now();
   save();
@@ -195,7 +195,8 @@ function onKey(event) {
 
 $("who").textContent = session.reader + ", session " + session.session + " of " + session.sessions;
 $("score").addEventListener("input", () => setScore(score()));
-$("scale").addEventListener("input", () => { $("score").value = $("scale").value; setScore(score()); });
+for (const kind of ["input", "click"])  /* a click at the place where the slider already is makes no input */
+  $("scale").addEventListener(kind, () => { $("score").value = $("scale").value; setScore(score()); });
 $("confidence").addEventListener("change", check);
 $("form").addEventListener("submit", event => { event.preventDefault(); next(); });
 $("pause").addEventListener("click", cover);

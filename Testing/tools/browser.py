@@ -5,12 +5,14 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 VARIABLE = "LNHG_BROWSER"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+KEY_CODES = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowUp": 38, "ArrowDown": 40, "PageUp": 33, "PageDown": 34}
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--window-size=1200,800")
 
 
@@ -51,6 +53,12 @@ class Browser:
         self.call("Network.enable")
         return self
 
+    def close(self) -> None:
+        """Close as a user does: what pages keep is written."""
+        self._session = None
+        self.call("Browser.close")
+        self._process.wait(20)
+
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(20)
@@ -81,6 +89,25 @@ class Browser:
         """Type into a field."""
         self.click(selector)
         self.call("Input.insertText", text=text)
+
+    def press(self, key: str) -> None:
+        """Press a key, named as in JavaScript, wherever the focus is."""
+        code = KEY_CODES.get(key) or ord(key.upper())
+        text = "\r" if key == "Enter" else key if len(key) == 1 else ""
+        kind = {"key": key, "windowsVirtualKeyCode": code}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **kind)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **kind)
+
+    def wait(self, condition: str, seconds: float = 20) -> None:
+        """Wait until a JavaScript expression is true."""
+        end = time.monotonic() + seconds
+        while not self.evaluate(f"Boolean({condition})"):
+            assert time.monotonic() < end, f"not within {seconds} s: {condition}"
+            time.sleep(0.02)
+
+    def save_into(self, folder: Path) -> None:
+        """Put what the page saves into a folder, without asking."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def screenshot(self, path: Path) -> None:
         """Save what the page looks like."""
