@@ -192,15 +192,16 @@ def _short_axis(pixels: np.ndarray, ends: np.ndarray, to_mm: np.ndarray) -> tupl
     middle = ends.mean(0) @ to_mm.T
     # A chord may stick out sideways by up to the long axis' length from its end, never farther.
     sideways_mm = np.arange(-2 * count, 2 * count + 1) * step_mm
-    samples_mm = middle + offsets_mm[:, None, None] * along + sideways_mm[None, :, None] * across
-    samples = samples_mm @ np.linalg.inv(to_mm).T
-    inside = ndimage.map_coordinates(np.pad(pixels, 1).astype(np.float32), np.moveaxis(samples, -1, 0) + 1, order=1)
+    to_index = np.linalg.inv(to_mm).T
+    chords = ((middle + offsets_mm[:, None] * along) @ to_index).T[:, :, None]
+    samples = chords + ((sideways_mm[:, None] * across) @ to_index).T[:, None, :]
+    inside = ndimage.map_coordinates(np.pad(pixels, 1).astype(np.float32), samples + 1, order=1)
     inside = inside >= 0.5
     first, last = inside.argmax(1), inside.shape[1] - 1 - inside[:, ::-1].argmax(1)
     spans = np.where(inside.any(1), last - first, -1)
     longest = np.flatnonzero(spans == spans.max())
     row = longest[np.abs(longest - count).argmin()]  # the one nearest to the long axis' middle
-    return float(spans[row] * step_mm), samples[row, [first[row], last[row]]]
+    return float(spans[row] * step_mm), samples[:, row, [first[row], last[row]]].T
 
 
 def _core(mask: np.ndarray, spacing_mm: tuple[float, ...], thick: int) -> np.ndarray:

@@ -11,6 +11,11 @@ from LNHGSegmentationLib.SegmentVoxels import Crop
 NOTHING = {"measurement": None, "heterogeneity": None}
 
 
+def load() -> None:
+    """Load the packages that measuring needs; call it in a thread, as the first time takes long."""
+    from LNHGLib import heterogeneity, location, measurement  # noqa: F401
+
+
 def measure(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop | None) -> dict:
     """Return the keys of a row that depend on its voxels.
 
@@ -22,12 +27,26 @@ def measure(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop | None) -> 
     """
     if crop is None:
         return dict(NOTHING)
-    from LNHGLib import heterogeneity, measurement  # here, as scipy would slow down Slicer's start
+    from LNHGLib import heterogeneity, location, measurement  # here, as scipy would slow down Slicer's start
 
     volumeNode = Cases.volumeOf(segmentation)
     grid = SegmentVoxels.gridAt(volumeNode, crop.box)
-    measured = asdict(measurement.measure(slicer.util.arrayFromVolume(volumeNode)[crop.box], grid, crop.array))
+    measured = measurement.measure(slicer.util.arrayFromVolume(volumeNode)[crop.box], grid, crop.array)
     signal = SignalStore.read(segmentation, crop.box)
     known = np.isfinite(signal[crop.array]).all()
     statistics = heterogeneity.statistics(signal, crop.array, grid.spacing_mm) if known else None
-    return {"measurement": measured, "heterogeneity": statistics, "box_lps_mm": measured["box_lps_mm"]}
+    whole = SegmentVoxels.gridAt(volumeNode, tuple(slice(0, size) for size in SegmentVoxels.shapeOf(volumeNode)))
+    return {
+        "measurement": asdict(measured),
+        "heterogeneity": statistics,
+        "box_lps_mm": measured.box_lps_mm,
+        "slice": location.slice_number(measured.box_lps_mm, measured, whole),
+    }
+
+
+def side(segmentation: slicer.vtkMRMLSegmentationNode, row: dict) -> str | None:
+    """Return the side of the midline between the lungs, as the core saw it, on which a finding lies."""
+    middle = Cases.runOf(segmentation).get("midline_x_lps_mm")
+    if middle is None or row["box_lps_mm"] is None:
+        return None
+    return "left" if np.mean(row["box_lps_mm"], axis=0)[0] > middle else "right"

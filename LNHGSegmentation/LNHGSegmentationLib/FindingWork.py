@@ -46,7 +46,9 @@ class FindingWork:
 
     def measure(self, number: int, crop: Crop | None) -> None:
         """Measure a finding whose voxels are these."""
-        self.row(number).update(FindingMeasures.measure(self._segments.node, crop))
+        row = self.row(number)
+        row.update(FindingMeasures.measure(self._segments.node, crop))
+        row["side"] = row["side"] or FindingMeasures.side(self._segments.node, row)
 
     def rename(self, number: int, name: str) -> None:
         """Give a finding and its segment another name."""

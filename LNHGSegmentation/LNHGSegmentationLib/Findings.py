@@ -59,6 +59,12 @@ class Findings:
         nodules = json.loads(self.segmentation.GetAttribute(NODULES_ATTRIBUTE) or "[]")
         return [self._complete(nodule) for nodule in nodules]
 
+    def settle(self) -> None:
+        """Write down what is only derived so far, as which segment is a finding's, before others change it."""
+        text = json.dumps(self.rows())
+        if text != self.segmentation.GetAttribute(NODULES_ATTRIBUTE):
+            self.segmentation.SetAttribute(NODULES_ATTRIBUTE, text)
+
     def row(self, number: int) -> dict:
         """Return one finding.
 
@@ -208,7 +214,9 @@ class Findings:
         :param before: the changed segments as they were; None for a new one, which becomes a finding.
         :return: the numbers of the changed findings.
         """
-        byID = {row["segment_id"]: row["number"] for row in self.rows()}
+        byID = {row["segment_id"]: row["number"] for row in self.rows() if row["segment_id"]}
+        there = self.segments.ids()
+        before = {each: state for each, state in before.items() if each in byID or each in there}
         with self._step("edit in the Segment Editor", before) as work:
             for each in before:
                 if each not in byID:

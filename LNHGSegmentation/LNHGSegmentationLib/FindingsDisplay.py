@@ -16,7 +16,7 @@ class FindingsDisplay:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._drawn = {each: findings.segments.read(each) for each in findings.segments.ids()}
+        self._drawn: dict[str, Crop | None] = {}
         self._over = False
 
     def update(self, rows: list[dict]) -> None:

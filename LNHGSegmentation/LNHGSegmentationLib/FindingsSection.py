@@ -10,13 +10,14 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib import Cases, FindingsTexts, Navigation, SegmentEditing
+from LNHGSegmentationLib import Cases, FindingMeasures, FindingsTexts, Navigation, SegmentEditing
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.FindingsDisplay import FindingsDisplay
 from LNHGSegmentationLib.FindingsTable import FindingsTable, colored
 from LNHGSegmentationLib.MissedNodule import MissedNodule
 from LNHGSegmentationLib.Parameter import Parameter
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Worker import Worker
 
 RESOURCES = Path(__file__).parents[1] / "Resources"
 
@@ -94,6 +95,7 @@ class FindingsSection(VTKObservationMixin):
             self._display = FindingsDisplay(self.findings)
             self._watch = SegmentEditing.EditWatch(self.findings, self._onEdited)
             self._display.makeSurfaces()
+            Worker(FindingMeasures.load, lambda *_: None)
         self._update()
         self.table.fit()
 

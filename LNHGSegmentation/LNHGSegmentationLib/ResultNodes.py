@@ -1,6 +1,7 @@
 """A result folder of the core as nodes of the scene."""
 
 import json
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,15 +92,36 @@ def _around(folder: Path, exchange: VolumeExchange, masks: dict, everywhere: np.
 
 def insert(data: ResultData, volumeNode, colorMap: str = "jet") -> ResultNodes:
     """Put a result into the scene, under the CT's own transform."""
+    steps = inserting(data, volumeNode, colorMap)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def inserting(data: ResultData, volumeNode, colorMap: str = "jet") -> Generator[None, None, ResultNodes]:
+    """Do as `insert` in steps of a few milliseconds; closed before its end, it leaves the scene as it was."""
     report = data.report
-    segmentation = _segmentation(data.masks, report["nodules"], volumeNode)
-    heterogeneity = addVolume(f"{volumeNode.GetName()} heterogeneity", data.signal, volumeNode)
-    Overlay.setUpDisplay(heterogeneity, colorMap, data.shownRange)
+    segmentation, heterogeneity = _segmentation(report["nodules"], volumeNode), None
+    try:
+        for nodule in report["nodules"]:
+            voxels = data.masks.get(nodule["number"])
+            if voxels:
+                _addSegment(segmentation, nodule, *voxels, volumeNode)
+            Originals.add(segmentation, nodule, voxels and Crop(*voxels))
+            yield
+        heterogeneity = addVolume(f"{volumeNode.GetName()} heterogeneity", data.signal, volumeNode)
+        Overlay.setUpDisplay(heterogeneity, colorMap, data.shownRange)
+        yield
+        SignalStore.store(segmentation, data.around)
+    except BaseException:
+        hidden = (segmentation.GetNodeReference(role) for role in (Originals.ROLE, SignalStore.ROLE))
+        for node in filter(None, (*hidden, heterogeneity, segmentation)):
+            slicer.mrmlScene.RemoveNode(node)
+        raise
     Cases.link(segmentation, heterogeneity, _run(report))
-    SignalStore.store(segmentation, data.around)
-    for nodule in report["nodules"]:
-        voxels = data.masks.get(nodule["number"])
-        Originals.add(segmentation, nodule, voxels and Crop(*voxels))
+    segmentation.SetDisplayVisibility(True)
     return ResultNodes(segmentation, heterogeneity, report["nodules"], report.get("warnings", []))
 
 
@@ -109,17 +131,16 @@ def nodulesOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> list[dict]
     return json.loads(text) if text else None
 
 
-def _segmentation(masks: dict, nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentationNode:
+def _segmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentationNode:
+    """Add a segmentation for the nodules, still without segments and hidden."""
     name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} nodules")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())  # before the geometry, which is relative to it
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetAttribute(NODULES_ATTRIBUTE, json.dumps(nodules))
-    for nodule in nodules:
-        if nodule["number"] in masks:
-            _addSegment(node, nodule, *masks[nodule["number"]], volumeNode)
     display = node.GetDisplayNode()
+    display.SetVisibility(False)
     display.SetVisibility2DFill(False)
     display.SetSliceIntersectionThickness(2)
     return node
@@ -149,6 +170,8 @@ def addVolume(name: str, array: np.ndarray, volumeNode) -> slicer.vtkMRMLScalarV
     """Add an array (z, y, x) on a volume's voxels to the scene, without copying it: zeros stay unallocated pages."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
     node.CopyOrientation(volumeNode)
+    node.CreateDefaultDisplayNodes()  # before the voxels: a histogram of all of them would block the user interface
+    node.GetDisplayNode().AutoWindowLevelOff()
     image = vtk.vtkImageData()
     image.SetDimensions(array.shape[::-1])
     image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=False))
@@ -167,6 +190,9 @@ def _run(report: dict) -> dict:
     model, options = report.get("model", {}), report.get("options", {})
     return {
         "model": model.get("name", ""),
+        "sha256": model.get("sha256", {}),
+        "version": report.get("versions", {}).get("lnhg"),
+        "midline_x_lps_mm": report.get("lungs", {}).get("midline_x_lps_mm"),
         "threshold": model.get("threshold", options.get("threshold", 0.0)),
         "lowest": options.get("threshold", 0.0),
         "highest": report.get("fusion", {}).get("highest_score"),

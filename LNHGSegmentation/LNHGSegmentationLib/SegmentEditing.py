@@ -41,6 +41,7 @@ class EditWatch(VTKObservationMixin):
         self._timer.setSingleShot(True)
         self._timer.setInterval(QUIET_MS)
         self._timer.timeout.connect(self.follow)
+        findings.settle()
         self.sync()
         segmentation = findings.segmentation.GetSegmentation()
         for name in ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved"):

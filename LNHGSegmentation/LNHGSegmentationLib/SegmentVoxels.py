@@ -38,6 +38,7 @@ class SegmentReader:
     def __init__(self, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
         self._segmentation = segmentation
         self._boxes: dict[str, tuple[int, list]] = {}
+        self._crops: dict[str, tuple[tuple, Crop | None]] = {}
 
     def read(self, segmentID: str | None) -> Crop | None:
         """Return the voxels of a segment as bool, without empty margins; None if it has none inside the CT."""
@@ -47,7 +48,16 @@ class SegmentReader:
             return None
         if image.GetPointData().GetScalars() is None:
             return None
-        labels, value = _array(image), segment.GetLabelValue()
+        stamp = image.GetAddressAsString(""), image.GetMTime(), segment.GetLabelValue(), self._place()
+        if self._crops.get(segmentID, (None,))[0] != stamp:
+            self._crops[segmentID] = stamp, self._search(image, segment.GetLabelValue())
+        return self._crops[segmentID][1]
+
+    def _place(self) -> bytes:
+        return ijkToRAS(Cases.volumeOf(self._segmentation)).tobytes()
+
+    def _search(self, image, value: int) -> Crop | None:
+        labels = _array(image)
         boxes = self._boxesOf(image, labels)
         if value > len(boxes) or boxes[value - 1] is None:
             return None
