@@ -44,7 +44,8 @@ def connected(address: str) -> Iterator["Client"]:
         raise InputError(
             "--scheduler needs the package distributed, which is not installed; install slicer-lnhg[cluster]."
         ) from error
-    batch_dask_worker.quiet()
+    for name in ("distributed", "distributed.client"):  # the run itself tells what matters
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     place = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
     try:
         client = Client(**place, timeout=CONNECT_S, set_as_default=False, name="lnhg")
@@ -210,6 +211,8 @@ class DaskPool(Pool):
     def _bury(self, node: _Node) -> Iterator[Record]:
         """Take a lost worker out, and put its cases aside."""
         self._workers.remove(node)
+        if node.cases:
+            logger.warning("lnhg: note: A Dask worker was lost; its cases are tried again.")
         self._client.cancel(node.futures, force=True)
         for future in list(node.given):
             case, claim = node.take(future)

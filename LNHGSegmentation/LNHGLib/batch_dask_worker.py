@@ -1,6 +1,5 @@
 """What a Dask worker does for a batch; it needs no Dask itself."""
 
-import logging
 import shutil
 import socket
 import threading
@@ -144,8 +143,3 @@ def _watch(claim: Claim) -> Callable[[float, str], None]:
             claim.require()
 
     return look
-
-
-def quiet() -> None:
-    """Keep Dask's own messages about lost connections away from the user; the run tells what matters."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)

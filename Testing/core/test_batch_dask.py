@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import stand_in_work
 from batch_content import content, make_scans, rows, states, wait_for
+from dask_cluster import PYTHONPATH, dask_cluster
 from LNHGLib import __main__ as cli
 from LNHGLib import batch, batch_dask_worker, slurm
 from LNHGLib.batch_dask_worker import Claim, Withdrawn
@@ -24,7 +25,6 @@ from stand_in_work import StandIn, noted
 from tiny_model import write_model
 
 pytest.importorskip("distributed", reason="needs the package distributed (the extra cluster)")
-ROOT = Path(cli.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +34,8 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A scheduler on the loopback: its file, and what sees to it that so many workers run; all end with the module."""
-    folder = tmp_path_factory.mktemp("cluster")
-    running: list[subprocess.Popen] = []
-
-    def start(name: str, *options) -> subprocess.Popen:
-        paths = os.pathsep.join([str(ROOT), str(Path(stand_in_work.__file__).parent)])
-        command = [sys.executable, "-m", f"distributed.cli.{name}", "--host", "127.0.0.1", "--no-dashboard", *options]
-        with (folder / "log").open("a") as log:
-            process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=log, stderr=log)
-        running.append(process)
-        return process
-
-    address = folder / "scheduler.json"
-    start("dask_scheduler", "--port", "0", "--scheduler-file", str(address))
-    wait_for(address.exists)
-
-    def workers(number: int) -> list[subprocess.Popen]:
-        options = ["--scheduler-file", str(address), "--no-nanny", "--nthreads", "2", "--local-directory", str(folder)]
-        there = [process for process in running[1:] if process.poll() is None]
-        return there + [start("dask_worker", *options) for _ in range(number - len(there))]
-
-    yield address, workers
-    for process in reversed(running):
-        process.kill()
-        process.wait()
+    with dask_cluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -83,13 +60,12 @@ def lnhg(tmp_path, model, log, cluster, monkeypatch):
 def started(tmp_path, model, log, cluster):
     """Start `lnhg batch` on the cluster in a process of its own."""
     command = [sys.executable, stand_in_work.__file__, log, tmp_path / "in", tmp_path / "out", "--model", model]
-    paths = os.pathsep.join([str(ROOT), str(Path(stand_in_work.__file__).parent)])
     running = []
 
     def start():
         process = subprocess.Popen(
             [str(part) for part in [*command, "--scheduler", cluster[0]]],
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -258,7 +234,7 @@ def test_dask_is_loaded_only_for_a_scheduler(model, tmp_path):
         "import sys; from LNHGLib import __main__ as cli, batch; cli.parse(['batch', 'a', 'b']); "
         "assert not {'distributed', 'dask'} & set(sys.modules), 'loaded'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": PYTHONPATH})
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cohort_data import write_broken, write_dicom, write_file, zip_folder
+from dask_cluster import dask_cluster
 from LNHGLib import __main__ as cli
 from LNHGLib.result_files import FILES
 from tiny_model import tiny_chest, write_model
@@ -110,3 +111,11 @@ def test_a_run_that_is_killed_and_resumed_gives_the_same_files(whole, place):
     assert cli.main(command(place, "killed", "--resume")) == 0
     assert {name: (place / "killed" / "cases" / name).stat().st_mtime_ns for name in kept} == kept
     assert without_timings(place / "killed") == without_timings(whole)
+
+
+def test_a_dask_cluster_gives_the_same_files(whole, place, tmp_path):
+    pytest.importorskip("distributed", reason="needs the package distributed (the extra cluster)")
+    with dask_cluster(tmp_path) as (address, workers):
+        workers(1)
+        assert cli.main(command(place, "dask", "--scheduler", str(address))) == 0
+    assert without_timings(place / "dask") == without_timings(whole)
