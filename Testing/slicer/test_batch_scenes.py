@@ -26,7 +26,7 @@ from LNHGSegmentationLib.ResultNodes import nodulesOf
 assert slicer.mrmlScene.ReadFromMRB(sys.argv[1])
 names = sorted(node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
 numpy.save(sys.argv[2], slicer.util.arrayFromVolume(slicer.util.getNode(names[0])))
-(segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+segmentation = slicer.util.getNode(names[0] + " nodules")
 segments = segmentation.GetSegmentation().GetNumberOfSegments()
 print(json.dumps({"volumes": names, "segments": segments, "nodules": nodulesOf(segmentation)}))
 """
