@@ -25,7 +25,7 @@ class Devices:
     @property
     def areKnown(self) -> bool:
         """Whether the core has answered."""
-        return self._found is not None
+        return bool(self._found)
 
     def all(self) -> list[dict]:
         """Return the devices as the core describes them (`LNHGLib.devices`), the one that "auto" takes first."""

@@ -1,4 +1,4 @@
-"""The model selector with its button that adds a model folder."""
+"""The model selector with its button that adds a model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +22,7 @@ class ModelChoice:
         """
         self._logic, self.ui, self._onChosen = logic, ui, onChosen
         self._names: list[str] = []
+        self._isAdding, self._isEnabled = False, True
         self._fill()
         ui.modelSelector.currentIndexChanged.connect(self._onIndex)
         ui.addModelButton.clicked.connect(self.onAdd)
@@ -41,14 +42,15 @@ class ModelChoice:
         selector.blockSignals(was)
 
     def onAdd(self, *_args) -> None:
-        """Ask for a model folder and add it to the user's models."""
-        folder = qt.QFileDialog.getExistingDirectory(
-            self.ui.addModelButton, _("Folder of a model, with its model.json and weights")
+        """Ask for a model, a folder or a zip archive of one, and add it to the user's models."""
+        chosen = qt.QFileDialog.getOpenFileName(
+            self.ui.addModelButton, _("The model.json of a model, or a zip archive"), "", _("Models (model.json *.zip)")
         )
-        if not folder:
+        if not chosen:
             return
+        path = Path(chosen)
         self._setAdding(True)
-        self._logic.addModel(Path(folder), self._onAdded)
+        self._logic.addModel(path.parent if path.name == "model.json" else path, self._onAdded)
 
     def _onAdded(self, name: str, problem: str) -> None:
         self._setAdding(False)
@@ -58,9 +60,16 @@ class ModelChoice:
         self._fill()
         self._onChosen(name)
 
+    def setEnabled(self, enabled: bool) -> None:
+        """Let the user choose and add, or not."""
+        self._isEnabled = enabled
+        self.ui.modelSelector.setEnabled(enabled)
+        self.ui.addModelButton.setEnabled(enabled and not self._isAdding)
+
     def _setAdding(self, adding: bool) -> None:
-        self.ui.addModelButton.setEnabled(not adding)
-        self.ui.addModelButton.setText(_("Checking the model...") if adding else _("Add model folder..."))
+        self._isAdding = adding
+        self.setEnabled(self._isEnabled)
+        self.ui.addModelButton.setText(_("Checking the model...") if adding else _("Add model..."))
 
     def _fill(self) -> None:
         """List the models without taking any of them for a choice."""
@@ -73,7 +82,7 @@ class ModelChoice:
             selector.setItemData(index, card.get("description", ""), qt.Qt.ToolTipRole)
         if not cards:
             self._names = [""]
-            selector.addItem(_("none found: add a model folder"))
+            selector.addItem(_("none found: add a model"))
         selector.blockSignals(was)
 
     def _onIndex(self, *_args) -> None:

@@ -104,7 +104,10 @@ class OverlaySection(VTKObservationMixin):
         self._updateControls()
         if self._parameter is not None:
             self._follow(self._parameter.segmentation, self._parameter.heterogeneity)
-            self._redraw()
+            if self._drawn is not None and self._drawn[0] is self._parameter.segmentation:
+                self._redraw()
+            else:  # another result: the other sections have work with it, too
+                self._later.start()
 
     def _redraw(self) -> None:
         """Bring the views up to date; does only what has changed."""

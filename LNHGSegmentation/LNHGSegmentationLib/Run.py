@@ -3,10 +3,12 @@
 import errno
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+import qt
 import slicer
 
 from LNHGSegmentationLib import Overlay, ResultNodes
@@ -17,6 +19,8 @@ from LNHGSegmentationLib.Worker import Worker
 CHILD_SHARE = (0.02, 0.98)  # of the progress; before, the CT is written, and after, the result is read
 ROOM_FOR_RESULT = 1.5  # times the CT's size
 WAIT_AT_STOP_S = 2.0
+PREFIX = "LNHG-run-"  # of the temporary folders
+INSERT_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,13 @@ class Run:
         self._onProgress, self._onEnded = onProgress, onEnded
         self._worker: Worker | None = None
         self._child: ChildProcess | None = None
+        self._steps: Generator | None = None
         self._over = self._cancelled = False
+        from LNHGLib import disk  # here, as Slicer's start needs nothing of the core
+
         checkRoom(volumeNode.GetImageData().GetActualMemorySize() * 1024)
-        self.folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
+        disk.sweep(Path(tempfile.gettempdir()), PREFIX)  # what an earlier Slicer left that was killed
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
 
     def start(self, request: Request, python: str, launcher: Callable | None = None) -> None:
         """Start; returns at once.
@@ -101,7 +109,7 @@ class Run:
     def cancel(self) -> None:
         """End without a result: at once, or within two seconds where the core works."""
         self._cancelled = True
-        if self._child is None or self._worker is not None:
+        if self._child is None or self._worker is not None or self._steps is not None:
             self._end(CANCELLED)
         else:
             self._child.cancel()
@@ -148,7 +156,23 @@ class Run:
             gone = "The CT was removed from the scene while it was segmented: load it and run again."
             self._end(Outcome("failed", gone))
         else:
-            self._end(Outcome("done", result=ResultNodes.insert(data, volumeNode)))
+            self._steps = ResultNodes.inserting(data, volumeNode)
+            self._advance()
+
+    def _advance(self) -> None:
+        """Go on inserting the result for a moment; the event loop has its turn between."""
+        if self._over:
+            return
+        until = time.perf_counter() + INSERT_S
+        try:
+            while time.perf_counter() < until:
+                next(self._steps)
+        except StopIteration as end:
+            self._end(Outcome("done", result=end.value))
+        except (RuntimeError, ValueError, KeyError) as error:
+            self._end(Outcome("failed", sentence(error)))
+        else:
+            qt.QTimer.singleShot(0, self._advance)
 
     def _inThread(self, work: Callable[[], object], proceed: Callable[[object], None]) -> None:
         """Do some work in a thread and go on, unless the run has ended meanwhile."""
@@ -171,6 +195,8 @@ class Run:
         if self._over:
             return
         self._over = True
+        if self._steps is not None:
+            self._steps.close()
         if self._worker is None:  # else the folder goes when the thread is through with it
             shutil.rmtree(self.folder, ignore_errors=True)
         if outcome is not None:

@@ -156,11 +156,11 @@ class RunSection(VTKObservationMixin):
         self.ui.applyButton.setEnabled(not self._isCancelling if running else not reason)
         self.ui.applyButton.setToolTip(RunTexts.applyToolTip(running, reason))
         self.ui.progressBar.setVisible(running)
-        for choice in (self.ui.inputSelector, self.ui.modelSelector, self.ui.addModelButton, self.ui.deviceSelector):
+        for choice in (self.ui.inputSelector, self._models, self.ui.deviceSelector):
             choice.setEnabled(not running)
         self.ui.expectedLabel.setVisible(not running)
         if p is not None and not running:
-            self.ui.expectedLabel.setText(self._expectation() if not reason else "")
+            self.ui.expectedLabel.setText(reason or self._expectation())
             self._setStatus(RunTexts.summary(p.segmentation, p.threshold))
 
     def _expectation(self) -> str:

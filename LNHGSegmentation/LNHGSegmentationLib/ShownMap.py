@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 
 from LNHGSegmentationLib import Cases, Overlay, ResultNodes
-from LNHGSegmentationLib.SegmentVoxels import Crop, SegmentReader
+from LNHGSegmentationLib.SegmentVoxels import Crop, SegmentReader, ijkToRAS
 
 BOXES_ATTRIBUTE = "LNHG.ShownBoxes"
 PERCENT = 100.0
@@ -45,11 +45,12 @@ def refresh(segmentation: slicer.vtkMRMLSegmentationNode, mode: str) -> slicer.v
     signal, shown = slicer.util.arrayFromVolume(source), slicer.util.arrayFromVolume(node)
     reader = SegmentReader(segmentation)
     crops = [crop for each in visibleSegments(segmentation) if (crop := reader.read(each)) is not None]
-    for spans in json.loads(node.GetAttribute(BOXES_ATTRIBUTE) or "[]"):
-        shown[tuple(slice(*span) for span in spans)] = 0
+    for box in _drawnBoxes(node):
+        shown[box] = 0
     for crop, values in zip(crops, scaled(signal, crops, mode), strict=True):
         shown[crop.box][crop.array] = np.maximum(values[crop.array], 2 * Overlay.SMALLEST_SIGNAL)
-    node.SetAttribute(BOXES_ATTRIBUTE, json.dumps([[[part.start, part.stop] for part in crop.box] for crop in crops]))
+    spans = [[[part.start, part.stop] for part in crop.box] for crop in crops]
+    node.SetAttribute(BOXES_ATTRIBUTE, json.dumps({"spans": spans, "grid": _grid(node)}))
     slicer.util.arrayFromVolumeModified(node)
     return node
 
@@ -75,6 +76,18 @@ def scaled(signal: np.ndarray, crops: list[Crop], mode: str) -> list[np.ndarray]
         PERCENT * heterogeneity.scale(signal[crop.box] / highest[crop.box[0]], crop.array.astype(np.uint8), "fixed")
         for crop in crops
     ]
+
+
+def _drawnBoxes(node) -> list[tuple[slice, ...]]:
+    """Return where the map is not zero; Slicer turns the voxels of left-handed volumes when it loads a scene."""
+    drawn = json.loads(node.GetAttribute(BOXES_ATTRIBUTE) or "{}")
+    if drawn and drawn["grid"] != _grid(node):
+        return [(slice(None),) * 3]
+    return [tuple(slice(*span) for span in spans) for spans in drawn.get("spans", [])]
+
+
+def _grid(node) -> list[float]:
+    return np.round(ijkToRAS(node), 3).ravel().tolist()
 
 
 def _newNode(segmentation, source) -> slicer.vtkMRMLScalarVolumeNode:

@@ -49,3 +49,36 @@ def core(tmp_path):
     import fakes
 
     return fakes.FakeCore(tmp_path / "core")
+
+
+@pytest.fixture
+def panel(scene, core):
+    """The panel in an empty scene; its child process is the fake core."""
+    import panel_host
+
+    panel = panel_host.make_panel(core)
+    yield panel
+    panel.cleanup()
+
+
+@pytest.fixture
+def segmented(panel, run_events):
+    """The panel after a run on a CT."""
+    import fakes
+
+    fakes.make_ct_node()
+    panel.ui.applyButton.click()
+    run_events(lambda: not panel.logic.isRunning)
+    return panel
+
+
+@pytest.fixture
+def working(panel, run_events):
+    """The panel while a run is under way that goes on until it is cancelled."""
+    import fakes
+
+    panel.core.mode = "slow"
+    fakes.make_ct_node()
+    panel.ui.applyButton.click()
+    run_events(lambda: panel.ui.statusLabel.text.startswith("working, "))
+    return panel

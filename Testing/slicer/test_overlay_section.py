@@ -42,11 +42,12 @@ def section(parameter):
 
 
 @pytest.fixture
-def result(view, section, parameter, a_ct, tmp_path):
+def result(view, section, parameter, a_ct, tmp_path, run_events):
     """The result that the section shows."""
     result = fakes.make_result_nodes(a_ct, tmp_path)
     parameter.inputVolume = a_ct
     Cases.choose(parameter, result.segmentation)
+    run_events(lambda: view.GetForegroundVolumeID())
     return result
 
 
@@ -185,13 +186,14 @@ def test_controls_are_off_until_there_is_something_to_control(section, a_ct, par
     assert section.ui.lungWindowButton.enabled
 
 
-def test_views_stay_as_the_user_left_them_where_there_is_no_result(view, section, parameter, a_ct):
+def test_views_stay_as_the_user_left_them_where_there_is_no_result(view, section, parameter, a_ct, run_events):
     other = fakes.make_ct_node("other")
     view.SetBackgroundVolumeID(other.GetID())
     parameter.colorMap = "jet"
+    slicer.app.processEvents()
     assert view.GetBackgroundVolumeID() == other.GetID()
     parameter.inputVolume = a_ct
-    assert view.GetBackgroundVolumeID() == a_ct.GetID()
+    run_events(lambda: view.GetBackgroundVolumeID() == a_ct.GetID())
     assert view.GetForegroundVolumeID() is None
 
 
@@ -228,12 +230,13 @@ def add_composite(name: str):
     return slicer.mrmlScene.AddNode(node)
 
 
-def test_side_by_side_shows_the_plain_ct_beside_the_map(layout, view, section, parameter, a_ct, tmp_path):
+def test_side_by_side_shows_the_plain_ct_beside_the_map(layout, view, section, parameter, a_ct, tmp_path, run_events):
     add_composite(Layouts.PLAIN_VIEW)
     result = fakes.make_result_nodes(a_ct, tmp_path)
     parameter.inputVolume = a_ct
     Cases.choose(parameter, result.segmentation)
     section.setParameter(parameter)
+    run_events(lambda: view.GetForegroundVolumeID())
     section.ui.sideBySideButton.click()
     assert layout.GetViewArrangement() == Layouts.SIDE_BY_SIDE
     plain = composite(Layouts.PLAIN_VIEW)

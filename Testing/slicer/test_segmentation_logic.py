@@ -54,8 +54,8 @@ def test_run_puts_one_segmentation_and_one_map_into_the_scene(a_ct, core, run_ev
     run = Run(core, a_ct)
     outcome = run.wait_for_end(run_events)
     assert outcome.state == "done"
-    assert count("vtkMRMLSegmentationNode") == 1
-    assert count("vtkMRMLScalarVolumeNode") == 2
+    assert Cases.results() == [outcome.result.segmentation]
+    assert Cases.heterogeneityOf(outcome.result.segmentation) is outcome.result.heterogeneity
     assert [nodule["number"] for nodule in outcome.result.nodules] == [1, 2]
     assert not run.logic.isRunning
     assert run.is_gone()

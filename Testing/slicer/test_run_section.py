@@ -1,0 +1,361 @@
+"""The run section by clicks and keys: models, devices, time, several CTs, and what goes wrong."""
+
+import slicer_host
+
+slicer_host.start()
+
+import shutil
+from pathlib import Path
+
+import fakes
+import pytest
+import qt
+import slicer
+from LNHGSegmentationLib import Cases, RunTexts
+from LNHGSegmentationLib.RunTime import Clock, RunTime, liters
+from tiny_model import write_model
+
+GPUS = [
+    {"id": "cuda:0", "name": "Large GPU", "cores": None, "memory_gib": 79.6, "free_gib": 70.2},
+    {"id": "cuda:1", "name": "Small GPU", "cores": None, "memory_gib": 8.0, "free_gib": 7.6},
+]
+CPU = {"id": "cpu", "name": "Made-up CPU", "cores": 8, "memory_gib": None, "free_gib": None}
+
+
+@pytest.fixture
+def with_gpus(core):
+    core.devices = [*GPUS, CPU]
+
+
+def items(selector) -> list[str]:
+    return [selector.itemText(index) for index in range(selector.count)]
+
+
+def choose(selector, value: str) -> None:
+    """Choose by the arrow keys, as a user does."""
+    selector.setFocus()
+    step = qt.Qt.Key_Down if selector.findData(value) > selector.currentIndex else qt.Qt.Key_Up
+    for _ in range(abs(selector.findData(value) - selector.currentIndex)):
+        for kind in (qt.QEvent.KeyPress, qt.QEvent.KeyRelease):
+            qt.QApplication.sendEvent(selector, qt.QKeyEvent(kind, step, qt.Qt.NoModifier))
+
+
+def run(panel, run_events) -> None:
+    panel.ui.applyButton.click()
+    run_events(lambda: not panel.logic.isRunning)
+
+
+# Devices and time --------------------------------------------------------------------------------
+
+
+def test_devices_are_listed_with_their_memory(with_gpus, panel, run_events):
+    run_events(lambda: panel.logic.devices.areKnown)
+    assert items(panel.ui.deviceSelector) == [
+        "Automatic: Large GPU",
+        "GPU: Large GPU, 80 GB (70 GB free)",
+        "GPU: Small GPU, 8 GB (8 GB free)",
+        "CPU: Made-up CPU",
+    ]
+
+
+def test_before_the_devices_are_known_automatic_and_cpu_can_be_chosen(panel):
+    assert items(panel.ui.deviceSelector) == ["Automatic", "CPU"]
+
+
+def test_chosen_device_reaches_the_child_process(with_gpus, panel, run_events):
+    run_events(lambda: panel.logic.devices.areKnown)
+    fakes.make_ct_node()
+    choose(panel.ui.deviceSelector, "cuda:1")
+    assert panel._parameter.device == "cuda:1"
+    run(panel, run_events)
+    assert panel.core.arguments[6:8] == ["--device", "cuda:1"]
+
+
+def test_device_of_another_computers_scene_is_refused_in_the_tooltip(panel, run_events):
+    fakes.make_ct_node()
+    panel._parameter.device = "cuda:3"
+    run_events(lambda: panel.logic.devices.areKnown)
+    assert not panel.ui.applyButton.enabled
+    assert "cuda:3 is not on this computer" in panel.ui.applyButton.toolTip
+    assert panel.ui.deviceSelector.currentText == "cuda:3 (not on this computer)"
+    choose(panel.ui.deviceSelector, "cpu")
+    assert panel.ui.applyButton.enabled
+
+
+def test_expected_time_is_shown_before_the_start(panel, run_events):
+    fakes.make_ct_node()
+    run_events(lambda: panel.ui.expectedLabel.text.startswith("Takes"))
+    assert panel.ui.expectedLabel.text == "Takes a few seconds on the CPU (8 cores)."
+
+
+def test_time_on_a_gpu_is_not_made_up_before_its_first_run(with_gpus, panel, run_events):
+    fakes.make_ct_node()
+    run_events(lambda: "Large GPU" in panel.ui.expectedLabel.text)
+    assert panel.ui.expectedLabel.text == "On Large GPU. How long it takes is known after the first run."
+
+
+def test_why_nothing_can_be_started_is_said_where_the_time_stands(panel):
+    assert panel.ui.expectedLabel.text == panel.ui.applyButton.toolTip
+    assert "Select a chest CT" in panel.ui.expectedLabel.text
+
+
+@pytest.fixture
+def run_time(tmp_path):
+    return RunTime(qt.QSettings(str(tmp_path / "settings.ini"), qt.QSettings.IniFormat))
+
+
+def test_time_of_earlier_runs_counts_by_model_and_device(a_ct, run_time):
+    assert run_time.expected(a_ct, "m", GPUS[0]) is None
+    for seconds in (20.0, 30.0, 500.0):
+        run_time.learn(a_ct, "m", GPUS[0], seconds)
+    assert run_time.expected(a_ct, "m", GPUS[0]) == pytest.approx(30.0, rel=0.01)
+    assert run_time.expected(a_ct, "m", GPUS[1]) is None
+    assert run_time.expected(a_ct, "other", GPUS[0]) is None
+
+
+def test_larger_cts_take_longer(a_ct, run_time):
+    run_time.learn(a_ct, "m", CPU, 30.0)
+    before = run_time.expected(a_ct, "m", CPU)
+    a_ct.SetSpacing(*(2 * each for each in a_ct.GetSpacing()))
+    assert run_time.expected(a_ct, "m", CPU) > 4 * before
+
+
+def test_damaged_settings_are_as_none(a_ct, run_time):
+    run_time._settings.setValue("LNHG/SecondsPerLiter", "{broken")
+    assert run_time.expected(a_ct, "m", CPU) == pytest.approx(8 + 1.1 * liters(a_ct))
+
+
+def test_a_run_teaches_the_time_it_took(panel, run_events):
+    fakes.make_ct_node()
+    run(panel, run_events)
+    assert "lnhg-1mm on cpu" in slicer.app.userSettings().value("LNHG/SecondsPerLiter")
+
+
+def test_time_left_follows_experience_first_and_progress_later():
+    now = [0.0]
+    clock = Clock(100.0, now=lambda: now[0])
+    assert clock.left(0.0) == 100
+    now[0] = 10.0
+    assert clock.left(0.01) == pytest.approx(90, abs=40)
+    now[0] = 50.0
+    assert clock.left(0.5) == pytest.approx(50)
+    assert Clock(None, now=lambda: now[0]).left(0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (3, "a few seconds"),
+        (34, "about 30 seconds"),
+        (52, "about 1 minute"),
+        (100, "about 2 minutes"),
+        (754, "about 15 minutes"),
+    ],
+)
+def test_times_are_as_coarse_as_they_are_known(seconds, text):
+    assert RunTexts.duration(seconds) == text
+
+
+# Models -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real_models(panel, monkeypatch, tmp_path):
+    """The real list of models, with an own folder for the user's."""
+    monkeypatch.setenv("LNHG_MODELS", str(tmp_path / "models"))
+    del panel.logic.models
+    return tmp_path
+
+
+def add(panel, monkeypatch, run_events, folder) -> None:
+    chosen = folder / "model.json" if folder.suffix != ".zip" else folder
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", lambda *_: str(chosen))
+    panel.ui.addModelButton.click()
+    assert not panel.ui.addModelButton.enabled
+    run_events(lambda: panel.ui.addModelButton.enabled)
+
+
+def test_model_folder_is_checked_copied_and_chosen(panel, real_models, monkeypatch, run_events):
+    model = write_model(real_models / "tiny")
+    add(panel, monkeypatch, run_events, model.folder)
+    assert panel._parameter.model == model.name
+    assert panel.ui.modelSelector.currentText == model.name
+    assert (real_models / "models" / model.name / "model.json").exists()
+
+
+def test_zipped_model_is_checked_unpacked_and_chosen(panel, real_models, monkeypatch, run_events):
+    model = write_model(real_models / "tiny")
+    add(panel, monkeypatch, run_events, Path(shutil.make_archive(str(real_models / "packed"), "zip", model.folder)))
+    assert panel._parameter.model == model.name
+    assert (real_models / "models" / model.name / "model.json").exists()
+
+
+def test_changed_weights_are_refused_in_one_sentence(panel, real_models, monkeypatch, run_events):
+    model, told = write_model(real_models / "tiny"), []
+    with (model.folder / "detector.safetensors").open("ab") as file:
+        file.write(b"x")
+    monkeypatch.setattr(slicer.util, "errorDisplay", told.append)
+    add(panel, monkeypatch, run_events, model.folder)
+    assert len(told) == 1
+    assert "SHA-256" in told[0]
+    assert panel._parameter.model == ""
+    assert not (real_models / "models" / model.name).exists()
+
+
+def test_folder_without_a_model_is_refused_and_no_folder_does_nothing(panel, real_models, monkeypatch, run_events):
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", told.append)
+    (real_models / "empty").mkdir()
+    add(panel, monkeypatch, run_events, real_models / "empty")
+    assert "model.json" in told[0]
+    monkeypatch.setattr(qt.QFileDialog, "getOpenFileName", lambda *_: "")
+    panel.ui.addModelButton.click()
+    assert panel.ui.addModelButton.enabled
+    assert len(told) == 1
+
+
+# Findings ---------------------------------------------------------------------------------------------
+
+
+def test_no_nodule_at_the_threshold_says_the_highest_score_seen(panel, run_events):
+    fakes.make_ct_node()
+    run(panel, run_events)
+    panel._parameter.threshold = 0.95
+    assert panel.ui.statusLabel.text == "No nodule with a score of at least 0.95; the highest score seen is 0.90."
+    panel._parameter.threshold = 0.85
+    assert panel.ui.statusLabel.text == "1 nodule with a score of at least 0.85, 1 more below it."
+
+
+def test_no_nodule_at_all_says_so(panel, run_events):
+    panel.core.mode = "nothing"
+    fakes.make_ct_node()
+    run(panel, run_events)
+    assert panel.ui.statusLabel.text.startswith("No nodule")
+
+
+def test_new_result_is_shown_at_its_models_threshold(panel, run_events):
+    fakes.make_ct_node()
+    panel._parameter.threshold = 0.1
+    run(panel, run_events)
+    assert panel._parameter.threshold == 0.5
+
+
+# Several CTs ------------------------------------------------------------------------------------------
+
+
+def test_each_ct_keeps_its_own_result(panel, run_events):
+    first, second = fakes.make_ct_node("first"), fakes.make_ct_node("second")
+    run(panel, run_events)
+    of_first = panel._parameter.segmentation
+    panel.ui.inputSelector.setCurrentNode(second)
+    assert panel._parameter.segmentation is None
+    assert panel.ui.statusLabel.text == ""
+    run(panel, run_events)
+    of_second = panel._parameter.segmentation
+    panel.ui.inputSelector.setCurrentNode(first)
+    assert panel._parameter.segmentation is of_first
+    assert panel._parameter.heterogeneity is Cases.heterogeneityOf(of_first)
+    run_events(lambda: of_first.GetDisplayVisibility() and not of_second.GetDisplayVisibility())
+
+
+def test_each_ct_keeps_its_own_threshold(panel, run_events):
+    first, second = fakes.make_ct_node("first"), fakes.make_ct_node("second")
+    run(panel, run_events)
+    panel._parameter.threshold = 0.8
+    panel.ui.inputSelector.setCurrentNode(second)
+    run(panel, run_events)
+    assert panel._parameter.threshold == 0.5
+    panel.ui.inputSelector.setCurrentNode(first)
+    assert panel._parameter.threshold == 0.8
+
+
+def test_renamed_nodes_still_belong_together(panel, run_events):
+    first, second = fakes.make_ct_node("first"), fakes.make_ct_node("second")
+    run(panel, run_events)
+    result = panel._parameter.segmentation
+    for node in (first, result):
+        node.SetName("same name as another")
+    panel.ui.inputSelector.setCurrentNode(second)
+    panel.ui.inputSelector.setCurrentNode(first)
+    assert panel._parameter.segmentation is result
+
+
+def test_map_cannot_be_taken_for_a_ct(panel, run_events):
+    fakes.make_ct_node()
+    run(panel, run_events)
+    panel._parameter.inputVolume = panel._parameter.heterogeneity
+    assert not panel.ui.applyButton.enabled
+    assert "heterogeneity map" in panel.ui.applyButton.toolTip
+
+
+def test_color_picture_is_refused_in_the_tooltip(panel):
+    import numpy as np
+
+    picture = slicer.util.addVolumeFromArray(np.zeros((4, 5, 6), np.uint8), name="picture")
+    image = picture.GetImageData()
+    image.AllocateScalars(3, 3)
+    panel._parameter.inputVolume = picture
+    picture.GetImageData().Modified()
+    panel._parameter.parameterNode.Modified()
+    assert "3 values a voxel" in panel.ui.applyButton.toolTip
+
+
+def test_undo_of_the_scene_takes_the_panel_along(panel, run_events):
+    fakes.make_ct_node()
+    node = panel._parameter.parameterNode
+    node.SetUndoEnabled(True)
+    slicer.mrmlScene.SetUndoOn()
+    slicer.mrmlScene.SaveStateForUndo(node)
+    panel.ui.opacitySlider.setValue(0.2)
+    slicer.mrmlScene.Undo()
+    slicer.mrmlScene.SetUndoOff()
+    assert panel._parameter.overlayOpacity == pytest.approx(0.6)
+    assert panel.ui.opacitySlider.value == pytest.approx(0.6)
+
+
+# What goes wrong --------------------------------------------------------------------------------------
+
+
+def test_full_disk_is_told_before_the_start(panel, monkeypatch):
+    from LNHGSegmentationLib import Run
+
+    fakes.make_ct_node()
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(Run.shutil, "disk_usage", lambda _path: usage._replace(free=0))
+    with pytest.raises(OSError, match="free some space and try again"):
+        panel.sections[0].onApply()
+    assert panel.ui.applyButton.enabled
+    assert panel.ui.applyButton.text == "Segment nodules"
+
+
+def test_killed_core_is_told_and_the_panel_is_ready_again(panel, run_events):
+    panel.core.mode = "crash"
+    panel.core.python.write_text(panel.core.python.read_text().replace('\n"', '\nexec "'))
+    fakes.make_ct_node()
+    run(panel, run_events)
+    assert "ended from outside" in panel.ui.statusLabel.text
+    assert panel.ui.applyButton.enabled
+
+
+def test_removed_ct_is_told_and_the_panel_is_ready_for_another(panel, run_events):
+    panel.core.mode = "slow"
+    ct = fakes.make_ct_node()
+    panel.ui.applyButton.click()
+    run_events(lambda: "working" in panel.ui.statusLabel.text)
+    slicer.mrmlScene.RemoveNode(ct)
+    panel.ui.applyButton.click()
+    run_events(lambda: not panel.logic.isRunning)
+    assert not panel.ui.applyButton.enabled
+    fakes.make_ct_node()
+    assert panel.ui.applyButton.enabled
+
+
+def test_reload_of_the_module_during_a_run_ends_it(panel, run_events):
+    panel.core.mode = "deaf"
+    fakes.make_ct_node()
+    panel.ui.applyButton.click()
+    run_events(lambda: "working" in panel.ui.statusLabel.text)
+    folder = panel.logic._run.folder
+    panel.cleanup()
+    assert not panel.logic.isRunning
+    assert not folder.exists()
