@@ -74,7 +74,7 @@ def _export(options: argparse.Namespace, stop: Stop) -> None:
     outcome = study_export.export(entries, options.out, wanted, progress, stop.wished)
     progress(1.0, "Done")
     if not options.json:
-        print(f"{outcome.cases} cases, {outcome.reads} reads for {len(wanted.readers)} readers in {options.out}")
+        print(f"{outcome.cases} cases, {outcome.reads} reads for {', '.join(wanted.readers)} in {options.out}")
         print("Keep the folder sealed apart from all readers, and note the SHA-256 of study.json:")
         print(outcome.seal)
 

@@ -1,9 +1,12 @@
 """Nodules for reader studies that need no model: balls in lung, with a known signal."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 from LNHGLib.study_images import Subject
 from LNHGLib.study_input import Entry
-from LNHGLib.volume import Grid, Source, Volume
+from LNHGLib.volume import Grid, Source, Volume, write_image
 
 SHAPE, SPACING_MM, ORIGIN_LPS_MM = (24, 80, 80), (2.5, 0.8, 0.8), (-32.0, -32.0, -30.0)
 
@@ -27,3 +30,15 @@ def some_entries(number: int, truth: bool = True) -> list[Entry]:
         )
         for index in range(number)
     ]
+
+
+def write_result(folder: Path, ct: Path, subject: Subject, series_uid: str | None = None, **scores: str) -> Path:
+    """A result folder as `lnhg segment` writes it, as far as a study reads it; `scores` are provenances by score."""
+    folder.mkdir(parents=True)
+    grid = subject.volume.grid
+    write_image(subject.mask.astype(np.uint16), grid, folder / "labelmap.nii.gz")
+    write_image(subject.signal, grid, folder / "heterogeneity.nii.gz")
+    rows = [f"{number},{score},{kind}" for number, (score, kind) in enumerate(scores.items(), 1)] or ["1,0.9,fused"]
+    (folder / "nodules.csv").write_text("\n".join(["number,score,provenance", *rows]) + "\n")
+    (folder / "report.json").write_text(json.dumps({"input": {"path": str(ct), "series_uid": series_uid}}))
+    return folder
