@@ -24,12 +24,11 @@ from torch import nn
 
 from LNHGTrainingLib.data import Labelled, load_crops
 from LNHGTrainingLib.evaluate_crops import center_component
-from LNHGTrainingLib.metrics import Detections, Froc, dice, froc, sensitivity_at
-from LNHGTrainingLib.validate import LUNG_CUBES, detect, generate
+from LNHGTrainingLib.metrics import Froc, dice, sensitivity_at
+from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_froc, detect, generate
 
 MASK_THRESHOLDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-RATES = (1, 2, 4, 8)
 AIR_HU = -500
 CLOSING_MM = 10
 
@@ -100,20 +99,12 @@ def detection_curve(seen: list[Seen], card: dict) -> Froc:
     lesions or on padding are left out. Components in a cube without any candidate are dropped, since a whole scan
     always has some.
     """
-    scores, hits, cubes = [], [], []
-    for index, one in enumerate(seen):
-        labels, fused = join_branches(one.work, one.generated, one.boxes, _step(card), card)
-        found = False
-        for finding in fused.findings:
-            kind = _kind(finding, labels, one.crop)
-            if kind == "ignored" or (kind == "hit" and found) or finding.provenance == "segmenter":
-                continue
-            scores.append(finding.score)
-            hits.append(kind == "hit")
-            cubes.append(index)
-            found |= kind == "hit"
-    counts = np.ones(len(seen), int)
-    return froc(Detections(np.array(scores, float), np.array(hits, bool), np.array(cubes, int), counts))
+    return cube_froc(_findings(one, card) for one in seen)
+
+
+def _findings(one: Seen, card: dict) -> list[tuple[float, str]]:
+    labels, fused = join_branches(one.work, one.generated, one.boxes, _step(card), card)
+    return [(f.score, _kind(f, labels, one.crop)) for f in fused.findings if f.provenance != "segmenter"]
 
 
 def _kind(finding: Finding, labels: np.ndarray, crop: Labelled) -> str:

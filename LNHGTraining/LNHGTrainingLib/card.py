@@ -1,7 +1,6 @@
 """The model card: measured results go into `model.json`, and the README beside it is rendered from there."""
 
 import json
-import os
 from pathlib import Path
 
 from LNHGTrainingLib import outputs, tables
@@ -12,7 +11,8 @@ PARTS = ("grid", "window_hu", "generator", "detector", "fusion", "threshold")
 def update(folder: Path, report: dict) -> None:
     """Put an evaluation into a model's card and write its README anew.
 
-    Results that were measured with other weights than those the card lists now are dropped.
+    Results that were measured with other weights than those the card lists now, or by another version's rules, are
+    dropped.
 
     Args:
         folder: The model folder with `model.json`.
@@ -24,16 +24,19 @@ def update(folder: Path, report: dict) -> None:
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if report["model"]["sha256"] != card["files"]:
         raise ValueError(f"The evaluation is of other weights than those of {folder}; evaluate the model again.")
-    kept = {kind: old for kind, old in card.get("results", {}).items() if old["model"]["sha256"] == card["files"]}
+    kept = {kind: old for kind, old in card.get("results", {}).items() if _still_holds(old, report, card)}
     card["results"] = kept | {report["kind"]: {key: value for key, value in report.items() if key != "nodules"}}
     write(folder, card)
 
 
+def _still_holds(old: dict, report: dict, card: dict) -> bool:
+    return old.get("schema") == report["schema"] and old["model"]["sha256"] == card["files"]
+
+
 def write(folder: Path, card: dict) -> None:
     """Replace `model.json` in one step and render the README beside it."""
-    temporary = folder / f".model.json.{os.getpid()}.part"
-    outputs.write_json(card, temporary)
-    temporary.replace(folder / "model.json")
+    with outputs.replacing(folder / "model.json") as part:
+        outputs.write_json(card, part)
     write_readme(folder, card)
 
 

@@ -8,6 +8,7 @@ from LNHGLib.errors import InputError
 from torch import nn
 
 from LNHGTrainingLib import distributed
+from LNHGTrainingLib.outputs import replacing
 
 
 class Run:
@@ -70,9 +71,8 @@ class Run:
 
 def save(path: Path, state: dict) -> None:
     """Write `state` (tensors and plain values) in one step."""
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    with replacing(path) as part:
+        torch.save(state, part)
 
 
 def load(path: Path) -> dict:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.errors import InputError
 
-from LNHGTrainingLib.layout import replacing
+from LNHGTrainingLib.outputs import replacing
 
 SIZES_MM = (6.0, 10.0, 20.0)
 """Bounds between the size classes that every fold gets its share of."""

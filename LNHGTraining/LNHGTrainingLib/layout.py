@@ -8,9 +8,7 @@ as one array each, in the layout of the development crops: `ct`, `reader_masks`,
 
 import csv
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 from LNHGLib.preprocessing import normalise
 
 from LNHGTrainingLib.data import CUBE, consensus
+from LNHGTrainingLib.outputs import replacing
 
 WINDOW_HU = (-1000.0, 400.0)
 """Scales the target; the image stays in HU, so that a recipe may choose another window."""
@@ -112,19 +111,6 @@ def _write_cube(group: h5py.Group, cube: Sample) -> None:
     group.attrs["scan_spacing_mm"] = [float(row.get(f"{axis}_spacing") or np.nan) for axis in "zyx"]
     group.attrs["spacing_mm"] = [1.0, 1.0, 1.0]
     group.attrs["window_hu"] = WINDOW_HU
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it takes its place when the block ends well, and goes otherwise."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_content(path: Path) -> dict:

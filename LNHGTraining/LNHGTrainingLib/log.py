@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from LNHGTrainingLib import distributed
+from LNHGTrainingLib.outputs import replacing
 
 
 class RunLog:
@@ -79,9 +80,7 @@ def _read(table: Path) -> list[dict]:
 
 def _write(table: Path, rows: list[dict]) -> None:
     """All rows anew and in one step, so that a killed run leaves no broken line."""
-    temporary = table.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(table) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(table)

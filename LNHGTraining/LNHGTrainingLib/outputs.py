@@ -1,8 +1,9 @@
-"""Output folders that appear whole or not at all, tables and JSON in them."""
+"""Output folders and files that appear whole or not at all, tables and JSON in them."""
 
 import csv
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -64,6 +65,19 @@ def _swap(new: Path, out: Path, old: Path) -> None:
         if old.exists():
             old.rename(out)
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; it takes its place when the block ends well, and goes otherwise."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_table(rows: list[dict], columns: list[str], path: Path, digits: int = 4) -> None:

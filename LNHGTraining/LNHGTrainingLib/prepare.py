@@ -11,7 +11,8 @@ from pathlib import Path
 
 from LNHGLib.errors import InputError
 
-from LNHGTrainingLib.layout import SCANS, read_content, replacing, write_index, write_scan
+from LNHGTrainingLib.layout import SCANS, read_content, write_index, write_scan
+from LNHGTrainingLib.outputs import replacing
 from LNHGTrainingLib.subjects import Content, Found, Options, Subject
 
 REPORT, SETTINGS = "report.csv", "prepare.json"

@@ -1,5 +1,7 @@
 """Dice on validation crops, location given; no gradients, evaluation mode (register L5)."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from LNHGLib.fusion import link
@@ -9,10 +11,12 @@ from torch import nn
 from LNHGTrainingLib.data import CUBE, Labelled
 from LNHGTrainingLib.distributed import each
 from LNHGTrainingLib.evaluate_crops import center_component
-from LNHGTrainingLib.metrics import Detections, dice, froc, sensitivity_at
+from LNHGTrainingLib.metrics import Detections, Froc, dice, froc, sensitivity_at
 
 LUNG_CUBES = 40
 """Two lungs of 5 litres hold the volume of forty 50 mm cubes: a rate per scan from crops."""
+RATES = (1, 2, 4, 8)
+"""False findings per two lungs at which the sensitivity is read."""
 
 
 def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarray:
@@ -50,22 +54,32 @@ def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> n
 
 
 def crop_froc(detector: nn.Module, crops: list[Labelled], window_hu: list, step: int) -> dict[int, float]:
-    """Sensitivity at 1, 2, 4, 8 false candidates per `LUNG_CUBES` cubes; candidates on other lesions are left out."""
+    """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out."""
     boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops)
-    scores, hits, scans = [], [], []
-    for index, crop in enumerate(crops):
-        found = False
-        for candidate in link(boxes[index], step):
-            kind = _kind(crop, candidate.box)
-            if kind == "other" or (kind == "hit" and found):
-                continue
-            scores.append(candidate.score)
-            hits.append(kind == "hit")
-            scans.append(index)
-            found |= kind == "hit"
-    detections = Detections(np.array(scores), np.array(hits, bool), np.array(scans, int), np.ones(len(crops), int))
-    curve = froc(detections)
-    return {rate: sensitivity_at(curve, rate / LUNG_CUBES) for rate in (1, 2, 4, 8)}
+    curve = cube_froc(
+        [(candidate.score, _kind(crop, candidate.box)) for candidate in link(found, step)]
+        for crop, found in zip(crops, boxes, strict=True)
+    )
+    return {rate: sensitivity_at(curve, rate / LUNG_CUBES) for rate in RATES}
+
+
+def cube_froc(findings: Iterable[list[tuple[float, str]]]) -> Froc:
+    """Sensitivity over false findings per cube, a nodule in each.
+
+    Args:
+        findings: of each cube, score and kind from the best score down: "hit", of which the first counts, "false", or
+            anything else, which is left out.
+    """
+    scores, hits, cubes, count = [], [], [], 0
+    for cube, found in enumerate(findings):
+        count += 1
+        first = next((index for index, (_, kind) in enumerate(found) if kind == "hit"), None)
+        for index, (score, kind) in enumerate(found):
+            if index == first or kind == "false":
+                scores.append(score)
+                hits.append(index == first)
+                cubes.append(cube)
+    return froc(Detections(np.array(scores, float), np.array(hits, bool), np.array(cubes, int), np.ones(count, int)))
 
 
 def _kind(crop: Labelled, box: tuple[float, ...]) -> str:
