@@ -14,6 +14,11 @@ from LNHGLib.errors import InputError
 from LNHGLib.nodule import Nodule
 from LNHGLib.volume import Grid, Volume, from_sitk
 
+CROPS = "crops.npz"
+"""What 3D Slicer hands over in the place of the two maps: a nodule is small, a CT is large."""
+
+Crop = tuple[tuple[slice, slice, slice], np.ndarray, np.ndarray]
+
 PROVENANCE = {
     "fused": "both branches",
     "segmenter": "segmenter only",
@@ -126,10 +131,7 @@ def read_case(folder: Path) -> ReportCase:
     kept = sorted(
         (row for row in rows if row.kept), key=lambda row: -1.0 if row.score is None else row.score, reverse=True
     )
-    labels, grid = _read_image(folder, "labelmap")
-    heterogeneity, there = _read_image(folder, "heterogeneity")
-    if not there.matches(grid):
-        raise InputError(f"{folder} has a label map and a heterogeneity map of different grids; segment the CT again.")
+    labels, heterogeneity, grid = _read_crops(folder / CROPS) if (folder / CROPS).exists() else _read_maps(folder)
     numbers = np.array([nodule.number for nodule in kept], int)
     for nodule in kept:
         if nodule.measurement is not None and not (labels == nodule.number).any():
@@ -153,9 +155,50 @@ def _read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
+def write_crops(path: Path, crops: Mapping[int, Crop], grid: Grid) -> None:
+    """Write findings by their voxels alone, in the place of a label map and a heterogeneity map.
+
+    Args:
+        path: file to write, named `CROPS` in its folder.
+        crops: by number: box (slices z, y, x), bool mask and float32 signal of the box's shape.
+        grid: of the whole CT.
+    """
+    arrays = {"shape": np.array(grid.shape), "affine": grid.affine}
+    for number, (box, mask, signal) in crops.items():
+        spans = np.array([[part.start, part.stop] for part in box])
+        arrays |= {f"box {number}": spans, f"mask {number}": mask, f"signal {number}": signal.astype(np.float32)}
+    np.savez(path, **arrays)
+
+
+def _read_crops(path: Path) -> tuple[np.ndarray, np.ndarray, Grid]:
+    with np.load(path, allow_pickle=False) as file:
+        grid = Grid(tuple(file["shape"]), file["affine"])
+        labels, heterogeneity = np.zeros(grid.shape, np.uint16), np.zeros(grid.shape, np.float32)
+        for name in (name for name in file.files if name.startswith("mask ")):
+            number, mask = int(name[5:]), file[name]
+            box = tuple(slice(*span) for span in file[f"box {number}"])
+            there = labels[box][mask]
+            if there.any():
+                raise InputError(
+                    f"Nodule {number} shares {np.count_nonzero(there)} voxels with nodule {there.max()}, expected each "
+                    "voxel to be of one nodule; part them in the Segment Editor or merge them."
+                )
+            labels[box][mask] = number
+            heterogeneity[box][mask] = file[f"signal {number}"][mask]
+    return labels, heterogeneity, grid
+
+
+def _read_maps(folder: Path) -> tuple[np.ndarray, np.ndarray, Grid]:
+    labels, grid = _read_image(folder, "labelmap")
+    heterogeneity, there = _read_image(folder, "heterogeneity")
+    if not there.matches(grid):
+        raise InputError(f"{folder} has a label map and a heterogeneity map of different grids; segment the CT again.")
+    return labels, heterogeneity, grid
+
+
 def _read_image(folder: Path, name: str) -> tuple[np.ndarray, Grid]:
-    path = next((path for suffix in (".nii.gz", ".nrrd") if (path := folder / f"{name}{suffix}").exists()), None)
-    if path is None:
+    path = folder / f"{name}.nii.gz"
+    if not path.exists():
         raise InputError(
             f"{folder} holds no {name}.nii.gz, expected a result folder of lnhg segment; give that folder."
         )

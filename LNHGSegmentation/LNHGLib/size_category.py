@@ -21,8 +21,10 @@ thresholds in Lung-RADS; LNHG knows one scan only. The category, which stands fo
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING
 
-from LNHGLib.measurement import Attenuation
+if TYPE_CHECKING:
+    from LNHGLib.measurement import Attenuation
 
 RESEARCH_USE = "research use"
 
@@ -48,7 +50,7 @@ class SizeCategory:
         return f"{self.mean_diameter_mm:g} mm mean, band {self.band} ({self.rule}, {RESEARCH_USE}{note})"
 
 
-def fleischner(long_axis_mm: float, short_axis_mm: float, attenuation: Attenuation) -> SizeCategory:
+def fleischner(long_axis_mm: float, short_axis_mm: float, attenuation: "Attenuation") -> SizeCategory:
     """Return mean diameter and size band by the Fleischner Society's guideline of 2017."""
     mean = _rounded((Decimal(repr(long_axis_mm)) + Decimal(repr(short_axis_mm))) / 2, "1")
     if attenuation in ("part-solid", "ground-glass"):
@@ -58,7 +60,7 @@ def fleischner(long_axis_mm: float, short_axis_mm: float, attenuation: Attenuati
     return SizeCategory(FLEISCHNER, float(mean), f"{_kind(attenuation, 'subsolid')} {band}", _note(attenuation, mean))
 
 
-def lung_rads(long_axis_mm: float, short_axis_mm: float, attenuation: Attenuation) -> SizeCategory:
+def lung_rads(long_axis_mm: float, short_axis_mm: float, attenuation: "Attenuation") -> SizeCategory:
     """Return mean diameter and size band by Lung-RADS v2022, for a nodule of a first scan."""
     long, short = (_rounded(Decimal(repr(axis)), "0.1") for axis in (long_axis_mm, short_axis_mm))
     mean = _rounded((long + short) / 2, "0.1")
@@ -68,7 +70,7 @@ def lung_rads(long_axis_mm: float, short_axis_mm: float, attenuation: Attenuatio
 
 
 FLEISCHNER, LUNG_RADS = "Fleischner Society 2017", "Lung-RADS v2022"
-RULES: dict[str, Callable[[float, float, Attenuation], SizeCategory]] = {FLEISCHNER: fleischner, LUNG_RADS: lung_rads}
+RULES: dict[str, Callable[[float, float, str], SizeCategory]] = {FLEISCHNER: fleischner, LUNG_RADS: lung_rads}
 """The rules by name and version."""
 
 
@@ -86,11 +88,11 @@ def _band(mean: Decimal, limits: tuple[int, ...]) -> str:
     return f"{limits[limits.index(upper) - 1]} to below {upper} mm"
 
 
-def _kind(attenuation: Attenuation, other: str) -> str:
+def _kind(attenuation: "Attenuation", other: str) -> str:
     return "solid" if attenuation in ("solid", "calcified") else other
 
 
-def _note(attenuation: Attenuation, mean: Decimal) -> str:
+def _note(attenuation: "Attenuation", mean: Decimal) -> str:
     if attenuation == "calcified":
         return "calcified: bands of solid nodules"
     return "solid part not measured" if attenuation == "part-solid" and mean >= 6 else ""
