@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from LNHGLib import __version__, batch_dask_worker
 from LNHGLib.batch_dask_worker import Claim
-from LNHGLib.batch_pool import AHEAD, TICK_S, Pool
+from LNHGLib.batch_pool import AHEAD, MOST_STILLBORN, TICK_S, Pool
 from LNHGLib.batch_store import Record, Store
 from LNHGLib.batch_worker import Recipe
 from LNHGLib.case import Case
@@ -211,6 +211,11 @@ class DaskPool(Pool):
     def _bury(self, node: _Node) -> Iterator[Record]:
         """Take a lost worker out, and put its cases aside."""
         self._workers.remove(node)
+        self._stillborn += not node.ready
+        if self._stillborn >= MOST_STILLBORN and self.ready_since is None:
+            raise WorkError(
+                "The Dask workers end before they are ready; give them more memory, or look into their logs."
+            )
         if node.cases:
             logger.warning("lnhg: note: A Dask worker was lost; its cases are tried again.")
         self._client.cancel(node.futures, force=True)

@@ -63,11 +63,11 @@ def jackknife_covariance(parts: Areas) -> np.ndarray:
 def interval(area: float, variance: float, level: float = 0.95) -> tuple[float, float]:
     """Return a confidence interval of one area that stays between 0 and 1.
 
-    Symmetric on the logit scale (Pepe 2003, The Statistical Evaluation of Medical Tests, section 5.2); without width
-    where no case is out of order, as the variance is 0 there.
+    Symmetric on the logit scale (Pepe 2003, The Statistical Evaluation of Medical Tests, section 5.2); NaN where no
+    case is out of order, as the cases then tell nothing of the variance.
     """
     if variance <= 0 or not 0 < area < 1:
-        return area, area
+        return np.nan, np.nan
     reach = norm.ppf((1 + level) / 2) * np.sqrt(variance) / (area * (1 - area))
     low, high = 1 / (1 + np.exp(-(np.log(area / (1 - area)) + np.array([-reach, reach]))))
     return float(low), float(high)

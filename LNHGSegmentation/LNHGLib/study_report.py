@@ -19,8 +19,8 @@ FILES = (REPORT, FIGURES, "*.csv", "*.png")
 """Patterns of all that an analysis writes."""
 
 RULES = {
-    paired.WILCOXON: "the Wilcoxon signed-rank test, chosen beforehand as it needs no normal differences",
-    paired.T: "the paired t test, chosen beforehand",
+    paired.WILCOXON: "by the Wilcoxon signed-rank test, chosen beforehand as it needs no normal differences",
+    paired.T: "by the paired t test, chosen beforehand",
     paired.BY_NORMALITY: "by a rule fixed beforehand: the paired t test, or the Wilcoxon signed-rank test where "
     "Shapiro and Wilk's test rejects normal differences at 0.05",
 }
@@ -214,7 +214,7 @@ def _comparisons(study: Study) -> str:
     if not rows:
         return ""
     text = _table(("measure", "reader", "comparison", "cases", "test", "difference", "p", "p (Holm)"), rows)
-    rule = f"Compared by {RULES[study.settings.test]}; the difference is the mean (t) or the pseudomedian (Wilcoxon; "
+    rule = f"Compared {RULES[study.settings.test]}; the difference is the mean (t) or the pseudomedian (Wilcoxon; "
     rule += "Hodges and Lehmann 1963) of the differences. Holm's (1979) correction is over the readers."
     return f"## Each reader's two modalities on the same cases\n\n{text}\n\n{rule}"
 

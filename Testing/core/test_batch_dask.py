@@ -16,11 +16,11 @@ import stand_in_work
 from batch_content import content, make_scans, rows, states, wait_for
 from dask_cluster import PYTHONPATH, dask_cluster
 from LNHGLib import __main__ as cli
-from LNHGLib import batch, batch_dask_worker, slurm
+from LNHGLib import batch, batch_dask, batch_dask_worker, slurm
 from LNHGLib.batch_dask_worker import Claim, Withdrawn
 from LNHGLib.batch_store import Record, Store
 from LNHGLib.case import Case
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, WorkError
 from stand_in_work import StandIn, noted
 from tiny_model import write_model
 
@@ -265,6 +265,16 @@ def test_computation_that_nobody_waits_for_ends(claim, monkeypatch):
     claim.withdraw()
     with pytest.raises(Withdrawn):
         look(0.2, "")
+
+
+def test_workers_that_never_get_ready_end_the_run(claim, log):
+    client = SimpleNamespace(cancel=lambda *_, **__: None)
+    pool = batch_dask.DaskPool(StandIn(log), Store(claim.out), client)
+    nodes = pool._workers = [batch_dask._Node(f"tcp://10.0.0.{number}:1", None, pool) for number in range(3)]
+    first, second, third = nodes
+    assert not [*pool._bury(first), *pool._bury(second)]
+    with pytest.raises(WorkError, match="end before they are ready"):
+        list(pool._bury(third))
 
 
 def test_worker_of_another_version_or_without_the_files_says_so(tmp_path, claim, log):

@@ -144,6 +144,22 @@ def test_one_reader_gives_no_result_for_other_readers():
     assert "not defined" not in study_report.markdown(study, [])
 
 
+def test_reader_without_a_mistake_gets_an_area_without_interval():
+    reads, truth = simulated(readers=1)
+    perfect = [replace(read, score=10.0 + 80 * truth[read.case]) for read in reads]
+    study = study_analysis.analyse(perfect, truth)
+    assert rows(study, "auc", modality=CT)[0]["auc"] == 1
+    text = study_report.markdown(study, [])
+    assert "| R1 | CT | 30 | 30 | 1.0000 |" in text
+    assert json.loads(json.dumps(study_report._plain(study.tables["auc"])))[0]["auc_low"] is None
+
+
+@pytest.mark.parametrize("test", ["wilcoxon", "t", "by-normality"])
+def test_report_says_how_the_test_was_chosen(test):
+    text = study_report.markdown(study_analysis.analyse(simulated()[0], None, Settings(test=test)), [])
+    assert re.search(r"^Compared by (a rule fixed|the .* chosen) beforehand", text, re.MULTILINE)
+
+
 def test_confidence_and_seconds_are_compared_where_they_are_known():
     reads, _ = simulated()
     known = study_analysis.analyse(reads)
