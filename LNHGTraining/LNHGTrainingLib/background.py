@@ -8,25 +8,34 @@ import numpy as np
 from LNHGLib.preprocessing import find_lungs, working_grid
 from LNHGLib.volume import read_volume, resample
 
-from LNHGTrainingLib.data import Labelled, assert_disjoint, load_crops
+from LNHGTrainingLib.data import Labelled, assert_disjoint, load_crops, load_negatives
 
 GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a configuration's `data` part names: crops of disjoint patients, and backgrounds with lung voxels."""
+    """What a configuration's `data` part names.
+
+    Attributes:
+        train: nodule crops.
+        validation: nodule crops of other patients.
+        backgrounds: chest CTs with the indices of their lung voxels.
+        negatives: cubes at places that look like nodules and are none, of the training folds.
+    """
 
     train: list[Labelled]
     validation: list[Labelled]
     backgrounds: list[tuple[Labelled, np.ndarray]]
+    negatives: list[Labelled]
 
 
 def load_sources(data: dict, cache: Path) -> Sources:
-    """Read the training and validation crops and the backgrounds.
+    """Read the training and validation crops, the backgrounds and the negatives.
 
     Args:
-        data: the configuration's `data` part with `folder`, where the files are.
+        data: the configuration's `data` part with `folder`, where the files are. `split = "nodule"` in it lets a
+            patient be on both sides, to show by how much that flatters.
         cache: folder for resampled backgrounds.
 
     Raises:
@@ -36,8 +45,10 @@ def load_sources(data: dict, cache: Path) -> Sources:
     files = folder / data["crops"], folder / data["table"]
     train = load_crops(*files, data["train_folds"], data["min_readers"])
     validation = load_crops(*files, data["validation_folds"], 3)
-    assert_disjoint(train, validation)
-    return Sources(train, validation, load_backgrounds(folder / data["background_folder"], data["background"], cache))
+    if data.get("split", "patient") != "nodule":
+        assert_disjoint(train, validation)
+    backgrounds = load_backgrounds(folder / data["background_folder"], data["background"], cache)
+    return Sources(train, validation, backgrounds, load_negatives(*files, data["train_folds"]))
 
 
 def load_backgrounds(folder: Path, entries: list[dict], cache: Path) -> list[tuple[Labelled, np.ndarray]]:

@@ -13,7 +13,7 @@ from LNHGLib.errors import InputError
 
 from LNHGTrainingLib import checkpoint, evaluate, evaluate_crops, metrics, outputs, summary
 from LNHGTrainingLib.calibrate import MASK_THRESHOLDS
-from LNHGTrainingLib.data import Labelled, load_crops
+from LNHGTrainingLib.data import Labelled, load_crops, patients
 from LNHGTrainingLib.evaluate_crops import CropResults, Predict, Selection
 from LNHGTrainingLib.sources import Source, read_sources
 
@@ -27,13 +27,14 @@ PROTOCOL = (
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A checkpoint, the crops it may be scored on, and the threshold that its training crops chose."""
+    """A checkpoint, the crops it may be scored on, the threshold and the patients of its training crops."""
 
     source: Source
     step: int
     sha256: str
     held_out: tuple[int, ...]
     threshold: float
+    trained_on: frozenset[str] = frozenset()
 
 
 def read_folds(checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto") -> list[Fold]:
@@ -57,7 +58,8 @@ def read_folds(checkpoints: Sequence[Path], crops: Path, table: Path, device: st
         candidates = PROBABILITIES if target == "binary" else MASK_THRESHOLDS
         threshold = choose_threshold(source.predict, some, candidates)
         held_out = tuple(data["validation_folds"])
-        folds.append(Fold(source, state["step"], evaluate.file_sha256(path), held_out, threshold))
+        identity = (source, state["step"], evaluate.file_sha256(path), held_out, threshold)
+        folds.append(Fold(*identity, frozenset(patients(trained))))
     _check_disjoint(folds)
     return folds
 
@@ -94,28 +96,30 @@ def run(
         readers: Fewest readers of a nodule.
     """
     outputs.check_free(out, options.overwrite)
-    parts, patients = [], set()
+    parts, scored, leaked = [], set(), set()
     for fold in folds:
         rows = evaluate_crops.select_rows(table, Selection(fold.held_out, readers))
         read = evaluate.progress(evaluate_crops.read_crops(crops, rows), len(rows), "nodule", options)
         parts.append(evaluate_crops.evaluate_crops(read, fold.source.predict, fold.threshold))
-        patients |= {row["patient_id"] for row in rows}
+        scored |= {row["patient_id"] for row in rows}
+        leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
     protocol = evaluate_crops.PROTOCOL.format(reach=evaluate_crops.REACH_MM, readers=readers) + PROTOCOL
     files = {f"fold {' '.join(map(str, fold.held_out))}": fold.sha256 for fold in folds}
     report = evaluate.head("crops", protocol, {"name": name, "files": files}, options) | {
         "data": evaluate.identity([crops, table], options),
-        "patients": len(patients),
-        "split": _split(results, folds, patients),
+        "patients": len(scored),
+        "split": _split(results, folds, len(scored), len(leaked)),
         **summary.crop_figures(results, None, options.seed),
     }
     evaluate.write_crops(results, report, out, options)
     return report
 
 
-def _split(results: CropResults, folds: Sequence[Fold], patients: set[str]) -> str:
+def _split(results: CropResults, folds: Sequence[Fold], scored: int, leaked: int) -> str:
     budgets = ", ".join(
         f"fold {' '.join(map(str, fold.held_out))}: step {fold.step}, threshold {fold.threshold:g}" for fold in folds
     )
     count = len(results.scores) + results.without_reference
-    return f"{count} crops of {len(patients)} patients, {len(folds)} folds by patient ({budgets}), test scans left out."
+    by = f"nodule, {leaked} patients on both sides, which flatters" if leaked else "patient"
+    return f"{count} crops of {scored} patients, {len(folds)} folds by {by} ({budgets}), test scans left out."

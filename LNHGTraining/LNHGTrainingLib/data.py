@@ -58,6 +58,18 @@ def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1)
         rows = [row for row in csv.DictReader(stream) if _selected(row, folds, min_readers)]
     if not rows:
         raise InputError(f"{table} holds no usable crop of folds {folds}; expected at least one: check the folds.")
+    return _read(crops, rows)
+
+
+def load_negatives(crops: Path, table: Path, folds: list[int]) -> list[Labelled]:
+    """The cubes of the given folds at candidates that are no nodules, as `lnhg-train prepare luna16` makes them."""
+    with Path(table).open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get("kind") == "negative"]
+    rows = [row for row in rows if row["scan_test"] == "0" and int(row["fold"]) in folds]
+    return _read(crops, rows)
+
+
+def _read(crops: Path, rows: list[dict]) -> list[Labelled]:
     with h5py.File(crops) as file:
         require_parts(file)
         return [_crop(file, row) for row in rows]
@@ -88,8 +100,9 @@ def _selected(row: dict, folds: list[int], min_readers: int) -> bool:
 
 
 def _crop(file: h5py.File, row: dict) -> Labelled:
-    index = int(row["row"])
-    mask = consensus(file["reader_masks"][index], int(row["n_readers_usable"]))
+    index, readers = int(row["row"]), int(row["n_readers_usable"])
+    bits = file["reader_masks"][index]
+    mask = consensus(bits, readers) if readers else np.zeros(bits.shape, bool)
     known = (file["other_mask"][index] == 0) | mask
     z0, z1, y0, y1, x0, x1 = file["valid_extent"][index]
     inside = np.zeros_like(known)

@@ -1,5 +1,6 @@
 """Batches for the segmenter: nodules, their surroundings, nodule-free lung, and nodules placed into it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,7 @@ class SegmenterPatches:
         window_hu: display window that is scaled to [0, 1].
         seed: of the draws.
         target: what the generator is to draw: "intensity", the CT inside the nodule, or "binary", its mask.
+        negatives: cubes at places that look like nodules and are none; may be empty.
 
     Raises:
         InputError: another target.
@@ -50,11 +52,12 @@ class SegmenterPatches:
         window_hu: list,
         seed: int,
         target: str = "intensity",
+        negatives: Sequence[Labelled] = (),
     ) -> None:
         if target not in ("intensity", "binary"):
             raise InputError(f"`target` is {target!r}, expected intensity or binary; mend the configuration.")
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
-        self.window_hu, self.target = window_hu, target
+        self.window_hu, self.target, self.negatives = window_hu, target, negatives
 
     def batch(self, step: int, size: int, part: int = 0) -> Batch:
         """Batch of a part of a step; all patches of a step share one size, drawn from `sides`."""
@@ -65,17 +68,20 @@ class SegmenterPatches:
         return self._stack([self._patch(rng, side) for _ in range(size)])
 
     def _patch(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        kinds = ["nodule", "surround", "background", "pasted"]
-        shares = np.array([self.config[kind] for kind in kinds], float)
+        kinds = ["nodule", "surround", "background", "pasted", "negative"]
+        shares = np.array([self.config.get(kind, 0.0) for kind in kinds], float)
         if not self.backgrounds:
-            shares[2:] = 0
-        kind = kinds[rng.choice(4, p=shares / shares.sum())]
+            shares[2:4] = 0
+        if not self.negatives:
+            shares[4] = 0
+        kind = kinds[rng.choice(len(kinds), p=shares / shares.sum())]
         if kind == "background":
             return self._lung(rng, side)
         if kind == "pasted":
             return self._pasted(rng, side)
-        crop = self.crops[rng.integers(len(self.crops))]
-        reach = np.asarray(side) * 0.35 if kind == "nodule" else np.full(3, 0.42 * CUBE)
+        source = self.negatives if kind == "negative" else self.crops
+        crop = source[rng.integers(len(source))]
+        reach = np.full(3, 0.42 * CUBE) if kind == "surround" else np.asarray(side) * 0.35
         return self._cut(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
 
     def _cut(self, volume: Labelled, rng: np.random.Generator, centre: np.ndarray, side: tuple[int, int, int]) -> tuple:

@@ -4,6 +4,8 @@ An image is (3, H, W): a slice between its neighbours `step` mm below and above.
 (register F2).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from LNHGLib.preprocessing import normalise
@@ -26,6 +28,7 @@ class DetectorSlices:
         window_hu: window that is scaled to [0, 1].
         step_mm: distance of the neighbouring slices.
         seed: of the draws.
+        negatives: cubes at places that look like nodules and are none; may be empty.
     """
 
     def __init__(
@@ -36,9 +39,10 @@ class DetectorSlices:
         window_hu: list,
         step_mm: int,
         seed: int,
+        negatives: Sequence[Labelled] = (),
     ) -> None:
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
-        self.window_hu, self.step_mm = window_hu, step_mm
+        self.window_hu, self.step_mm, self.negatives = window_hu, step_mm, negatives
         self.depth = 2 * step_mm + 1
 
     def batch(self, step: int, size: int, part: int = 0) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
@@ -66,8 +70,10 @@ class DetectorSlices:
         return hu, masks
 
     def _tile(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-        crop = self.crops[rng.integers(len(self.crops))]
-        half = self._half_depth(crop)
+        negative = bool(self.negatives) and rng.random() < self.config.get("negative", 0.0)
+        source = self.negatives if negative else self.crops
+        crop = source[rng.integers(len(source))]
+        half = 4.0 if negative else self._half_depth(crop)
         reach = np.array([half if rng.random() < self.config["nodule"] else CUBE / 2 - self.step_mm, 10.0, 10.0])
         warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach))
         hu, mask, known = cut(crop, warp, side)

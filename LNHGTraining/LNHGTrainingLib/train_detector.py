@@ -104,7 +104,8 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
             sources = load_sources(config["data"], out.parent / "cache")
         step_mm = config["detector"]["slice_step_mm"]
         slices = DetectorSlices(
-            sources.train, sources.backgrounds, config["sampling"], config["window_hu"], step_mm, config["seed"]
+            *(sources.train, sources.backgrounds, config["sampling"], config["window_hu"], step_mm, config["seed"]),
+            negatives=sources.negatives,
         )
         with RunLog(out, config["steps"], run.step) as log:
             _loop(run, slices, sources.validation, log, out, stop)

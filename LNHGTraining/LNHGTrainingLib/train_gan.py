@@ -146,6 +146,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
         patches = SegmenterPatches(
             *(sources.train, sources.backgrounds, config["sampling"], config["window_hu"], config["seed"]),
             target=config.get("target", "intensity"),
+            negatives=sources.negatives,
         )
         with RunLog(out, config["steps"], run.step) as log:
             _loop(run, patches, sources.validation, log, out, stop)

@@ -1,6 +1,7 @@
 """Networks that LNHG is compared with, and the table over folds in which each nodule is scored by the right network."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 import small_data
@@ -31,6 +32,14 @@ def test_each_nodule_is_scored_by_the_network_that_held_its_patient_out(crops, t
     assert dice == {f"1.{i}": float(i % 2 == 0) for i in range(6)}
     assert report["groups"]["all"]["dice_all"]["value"] == 0.5
     assert report["threshold"] is None
+
+
+def test_a_split_by_nodule_is_called_what_it_is(crops, tmp_path):
+    leaky = [replace(fold(0, perfect), trained_on=frozenset({"P0"})), fold(1, perfect)]
+    report = crossvalidate.run("leaky", leaky, *crops, tmp_path / "out", QUIET)
+    assert "2 folds by nodule, 1 patients on both sides, which flatters (fold 0" in report["split"]
+    honest = crossvalidate.run("honest", [fold(0, perfect), fold(1, perfect)], *crops, tmp_path / "two", QUIET)
+    assert "2 folds by patient (fold 0" in honest["split"]
 
 
 def test_the_threshold_is_the_best_one_on_the_training_crops(tmp_path):

@@ -3,8 +3,10 @@ import csv
 import numpy as np
 import pytest
 import small_data
+from crop_files import write_crop_files
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import data
+from LNHGTrainingLib.background import load_sources
 from LNHGTrainingLib.patches import SegmenterPatches
 from LNHGTrainingLib.slices import DetectorSlices, slice_boxes
 
@@ -134,6 +136,50 @@ def test_the_target_is_the_ct_inside_the_mask(crops, background):
     shares = [bool(sample.any()) for batch in batches for sample in batch.mask]
     assert any(shares)
     assert not all(shares)
+
+
+@pytest.fixture
+def with_negatives(tmp_path):
+    """A table as `prepare luna16` writes it: two nodules, and two cubes at candidates that are none."""
+    hu = np.random.default_rng(1).normal(-850, 20, (4, 50, 50, 50))
+    hu[2:, 20:30, 20:30, 20:30] = -300
+    bits = np.zeros(hu.shape, np.uint8)
+    bits[:2, 22:28, 22:28, 22:28] = 0b111
+    kinds = ["nodule", "nodule", "negative", "negative"]
+    rows = [
+        {"row": i, "patient_id": f"P{i % 2}", "kind": kind, "usable": int(kind == "nodule"), "fold": i % 2,
+         "n_readers_usable": 3 * (kind == "nodule"), "scan_test": 0, "luna_diameter_exact_mm": 6.0}
+        for i, kind in enumerate(kinds)
+    ]  # fmt: skip
+    files = tmp_path / "volumes.h5", tmp_path / "folds.csv"
+    write_crop_files(*files, rows, hu, bits)
+    return files
+
+
+def test_negatives_of_the_training_folds_have_no_mask(with_negatives):
+    (negative,) = data.load_negatives(*with_negatives, [1])
+    assert (negative.patient, negative.mask.any(), negative.hu[25, 25, 25]) == ("P1", False, -300)
+    assert len(data.load_crops(*with_negatives, [0, 1])) == 2
+
+
+def test_negatives_are_drawn_without_a_target_and_around_their_place(with_negatives):
+    sampling = {"sides": [[16, 16, 16]], "nodule": 0.0, "surround": 0.0, "background": 0.0, "pasted": 0.0}
+    negatives = data.load_negatives(*with_negatives, [0, 1])
+    crops = data.load_crops(*with_negatives, [0, 1])
+    patches = SegmenterPatches(crops, [], sampling | {"negative": 1.0}, WINDOW, 3, negatives=negatives)
+    batch = patches.batch(0, 6)
+    assert not batch.mask.any()
+    assert (batch.image.amax((1, 2, 3, 4)) > 0.4).all()
+    slices = DetectorSlices(crops, [], SLICES | {"nodule": 1.0, "negative": 1.0}, WINDOW, 2, 3, negatives)
+    assert all(not len(target["boxes"]) for target in slices.batch(0, 3)[1])
+    assert any(len(target["boxes"]) for target in DetectorSlices(crops, [], SLICES, WINDOW, 2, 3).batch(0, 3)[1])
+
+
+def test_a_split_by_nodule_must_be_asked_for(folder):
+    config = small_data.data_config(folder) | {"train_folds": [0, 1], "validation_folds": [1]}
+    with pytest.raises(InputError, match="split by patient"):
+        load_sources(config, folder / "cache")
+    assert load_sources(config | {"split": "nodule"}, folder / "cache").validation
 
 
 def test_images_lie_in_the_window(crops):
