@@ -16,7 +16,7 @@ from LNHGLib.batch_pool import AHEAD, MOST_STILLBORN, TICK_S, Pool
 from LNHGLib.batch_store import Record, Store
 from LNHGLib.batch_worker import Recipe
 from LNHGLib.case import Case
-from LNHGLib.errors import InputError, WorkError
+from LNHGLib.errors import Cancelled, InputError, WorkError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -67,7 +67,6 @@ class _Node:
         self.address, self.getting_ready, self._pool = address, getting_ready, pool
         self.ready, self.alone, self.process = False, False, ""
         self.cases: dict[str, Case] = {}
-        self.ahead = self.cases
         self.given: dict[Future, tuple[Case, Claim]] = {}
 
     def give(self, case: Case, attempt: int) -> None:
@@ -94,7 +93,6 @@ class DaskPool(Pool):
 
     Each case is tied to a worker, so that Dask never runs it twice by itself. The cases of a worker that is lost are
     tried again when the others are done, each alone in a worker; one that has lost three workers has failed.
-
     """
 
     last_attempt = 3
@@ -132,6 +130,8 @@ class DaskPool(Pool):
         """Take in workers that have joined the cluster."""
         try:
             self._known = self._client.nthreads()
+        except Cancelled:
+            raise
         except (OSError, RuntimeError) as error:
             raise WorkError(
                 "The Dask scheduler does not answer any more; what is finished is kept, start the cluster again and "

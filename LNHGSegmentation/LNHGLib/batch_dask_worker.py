@@ -68,7 +68,7 @@ class Claim(Store):
 
     def withdraw(self) -> None:
         """Take the folder away, with all that is in it: first its name, in one step."""
-        away = self.folder_of_claim.with_suffix(".withdrawn")
+        away = self.folder_of_claim.with_name(f"{self.name}.withdrawn")
         with suppress(OSError):
             self.folder_of_claim.rename(away)
         shutil.rmtree(away, ignore_errors=True)

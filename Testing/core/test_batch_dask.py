@@ -20,7 +20,7 @@ from LNHGLib import batch, batch_dask, batch_dask_worker, slurm
 from LNHGLib.batch_dask_worker import Claim, Withdrawn
 from LNHGLib.batch_store import Record, Store
 from LNHGLib.case import Case
-from LNHGLib.errors import InputError, WorkError
+from LNHGLib.errors import Cancelled, InputError, WorkError
 from stand_in_work import StandIn, noted
 from tiny_model import write_model
 
@@ -241,7 +241,7 @@ def test_dask_is_loaded_only_for_a_scheduler(model, tmp_path):
 def claim(tmp_path):
     store = Store(tmp_path)
     (store.memory / "records").mkdir(parents=True)
-    return Claim(tmp_path, "a-1").make()
+    return Claim(tmp_path, "a.v2-1").make()
 
 
 def test_worker_that_was_taken_for_dead_can_write_nothing_any_more(tmp_path, claim):
@@ -265,6 +265,16 @@ def test_computation_that_nobody_waits_for_ends(claim, monkeypatch):
     claim.withdraw()
     with pytest.raises(Withdrawn):
         look(0.2, "")
+
+
+@pytest.mark.parametrize(("error", "told"), [(Cancelled("stop"), Cancelled), (OSError("gone"), WorkError)])
+def test_wish_to_stop_is_no_lost_scheduler(claim, log, error, told):
+    def nthreads():
+        raise error
+
+    pool = batch_dask.DaskPool(StandIn(log), Store(claim.out), SimpleNamespace(nthreads=nthreads))
+    with pytest.raises(told):
+        next(pool.run([Case("a", "a.nii", claim.out)]))
 
 
 def test_workers_that_never_get_ready_end_the_run(claim, log):
