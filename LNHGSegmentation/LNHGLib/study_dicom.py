@@ -97,6 +97,7 @@ def _deidentify(capture: Dataset, clean: bool) -> None:
             delattr(capture, name)
     for equipment in capture.get("ContributingEquipmentSequence", ()):
         equipment.pop("ContributionDateTime", None)
+    capture.BodyPartExamined = "CHEST"
     capture.file_meta.ImplementationVersionName = MANUFACTURER
     capture.PatientIdentityRemoved = "YES"
     capture.DeidentificationMethod = METHOD

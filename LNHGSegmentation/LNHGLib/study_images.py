@@ -23,7 +23,7 @@ STRIP_SHARE = 1 / 4  # of the nodule's height, from its middle to the outer slic
 STACK_MARGIN_MM = 6.0
 MOST_SLICES = 61
 CROP_MARGIN = 2
-PNG_LEVEL = 3  # resampled pictures gain a tenth by the highest level, at twenty times the time
+PNG_LEVEL = 3  # higher ones take many times as long for pictures little smaller
 OUTSIDE_HU = -1024.0
 
 GAP_PX, LEGEND_PX = 6, 120

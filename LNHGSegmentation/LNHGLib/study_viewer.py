@@ -31,9 +31,7 @@ main { display: grid; grid-template-columns: 1fr 20rem; min-height: 0; }
 figure { margin: 0; position: relative; background: #000; }
 #picture { position: absolute; inset: 0; }
 figure img { width: 100%; height: 100%; object-fit: contain; display: block; }
-#place { position: absolute; left: .6rem; bottom: .6rem; padding: 0 .4rem; border-radius: .3rem;
-  background: #000c; font-variant-numeric: tabular-nums; }
-#place:empty { display: none; }
+#place { font-variant-numeric: tabular-nums; }
 form { padding: 1rem 1.1rem; border-left: 1px solid var(--line); overflow: auto; }
 form p { margin: 0 0 .6rem; }
 fieldset { border: 0; margin: 1.1rem 0; padding: 0; }
@@ -68,10 +66,10 @@ PAGE = """<!DOCTYPE html>
 <style>{style}</style>
 </head>
 <body>
-<header><span id="who"></span><progress id="progress" max="1" value="0"></progress><span id="count"></span>
-<button type="button" id="pause">Pause</button></header>
+<header><span id="who"></span><span id="place"></span><progress id="progress" max="1" value="0"></progress>
+<span id="count"></span><button type="button" id="pause">Pause</button></header>
 <main>
-<figure><div id="picture"></div><span id="place"></span></figure>
+<figure><div id="picture"></div></figure>
 <form id="form" autocomplete="off">
 <p id="question">{question}</p>
 <label for="score">Score, 0 to 100</label>
