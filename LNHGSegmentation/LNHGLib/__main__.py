@@ -40,16 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error), WRONG)
     except (Cancelled, WorkError) as error:
         return _fail(str(error), FAILED)
-    except MemoryError as error:
-        return _fail(
-            f"the computer's memory does not suffice ({error or 'no size told'}); close other programs.", FAILED
-        )
     except Exception as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
-        reason = " ".join(str(error).split()) or "no reason given"
-        return _fail(f"failed: {type(error).__name__}: {reason}; set {DEBUG}=1 to see where.", FAILED)
+        return _fail(_unexpected(error), FAILED)
     return DONE
+
+
+def _unexpected(error: Exception) -> str:
+    reason = " ".join(str(error).split()) or "no reason given"
+    if isinstance(error, MemoryError):
+        return f"the computer's memory does not suffice ({reason}); close other programs and try again."
+    if isinstance(error, ImportError):
+        return f"a Python package does not load ({reason}); in Slicer press Repair under Set-up, else install again."
+    return f"failed: {type(error).__name__}: {reason}; set {DEBUG}=1 to see where."
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -37,8 +37,8 @@ class SegmentationLogic(VTKObservationMixin):
 
         return {model.name: model.card for model in models.available()}
 
-    def addModel(self, folder: Path, onDone: Callable[[str, str], None]) -> None:
-        """Check a model folder and copy it to the user's models, in a thread.
+    def addModel(self, source: Path, onDone: Callable[[str, str], None]) -> None:
+        """Check a model, a folder or a zip archive of one, and copy it to the user's models, in a thread.
 
         :param onDone: called with the model's name, or with an empty name and one sentence that says what is wrong.
         """
@@ -46,7 +46,7 @@ class SegmentationLogic(VTKObservationMixin):
         def add() -> str:
             from LNHGLib import models
 
-            return models.add(folder).name
+            return models.add(source).name
 
         Worker(add, lambda name, error: onDone(name or "", str(error) if error else ""))
 

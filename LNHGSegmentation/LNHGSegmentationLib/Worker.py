@@ -8,6 +8,8 @@ import qt
 POLL_MS = 20
 SHARE_S = 0.002  # at each look the thread may run this long, whoever else holds Python's lock
 
+_underWay: set["Worker"] = set()  # nobody else may hold a worker, and a timer alone does not keep it alive
+
 
 class Worker:
     """One function call in a thread; use a new object for each."""
@@ -19,6 +21,7 @@ class Worker:
         :param onDone: called in the event loop with the result, or with None and the exception.
         """
         self._work, self._onDone = work, onDone
+        _underWay.add(self)
         self._result: object = None
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -38,6 +41,7 @@ class Worker:
 
     def _look(self) -> None:
         if self.wait(SHARE_S):
+            _underWay.discard(self)
             self._onDone(self._result, self._error)
         else:
             qt.QTimer.singleShot(POLL_MS, self._look)

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 from LNHGLib import __main__ as cli
 from LNHGLib import console, models, pipeline
-from LNHGLib.errors import Cancelled
+from LNHGLib.errors import Cancelled, WorkError
 from LNHGLib.results import FILES
 from LNHGLib.volume import write_image
 from tiny_model import tiny_chest, with_stand_ins, write_model
@@ -205,6 +205,24 @@ def test_an_unexpected_failure_ends_with_1_in_one_sentence(ct, model_folder, tmp
     monkeypatch.setattr(pipeline, "segment", fail)
     assert lnhg("segment", ct, tmp_path / "new", "--model", model_folder) == 1
     assert "RuntimeError: the disk burns" in complaint(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("Unable to allocate 9.31 GiB"), "does not suffice (Unable to allocate 9.31 GiB); close"),
+        (ImportError("libcudnn.so.9: cannot open"), "(libcudnn.so.9: cannot open); in Slicer press Repair"),
+        (WorkError("The disk is full; make room."), "lnhg: The disk is full; make room."),
+    ],
+)
+def test_what_the_computer_lacks_is_told_with_the_cure(ct, model_folder, tmp_path, capsys, monkeypatch, error, words):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(pipeline, "segment", fail)
+    assert lnhg("segment", ct, tmp_path / "new", "--model", model_folder) == 1
+    assert words in complaint(capsys)
     assert not (tmp_path / "new").exists()
 
 
