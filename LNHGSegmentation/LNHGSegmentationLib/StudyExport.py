@@ -1,0 +1,145 @@
+"""A blinded reader study of the scene's kept findings, made by one click; the core draws and writes in a thread."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from LNHGSegmentationLib import Cases, SegmentVoxels
+from LNHGSegmentationLib.Findings import Findings
+from LNHGSegmentationLib.Reporting import dicomFiles
+from LNHGSegmentationLib.Worker import Worker
+
+AROUND_MM = 50.0  # CT taken along with a nodule: the corner of the field shown, however the volume lies
+AROUND_SHARE = 0.5  # of the nodule's size, if that is more
+WAIT_AT_STOP_S = 2.0
+
+
+class StudyExport:
+    """Writes one reader study at a time."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._cancelled = threading.Event()
+
+    @property
+    def isWriting(self) -> bool:
+        """Whether a study is being written."""
+        return self._worker is not None
+
+    def whyNot(self) -> str:
+        """Return why no study can be made now, or an empty string."""
+        if self.isWriting:
+            return _("A reader study is being written: wait for its end.")
+        if not any(_numbers(segmentation) for segmentation in _results()):
+            return _("No finding with an outline is kept in this scene: segment the nodules of one CT or more first.")
+        return ""
+
+    def start(
+        self,
+        target: Path,
+        onEnded: Callable[[str, str], None],
+        readers: str = "3",
+        layout: str = "slice",
+        dicom: bool = False,
+        force: bool = False,
+    ) -> None:
+        """Start writing; returns as soon as the voxels are copied.
+
+        :param target: the study's folder, which must not exist.
+        :param onEnded: called once with "done" or "failed" and one sentence for the user, unless it is stopped.
+        :param readers: how many, or their names with commas between them.
+        :param layout: "slice", "strip" or "stack".
+        :param dicom: whether to write DICOM Secondary Capture as well.
+        :param force: whether to take a CT that says its pictures may hold the patient's name.
+        :raises ValueError: if no study can be made now, or with these options.
+        """
+        from LNHGLib import study_design, study_export, study_images  # here, as it would slow down Slicer's start
+
+        reason = self.whyNot()
+        if reason:
+            raise ValueError(reason)
+        study_export.check_target(target)
+        look = study_images.Look(layout)
+        options = study_export.Options(study_design.readers_of(readers), look=look, dicom=dicom, forced=force)
+        entries = [entry for segmentation in _results() for entry in _entries(segmentation, force)]
+        self._cancelled = cancelled = threading.Event()
+
+        def ended(outcome, error: Exception | None) -> None:
+            self._worker = None
+            if cancelled.is_set():
+                return
+            if error is not None:
+                onEnded("failed", _("The study cannot be made: {reason}").format(reason=error))
+                return
+            text = _("{cases} cases, {reads} reads in {folder}. Keep its folder sealed apart from all readers.")
+            onEnded("done", text.format(cases=outcome.cases, reads=outcome.reads, folder=target))
+
+        self._worker = Worker(lambda: study_export.export(entries, target, options, cancelled=cancelled.is_set), ended)
+
+    def stop(self) -> None:
+        """End at once, silently: the scene closes, or the module is reloaded or unloaded."""
+        self._cancelled.set()
+        if self._worker is not None:
+            self._worker.wait(WAIT_AT_STOP_S)
+            self._worker = None
+
+
+def _results() -> list[slicer.vtkMRMLSegmentationNode]:
+    """Return the newest result of each CT in the scene."""
+    return [node for node in Cases.results() if Cases.latestOf(Cases.volumeOf(node)) is node]
+
+
+def _numbers(segmentation: slicer.vtkMRMLSegmentationNode) -> list[int]:
+    findings = Findings(segmentation)
+    return [row["number"] for row in findings.reported() if findings.crop(row["number"]) is not None]
+
+
+def _entries(segmentation: slicer.vtkMRMLSegmentationNode, force: bool) -> list:
+    """Return the kept findings of a result as cases of a study, their voxels copied."""
+    from LNHGLib.study_input import Entry, require_clean
+
+    volumeNode, findings = Cases.volumeOf(segmentation), Findings(segmentation)
+    files = [] if force else [Path(file) for file in dicomFiles(volumeNode)]
+
+    def loader(subject) -> Callable:
+        def load():
+            if files:
+                require_clean(files[0].parent, files=files)
+            return subject
+
+        return load
+
+    return [
+        Entry(volumeNode.GetName(), number, loader(_subject(segmentation, findings.crop(number))))
+        for number in _numbers(segmentation)
+    ]
+
+
+def _subject(segmentation: slicer.vtkMRMLSegmentationNode, crop: SegmentVoxels.Crop):
+    """Return a finding with the CT around it."""
+    from LNHGLib.study_images import Subject
+    from LNHGLib.volume import Source, Volume
+
+    volumeNode, heterogeneity = Cases.volumeOf(segmentation), Cases.heterogeneityOf(segmentation)
+    box = _around(crop.box, volumeNode)
+    hu = np.array(slicer.util.arrayFromVolume(volumeNode)[box], np.float32)
+    mask, signal = np.zeros(hu.shape, bool), np.zeros(hu.shape, np.float32)
+    inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(crop.box, box, strict=True))
+    mask[inner] = crop.array
+    if heterogeneity is not None:
+        signal[inner] = np.nan_to_num(slicer.util.arrayFromVolume(heterogeneity)[crop.box])
+    return Subject(Volume(hu, SegmentVoxels.gridAt(volumeNode, box), Source("")), mask, signal)
+
+
+def _around(box: SegmentVoxels.Box, volumeNode) -> SegmentVoxels.Box:
+    spacing = volumeNode.GetSpacing()[::-1]
+    size_mm = max((part.stop - part.start) * mm for part, mm in zip(box, spacing, strict=True))
+    margins = [int(np.ceil(max(AROUND_MM, AROUND_SHARE * size_mm) / mm)) for mm in spacing]
+    return tuple(
+        slice(max(part.start - margin, 0), min(part.stop + margin, size))
+        for part, margin, size in zip(box, margins, SegmentVoxels.shapeOf(volumeNode), strict=True)
+    )

@@ -1,0 +1,122 @@
+"""A reader study made from the scene: the kept findings of every CT, drawn as the core draws them from files."""
+
+import slicer_host
+
+slicer_host.start()
+
+import csv
+import time
+
+import numpy as np
+import pydicom
+import pytest
+import report_data
+import slicer
+from LNHGLib.dicom_source import find_series
+from LNHGSegmentationLib import ResultNodes
+from LNHGSegmentationLib.Findings import Findings
+from LNHGSegmentationLib.Reporting import INSTANCES_ATTRIBUTE
+from LNHGSegmentationLib.StudyExport import StudyExport
+from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK, VolumeExchange
+from PIL import Image
+from planted import found_in
+
+
+class Database:
+    """Plays slicer.dicomDatabase, a ctkDICOMDatabase."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
+
+    def fileForInstance(self, uid: str) -> str:
+        return self.files.get(uid, "")
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return report_data.make_scan()
+
+
+@pytest.fixture
+def database(monkeypatch):
+    database = Database()
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    return database
+
+
+@pytest.fixture
+def segmentation(scan, scene, tmp_path, database):
+    """The result of two outlined nodules and a box, on a CT from DICOM."""
+    series = find_series(report_data.write_dicom(scan, tmp_path / "dicom"))
+    for header, file in zip(series.slices, series.files, strict=True):
+        database.files[header.SOPInstanceUID] = str(file)
+    ct = slicer.util.addVolumeFromArray(scan.hu, RAS_TO_LPS @ series.grid.affine @ ZYX_TO_IJK, "PLANT Doe^John")
+    ct.SetAttribute(INSTANCES_ATTRIBUTE, " ".join(database.files))
+    folder = report_data.write_result(scan, tmp_path / "result", tmp_path / "dicom")
+    return ResultNodes.load(folder, ct, VolumeExchange(ct)).segmentation
+
+
+def made(study: StudyExport, target, run_events, **options) -> tuple[str, str]:
+    told = []
+    study.start(target, lambda *state: told.append(state), **options)
+    run_events(lambda: not study.isWriting)
+    return told[0]
+
+
+def key(target):
+    with (target / "sealed" / "key.csv").open(newline="") as file:
+        return [(row["result"], row["nodule"]) for row in csv.DictReader(file)]
+
+
+def test_the_kept_findings_become_cases_and_no_identity_leaves_but_for_the_key(segmentation, tmp_path, run_events):
+    state, text = made(StudyExport(), tmp_path / "study", run_events, readers="2", layout="strip", dicom=True)
+    assert state == "done", text
+    assert "2 cases, " in text
+    assert key(tmp_path / "study") == [("PLANT Doe^John", "1"), ("PLANT Doe^John", "2")]
+    for part in ("packages", "sheets", "study.json", "README.txt"):
+        assert found_in(tmp_path / "study" / part) == []
+    pictures = sorted((tmp_path / "study").rglob("*.png"))
+    assert any(np.ptp(np.asarray(Image.open(path))[:, :400], axis=-1).any() for path in pictures), "a map is drawn"
+
+
+def test_rejected_findings_stay_out(segmentation, tmp_path, run_events):
+    Findings(segmentation).reject(1)
+    state, _ = made(StudyExport(), tmp_path / "study", run_events, readers="1")
+    assert (state, [number for _, number in key(tmp_path / "study")]) == ("done", ["2"])
+    Findings(segmentation).reject(2)
+    assert "No finding with an outline is kept" in StudyExport().whyNot()
+    with pytest.raises(ValueError, match="No finding"):
+        StudyExport().start(tmp_path / "other", print)
+
+
+def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, database, tmp_path, run_events):
+    file = sorted(database.files.values())[2]
+    header = pydicom.dcmread(file)
+    header.BurnedInAnnotation = "YES"
+    header.save_as(file)
+    state, text = made(StudyExport(), tmp_path / "study", run_events)
+    assert state == "failed"
+    assert "burned-in annotation" in text
+    assert not (tmp_path / "study").exists()
+    state, text = made(StudyExport(), tmp_path / "study", run_events, force=True)
+    assert state == "done", text
+
+
+def test_wrong_options_are_refused_at_once(segmentation, tmp_path):
+    for options, words in (({"readers": "a,a"}, "different names"), ({"layout": "cube"}, "layout is 'cube'")):
+        with pytest.raises(ValueError, match=words):
+            StudyExport().start(tmp_path / "study", print, **options)
+    with pytest.raises(ValueError, match="already exists"):
+        StudyExport().start(tmp_path, print)
+
+
+def test_stopping_leaves_nothing_and_says_nothing(segmentation, tmp_path):
+    study, told = StudyExport(), []
+    study.start(tmp_path / "out" / "study", lambda *state: told.append(state), readers="9", layout="stack")
+    study.stop()
+    end = time.monotonic() + 5
+    while list(tmp_path.glob(".lnhg-*")) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".lnhg-*"))
+    assert (told, study.isWriting) == ([], False)
