@@ -1,4 +1,4 @@
-"""The table of kept findings in words and as CSV, size bands included. Needs no matplotlib and no SimpleITK."""
+"""The table of kept findings in words and as CSV, size bands included."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -91,10 +91,11 @@ def size_summary(nodule: ReportNodule) -> str:
 def size_lines() -> list[str]:
     """Return what the page says about the size bands."""
     return [
-        f"Size bands ({RESEARCH_USE}; size only, no recommendation and no diagnosis), from the mean of long and short "
-        "axial axis: Fleischner Society 2017 rounded to 1 mm,",
-        "Lung-RADS v2022 (first scan) to 0.1 mm. The solid part of part-solid nodules is not measured; calcified ones "
-        "get the bands of solid ones. Check before use.",
+        f"Size bands ({RESEARCH_USE}; size only, no recommendation and no diagnosis) from the mean of long and short "
+        "axial axis:",
+        "Fleischner Society 2017 rounded to 1 mm, Lung-RADS v2022 (first scan) to 0.1 mm. The solid part of part-solid "
+        "nodules is not measured;",
+        "calcified nodules get the bands of solid ones. Check every measurement before use.",
     ]
 
 

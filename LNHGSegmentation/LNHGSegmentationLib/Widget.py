@@ -13,6 +13,8 @@ from LNHGSegmentationLib.InstallLogic import InstallLogic
 from LNHGSegmentationLib.InstallSection import InstallSection
 from LNHGSegmentationLib.OverlaySection import OverlaySection
 from LNHGSegmentationLib.Parameter import Parameter
+from LNHGSegmentationLib.Reporting import Reporting
+from LNHGSegmentationLib.ReportSection import ReportSection
 from LNHGSegmentationLib.RunSection import RunSection
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 
@@ -45,6 +47,7 @@ class Widget(VTKObservationMixin):
             RunSection(logic, installLogic),
             FindingsSection(logic),
             OverlaySection(),
+            ReportSection(Reporting()),
             InstallSection(installLogic),
         ]
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "LNHGSegmentation.ui"))
