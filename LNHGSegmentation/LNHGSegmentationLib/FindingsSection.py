@@ -109,6 +109,7 @@ class FindingsSection(VTKObservationMixin):
 
     def _do(self, action: Callable[[Findings], object], told: str = "") -> None:
         """Do something to the findings and show it; say in one sentence why it cannot be done."""
+        self._watch.follow()  # what was edited just now is not to be mistaken for a part of this step
         try:
             result = action(self.findings)
         except ValueError as error:
@@ -193,6 +194,7 @@ class FindingsSection(VTKObservationMixin):
 
     def _onAdd(self, *_args) -> None:
         if self.ui.addButton.checked:
+            self._watch.follow()
             self._missed.start(self.findings, self._parameter.device)
         else:
             self._missed.stop()

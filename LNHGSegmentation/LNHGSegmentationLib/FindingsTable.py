@@ -8,6 +8,8 @@ import slicer
 from LNHGSegmentationLib import FindingsTexts
 
 NUMBER, NAME = 0, 1
+RIGHT_ALIGNED = (2, 6, 7)  # score, volume, HU
+ROW_HEIGHT = 22
 GREY = 128
 
 
@@ -35,6 +37,7 @@ class FindingsTable:
         widget.setColumnCount(len(FindingsTexts.columns()))
         widget.setHorizontalHeaderLabels(FindingsTexts.columns())
         widget.verticalHeader().setVisible(False)
+        widget.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
         widget.horizontalHeader().setSortIndicatorShown(True)
         widget.horizontalHeader().setSectionsClickable(True)
         widget.horizontalHeader().sectionClicked.connect(self._onHeader)
@@ -111,6 +114,8 @@ class FindingsTable:
         if column == NAME:
             flags = flags | qt.Qt.ItemIsEditable
         item.setFlags(flags)
+        if column in RIGHT_ALIGNED:
+            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
         self._widget.setItem(index, column, item)
         return item
 

@@ -69,14 +69,19 @@ class MissedNodule(VTKObservationMixin):
         findings = self._findings
         number = findings.at(indexOf(findings.volumeNode, position))
         if number is not None:
-            name = findings.row(number)["name"]
-            if number not in [row["number"] for row in findings.reported()]:
-                findings.confirm(number)
-            self._end(number, _("The model found it with too low a score or it was there: {name}.").format(name=name))
+            self._end(number, self._takeIn(number))
             return
         self._say(_("The segmenter outlines the nodule..."))
         model = Cases.runOf(findings.segmentation).get("model", "")
         self._logic.outlineAt(findings.volumeNode, position, self._onFound, model, self._device)
+
+    def _takeIn(self, number: int) -> str:
+        """Let a finding that is there already count."""
+        text = _("{name} is already in the table.")
+        if number not in [row["number"] for row in self._findings.reported()]:
+            self._findings.confirm(number)
+            text = _("{name} had too low a score or was rejected; it counts now.")
+        return text.format(name=self._findings.row(number)["name"])
 
     def _onFound(self, crop: Crop | None, row: dict, message: str) -> None:
         findings = self._findings

@@ -42,6 +42,7 @@ class NoduleAtPlace:
         self._placeLPS = (RAS_TO_LPS @ matrix @ ijk)[:3]
         self._folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
         self._child: ChildProcess | None = None
+        self._worker: Worker | None = None  # kept: nobody else does while it waits
 
     def start(self, python: str, model: str = "", device: str = "auto", launcher: Callable | None = None) -> None:
         """Start the search; returns at once."""
@@ -57,7 +58,7 @@ class NoduleAtPlace:
             self._child = ChildProcess(lambda *_: None, self._onChildEnded, self._folder / "cancel", launcher)
             self._child.start([*command, "--device", device, *options], cwd=MODULE_FOLDER)
 
-        Worker(lambda: self._write(ct), launch)
+        self._worker = Worker(lambda: self._write(ct), launch)
 
     def stop(self) -> None:
         """End at once, silently."""
@@ -75,7 +76,10 @@ class NoduleAtPlace:
         if status != 0:
             self._end(None, {}, lastLine or f"The search was ended from outside (status {status}): try again.")
             return
-        Worker(self._read, lambda found, error: self._end(*(found or (None, {})), str(error) if error else ""))
+        self._worker = Worker(self._read, self._onRead)
+
+    def _onRead(self, found: tuple[Crop, dict] | None, error: Exception | None) -> None:
+        self._end(*(found or (None, {})), f"The outline cannot be read: {error}" if error else "")
 
     def _read(self) -> tuple[Crop, dict]:
         import SimpleITK as sitk  # here, as they would slow down Slicer's start

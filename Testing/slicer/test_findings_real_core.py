@@ -1,0 +1,50 @@
+"""A nodule added at a place by the real core in its child process, on a tiny chest that lies turned in its frame."""
+
+import slicer_host
+
+slicer_host.start()
+
+import sys
+
+import numpy as np
+import pytest
+import slicer
+from LNHGLib.volume import Volume
+from LNHGSegmentationLib.NoduleAtPlace import NoduleAtPlace
+from LNHGSegmentationLib.SegmentVoxels import gridAt
+from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
+from test_real_core import TURN
+from test_volume_exchange import add_linear_transform
+from tiny_model import centers_lps_mm, tiny_chest, write_model
+
+
+@pytest.fixture
+def chest(scene):
+    """The tiny chest as a node that lies turned in its own frame; a parent transform puts it upright in the world."""
+    volume: Volume = tiny_chest()
+    ijk_to_ras = RAS_TO_LPS @ volume.grid.affine @ np.linalg.inv(ZYX_TO_IJK)
+    node = slicer.util.addVolumeFromArray(volume.array, np.linalg.inv(TURN) @ ijk_to_ras, "tiny chest")
+    add_linear_transform(node, TURN)
+    return node
+
+
+def test_place_in_the_world_gives_the_nodule_there_or_says_that_there_is_none(chest, tmp_path, run_events):
+    model = str(write_model(tmp_path / "tiny").folder)
+    center = centers_lps_mm(tiny_chest())[1] * [-1, -1, 1]
+    ended = []
+    places = center + 2, center + np.array([0, 0, 30])
+    searches = [NoduleAtPlace(chest, place, lambda *found: ended.append(found)) for place in places]
+    for search in searches:
+        search.start(sys.executable, model)
+    run_events(lambda: len(ended) == 2, limit_s=120)
+    (crop, row, message), (nothing, _row, sentence) = sorted(ended, key=lambda found: found[0] is None)
+    assert message == ""
+    found = gridAt(chest, crop.box).index_to_lps(np.argwhere(crop.array)).mean(0) * [-1, -1, 1]
+    assert np.linalg.norm(found - center) < 3.0
+    assert row["provenance"] == "segmenter"
+    assert np.isfinite(row["signal"].array).all()
+    assert all(
+        w.start <= part.start and part.stop <= w.stop for w, part in zip(row["signal"].box, crop.box, strict=True)
+    )
+    assert nothing is None
+    assert "no nodule within 5 mm" in sentence
