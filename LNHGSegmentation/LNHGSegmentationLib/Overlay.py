@@ -13,8 +13,8 @@ TABLE_ATTRIBUTE = "LNHG.ColorMap"
 COLOR_TITLES = {"jet": "LNHG jet", "viridis": "LNHG viridis"}
 LEGENDS = {  # title and label format of each scale mode
     "fixed": ("Heterogeneity\n(relative signal)", "%.2f"),
-    "nodule": ("Heterogeneity\n(% of the nodule's range)", "%.0f%%"),
-    "slice": ("Heterogeneity\n(% of the slice's range)", "%.0f%%"),
+    "nodule": ("Heterogeneity\n(% of the nodule's range)", "%.0f"),
+    "slice": ("Heterogeneity\n(% of the slice's range)", "%.0f"),
 }
 FILL_OPACITY = 0.4
 OUTLINE_PIXELS = 2

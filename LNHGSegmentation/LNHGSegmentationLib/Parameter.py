@@ -35,7 +35,7 @@ class Parameter:
     colorMap: Annotated[str, Choice(["viridis", "jet"])] = "viridis"
     scaleMode: Annotated[str, Choice(["fixed", "nodule", "slice"])] = "fixed"
     rangeLow: float = 0.0
-    rangeHigh: float = 1.0
+    rangeHigh: float = 1.2
     segmentStyle: Annotated[str, Choice(["outline", "fill"])] = "outline"
     zoomToFinding: bool = True
     segmentation: vtkMRMLSegmentationNode

@@ -77,12 +77,12 @@ def test_map_lies_in_front_of_the_ct(result, view, a_ct):
     assert view.GetForegroundOpacity() == pytest.approx(0.6)
 
 
-def test_fixed_scale_shows_the_signal_itself_from_0_to_1(result):
+def test_fixed_scale_shows_the_signal_itself_in_the_same_range_for_all(result):
     signal, inside = slicer.util.arrayFromVolume(result.heterogeneity), fakes.make_labels() > 0
     np.testing.assert_array_equal(values(result)[inside], signal[inside])
     assert not values(result)[~inside].any()
     display = shown_map(result).GetDisplayNode()
-    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == pytest.approx((0, 1))
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == pytest.approx((0, 1.2))
     assert "relative signal" in legend_of(result).GetTitleText()
 
 
@@ -104,7 +104,7 @@ def test_legend_names_the_unit_of_the_scale(result, section, mode, unit):
     choose(section.ui.scaleSelector, "slice")
     choose(section.ui.scaleSelector, mode)
     assert unit in legend_of(result).GetTitleText()
-    assert ("%%" in legend_of(result).GetLabelFormat()) == (mode != "fixed")
+    assert legend_of(result).GetLabelFormat() == ("%.2f" if mode == "fixed" else "%.0f")
 
 
 def test_signal_that_is_measured_stays_as_it_is(result, section):
@@ -210,13 +210,17 @@ def test_map_of_a_large_ct_takes_memory_for_its_nodules_only(result, section):
 
 @pytest.fixture
 def layout(scene):
-    """A layout node that makes view nodes, as in Slicer."""
+    """A layout node that makes view nodes, as in Slicer; they outlive the scene's closing and would meet other tests."""
+    classes = ("vtkMRMLAbstractViewNode", "vtkMRMLLayoutNode")
+    before = [node for each in classes for node in slicer.util.getNodesByClass(each)]
     logic = slicer.vtkMRMLLayoutLogic()
     logic.SetMRMLScene(slicer.mrmlScene)
     node = logic.GetLayoutNode()
     node.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     yield node
     logic.SetMRMLScene(None)
+    for each in [node for name in classes for node in slicer.util.getNodesByClass(name) if node not in before]:
+        slicer.mrmlScene.RemoveNode(each)
 
 
 def composite(name: str):
@@ -259,3 +263,42 @@ def test_button_follows_a_layout_that_is_chosen_elsewhere(layout, section, param
     run_events(lambda: section.ui.sideBySideButton.checked)
     layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
     run_events(lambda: not section.ui.sideBySideButton.checked)
+
+
+@pytest.fixture
+def own_views(scene, monkeypatch):
+    """Slicer's own slice views for map and plain CT, by names that no other test uses."""
+    import views
+
+    monkeypatch.setattr(
+        Layouts, "DESCRIPTION", Layouts.DESCRIPTION.replace('"Red"', '"Map"').replace("LNHGPlain", "Plain")
+    )
+    monkeypatch.setattr(Layouts, "MAP_VIEW", "Map")
+    monkeypatch.setattr(Layouts, "PLAIN_VIEW", "Plain")
+    return [views.SliceView(name, "Axial", (200, 160)) for name in ("Map", "Plain")]
+
+
+def test_plain_ct_and_map_move_together_and_show_what_they_should(
+    own_views, layout, section, parameter, a_ct, tmp_path, run_events
+):
+    with_map, plain = own_views
+    links = slicer.vtkMRMLSliceLinkLogic()
+    links.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+    links.SetMRMLScene(slicer.mrmlScene)
+    result = fakes.make_result_nodes(a_ct, tmp_path)
+    parameter.inputVolume = a_ct
+    Cases.choose(parameter, result.segmentation)
+    section.setParameter(parameter)
+    run_events(lambda: with_map.logic.GetSliceCompositeNode().GetForegroundVolumeID())
+    section.ui.sideBySideButton.click()
+    section.ui.lungWindowButton.click()
+    center = (fakes.IJK_TO_RAS @ [*fakes.NODULES[1][0][::-1], 1.0])[:3]
+    for view in own_views:
+        view.look_at(center, 34.0)
+    assert (np.ptp(with_map.render().astype(int), axis=-1) > 40).sum() > 1000
+    assert np.ptp(plain.render().astype(int), axis=-1).max() == 0
+    with_map.logic.StartSliceNodeInteraction(slicer.vtkMRMLSliceNode.SliceToRASFlag)
+    with_map.logic.SetSliceOffset(with_map.logic.GetSliceOffset() + 5)
+    with_map.logic.EndSliceNodeInteraction()
+    assert plain.node.GetSliceOffset() == pytest.approx(with_map.node.GetSliceOffset())
+    links.SetMRMLScene(None)

@@ -82,7 +82,7 @@ class Heartbeat:
 
 def test_user_interface_never_blocks_from_click_to_visible_result(panel, large_ct, result, run_events):
     panel.core.python.write_text(COPY_RESULT.format(result=shlex.quote(str(result))))
-    view = views.SliceView("Red", "Axial", (300, 300))
+    view = views.SliceView("Heartbeat", "Axial", (300, 300))
     panel.uiWidget.show()
     worst_ms = []
     for _ in range(TRIES):

@@ -55,6 +55,45 @@ def test_real_core_is_cancelled_within_two_seconds(chest, model, run_events):
     assert outcomes[0].state == "cancelled"
 
 
+REFUSALS = {  # what a user may choose by mistake, and what the core says of it
+    "two slices of a CT": ((2, 64, 64), (-1000, 400), "has 2 slices"),
+    "an MR image": ((24, 64, 64), (0, 1800), "as MR images and stored values without rescale do"),
+    "a head CT": ((24, 64, 64), None, "no lung found"),
+}
+
+
+def head_ct(shape: tuple[int, int, int]) -> np.ndarray:
+    """A ball of brain in a shell of bone, in air."""
+    _z, y, x = np.indices(shape)
+    radius = np.hypot(y - shape[1] / 2, x - shape[2] / 2)
+    head = np.where(radius < 24, 35, np.where(radius < 27, 900, -1000))
+    return head + np.random.default_rng(0).integers(-5, 6, shape)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_wrong_volume_is_refused_in_one_sentence_that_names_it(scene, model, run_events, name):
+    shape, values, sentence = REFUSALS[name]
+    array = head_ct(shape) if values is None else np.random.default_rng(0).integers(*values, shape)
+    node = slicer.util.addVolumeFromArray(array.astype(np.int16), np.diag([-3.0, -3.0, 5.0, 1.0]), name)
+    nodes, outcomes = slicer.mrmlScene.GetNumberOfNodes(), []
+    SegmentationLogic(python=sys.executable).start(node, lambda *_: None, outcomes.append, model=model)
+    run_events(lambda: outcomes, limit_s=LIMIT_S)
+    assert outcomes[0].state == "failed"
+    assert sentence in outcomes[0].message
+    assert name in outcomes[0].message
+    assert "\n" not in outcomes[0].message
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes
+
+
+def test_devices_of_this_computer_are_found_without_torch_in_this_process(scene, run_events):
+    devices = SegmentationLogic(python=sys.executable).devices
+    loaded = "torch" in sys.modules
+    devices.find(lambda: None)
+    run_events(lambda: devices.areKnown, limit_s=LIMIT_S)
+    assert devices.all()[-1]["id"] == "cpu"
+    assert ("torch" in sys.modules) == loaded
+
+
 def world_bounds(segmentation, segment_id: str) -> np.ndarray:
     local, bounds = np.zeros(6), np.zeros(6)
     segmentation.GetSegmentation().GetSegment(segment_id).GetBounds(local)
