@@ -210,7 +210,7 @@ def test_map_of_a_large_ct_takes_memory_for_its_nodules_only(result, section):
 
 @pytest.fixture
 def layout(scene):
-    """A layout node that makes view nodes, as in Slicer; they outlive the scene's closing and would meet other tests."""
+    """A layout node that makes view nodes, as in Slicer; they outlive the closing of the scene."""
     classes = ("vtkMRMLAbstractViewNode", "vtkMRMLLayoutNode")
     before = [node for each in classes for node in slicer.util.getNodesByClass(each)]
     logic = slicer.vtkMRMLLayoutLogic()
