@@ -5,6 +5,7 @@ properties in `PROPERTIES` are put onto PySide6's classes. Stand-ins prove the p
 or CTK's own behavior.
 """
 
+import ctypes
 import os
 import sys
 import types
@@ -23,6 +24,7 @@ PROPERTIES = {
     },
     QtWidgets.QAbstractButton: {"checked": ("isChecked", "setChecked"), "text": ("text", "setText")},
     QtWidgets.QLabel: {"text": ("text", "setText")},
+    QtWidgets.QLineEdit: {"text": ("text", "setText")},
     QtWidgets.QComboBox: {
         "currentIndex": ("currentIndex", "setCurrentIndex"),
         "currentText": ("currentText", "setCurrentText"),
@@ -34,6 +36,7 @@ PROPERTIES = {
 
 SPARE_REFERENCES = [None, True, False] * 1_000_000
 """PySide6 drops references to these with many calls; before Python 3.12, where they became immortal, they run out."""
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(SPARE_REFERENCES))  # never freed, or they run out at the interpreter's end
 
 
 def install() -> QtWidgets.QApplication:

@@ -107,7 +107,7 @@ class Application:
         return self._logic
 
     def processEvents(self) -> None:
-        qt_standin.QtCore.QEventLoop().processEvents()  # PySide 6.12's own returns a None that it does not own
+        self._qapplication.processEvents()
 
     def testingEnabled(self) -> bool:
         return True

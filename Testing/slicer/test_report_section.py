@@ -222,7 +222,9 @@ def test_writing_does_not_block(section, tmp_path, run_events, monkeypatch):
 
 def test_closing_the_scene_while_writing_leaves_nothing(section, tmp_path, run_events, monkeypatch):
     answer_with(tmp_path / "r.png", monkeypatch)
+    section.ui.caseEdit.setText(" Case 7 ")
     section.ui.pageButton.click()
+    assert section._reporting._writing._wish.case == "Case 7"
     folder = section._reporting._writing._folder
     section.setParameter(None)
     assert not section._reporting.isWriting
