@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,37 @@ from LNHGSegmentationLib.Worker import Worker
 AROUND_MM = 50.0  # CT taken along with a nodule: the corner of the field shown, however the volume lies
 AROUND_SHARE = 0.5  # of the nodule's size, if that is more
 WAIT_AT_STOP_S = 2.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to make.
+
+    :ivar target: the study's folder, which must not exist.
+    :ivar readers: how many, or their names with commas between them.
+    :ivar layout: "slice", "strip" or "stack".
+    :ivar dicom: whether to write DICOM Secondary Capture as well.
+    :ivar force: whether to take a CT that says its pictures may hold the patient's name.
+    """
+
+    target: Path
+    readers: str = "3"
+    layout: str = "slice"
+    dicom: bool = False
+    force: bool = False
+
+    def options(self):
+        """Return the core's options.
+
+        :raises ValueError: if they are wrong, or the folder exists.
+        """
+        from LNHGLib import study_design, study_export, study_images  # here, as it would slow down Slicer's start
+
+        study_export.check_target(self.target)
+        look = study_images.Look(self.layout)
+        return study_export.Options(
+            study_design.readers_of(self.readers), look=look, dicom=self.dicom, forced=self.force
+        )
 
 
 class StudyExport:
@@ -38,34 +70,19 @@ class StudyExport:
             return _("No finding with an outline is kept in this scene: segment the nodules of one CT or more first.")
         return ""
 
-    def start(
-        self,
-        target: Path,
-        onEnded: Callable[[str, str], None],
-        readers: str = "3",
-        layout: str = "slice",
-        dicom: bool = False,
-        force: bool = False,
-    ) -> None:
+    def start(self, wish: Wish, onEnded: Callable[[str, str], None]) -> None:
         """Start writing; returns as soon as the voxels are copied.
 
-        :param target: the study's folder, which must not exist.
         :param onEnded: called once with "done" or "failed" and one sentence for the user, unless it is stopped.
-        :param readers: how many, or their names with commas between them.
-        :param layout: "slice", "strip" or "stack".
-        :param dicom: whether to write DICOM Secondary Capture as well.
-        :param force: whether to take a CT that says its pictures may hold the patient's name.
-        :raises ValueError: if no study can be made now, or with these options.
+        :raises ValueError: if no study can be made now, or not this one.
         """
-        from LNHGLib import study_design, study_export, study_images  # here, as it would slow down Slicer's start
+        from LNHGLib import study_export
 
         reason = self.whyNot()
         if reason:
             raise ValueError(reason)
-        study_export.check_target(target)
-        look = study_images.Look(layout)
-        options = study_export.Options(study_design.readers_of(readers), look=look, dicom=dicom, forced=force)
-        entries = [entry for segmentation in _results() for entry in _entries(segmentation, force)]
+        options = wish.options()
+        entries = [entry for segmentation in _results() for entry in _entries(segmentation, wish.force)]
         self._cancelled = cancelled = threading.Event()
 
         def ended(outcome, error: Exception | None) -> None:
@@ -76,9 +93,11 @@ class StudyExport:
                 onEnded("failed", _("The study cannot be made: {reason}").format(reason=error))
                 return
             text = _("{cases} cases, {reads} reads in {folder}. Keep its folder sealed apart from all readers.")
-            onEnded("done", text.format(cases=outcome.cases, reads=outcome.reads, folder=target))
+            onEnded("done", text.format(cases=outcome.cases, reads=outcome.reads, folder=wish.target))
 
-        self._worker = Worker(lambda: study_export.export(entries, target, options, cancelled=cancelled.is_set), ended)
+        self._worker = Worker(
+            lambda: study_export.export(entries, wish.target, options, cancelled=cancelled.is_set), ended
+        )
 
     def stop(self) -> None:
         """End at once, silently: the scene closes, or the module is reloaded or unloaded."""

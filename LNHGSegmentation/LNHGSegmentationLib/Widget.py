@@ -17,6 +17,8 @@ from LNHGSegmentationLib.Reporting import Reporting
 from LNHGSegmentationLib.ReportSection import ReportSection
 from LNHGSegmentationLib.RunSection import RunSection
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.StudyExport import StudyExport
+from LNHGSegmentationLib.StudySection import StudySection
 
 RESOURCES = Path(__file__).parents[1] / "Resources"
 
@@ -48,6 +50,7 @@ class Widget(VTKObservationMixin):
             FindingsSection(logic),
             OverlaySection(),
             ReportSection(Reporting()),
+            StudySection(StudyExport()),
             InstallSection(installLogic),
         ]
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "LNHGSegmentation.ui"))

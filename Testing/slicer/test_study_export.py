@@ -6,20 +6,25 @@ slicer_host.start()
 
 import csv
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
 import pytest
+import qt
 import report_data
 import slicer
 from LNHGLib.dicom_source import find_series
 from LNHGSegmentationLib import ResultNodes
 from LNHGSegmentationLib.Findings import Findings
+from LNHGSegmentationLib.Parameter import Parameter
 from LNHGSegmentationLib.Reporting import INSTANCES_ATTRIBUTE
-from LNHGSegmentationLib.StudyExport import StudyExport
+from LNHGSegmentationLib.StudyExport import StudyExport, Wish
+from LNHGSegmentationLib.StudySection import StudySection
 from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK, VolumeExchange
 from PIL import Image
 from planted import found_in
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 
 class Database:
@@ -58,7 +63,7 @@ def segmentation(scan, scene, tmp_path, database):
 
 def made(study: StudyExport, target, run_events, **options) -> tuple[str, str]:
     told = []
-    study.start(target, lambda *state: told.append(state), **options)
+    study.start(Wish(target, **options), lambda *state: told.append(state))
     run_events(lambda: not study.isWriting)
     return told[0]
 
@@ -86,7 +91,7 @@ def test_rejected_findings_stay_out(segmentation, tmp_path, run_events):
     Findings(segmentation).reject(2)
     assert "No finding with an outline is kept" in StudyExport().whyNot()
     with pytest.raises(ValueError, match="No finding"):
-        StudyExport().start(tmp_path / "other", print)
+        StudyExport().start(Wish(tmp_path / "other"), print)
 
 
 def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, database, tmp_path, run_events):
@@ -105,14 +110,14 @@ def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, d
 def test_wrong_options_are_refused_at_once(segmentation, tmp_path):
     for options, words in (({"readers": "a,a"}, "different names"), ({"layout": "cube"}, "layout is 'cube'")):
         with pytest.raises(ValueError, match=words):
-            StudyExport().start(tmp_path / "study", print, **options)
+            StudyExport().start(Wish(tmp_path / "study", **options), print)
     with pytest.raises(ValueError, match="already exists"):
-        StudyExport().start(tmp_path, print)
+        StudyExport().start(Wish(tmp_path), print)
 
 
 def test_stopping_leaves_nothing_and_says_nothing(segmentation, tmp_path):
     study, told = StudyExport(), []
-    study.start(tmp_path / "out" / "study", lambda *state: told.append(state), readers="9", layout="stack")
+    study.start(Wish(tmp_path / "out" / "study", "9", "stack"), lambda *state: told.append(state))
     study.stop()
     end = time.monotonic() + 5
     while list(tmp_path.glob(".lnhg-*")) and time.monotonic() < end:
@@ -120,3 +125,45 @@ def test_stopping_leaves_nothing_and_says_nothing(segmentation, tmp_path):
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".lnhg-*"))
     assert (told, study.isWriting) == ([], False)
+
+
+class LNHGSegmentationLogic(ScriptedLoadableModuleLogic):
+    def getParameterNode(self):
+        return Parameter(super().getParameterNode())
+
+
+@pytest.fixture
+def section(scene):
+    section = StudySection(StudyExport())
+    section.setParameter(LNHGSegmentationLogic().getParameterNode())
+    yield section
+    section.cleanup()
+
+
+def test_one_click_makes_the_study_and_says_where(segmentation, section, tmp_path, run_events, monkeypatch):
+    target = tmp_path / "my study"
+    monkeypatch.setattr(qt, "QFileDialog", SimpleNamespace(getSaveFileName=lambda *_args: str(target)))
+    section._parameter.segmentation = segmentation
+    assert section.ui.studyButton.enabled
+    section.ui.studyReadersEdit.setText("anna, ben")
+    section.ui.studyLayoutSelector.setCurrentIndex(1)
+    section.ui.studyButton.click()
+    assert not section.ui.studyButton.enabled
+    run_events(lambda: section.ui.studyButton.enabled)
+    assert f"in {target}" in section.ui.studyStatusLabel.text
+    assert {path.name.partition("-")[0] for path in (target / "packages").iterdir()} == {"anna", "ben"}
+    assert Image.open(next(target.rglob("*.png"))).width > 1200
+    assert found_in(target / "packages") == []
+
+
+def test_the_button_is_off_without_a_result_and_a_fault_is_told(segmentation, section, tmp_path, monkeypatch):
+    assert not section.ui.studyButton.enabled
+    assert "segment the nodules first" in section.ui.studyButton.toolTip
+    section._parameter.segmentation = segmentation
+    monkeypatch.setattr(qt, "QFileDialog", SimpleNamespace(getSaveFileName=lambda *_args: str(tmp_path)))
+    with pytest.raises(ValueError, match="already exists"):  # tryWithErrorDisplay shows it to the user
+        section.onMake()
+    assert section.ui.studyButton.enabled
+    monkeypatch.setattr(qt, "QFileDialog", SimpleNamespace(getSaveFileName=lambda *_args: ""))
+    section.onMake()
+    assert section.ui.studyStatusLabel.text == ""
