@@ -98,9 +98,11 @@ class _Report:
         FigureCanvasAgg(figure)
         self.pages.append(figure)
         self.top = MARGIN
-        self._write(MARGIN, "Lung nodule report", size=15 if len(self.pages) == 1 else 9, weight="bold")
+        first = len(self.pages) == 1
+        title = "Lung nodule report" + ("" if first or not self.options.case else f", {self.options.case[:40]}")
+        self._write(MARGIN, title, size=15 if first else 9, weight="bold")
         self._write(WIDTH - MARGIN, WARNING, size=8, weight="bold", ha="right")
-        self.top += 0.32 if len(self.pages) == 1 else 0.24
+        self.top += 0.32 if first else 0.24
 
     def _room_for(self, height: float) -> bool:
         """Start a new page if what comes does not fit on this one; tell whether it did."""

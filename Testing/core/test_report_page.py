@@ -78,7 +78,9 @@ def test_case_is_a_line_to_write_on_and_no_patient_is_named_unless_asked(case):
 def test_more_findings_than_fit_go_on_further_pages_and_a_cut_is_stated(case, monkeypatch):
     monkeypatch.setattr(report_page, "MOST_PICTURES", 5)
     many = [*case.nodules[:2]] * 25
-    pages = texts(report_page.ReportCase(many, case.labels, case.heterogeneity, case.grid, case.report, case.volume))
+    full = report_page.ReportCase(many, case.labels, case.heterogeneity, case.grid, case.report, case.volume)
+    pages = texts(full, case="Case 7")
+    assert all(any("Case 7" in text for text in page) for page in pages), "no sheet without its case"
     assert len(pages) > 2
     summaries = [text for page in pages for text in page if text.startswith("Fleischner Society 2017: mean")]
     assert len(summaries) == 50, "a table row each"
