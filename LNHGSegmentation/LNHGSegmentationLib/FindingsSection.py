@@ -94,7 +94,7 @@ class FindingsSection(VTKObservationMixin):
             self.findings.threshold = self._parameter.threshold
             self._display = FindingsDisplay(self.findings)
             self._watch = SegmentEditing.EditWatch(self.findings, self._onEdited)
-            self._display.makeSurfaces()
+            qt.QTimer.singleShot(0, self._display.makeSurfaces)  # table and map have their turn first
             Worker(FindingMeasures.load, lambda *_: None)
         self._update()
         self.table.fit()

@@ -54,10 +54,11 @@ def large_ct(scene):
 
 
 class Heartbeat:
-    """A timer that notes how long it had to wait for its turn."""
+    """A timer that notes how long it had to wait for its turn, and what the panel says then."""
 
-    def __init__(self) -> None:
-        self.waits_ms: list[float] = []
+    def __init__(self, panel) -> None:
+        self.waits_ms: list[tuple[float, str]] = []
+        self._panel = panel
         self._last = self._now()
         self._timer = qt.QTimer()
         self._timer.setInterval(5)
@@ -69,7 +70,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         now = self._now()
-        self.waits_ms.append(1000 * (now - self._last))
+        self.waits_ms.append((1000 * (now - self._last), self._panel.ui.statusLabel.text))
         self._last = now
 
     @staticmethod
@@ -88,17 +89,17 @@ def test_user_interface_never_blocks_from_click_to_visible_result(panel, large_c
     for _ in range(TRIES):
         fakes.run_events(lambda: panel.ui.applyButton.enabled)
         run_events_for(run_events, 0.2)
-        heartbeat = Heartbeat()
+        heartbeat = Heartbeat(panel)
         panel.ui.applyButton.click()
         run_events(lambda: not panel.logic.isRunning)
         run_events_for(run_events, 0.5)
         heartbeat.stop()
         worst_ms.append(max(heartbeat.waits_ms))
-        if worst_ms[-1] < LIMIT_MS:
+        if worst_ms[-1][0] < LIMIT_MS:
             break
     assert panel.ui.statusLabel.text == f"{NODULES} nodules with a score of at least 0.50."
     assert view.logic.GetSliceCompositeNode().GetForegroundVolumeID() is not None
-    assert min(worst_ms) < LIMIT_MS, f"{worst_ms} ms"
+    assert min(worst_ms)[0] < LIMIT_MS, f"longest waits in ms and what the panel said after: {worst_ms}"
 
 
 def run_events_for(run_events, seconds: float) -> None:

@@ -39,13 +39,9 @@ def test_click_finds_the_nodules_that_all_readers_outlined(panel, data_dir, run_
     ijk_to_ras = RAS_TO_LPS @ volume.grid.affine @ np.linalg.inv(ZYX_TO_IJK)
     ct = slicer.util.addVolumeFromArray(volume.array, ijk_to_ras, CASE)
     fractions = []
+    panel.ui.progressBar.valueChanged.connect(fractions.append)
     panel.ui.applyButton.click()
-
-    def ended() -> bool:
-        fractions.append(panel.ui.progressBar.value)
-        return not panel.sections[0]._logic.isRunning
-
-    run_events(ended, limit_s=LIMIT_S)
+    run_events(lambda: not panel.sections[0]._logic.isRunning, limit_s=LIMIT_S)
     segmentation = panel._parameter.segmentation
     assert segmentation is not None, panel.ui.statusLabel.text
     assert len(set(fractions)) > 20
