@@ -16,7 +16,7 @@ class FindingsDisplay:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._drawn: dict[str, Crop | None] = {}
+        self._drawn = {each: findings.segments.read(each) for each in findings.segments.ids()}
         self._over = False
 
     def update(self, rows: list[dict]) -> None:
@@ -43,24 +43,31 @@ class FindingsDisplay:
         self._over = True
 
     def _drawMap(self, wanted: dict[str, Crop | None]) -> None:
+        """Draw the map anew where outlines changed."""
         node = Cases.heterogeneityOf(self._findings.segmentation)
-        if node is None or _same(wanted, self._drawn):
+        ids = wanted.keys() | self._drawn.keys()
+        changed = [each for each in ids if not _same(wanted.get(each), self._drawn.get(each))]
+        gone = [crop for each in changed if (crop := self._drawn.get(each)) is not None]
+        self._drawn = wanted
+        if node is None or not changed:
             return
         voxels = slicer.util.arrayFromVolume(node)
-        for crop in filter(None, self._drawn.values()):
+        for crop in gone:
             voxels[crop.box][crop.array] = 0
-        for crop in filter(None, wanted.values()):
-            signal = SignalStore.read(self._findings.segmentation, crop.box)
-            voxels[crop.box][crop.array] = np.nan_to_num(signal[crop.array])
-        self._drawn = wanted
+        for each, crop in wanted.items():
+            if crop is not None and (each in changed or any(_meet(crop, other) for other in gone)):
+                signal = SignalStore.read(self._findings.segmentation, crop.box)
+                voxels[crop.box][crop.array] = np.nan_to_num(signal[crop.array])
         slicer.util.arrayFromVolumeModified(node)
         node.GetImageData().Modified()  # those who show the map listen to this
 
 
-def _same(wanted: dict[str, Crop | None], drawn: dict[str, Crop | None]) -> bool:
-    return wanted.keys() == drawn.keys() and all(
-        crop is drawn[each] or (crop is not None and crop.same(drawn[each])) for each, crop in wanted.items()
-    )
+def _same(one: Crop | None, other: Crop | None) -> bool:
+    return one is other or (one is not None and one.same(other))
+
+
+def _meet(one: Crop, other: Crop) -> bool:
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one.box, other.box, strict=True))
 
 
 def _lacksSurface(findings: Findings, segmentID: str) -> bool:

@@ -38,6 +38,7 @@ def watched(findings):
     """Findings whose edits are followed; `edits` holds the numbers of each."""
     watched = findings
     watched.edits = []
+    watched.display = FindingsDisplay(findings)
     watch = EditWatch(findings, watched.edits.append)
     watched.watch = watch
     yield watched
@@ -82,7 +83,7 @@ def assert_fresh(findings, number: int) -> None:
             np.testing.assert_allclose(row["measurement"][key], value, rtol=1e-9, atol=1e-9, err_msg=key)
     expected = heterogeneity.statistics(SIGNAL, mask, grid.spacing_mm)
     assert row["heterogeneity"] == pytest.approx(expected, rel=1e-5)
-    FindingsDisplay(findings).update(findings.reported())
+    findings.display.update(findings.reported())
     shown = slicer.util.arrayFromVolume(Cases.heterogeneityOf(findings.segmentation))
     np.testing.assert_allclose(shown[mask], SIGNAL[mask], rtol=1e-6)
 
@@ -99,13 +100,12 @@ def test_edit_refreshes_this_finding_only_and_equals_a_fresh_computation(watched
 
 
 def test_map_follows_an_outline_that_grows_and_shrinks(watched):
-    display = FindingsDisplay(watched)
     small, large = mask_of(watched, 1), grown(mask_of(watched, 1))
     voxels = slicer.util.arrayFromVolume(Cases.heterogeneityOf(watched.segmentation))
     for mask in (large, small):
         paint(watched, "Nodule_1", mask)
         watched.watch.follow()
-        display.update(watched.reported())
+        watched.display.update(watched.reported())
         np.testing.assert_allclose(voxels[mask], SIGNAL[mask], rtol=1e-6)
         assert (voxels[~mask & ~mask_of(watched, 2)] == 0).all()
 
