@@ -94,7 +94,8 @@ class Application:
 
     def __init__(self, qapplication, logic) -> None:
         self._qapplication, self._logic, self.connected = qapplication, logic, []
-        file = Path(tempfile.mkdtemp(prefix="LNHG-settings-")) / "Slicer.ini"
+        self._folder = tempfile.TemporaryDirectory(prefix="LNHG-settings-")
+        file = Path(self._folder.name) / "Slicer.ini"
         self._settings = qt_standin.QtCore.QSettings(str(file), qt_standin.QtCore.QSettings.IniFormat)
 
     def userSettings(self):
