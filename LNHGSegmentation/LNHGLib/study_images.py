@@ -26,7 +26,7 @@ CROP_MARGIN = 2
 PNG_LEVEL = 3  # higher ones take many times as long for pictures little smaller
 OUTSIDE_HU = -1024.0
 
-GAP_PX, LEGEND_PX = 6, 120
+GAP_PX, LEGEND_PX = 6, 132
 TEXT_PX, SMALL_PX = 17, 14
 BLACK, WHITE, GREY = (0, 0, 0), (236, 236, 236), (156, 156, 156)
 
@@ -209,14 +209,15 @@ def _page(panels: list[Image.Image], look: Look | None) -> np.ndarray:
 
 
 def _draw_legend(page: Image.Image, pen: ImageDraw.ImageDraw, left: int, look: Look) -> None:
-    top, bottom, x, width = 66, page.height - 62, left + 18, 22
+    top, bottom, x, width = 66, page.height - 62, left + 8, 20
     ramp = heterogeneity.COLOR_MAPS[look.color_map](np.linspace(1, 0, bottom - top))
     page.paste(Image.fromarray(np.repeat(ramp[:, None], width, axis=1)), (x, top))
     low, high = look.signal_range
     for share in np.linspace(0, 1, 6):
         y = bottom - 1 - share * (bottom - top - 1)
         pen.line([(x + width, y), (x + width + 5, y)], WHITE, 1)
-        _text(pen, (x + width + 9, y), f"{low + share * (high - low):.3g}", "lm", SMALL_PX)
+        beyond = " or more" if share == 1 else " or less" if share == 0 < low else ""
+        _text(pen, (x + width + 9, y), f"{low + share * (high - low):.3g}{beyond}", "lm", SMALL_PX)
     for line, text in enumerate(("Heterogeneity", "signal", "(relative units)")):
         _text(pen, (left + LEGEND_PX / 2, 6 + 17 * line), text, "mt", SMALL_PX)
 
