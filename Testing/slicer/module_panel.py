@@ -13,6 +13,7 @@ from LNHGSegmentationLib.Widget import Widget
 
 from LNHGSegmentation import LNHGSegmentationLogic
 
+SETTLING_ROUNDS = 20  # what a run filled in changes the least sizes, which Qt works out one event after the other
 COPY_RESULT = """#!/bin/sh
 # Called like PythonSlicer: -m LNHGLib segment CT OUT ...
 cp -r {result} "$5" && echo "PROGRESS 1.0 done"
@@ -31,7 +32,7 @@ class NothingToInstall(InstallLogic):
 
 
 def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:
-    """Click "Segment nodules" in the scene's panel, with a core that finds what `result` holds.
+    """Click "Segment nodules" and go to the first finding in the scene's panel, with a core that finds `result`.
 
     Args:
         result: what `lnhg segment` wrote for the scene's first volume.
@@ -50,6 +51,11 @@ def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:
         panel.uiWidget.show()
         panel.ui.applyButton.click()
         fakes.run_events(lambda: not logic.isRunning, limit_s=300.0)
+        panel.ui.nextButton.click()
+        panel.ui.reportCollapsibleButton.collapsed = True  # the picture is no longer than the views beside it
+        for _ in range(SETTLING_ROUNDS):
+            panel.uiWidget.resize(*size)
+            qt.QApplication.processEvents()
         picture = _grab(panel.uiWidget)
         panel.uiWidget.hide()
         panel.cleanup()

@@ -30,12 +30,15 @@ from LNHGTrainingLib.matching import paired_masks
 from PIL.Image import Image
 from stage import Stage
 
-LARGE, SMALL = (771, 540), (509, 400)
-PANEL_SIZE = (510, 834)
+LARGE, SMALL, QUARTER = (771, 540), (509, 400), (495, 480)
+PANEL_SIZE = (539, 2 * QUARTER[1] + composition.CAPTION)
 FIELD_MM = 125.0
-SIZES = {"Axial": LARGE, "Axial small": SMALL, "Coronal": SMALL, "Sagittal": SMALL}
+SMALL_VIEWS = dict.fromkeys(("Coronal", "Sagittal"), SMALL)
+QUARTER_VIEWS = {f"{name} quarter": QUARTER for name in ("Axial", "Coronal", "Sagittal")}
+SIZES = {"Axial": LARGE, **SMALL_VIEWS, **QUARTER_VIEWS}
 HERO_TITLE = "LNHG for 3D Slicer finds lung nodules on chest CT, outlines them and maps the signal inside"
-MODULE_TITLE = "LNHGSegmentation after a run"
+CLOSE_TITLE = "One finding from near: the CT, its outline and its heterogeneity map"
+PANEL_CAPTION = "Panel: one click finds, the table leads from finding to finding"
 STAND_IN = "Views: 3D Slicer's own libraries. Panel: drawn by a stand-in for Slicer's Qt; its style differs."
 SOURCE = "CT: LIDC-IDRI, The Cancer Imaging Archive, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0."
 
@@ -67,21 +70,28 @@ def matches(case: Case, labels: np.ndarray) -> list[Match]:
     return sorted(found, key=lambda match: -match.dice)
 
 
-def draw_hero(stage: Stage, nodule: dict, lungs: Panel, notes: list[str]) -> Image:
-    """Compose the picture that says what the project does."""
+def draw_close(stage: Stage, nodule: dict, lungs: Panel, notes: list[str]) -> Image:
+    """Compose the picture that shows a finding from near, with and without the map."""
     large = [
         stage.slice_panel("Axial", "Chest CT, axial, lung window (W 1500, L \N{MINUS SIGN}600 HU)", overlay=False),
         stage.slice_panel("Axial", _caption(nodule), legend=True),
     ]
-    small = [stage.slice_panel(name, name) for name in ("Coronal", "Sagittal")]
-    return composition.compose(HERO_TITLE, [large, [*small, lungs]], notes)
+    small = [stage.slice_panel(name, name) for name in SMALL_VIEWS]
+    return composition.compose(CLOSE_TITLE, [large, [*small, lungs]], notes)
 
 
-def draw_four_up(stage: Stage, lungs: Panel) -> Panel:
+def draw_four_up(stage: Stage, nodule: dict, lungs: Panel) -> Panel:
     """Put the views in the order of Slicer's four-up layout."""
-    axial = stage.slice_panel("Axial small", "Axial", legend=True)
-    small = [stage.slice_panel(name, name) for name in ("Coronal", "Sagittal")]
-    return Panel(np.asarray(composition.tile([[axial, lungs], small])), "")
+    axial = stage.slice_panel("Axial quarter", _short_caption(nodule), legend=True)
+    others = [stage.slice_panel(f"{name} quarter", name) for name in ("Coronal", "Sagittal")]
+    return Panel(np.asarray(composition.tile([[axial, lungs], others])), "")
+
+
+def _short_caption(nodule: dict) -> str:
+    m, times = nodule["measurement"], "\N{MULTIPLICATION SIGN}"
+    return (
+        f"Nodule {nodule['number']}, axial: {m['long_axis_mm']:.1f} {times} {m['short_axis_mm']:.1f} mm, with its map"
+    )
 
 
 def _caption(nodule: dict) -> str:
@@ -149,12 +159,12 @@ def pictures(stage: Stage, case: Case, result: Path) -> dict[str, Image]:
     nodule = next(each for each in report["nodules"] if each["number"] == found[0].number)
     notes = notes_of(case, report, found)
     outlined = stage.result.segmentation.GetSegmentation().GetNumberOfSegments()  # a detector-box has no voxels to draw
-    lungs = stage.lungs_panel(SMALL, f"The {outlined} outlined findings, from the front")
-    hero, four_up = draw_hero(stage, nodule, lungs, notes), draw_four_up(stage, lungs)
-    panel = Panel(module_panel.picture_after_run(result, PANEL_SIZE), "Module panel")  # last: it adds a second result
-    title = f"{MODULE_TITLE}. {_caption(nodule)}"
-    module = composition.compose(title, [[panel, four_up]], [notes[-1], STAND_IN])
-    return {"LNHG-1.png": hero, "LNHG-2.png": module}
+    about = f"The {outlined} outlined findings, from the front"
+    close = draw_close(stage, nodule, stage.lungs_panel(SMALL, about), notes)
+    four_up = draw_four_up(stage, nodule, stage.lungs_panel(QUARTER, about, zoom=1.4))
+    panel = Panel(module_panel.picture_after_run(result, PANEL_SIZE), PANEL_CAPTION)  # last: it adds a second result
+    hero = composition.compose(HERO_TITLE, [[panel, four_up]], [*notes, STAND_IN])
+    return {"LNHG-1.png": hero, "LNHG-2.png": close}
 
 
 if __name__ == "__main__":

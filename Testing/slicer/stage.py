@@ -15,6 +15,8 @@ from LNHGLib.volume import Grid, Volume, resample, write_image
 from LNHGSegmentationLib import Overlay, ResultNodes
 from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK, VolumeExchange
 
+from LNHGSegmentation import LNHGSegmentationLogic
+
 OVERSAMPLING = 2  # the views are rendered larger by this factor
 OUTLINE_PIXELS = 1.5
 OPACITY = 0.6  # the panel's own at the start
@@ -39,13 +41,15 @@ class Stage:
             result: what `lnhg segment` wrote for it.
             sizes: width and height in pixels of each view, by name; names start with Axial, Coronal or Sagittal.
         """
-        self.volume = volume
+        self.volume, self._views_of_lungs = volume, 0
         self._views = {name: _slice_view(name, size) for name, size in sizes.items()}
         self.ct = add_volume(volume.array, volume.grid, name)
         self.exchange = VolumeExchange(self.ct)
         self.result = ResultNodes.load(result, self.ct, self.exchange)
         self.labels = self.exchange.read(result / "labelmap.nii.gz")
         self.signal = self.exchange.read(result / "heterogeneity.nii.gz")
+        self._settings = LNHGSegmentationLogic().getParameterNode()
+        self._color(self.result.heterogeneity)
         self.result.segmentation.GetDisplayNode().SetVisibility2D(False)
         Overlay.show(self.ct, self.result.heterogeneity, visible=False, opacity=0.0)
         Overlay.setUpCT(self.ct)
@@ -56,11 +60,16 @@ class Stage:
         self._field_mm = field_mm
         near = close_up.close_up(self.labels, self.signal, self.volume.grid, self.center_lps_mm, field_mm)
         self._near = _load_close_up(near, self.result.nodules)
-        ours, theirs = self._near.heterogeneity.GetDisplayNode(), self.result.heterogeneity.GetDisplayNode()
-        ours.SetWindowLevelMinMax(theirs.GetWindowLevelMin(), theirs.GetWindowLevelMax())
+        self._color(self._near.heterogeneity)
         self._near.segmentation.GetDisplayNode().SetSliceIntersectionThickness(round(OUTLINE_PIXELS * OVERSAMPLING))
-        self._legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(ours)
+        self._legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(self._near.heterogeneity.GetDisplayNode())
         self._legend.SetSize(*LEGEND_SIZE)
+
+    def _color(self, heterogeneity: slicer.vtkMRMLScalarVolumeNode) -> None:
+        """Color a map as the panel does for a user who has changed nothing."""
+        p = self._settings
+        Overlay.applyColorMap(heterogeneity, p.colorMap)
+        Overlay.setScale(heterogeneity, p.scaleMode, (p.rangeLow, p.rangeHigh))
 
     def slice_panel(self, name: str, caption: str, overlay: bool = True, legend: bool = False) -> Panel:
         """Render a slice view; the legend goes where it hides least."""
@@ -82,10 +91,11 @@ class Stage:
 
     def lungs_panel(self, size: tuple[int, int], caption: str, zoom: float = 1.6) -> Panel:
         """Render the lungs from the front, with all findings in them."""
-        view = views.ThreeDView("1", tuple(OVERSAMPLING * n for n in size), DARK)
-        _add_lungs(self.volume)
-        segmentation = self.result.segmentation
-        segmentation.CreateClosedSurfaceRepresentation()
+        self._views_of_lungs += 1
+        view = views.ThreeDView(str(self._views_of_lungs), tuple(OVERSAMPLING * n for n in size), DARK)
+        if self._views_of_lungs == 1:
+            _add_lungs(self.volume)
+            self.result.segmentation.CreateClosedSurfaceRepresentation()
         view.look_from_front(zoom)
         return Panel(views.shrunk(view.render(), OVERSAMPLING), caption, view.directions)
 

@@ -49,14 +49,29 @@ def spheres(volume, shrink_mm=0.0) -> np.ndarray:
     return labels
 
 
+def row(number: int, center_lps_mm: list[float]) -> dict:
+    """Return what the report says of a nodule."""
+    box = [[value - 8 for value in center_lps_mm], [value + 8 for value in center_lps_mm]]
+    measured = {
+        "centroid_lps_mm": center_lps_mm,
+        "box_lps_mm": box,
+        "long_axis_mm": 16.0,
+        "short_axis_mm": 15.5,
+        "volume_mm3": 2144.0,
+        "mean_hu": 30.0,
+        "sd_hu": 5.0,
+        "attenuation": "solid",
+    }
+    return {"number": number, "score": 0.9, "provenance": "fused", "box_lps_mm": box, "measurement": measured}
+
+
 def write_result(folder: Path, volume) -> None:
     labels = spheres(volume, shrink_mm=2.0)
     write_image(labels, volume.grid, folder / "labelmap.nii.gz")
     signal = np.where(labels > 0, np.linspace(0.1, 0.9, labels.shape[2]), 0).astype(np.float32)
     write_image(signal, volume.grid, folder / "heterogeneity.nii.gz")
-    measures = {"long_axis_mm": 16.0, "short_axis_mm": 15.5, "volume_mm3": 2144.0, "attenuation": "solid"}
-    nodules = [{"number": number, "score": 0.9, "provenance": "fused", "measurement": measures} for number in (1, 2, 3)]
-    report = {"nodules": nodules, "model": {"name": "tiny"}, "options": {"threshold": 0.5}}
+    report_rows = [row(number, center) for number, center in enumerate(tiny_model.centers_lps_mm(volume).tolist(), 1)]
+    report = {"nodules": report_rows, "model": {"name": "tiny"}, "options": {"threshold": 0.5}}
     (folder / "report.json").write_text(json.dumps(report))
 
 
@@ -182,6 +197,7 @@ def test_small_print_counts_findings_and_says_research_use(scene):
 
 def test_both_pictures_are_composed(scene, monkeypatch):
     monkeypatch.setattr(screenshots, "SMALL", (160, 120))
+    monkeypatch.setattr(screenshots, "QUARTER", (160, 140))
     monkeypatch.setattr(screenshots, "PANEL_SIZE", (300, 300))
     drawn = screenshots.pictures(scene.stage, scene.case, scene.result)
     assert list(drawn) == ["LNHG-1.png", "LNHG-2.png"]
