@@ -48,6 +48,12 @@ def isMap(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> bool:
     return any(volumeNode is node.GetNodeReference(role) for node in results() for role in (MAP_ROLE, SHOWN_ROLE))
 
 
+def firstVolume() -> slicer.vtkMRMLScalarVolumeNode | None:
+    """Return the scene's first volume that may be a CT: none of LNHG's own, none that is hidden."""
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return next((node for node in volumes if not node.GetHideFromEditors() and not isMap(node)), None)
+
+
 def choose(parameter, segmentation: slicer.vtkMRMLSegmentationNode | None) -> None:
     """Make a result, or none, the one that the panel shows."""
     with slicer.util.NodeModify(parameter.parameterNode):

@@ -68,7 +68,7 @@ class Widget(VTKObservationMixin):
         self._disconnectParameterNode()
         self._parameter = self._getParameterNode()
         if self._parameter.inputVolume is None:
-            self._parameter.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self._parameter.inputVolume = Cases.firstVolume()
         self.addObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
         self._onParameterChanged()
         for section in self.sections:

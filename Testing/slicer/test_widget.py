@@ -115,6 +115,13 @@ def test_second_run_hides_the_first_result_and_keeps_it(segmented, run_events):
     assert Cases.results() == [first, segmented._parameter.segmentation]
 
 
+def test_a_map_is_never_taken_for_a_ct(segmented):
+    parameter = segmented._parameter
+    slicer.mrmlScene.RemoveNode(parameter.inputVolume)
+    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    assert Cases.firstVolume() is None
+
+
 def test_closing_the_scene_during_a_run_stops_it_and_resets_the_panel(working):
     slicer.mrmlScene.Clear()
     assert not working.logic.isRunning
