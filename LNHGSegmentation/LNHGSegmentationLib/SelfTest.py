@@ -13,7 +13,6 @@ from LNHGSegmentationLib import Cases, SampleScans
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.InstallLogic import InstallLogic
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.Widget import Widget
 
 LIMIT_S = 900
 PAUSE_S = 0.02
@@ -28,7 +27,7 @@ class SelfTest:
     :cvar newPanel: makes the module's panel around a logic.
     """
 
-    newPanel: Callable[[SegmentationLogic], Widget]
+    newPanel: Callable
 
     def setUp(self) -> None:
         """Start from an empty scene."""
