@@ -58,7 +58,12 @@ def test_devices_are_listed_with_their_memory(with_gpus, panel, run_events):
     ]
 
 
-def test_before_the_devices_are_known_automatic_and_cpu_can_be_chosen(panel):
+@pytest.fixture
+def with_devices_unknown(core):
+    core.devices = []
+
+
+def test_before_the_devices_are_known_automatic_and_cpu_can_be_chosen(with_devices_unknown, panel):
     assert items(panel.ui.deviceSelector) == ["Automatic", "CPU"]
 
 

@@ -134,14 +134,10 @@ def test_closing_the_scene_during_a_run_stops_it_and_resets_the_panel(working):
 def test_saved_scene_restores_settings_result_and_summary(segmented, tmp_path):
     segmented.ui.opacitySlider.setValue(0.35)
     segmented.ui.colorMapSelector.setCurrentIndex(1)
-    slicer.mrmlScene.SetSaveToXMLString(1)
-    slicer.mrmlScene.Commit()
-    saved = slicer.mrmlScene.GetSceneXMLString()
+    assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear()
     assert segmented.ui.statusLabel.text == ""
-    slicer.mrmlScene.SetLoadFromXMLString(1)
-    slicer.mrmlScene.SetSceneXMLString(saved)
-    slicer.mrmlScene.Import()
+    assert slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
     assert segmented.ui.statusLabel.text == "2 nodules with a score of at least 0.50."
     assert segmented._parameter.overlayOpacity == pytest.approx(0.35)
     assert segmented.ui.colorMapSelector.currentText == "Jet (publication)"
