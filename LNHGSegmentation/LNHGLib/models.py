@@ -54,6 +54,7 @@ class Model:
         from LNHGLib import gan
 
         network = self._network(gan.build_generator, "generator", device)
+        network.fold_norms()
         return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs
 
     def detector(self, device: Any = "cpu") -> "nn.Module":

@@ -124,3 +124,22 @@ def test_a_card_builds_its_generator():
 def test_an_unknown_kind_is_refused_by_name():
     with pytest.raises(ValueError, match="'dense' is unknown"):
         build_generator({"kind": "dense"})
+
+
+@pytest.mark.parametrize("kind", ["strided", "paper"])
+def test_folded_norms_change_nothing_that_is_drawn(kind):
+    torch.manual_seed(0)
+    network = build_generator({"kind": kind, "width": 2})
+    for _ in range(3):
+        network(torch.rand(2, 1, 16, 16, 16))
+    x = torch.rand(1, 1, 16, 16, 16)
+    with torch.inference_mode():
+        before = network.eval()(x)
+        network.fold_norms()
+        torch.testing.assert_close(network(x), before, atol=1e-5, rtol=1e-5)
+    norms = sum(isinstance(module, nn.BatchNorm3d) for module in network.modules())
+    assert norms == (0 if kind == "strided" else 7)
+
+
+def test_logits_are_zero_where_the_signal_is_at_the_threshold():
+    assert StridedGenerator(width=2).logits(torch.tensor(0.1), 0.1, 20.0).item() == 0
