@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from LNHGLib import __version__, batch_dask_worker
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CONNECT_S = 10
 PATIENCE_S = 10
 POLL_S = 0.02
+FETCH_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,14 @@ def connected(address: str) -> Iterator["Client"]:
         yield client
     finally:
         client.close(timeout=CONNECT_S)
+
+
+def _result(future: "Future") -> Any:
+    """What a finished future holds; None where its worker was lost before it could be fetched."""
+    try:
+        return future.result(timeout=FETCH_S)
+    except TimeoutError:
+        return None
 
 
 class _Node:
@@ -187,8 +196,9 @@ class DaskPool(Pool):
         """Use a worker that has set itself up, and no other."""
         getting_ready, node.getting_ready = node.getting_ready, None
         error = getting_ready.exception() if getting_ready.status == "error" else None
-        if getting_ready.status == "finished":
-            node.ready, node.process = True, getting_ready.result()
+        process = _result(getting_ready) if getting_ready.status == "finished" else None
+        if process is not None:
+            node.ready, node.process = True, process
             self.ready_since = self.ready_since or time.monotonic()
             return
         self._workers.remove(node)
@@ -202,8 +212,9 @@ class DaskPool(Pool):
     def _end_of(self, node: _Node, future: "Future") -> Iterator[Record]:
         case, claim = node.take(future)
         claim.withdraw()
-        if future.status == "finished":
-            yield future.result()
+        record = _result(future) if future.status == "finished" else None
+        if record is not None:
+            yield record
             return
         reason = repr(future.exception()) if future.status == "error" else future.status
         yield from self._set_aside(case, f"Dask worker at {node.address} gave the case up ({reason})")

@@ -90,7 +90,7 @@ def test_run_with_a_killed_worker_gives_what_the_local_run_gives(tmp_path, start
     workers = cluster[1](2)
     wait_for(lambda: sum(note["step"] == "write" for note in noted(log)) >= 3)
     os.kill(noted(log)[-1]["process"], signal.SIGKILL)
-    out, told = process.communicate(timeout=60)
+    out, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
     assert "40 cases: 39 done, 1 failed;" in out
     assert {note["process"] for note in noted(log)} == {worker.pid for worker in workers}
@@ -293,3 +293,13 @@ def test_worker_of_another_version_or_without_the_files_says_so(tmp_path, claim,
         batch_dask_worker.prepare(recipe, Store(tmp_path), tmp_path, "0.0", 0, 1)
     with pytest.raises(InputError, match="expected the same files on all computers"):
         batch_dask_worker.prepare(recipe, Store(tmp_path / "elsewhere"), tmp_path, batch.__version__, 0, 1)
+
+
+def test_result_that_went_with_its_worker_is_not_waited_for_for_ever():
+    """Dask calls such a task finished, and would wait for a worker that may take it."""
+
+    class Gone:
+        def result(self, timeout):
+            raise TimeoutError
+
+    assert batch_dask._result(Gone()) is None
