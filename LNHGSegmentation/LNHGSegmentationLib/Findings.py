@@ -26,8 +26,6 @@ from LNHGSegmentationLib.Segments import Segments
 from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.UndoStack import SegmentState, Step, UndoStack
 
-NODULES_ATTRIBUTE = Cases.NODULES_ATTRIBUTE
-THRESHOLD_ATTRIBUTE = Cases.THRESHOLD_ATTRIBUTE
 MEASURED = ("segmenter_score", "detector_score", "box_lps_mm", "measurement", "heterogeneity", "side", "slice")
 UNKNOWN = dict.fromkeys(MEASURED)
 
@@ -48,22 +46,21 @@ class Findings:
     @property
     def threshold(self) -> float:
         """The least score of the findings that are shown."""
-        return float(self.segmentation.GetAttribute(THRESHOLD_ATTRIBUTE) or 0.0)
+        return float(self.segmentation.GetAttribute(Cases.THRESHOLD_ATTRIBUTE) or 0.0)
 
     @threshold.setter
     def threshold(self, score: float) -> None:
-        self.segmentation.SetAttribute(THRESHOLD_ATTRIBUTE, f"{score:.4f}")
+        self.segmentation.SetAttribute(Cases.THRESHOLD_ATTRIBUTE, f"{score:.4f}")
 
     def rows(self) -> list[dict]:
         """Return all findings, rejected ones included."""
-        nodules = json.loads(self.segmentation.GetAttribute(NODULES_ATTRIBUTE) or "[]")
-        return [self._complete(nodule) for nodule in nodules]
+        return [self._complete(nodule) for nodule in Cases.rowsOf(self.segmentation) or []]
 
     def settle(self) -> None:
         """Write down what is only derived so far, as which segment is a finding's, before others change it."""
         text = json.dumps(self.rows())
-        if text != self.segmentation.GetAttribute(NODULES_ATTRIBUTE):
-            self.segmentation.SetAttribute(NODULES_ATTRIBUTE, text)
+        if text != self.segmentation.GetAttribute(Cases.NODULES_ATTRIBUTE):
+            self.segmentation.SetAttribute(Cases.NODULES_ATTRIBUTE, text)
 
     def row(self, number: int) -> dict:
         """Return one finding.
@@ -240,7 +237,7 @@ class Findings:
         """Do all of a change or nothing of it, and remember it."""
         if self.volumeNode is None:
             raise ValueError("The CT of these findings is not in the scene any more: load it and segment it again.")
-        old = self.segmentation.GetAttribute(NODULES_ATTRIBUTE) or "[]"
+        old = self.segmentation.GetAttribute(Cases.NODULES_ATTRIBUTE) or "[]"
         work = FindingWork(self.segments, self.rows(), before or {})
         try:
             yield work
@@ -248,14 +245,14 @@ class Findings:
             self._apply((old, work.before), text)
             raise
         new = json.dumps(sorted(work.rows, key=lambda row: row["number"]))
-        self.segmentation.SetAttribute(NODULES_ATTRIBUTE, new)
+        self.segmentation.SetAttribute(Cases.NODULES_ATTRIBUTE, new)
         after = {each: self.segments.state(each) for each in work.before}
         self.steps.push(Step(text, (old, work.before), (new, after)))
 
     def _apply(self, state: tuple[str, Mapping[str, SegmentState | None]], text: str) -> str:
         for each, segment in state[1].items():
             self.segments.put(each, segment)
-        self.segmentation.SetAttribute(NODULES_ATTRIBUTE, state[0])
+        self.segmentation.SetAttribute(Cases.NODULES_ATTRIBUTE, state[0])
         return text
 
     def _complete(self, nodule: dict) -> dict:

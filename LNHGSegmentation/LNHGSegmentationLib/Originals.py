@@ -9,13 +9,11 @@ from LNHGSegmentationLib.Segments import Segments
 from LNHGSegmentationLib.SegmentVoxels import Crop
 
 ROLE = "LNHG.Original"
-NODULES_ATTRIBUTE = Cases.NODULES_ATTRIBUTE
 
 
 def rows(segmentation: slicer.vtkMRMLSegmentationNode) -> list[dict]:
     """Return the model's findings as they were."""
-    node = segmentation.GetNodeReference(ROLE)
-    return json.loads(node.GetAttribute(NODULES_ATTRIBUTE) or "[]") if node else []
+    return Cases.rowsOf(segmentation.GetNodeReference(ROLE)) or []
 
 
 def crop(segmentation: slicer.vtkMRMLSegmentationNode, number: int) -> Crop | None:
@@ -28,7 +26,7 @@ def add(segmentation: slicer.vtkMRMLSegmentationNode, row: dict, voxels: Crop | 
     """Keep a finding of the model; one of the same number that was taken back is replaced."""
     node = segmentation.GetNodeReference(ROLE) or _newNode(segmentation)
     kept = [each for each in rows(segmentation) if each["number"] != row["number"]]
-    node.SetAttribute(NODULES_ATTRIBUTE, json.dumps([*kept, row]))
+    node.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps([*kept, row]))
     segments = Segments(node)
     segments.put(_segmentID(row["number"]), None)
     if voxels is not None:

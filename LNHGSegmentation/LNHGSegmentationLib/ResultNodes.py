@@ -14,8 +14,6 @@ from LNHGSegmentationLib import Cases, Originals, Overlay, SignalStore
 from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 
-NODULES_ATTRIBUTE = Cases.NODULES_ATTRIBUTE
-
 
 @dataclass(frozen=True)
 class ResultNodes:
@@ -125,12 +123,6 @@ def inserting(data: ResultData, volumeNode, colorMap: str = "jet") -> Generator[
     return ResultNodes(segmentation, heterogeneity, report["nodules"], report.get("warnings", []))
 
 
-def nodulesOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> list[dict] | None:
-    """Return the rows of the report that came with a segmentation, also after the scene was saved and loaded."""
-    text = segmentation.GetAttribute(NODULES_ATTRIBUTE) if segmentation else None
-    return json.loads(text) if text else None
-
-
 def _segmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentationNode:
     """Add a segmentation for the nodules, still without segments and hidden."""
     name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} nodules")
@@ -138,7 +130,7 @@ def _segmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentation
     node.CreateDefaultDisplayNodes()
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())  # before the geometry, which is relative to it
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-    node.SetAttribute(NODULES_ATTRIBUTE, json.dumps(nodules))
+    node.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps(nodules))
     display = node.GetDisplayNode()
     display.SetVisibility(False)
     display.SetVisibility2DFill(False)

@@ -10,8 +10,7 @@ import numpy as np
 import slicer
 from cohort_data import write_dicom, write_file, zip_folder
 from LNHGLib.volume import LOWEST_HU
-from LNHGSegmentationLib import BatchScenes
-from LNHGSegmentationLib.ResultNodes import nodulesOf
+from LNHGSegmentationLib import BatchScenes, Cases
 from tiny_model import tiny_chest, write_model
 
 
@@ -34,5 +33,5 @@ def test_a_scene_a_case_holds_ct_nodules_and_map_and_is_not_made_twice(scene, tm
         ct = slicer.util.arrayFromVolume(slicer.util.getNode(path.stem))
         np.testing.assert_array_equal(ct, np.maximum(chest.array, LOWEST_HU))
         segmentation = slicer.util.getNode(f"{path.stem} nodules")
-        drawn = [nodule for nodule in nodulesOf(segmentation) if nodule["provenance"] != "detector-box"]
+        drawn = [nodule for nodule in Cases.rowsOf(segmentation) if nodule["provenance"] != "detector-box"]
         assert segmentation.GetSegmentation().GetNumberOfSegments() == len(drawn) > 0

@@ -13,7 +13,7 @@ import slicer
 import vtk
 from LNHGLib import heterogeneity as core_heterogeneity
 from LNHGLib import segmentation_file
-from LNHGSegmentationLib import Overlay, ResultNodes
+from LNHGSegmentationLib import Cases, Overlay, ResultNodes
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 from test_volume_exchange import add_linear_transform
 
@@ -47,7 +47,7 @@ def test_finding_without_voxels_has_no_segment_but_stays_in_the_list(a_ct, tmp_p
     (tmp_path / "result" / "report.json").write_text(json.dumps(report))
     result = ResultNodes.load(tmp_path / "result", a_ct, VolumeExchange(a_ct))
     assert result.segmentation.GetSegmentation().GetNumberOfSegments() == 2
-    assert [nodule["number"] for nodule in ResultNodes.nodulesOf(result.segmentation)] == [1, 2, 3]
+    assert [nodule["number"] for nodule in Cases.rowsOf(result.segmentation)] == [1, 2, 3]
 
 
 def test_the_first_twenty_colors_differ_visibly():

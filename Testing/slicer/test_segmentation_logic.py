@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import slicer
-from LNHGSegmentationLib import Cases, ResultNodes
+from LNHGSegmentationLib import Cases
 from LNHGSegmentationLib import Run as run_module
 from LNHGSegmentationLib import SegmentationLogic as module
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
@@ -266,7 +266,7 @@ def test_failed_launch_is_told_and_leaves_nothing_behind(a_ct, core, monkeypatch
 def test_nodules_survive_in_the_saved_scene(a_ct, core, run_events):
     nodules = Run(core, a_ct).wait_for_end(run_events).result.nodules
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-    assert ResultNodes.nodulesOf(node) == nodules
+    assert Cases.rowsOf(node) == nodules
 
 
 def run_events_for(run_events, seconds: float) -> None:
