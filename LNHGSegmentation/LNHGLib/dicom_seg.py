@@ -7,8 +7,8 @@ from pydicom.sr.codedict import codes
 from LNHGLib import dicom_codes
 from LNHGLib.dicom_codes import MANUFACTURER, PRODUCT
 from LNHGLib.dicom_source import OriginalSeries
+from LNHGLib.nodule_segment import segment_color
 from LNHGLib.report_case import ReportCase, ReportNodule
-from LNHGLib.segmentation_file import segment_color
 
 SERIES_NUMBER = 9001
 CONTENT_LABEL = "LUNG_NODULES"

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from LNHGLib import heterogeneity
 from LNHGLib.cut import Cut, cuts
 from LNHGLib.measurement import Measurement
-from LNHGLib.segmentation_file import segment_color
+from LNHGLib.nodule_segment import segment_color
 
 if TYPE_CHECKING:
     from LNHGLib.nodule import Nodule

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from LNHGLib import heterogeneity, key_picture
 from LNHGLib.cut import whole_cut
 from LNHGLib.key_picture import Place, Shading
-from LNHGLib.segmentation_file import segment_color
+from LNHGLib.nodule_segment import segment_color, segment_name
 
 if TYPE_CHECKING:
     from LNHGLib.pipeline import Nodule, Result
@@ -124,7 +124,7 @@ def _write_header(figure: Figure, nodule: "Nodule", left: float, top: float) -> 
     def write(x: float, y: float, text: str, **style: object) -> None:
         figure.text((left + x) / width, 1 - (top + y) / height, text, va="baseline", **style)
 
-    write(0, 0.24, f"Nodule {nodule.number}", color=segment_color(nodule.number), fontsize=12.5, weight="bold")
+    write(0, 0.24, segment_name(nodule.number), color=segment_color(nodule.number), fontsize=12.5, weight="bold")
     score = f"score {nodule.score:.2f}  ·  {PROVENANCE[nodule.provenance]}"
     write(1.15, 0.24, score, color=TEXT, fontsize=10)
     write(0, 0.5, _summary(nodule), color=DIM, fontsize=8.8)

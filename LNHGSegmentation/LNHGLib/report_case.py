@@ -12,6 +12,7 @@ import SimpleITK as sitk  # noqa: N813
 from LNHGLib.dicom_source import OriginalSeries, onto_slices
 from LNHGLib.errors import InputError
 from LNHGLib.nodule import Nodule
+from LNHGLib.nodule_segment import segment_name
 from LNHGLib.volume import Grid, Volume, from_sitk
 
 CROPS = "crops.npz"
@@ -49,7 +50,7 @@ class ReportNodule(Nodule):
     @property
     def label(self) -> str:
         """The name to show."""
-        return self.name or f"Nodule {self.number}"
+        return self.name or segment_name(self.number)
 
     @property
     def actions(self) -> list[str]:

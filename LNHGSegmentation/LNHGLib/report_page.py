@@ -18,9 +18,9 @@ from matplotlib.patches import Rectangle
 from LNHGLib import heterogeneity, key_picture
 from LNHGLib.dicom_codes import model_of, version_of
 from LNHGLib.key_picture import Place, Shading
+from LNHGLib.nodule_segment import segment_color
 from LNHGLib.report_case import ReportCase, ReportNodule
 from LNHGLib.report_table import COLUMNS, cells, details, size_lines, size_summary
-from LNHGLib.segmentation_file import segment_color
 
 WIDTH, HEIGHT, MARGIN, FOOTER = 8.27, 11.69, 0.5, 0.55  # inches, A4
 PICTURE, LEAST_PICTURE, PICTURE_GAP = 1.62, 1.12, 0.14

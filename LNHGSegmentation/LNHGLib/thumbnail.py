@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from LNHGLib import heterogeneity
 from LNHGLib.cut import whole_cut
-from LNHGLib.segmentation_file import segment_color
+from LNHGLib.nodule_segment import segment_color
 
 if TYPE_CHECKING:
     from LNHGLib.pipeline import Result

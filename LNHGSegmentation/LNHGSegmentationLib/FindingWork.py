@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from LNHGLib.nodule_segment import segment_color, segment_id, segment_tags
+
 from LNHGSegmentationLib import FindingMeasures, Originals
-from LNHGSegmentationLib.Segments import Segments, tagsFor
+from LNHGSegmentationLib.Segments import Segments
 from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.UndoStack import SegmentState
 
@@ -65,11 +67,10 @@ class FindingWork:
         :param measured: whether the row holds the measurements of these voxels.
         :param empty: whether it gets a segment without voxels where it has none.
         """
-        row = {**row, "segment_id": segmentID(row["number"]) if crop or empty else None}
+        row = {**row, "segment_id": segment_id(row["number"]) if crop or empty else None}
         self.rows.append(row)
         if row["segment_id"]:
-            color, tags = colorOf(row["number"]), tagsFor(row["provenance"], row["score"])
-            self._change(row["segment_id"], lambda id_: self._segments.add(id_, row["name"], color, tags, crop))
+            self._addSegment(row, crop)
         if crop and not measured:
             self.measure(row["number"], crop)
 
@@ -83,9 +84,8 @@ class FindingWork:
     def giveSegment(self, number: int) -> None:
         """Give a finding an empty segment."""
         row = self.row(number)
-        row["segment_id"] = segmentID(number)
-        color, tags = colorOf(number), tagsFor(row["provenance"], row["score"])
-        self._change(row["segment_id"], lambda id_: self._segments.add(id_, row["name"], color, tags, None))
+        row["segment_id"] = segment_id(number)
+        self._addSegment(row, None)
 
     def adopt(self, row: dict, segmentID: str) -> None:
         """Make a finding of a segment that is there already."""
@@ -102,6 +102,10 @@ class FindingWork:
             row.update(kept=False, segment_id=None)
         self.note(number, "edited")
         self.measure(number, crop)
+
+    def _addSegment(self, row: dict, crop: Crop | None) -> None:
+        color, tags = segment_color(row["number"]), segment_tags(row["provenance"], row["score"])
+        self._change(row["segment_id"], lambda id_: self._segments.add(id_, row["name"], color, tags, crop))
 
     def _change(self, segmentID: str, change: Callable[[str], None]) -> None:
         if segmentID not in self.before:
@@ -123,15 +127,3 @@ def rowOf(rows: list[dict], number: int) -> dict:
 def entry(action: str, by: str, **more) -> dict:
     """Return an entry of a finding's history."""
     return {"action": action, "by": by, "time": datetime.now(UTC).isoformat(timespec="seconds"), **more}
-
-
-def segmentID(number: int) -> str:
-    """Return the ID of a finding's segment."""
-    return f"Nodule_{number}"
-
-
-def colorOf(number: int) -> tuple[float, float, float]:
-    """Return the color of a finding's segment."""
-    from LNHGLib import segmentation_file  # here, as it would slow down Slicer's start
-
-    return segmentation_file.segment_color(number)

@@ -19,9 +19,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import slicer
+from LNHGLib.nodule_segment import segment_id, segment_name
 
 from LNHGSegmentationLib import Cases, Originals, SegmentVoxels, Splitting
-from LNHGSegmentationLib.FindingWork import FindingWork, entry, rowOf, segmentID
+from LNHGSegmentationLib.FindingWork import FindingWork, entry, rowOf
 from LNHGSegmentationLib.Segments import Segments
 from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.UndoStack import SegmentState, Step, UndoStack
@@ -140,7 +141,7 @@ class Findings:
             for part in parts[1:]:
                 numbers.append(work.nextNumber())
                 history = [*work.row(number)["history"]]
-                name = f"Nodule {numbers[-1]}"
+                name = segment_name(numbers[-1])
                 work.insert({**work.row(number), "number": numbers[-1], "name": name, "history": history}, part)
             work.write(number, parts[0])
         return numbers
@@ -257,11 +258,11 @@ class Findings:
 
     def _complete(self, nodule: dict) -> dict:
         """Return a row of the core, or of an older scene, with the keys that only the scene knows."""
-        number, own = nodule["number"], segmentID(nodule["number"])
+        number, own = nodule["number"], segment_id(nodule["number"])
         known = self.segmentation.GetSegmentation().GetSegment(own) is not None
         found = {"action": "found", "by": "model", "time": None}
         more = {"kept": True, "segment_id": own if known else None, "history": [found], "origin": [number]}
-        return {**UNKNOWN, "name": f"Nodule {number}", **more, **nodule}
+        return {**UNKNOWN, "name": segment_name(number), **more, **nodule}
 
 
 def isByReader(row: dict) -> bool:
@@ -284,7 +285,7 @@ def isEdited(row: dict) -> bool:
 def _newRow(number: int, known: Mapping | None) -> dict:
     origin = [] if known is None else [number]
     history = [entry("drawn" if known is None else "added", "user")]
-    own = {"number": number, "name": f"Nodule {number}", "kept": True, "origin": origin, "history": history}
+    own = {"number": number, "name": segment_name(number), "kept": True, "origin": origin, "history": history}
     return {**UNKNOWN, "score": None, "provenance": "manual", **(known or {}), **own}
 
 

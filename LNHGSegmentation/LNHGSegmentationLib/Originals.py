@@ -3,6 +3,7 @@
 import json
 
 import slicer
+from LNHGLib.nodule_segment import segment_id, segment_name
 
 from LNHGSegmentationLib import Cases
 from LNHGSegmentationLib.Segments import Segments
@@ -19,7 +20,7 @@ def rows(segmentation: slicer.vtkMRMLSegmentationNode) -> list[dict]:
 def crop(segmentation: slicer.vtkMRMLSegmentationNode, number: int) -> Crop | None:
     """Return the model's voxels of a finding, None if it had none."""
     node = segmentation.GetNodeReference(ROLE)
-    return Segments(node).read(_segmentID(number)) if node else None
+    return Segments(node).read(segment_id(number)) if node else None
 
 
 def add(segmentation: slicer.vtkMRMLSegmentationNode, row: dict, voxels: Crop | None) -> None:
@@ -28,13 +29,9 @@ def add(segmentation: slicer.vtkMRMLSegmentationNode, row: dict, voxels: Crop | 
     kept = [each for each in rows(segmentation) if each["number"] != row["number"]]
     node.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps([*kept, row]))
     segments = Segments(node)
-    segments.put(_segmentID(row["number"]), None)
+    segments.put(segment_id(row["number"]), None)
     if voxels is not None:
-        segments.add(_segmentID(row["number"]), f"Nodule {row['number']}", (0.5, 0.5, 0.5), {}, voxels)
-
-
-def _segmentID(number: int) -> str:
-    return f"Nodule_{number}"
+        segments.add(segment_id(row["number"]), segment_name(row["number"]), (0.5, 0.5, 0.5), {}, voxels)
 
 
 def _newNode(segmentation) -> slicer.vtkMRMLSegmentationNode:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
+from LNHGLib.nodule_segment import segment_color, segment_id, segment_name, segment_tags
 from vtk.util.numpy_support import numpy_to_vtk
 
 from LNHGSegmentationLib import Cases, Originals, Overlay, SignalStore
+from LNHGSegmentationLib.Segments import Segments
 from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 
@@ -36,14 +38,14 @@ class ResultData:
     """A result folder in memory, on the CT's voxels.
 
     :ivar report: content of report.json.
-    :ivar masks: box (slices z, y, x) and bool voxels of each nodule that has any, by number.
+    :ivar masks: the bool voxels of each nodule that has any, by number.
     :ivar signal: float32 (z, y, x), 0 outside nodules; pages without a nodule take no memory.
     :ivar shownRange: signal from which to which most of the nodules' voxels lie.
     :ivar around: the generator's signal around the nodules, NaN where it is not known.
     """
 
     report: dict
-    masks: dict[int, tuple[tuple[slice, ...], np.ndarray]]
+    masks: dict[int, Crop]
     signal: np.ndarray
     shownRange: tuple[float, float]
     around: list[Crop]
@@ -65,24 +67,24 @@ def read(folder: Path, exchange: VolumeExchange) -> ResultData:
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
             mask = labels[box] == number
-            masks[number] = box, mask
+            masks[number] = Crop(box, mask)
             signal[box][mask] = everywhere[box][mask]
             values.append(everywhere[box][mask])
     around = _around(folder, exchange, masks, everywhere)
     return ResultData(report, masks, signal, Overlay.spread(np.concatenate(values)), around)
 
 
-def _around(folder: Path, exchange: VolumeExchange, masks: dict, everywhere: np.ndarray) -> list[Crop]:
+def _around(folder: Path, exchange: VolumeExchange, masks: dict[int, Crop], everywhere: np.ndarray) -> list[Crop]:
     """Cut the generator's signal around the nodules; results of older versions have it inside them only."""
     from LNHGLib.projection import AROUND_MM
 
     if not (folder / "signal.nii.gz").exists():
-        return [Crop(box, np.where(mask, everywhere[box], np.float32(np.nan))) for box, mask in masks.values()]
+        return [Crop(m.box, np.where(m.array, everywhere[m.box], np.float32(np.nan))) for m in masks.values()]
     signal = exchange.read(folder / "signal.nii.gz")
     reach = [int(AROUND_MM / spacing) for spacing in exchange.spacing]
     crops = []
-    for box, _mask in masks.values():
-        spans = zip(box, reach, signal.shape, strict=True)
+    for mask in masks.values():
+        spans = zip(mask.box, reach, signal.shape, strict=True)
         wide = tuple(slice(max(part.start - n, 0), min(part.stop + n, size)) for part, n, size in spans)
         crops.append(Crop(wide, signal[wide].copy()))
     return crops
@@ -104,10 +106,10 @@ def inserting(data: ResultData, volumeNode, colorMap: str = "jet") -> Generator[
     segmentation, heterogeneity = _segmentation(report["nodules"], volumeNode), None
     try:
         for nodule in report["nodules"]:
-            voxels = data.masks.get(nodule["number"])
-            if voxels:
-                _addSegment(segmentation, nodule, *voxels, volumeNode)
-            Originals.add(segmentation, nodule, voxels and Crop(*voxels))
+            crop = data.masks.get(nodule["number"])
+            if crop is not None:
+                _addSegment(segmentation, nodule, crop)
+            Originals.add(segmentation, nodule, crop)
             yield
         heterogeneity = addVolume(f"{volumeNode.GetName()} heterogeneity", data.signal, volumeNode)
         Overlay.setUpDisplay(heterogeneity, colorMap, data.shownRange)
@@ -138,24 +140,10 @@ def _segmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentation
     return node
 
 
-def _addSegment(node, nodule: dict, box: tuple[slice, ...], mask: np.ndarray, volumeNode) -> None:
+def _addSegment(node: slicer.vtkMRMLSegmentationNode, nodule: dict, crop: Crop) -> None:
     """Add a nodule as a labelmap of its own box: a whole-CT labelmap a nodule would fill the memory."""
-    from LNHGLib import segmentation_file
-
-    image = slicer.vtkOrientedImageData()
-    image.SetExtent(*[bound for axis in reversed(box) for bound in (axis.start, axis.stop - 1)])
-    matrix = vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(matrix)
-    image.SetImageToWorldMatrix(matrix)
-    image.GetPointData().SetScalars(numpy_to_vtk(mask.astype(np.uint8).ravel(), deep=True))
-    segment = slicer.vtkSegment()
-    segment.SetName(f"Nodule {nodule['number']}")
-    segment.SetColor(*segmentation_file.segment_color(nodule["number"]))
-    segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), segmentation_file.TERMINOLOGY)
-    segment.SetTag("LNHG.Provenance", nodule["provenance"])
-    segment.SetTag("LNHG.Score", f"{nodule['score']:.4f}")
-    segment.AddRepresentation(slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName(), image)
-    node.GetSegmentation().AddSegment(segment, f"Nodule_{nodule['number']}")
+    number, tags = nodule["number"], segment_tags(nodule["provenance"], nodule["score"])
+    Segments(node).add(segment_id(number), segment_name(number), segment_color(number), tags, crop)
 
 
 def addVolume(name: str, array: np.ndarray, volumeNode) -> slicer.vtkMRMLScalarVolumeNode:

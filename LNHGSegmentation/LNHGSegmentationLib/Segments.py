@@ -3,12 +3,11 @@
 import numpy as np
 import slicer
 import vtk
+from LNHGLib.nodule_segment import TAGS
 
 from LNHGSegmentationLib import SegmentVoxels
 from LNHGSegmentationLib.SegmentVoxels import Crop, SegmentReader
 from LNHGSegmentationLib.UndoStack import SegmentState
-
-PROVENANCE_TAG, SCORE_TAG = "LNHG.Provenance", "LNHG.Score"
 
 
 class Segments:
@@ -32,7 +31,7 @@ class Segments:
         if segment is None:
             return None
         crop = self.read(segmentID)
-        tags = {name: _tag(segment, name) for name in _tagNames()}
+        tags = {name: _tag(segment, name) for name in TAGS}
         box, bits = (crop.box, np.packbits(crop.array)) if crop else (None, None)
         return SegmentState(segment.GetName(), segment.GetColor(), tags, box, bits)
 
@@ -72,21 +71,6 @@ class Segments:
             self.node.GetSegmentation().ClearSegment(segmentID)
         elif crop is not None and not crop.same(before):
             SegmentVoxels.write(self.node, segmentID, crop)
-
-
-def tagsFor(provenance: str, score: float | None) -> dict[str, str]:
-    """Return the tags that tell what a segment is and what made it."""
-    from LNHGLib import segmentation_file
-
-    return {
-        slicer.vtkSegment.GetTerminologyEntryTagName(): segmentation_file.TERMINOLOGY,
-        PROVENANCE_TAG: provenance,
-        SCORE_TAG: "" if score is None else f"{score:.4f}",
-    }
-
-
-def _tagNames() -> tuple[str, ...]:
-    return slicer.vtkSegment.GetTerminologyEntryTagName(), PROVENANCE_TAG, SCORE_TAG
 
 
 def _tag(segment, name: str) -> str:

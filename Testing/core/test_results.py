@@ -12,8 +12,8 @@ from LNHGLib.errors import InputError
 from LNHGLib.heterogeneity import statistics
 from LNHGLib.measurement import measure
 from LNHGLib.nodule import Nodule
+from LNHGLib.nodule_segment import TERMINOLOGY, segment_color
 from LNHGLib.result_files import COLUMNS, MEASURES
-from LNHGLib.segmentation_file import TERMINOLOGY, segment_color
 from LNHGLib.volume import Grid, Source, Volume, from_sitk
 from matplotlib import image as png
 from matplotlib.text import Text

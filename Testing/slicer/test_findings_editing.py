@@ -320,7 +320,7 @@ def full_size_findings() -> Findings:
         radius, center = int(rng.integers(4, 14)), rng.integers(40, 260, 3)
         box = tuple(slice(int(c - radius), int(c + radius + 1)) for c in center)
         ball = (np.mgrid[-radius : radius + 1, -radius : radius + 1, -radius : radius + 1] ** 2).sum(0) <= radius**2
-        masks[number] = box, ball
+        masks[number] = Crop(box, ball)
         wide = tuple(slice(part.start - 10, part.stop + 10) for part in box)
         around.append(Crop(wide, np.full([part.stop - part.start for part in wide], 0.5, np.float32)))
         rows.append({"number": number, "score": 1 - number / 40, "provenance": "fused"})

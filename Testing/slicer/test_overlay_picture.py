@@ -10,7 +10,7 @@ import fakes
 import numpy as np
 import pytest
 import views
-from LNHGLib import segmentation_file
+from LNHGLib.nodule_segment import segment_color
 from LNHGSegmentationLib import Overlay
 
 SIZE = (320, 260)
@@ -83,7 +83,7 @@ def test_no_dark_ring_surrounds_the_map(picture):
 
 
 def test_outline_has_the_segments_color(picture):
-    color = 255 * np.array(segmentation_file.segment_color(NODULE))
+    color = 255 * np.array(segment_color(NODULE))
     distance = np.abs(picture(visible=False) - color).max(-1)
     assert (distance < 30).sum() > 100
 

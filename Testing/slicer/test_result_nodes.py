@@ -12,7 +12,7 @@ import pytest
 import slicer
 import vtk
 from LNHGLib import heterogeneity as core_heterogeneity
-from LNHGLib import segmentation_file
+from LNHGLib.nodule_segment import segment_color
 from LNHGSegmentationLib import Cases, Overlay, ResultNodes
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 from test_volume_exchange import add_linear_transform
@@ -31,7 +31,7 @@ def test_segments_are_named_and_coded_as_lung_nodules(result):
     segment = segmentation.GetSegment("Nodule_2")
     assert segment.GetName() == "Nodule 2"
     assert segment.GetTerminology().split("~")[2] == "SCT^786838002^Lung nodule"
-    assert segment.GetColor() == pytest.approx(segmentation_file.segment_color(2))
+    assert segment.GetColor() == pytest.approx(segment_color(2))
 
 
 def test_segments_say_what_found_them(result):
@@ -51,7 +51,7 @@ def test_finding_without_voxels_has_no_segment_but_stays_in_the_list(a_ct, tmp_p
 
 
 def test_the_first_twenty_colors_differ_visibly():
-    colors = np.array([segmentation_file.segment_color(number) for number in range(1, 21)])
+    colors = np.array([segment_color(number) for number in range(1, 21)])
     distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1)[np.triu_indices(20, 1)]
     assert distances.min() > 0.08
     neighbors = np.linalg.norm(np.diff(colors, axis=0), axis=1)

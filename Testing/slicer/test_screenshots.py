@@ -17,7 +17,7 @@ import slicer
 import stage as stage_module
 import tiny_model
 import views
-from LNHGLib import segmentation_file
+from LNHGLib.nodule_segment import segment_color
 from LNHGLib.volume import write_image
 from LNHGTrainingLib.evaluate_scans import Case, reference_nodules
 from scipy import ndimage
@@ -105,7 +105,7 @@ def depth_mm(scene: Scene, points: np.ndarray) -> np.ndarray:
 
 def test_outline_runs_along_the_border_of_the_mask_all_around(scene):
     panel = scene.stage.slice_panel("Axial", "")
-    color = 255 * np.array(segmentation_file.segment_color(SHOWN))
+    color = 255 * np.array(segment_color(SHOWN))
     drawn = np.abs(panel.picture - color).max(-1) < 60
     points = points_of(panel, scene.stage.center_lps_mm)
     assert np.abs(depth_mm(scene, points[drawn])).max() < VOXEL_MM / 2

@@ -1,0 +1,36 @@
+"""A nodule as a segment of Slicer: its ID, name, color and tags, in the scene as in the file. Imports nothing heavy."""
+
+import colorsys
+
+TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list"
+    "~SCT^49755003^Morphologically Altered Structure~SCT^786838002^Lung nodule~^^"
+    "~Anatomic codes - DICOM master list~SCT^39607008^Lung~^^"
+)
+TAGS = PROVENANCE_TAG, SCORE_TAG, TERMINOLOGY_TAG = "LNHG.Provenance", "LNHG.Score", "TerminologyEntry"
+GOLDEN_ANGLE = 0.381966  # of the color circle: neighbors in number are far apart in hue
+FIRST_HUE = 0.83  # magenta, which the jet map does not contain
+
+
+def segment_id(number: int) -> str:
+    """Return the ID of a nodule's segment."""
+    return f"Nodule_{number}"
+
+
+def segment_name(number: int) -> str:
+    """Return the name of a nodule that nobody gave another one."""
+    return f"Nodule {number}"
+
+
+def segment_color(number: int) -> tuple[float, float, float]:
+    """Return a bright RGB color (0..1) for a nodule's number, unlike those of its neighbors."""
+    return colorsys.hsv_to_rgb((FIRST_HUE + (number - 1) * GOLDEN_ANGLE) % 1.0, 0.85, 1.0)
+
+
+def segment_tags(provenance: str, score: float | None) -> dict[str, str]:
+    """Return the tags that tell what a segment is and what made it; a nodule that a reader drew has no score."""
+    return {
+        PROVENANCE_TAG: provenance,
+        SCORE_TAG: "" if score is None else f"{score:.4f}",
+        TERMINOLOGY_TAG: TERMINOLOGY,
+    }
