@@ -14,15 +14,9 @@ import slicer
 from LNHGSegmentationLib import Cases, FindingMeasures, Originals, SegmentVoxels
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.FindingsSection import FindingsSection
-from LNHGSegmentationLib.Parameter import Parameter
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from panel_host import LNHGSegmentationLogic
 from PySide6 import QtCore, QtTest
-from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
-
-
-class LNHGSegmentationLogic(ScriptedLoadableModuleLogic):
-    def getParameterNode(self):
-        return Parameter(super().getParameterNode())
 
 
 @pytest.fixture

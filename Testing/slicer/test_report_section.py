@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import dicom_standin
 import highdicom as hd
 import numpy as np
 import pytest
@@ -16,33 +17,14 @@ import qt
 import report_data
 import slicer
 from LNHGLib import size_category
-from LNHGLib.dicom_source import find_series
 from LNHGSegmentationLib import ResultNodes
 from LNHGSegmentationLib.Findings import Findings
-from LNHGSegmentationLib.Parameter import Parameter
 from LNHGSegmentationLib.Reporting import INSTANCES_ATTRIBUTE, Reporting
 from LNHGSegmentationLib.ReportSection import ReportSection
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK, VolumeExchange
-from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+from panel_host import LNHGSegmentationLogic
 
 LONGEST_BLOCK_S = 0.1
-
-
-class LNHGSegmentationLogic(ScriptedLoadableModuleLogic):
-    def getParameterNode(self):
-        return Parameter(super().getParameterNode())
-
-
-class Database:
-    """Plays slicer.dicomDatabase, a ctkDICOMDatabase."""
-
-    def __init__(self, series) -> None:
-        self.files = {
-            header.SOPInstanceUID: str(file) for header, file in zip(series.slices, series.files, strict=True)
-        }
-
-    def fileForInstance(self, uid: str) -> str:
-        return self.files.get(uid, "")
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +35,7 @@ def scan():
 @pytest.fixture
 def ct(scan, scene, tmp_path, monkeypatch):
     """The CT node of a DICOM series, as Slicer's DICOM module leaves it."""
-    series = find_series(report_data.write_dicom(scan, tmp_path / "dicom"))
-    database = Database(series)
-    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    matrix = RAS_TO_LPS @ series.grid.affine @ ZYX_TO_IJK
-    node = slicer.util.addVolumeFromArray(scan.hu, matrix, "3: Thorax / lung")
-    node.SetAttribute(INSTANCES_ATTRIBUTE, " ".join(database.files))
-    return node
+    return dicom_standin.load_ct(scan, tmp_path / "dicom", "3: Thorax / lung", monkeypatch)
 
 
 @pytest.fixture

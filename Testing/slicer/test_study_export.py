@@ -8,33 +8,21 @@ import csv
 import time
 from types import SimpleNamespace
 
+import dicom_standin
 import numpy as np
 import pydicom
 import pytest
 import qt
 import report_data
 import slicer
-from LNHGLib.dicom_source import find_series
 from LNHGSegmentationLib import ResultNodes
 from LNHGSegmentationLib.Findings import Findings
-from LNHGSegmentationLib.Parameter import Parameter
-from LNHGSegmentationLib.Reporting import INSTANCES_ATTRIBUTE
 from LNHGSegmentationLib.StudyExport import StudyExport, Wish
 from LNHGSegmentationLib.StudySection import StudySection
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK, VolumeExchange
+from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+from panel_host import LNHGSegmentationLogic
 from PIL import Image
 from planted import found_in
-from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
-
-
-class Database:
-    """Plays slicer.dicomDatabase, a ctkDICOMDatabase."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, str] = {}
-
-    def fileForInstance(self, uid: str) -> str:
-        return self.files.get(uid, "")
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +31,9 @@ def scan():
 
 
 @pytest.fixture
-def database(monkeypatch):
-    database = Database()
-    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    return database
-
-
-@pytest.fixture
-def segmentation(scan, scene, tmp_path, database):
+def segmentation(scan, scene, tmp_path, monkeypatch):
     """The result of two outlined nodules and a box, on a CT from DICOM."""
-    series = find_series(report_data.write_dicom(scan, tmp_path / "dicom"))
-    for header, file in zip(series.slices, series.files, strict=True):
-        database.files[header.SOPInstanceUID] = str(file)
-    ct = slicer.util.addVolumeFromArray(scan.hu, RAS_TO_LPS @ series.grid.affine @ ZYX_TO_IJK, "PLANT Doe^John")
-    ct.SetAttribute(INSTANCES_ATTRIBUTE, " ".join(database.files))
+    ct = dicom_standin.load_ct(scan, tmp_path / "dicom", "PLANT Doe^John", monkeypatch)
     folder = report_data.write_result(scan, tmp_path / "result", tmp_path / "dicom")
     return ResultNodes.load(folder, ct, VolumeExchange(ct)).segmentation
 
@@ -94,8 +71,8 @@ def test_rejected_findings_stay_out(segmentation, tmp_path, run_events):
         StudyExport().start(Wish(tmp_path / "other"), print)
 
 
-def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, database, tmp_path, run_events):
-    file = sorted(database.files.values())[2]
+def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, tmp_path, run_events):
+    file = sorted(slicer.dicomDatabase.files.values())[2]
     header = pydicom.dcmread(file)
     header.BurnedInAnnotation = "YES"
     header.save_as(file)
@@ -125,11 +102,6 @@ def test_stopping_leaves_nothing_and_says_nothing(segmentation, tmp_path):
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".lnhg-*"))
     assert (told, study.isWriting) == ([], False)
-
-
-class LNHGSegmentationLogic(ScriptedLoadableModuleLogic):
-    def getParameterNode(self):
-        return Parameter(super().getParameterNode())
 
 
 @pytest.fixture
