@@ -111,14 +111,13 @@ class InstallLogic:
             raise
 
     def _install(self, missing: list[str], faults: dict[str, str]) -> None:
-        names = [each for each in self._requirements() if str(each) in missing or importName(each.name) in faults]
-        InstallRoom.ask([each.name for each in names], faults)
+        absent = [each for each in self._requirements() if str(each) in missing]
+        broken = [each for each in self._requirements() if str(each) not in missing and importName(each.name) in faults]
+        InstallRoom.ask([each.name for each in (*absent, *broken)], faults)
         try:
-            if any(each.name in PYTORCH for each in names):
-                self._installTorch(anew=any(name in faults for name in PYTORCH))
-            others = [str(each) for each in names if each.name not in PYTORCH]
-            if others:
-                self._installOthers(others, anew=any(importName(each.name) in faults for each in names))
+            if any(each.name in PYTORCH for each in (*absent, *broken)):
+                self._installTorch(anew=any(each.name in PYTORCH for each in broken))
+            self._installOthers(_others(absent), _others(broken))
         except (subprocess.CalledProcessError, OSError, ImportError, ValueError) as error:
             raise RuntimeError(failure(error)) from error
         importlib.invalidate_caches()
@@ -145,16 +144,17 @@ class InstallLogic:
             torchvisionVersionRequirement=TORCHVISION_REQUIREMENT,
         )
 
-    def _installOthers(self, requirements: list[str], anew: bool) -> None:
+    def _installOthers(self, absent: list, broken: list) -> None:
+        """Install what is absent with what it needs itself, and what is broken anew, alone: Slicer's own stays."""
         from slicer import packaging
 
-        self.tell(_("Installing {packages}...").format(packages=", ".join(requirements)))
-        if anew:
-            again = ["--force-reinstall", "--no-deps", *requirements]
+        if absent or broken:
+            self.tell(_("Installing {packages}...").format(packages=", ".join(map(str, (*absent, *broken)))))
+        if broken:
+            again = ["--force-reinstall", "--no-deps", *map(str, broken)]
             packaging.pip_install(again, show_progress=False, requester=REQUESTER)
-        else:
-            wanted = [each for each in self._requirements() if str(each) in requirements]
-            packaging.pip_ensure(wanted, prompt_install=False, show_progress=False, requester=REQUESTER)
+        if absent:
+            packaging.pip_ensure(absent, prompt_install=False, show_progress=False, requester=REQUESTER)
 
     def _verify(self) -> None:
         """Load what was installed: pip's word alone has often been wrong."""
@@ -184,6 +184,10 @@ class InstallLogic:
         from LNHGSegmentationLib.SegmentationLogic import pythonSlicer
 
         return pythonSlicer()
+
+
+def _others(requirements: list) -> list:
+    return [each for each in requirements if each.name not in PYTORCH]
 
 
 def importName(distribution: str) -> str:

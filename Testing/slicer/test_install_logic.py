@@ -238,6 +238,25 @@ def test_repair_installs_what_is_missing(host, section):
     assert {name for call in host.calls for name in call[1]} == OTHERS
 
 
+def test_repair_installs_what_is_missing_with_what_it_needs_itself_beside_what_is_broken(host, logic):
+    host.present |= TORCH | OTHERS - {"scikit-image"}
+    missing = "ModuleNotFoundError: No module named 'skimage'"
+    host.breaks(skimage=missing, matplotlib="ImportError: _path.so: undefined symbol")
+    with pytest.raises(RuntimeError, match="do not work"):
+        logic.repair()  # the interpreter still says that they are broken
+    anew, ensured = ([name.split(">=")[0] for name in names] for _how, names, _options in host.calls)
+    assert anew == ["--force-reinstall", "--no-deps", "matplotlib"]
+    assert ensured == ["scikit-image"]
+
+
+def test_repair_takes_no_torch_off_where_there_is_none(host, logic):
+    host.present |= OTHERS
+    host.breaks(torch="ModuleNotFoundError: No module named 'torch'")
+    with pytest.raises(RuntimeError, match="do not work"):
+        logic.repair()
+    assert [how for how, _names, _options in host.calls] == ["torch"]
+
+
 def test_repair_has_nothing_to_do_where_all_packages_load(host, section):
     host.present |= TORCH | OTHERS
     section.ui.repairButton.click()
