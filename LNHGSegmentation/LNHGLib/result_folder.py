@@ -54,10 +54,10 @@ def write(out: Path, overwrite: bool, names: Sequence[str], fill: Callable[[Path
         complete.mkdir()
         fill(complete)
         out.parent.mkdir(parents=True, exist_ok=True)
-        _swap(complete, out, scratch / "old")
+        swap(complete, out, scratch / "old")
 
 
-def _swap(new: Path, out: Path, old: Path) -> None:
+def swap(new: Path, out: Path, old: Path) -> None:
     """Rename `new` to `out`; what was there goes to `old`, and back if the rename fails."""
     if not out.exists():
         new.rename(out)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from LNHGLib import result_folder
 from LNHGLib.errors import InputError
 
 PLOTS = ("dice_vs_diameter.png", "bland_altman.png", "examples.png", "froc.png")
@@ -50,21 +51,9 @@ def whole_folder(out: Path, overwrite: bool = False, files: tuple[str, ...] = EV
         new = scratch / "new"
         new.mkdir()
         yield new
-        _swap(new, out, scratch / "old")
+        result_folder.swap(new, out, scratch / "old")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _swap(new: Path, out: Path, old: Path) -> None:
-    """Rename `new` to `out`; what was there goes to `old`, and back if the rename fails."""
-    if out.exists():
-        out.rename(old)
-    try:
-        new.rename(out)
-    except BaseException:
-        if old.exists():
-            old.rename(out)
-        raise
 
 
 @contextmanager
