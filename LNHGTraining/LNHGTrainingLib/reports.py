@@ -46,13 +46,9 @@ def _compare(options: argparse.Namespace) -> None:
 def _add_crossvalidate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="of the segmenter, one a fold")
     parser.add_argument("--name", required=True, help="of the method in the tables")
-    parser.add_argument("--crops", type=Path, required=True, metavar="FILE.h5", help="crops around nodules")
-    parser.add_argument("--table", type=Path, required=True, metavar="FILE.csv", help="table of the crops")
-    parser.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (default 3)")
+    _add_crops(parser)
     parser.add_argument("--data-name", metavar="TEXT", help="how the reports call the data")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, summary and plots")
     parser.set_defaults(run=_crossvalidate)
 
@@ -68,6 +64,15 @@ def _crossvalidate(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _add_crops(parser: argparse.ArgumentParser) -> None:
+    """Add what every command has that runs generators on crops."""
+    parser.add_argument("--crops", type=Path, required=True, metavar="FILE.h5", help="crops around nodules")
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE.csv", help="table of the crops")
+    parser.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (default 3)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
 def _add_paper(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="folder of an evaluation")
     parser.set_defaults(run=_paper)
@@ -81,14 +86,10 @@ def _paper(options: argparse.Namespace) -> None:
 
 def _add_maps(parser: argparse.ArgumentParser, least: int) -> None:
     parser.add_argument("generators", nargs="+", metavar="GENERATOR", help="model, its folder, or a checkpoint (.pt)")
-    parser.add_argument("--crops", type=Path, required=True, metavar="FILE.h5", help="crops around nodules")
-    parser.add_argument("--table", type=Path, required=True, metavar="FILE.csv", help="table of the crops")
+    _add_crops(parser)
     parser.add_argument("--folds", type=_numbers, metavar="N[,N]", help="these folds alone")
-    parser.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (default 3)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N crops only")
     parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
     parser.set_defaults(run=_maps, least=least)
 
