@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from LNHGLib import study_analyse_command
+from LNHGLib.checksum import file_sha256
 from LNHGLib.console import Stop, progress_printer
 
 if TYPE_CHECKING:
@@ -101,4 +102,4 @@ def _verify(options: argparse.Namespace, _stop: Stop) -> None:
 
     number = study_seal.verify(options.study, options.sealed)
     print(f"{number} files as they were made; compare the SHA-256 of study.json with the one you noted:")
-    print(study_seal.sha256(options.study / study_seal.STUDY_FILE))
+    print(file_sha256(options.study / study_seal.STUDY_FILE))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from LNHGLib import __version__, disk, heterogeneity, study_dicom, study_seal, study_viewer
+from LNHGLib.checksum import file_sha256
 from LNHGLib.console import CANCELLED
 from LNHGLib.errors import Cancelled, InputError
 from LNHGLib.study_design import Read, Secret, plan
@@ -120,7 +121,7 @@ def export(
             progress(number / len(entries), f"Drawing case {number + 1} of {len(entries)}")
             study.add(number, draw(entry.load(), options.look))
         study.finish()
-        seal = study_seal.sha256(study.folder / study_seal.STUDY_FILE)
+        seal = file_sha256(study.folder / study_seal.STUDY_FILE)
         out.parent.mkdir(parents=True, exist_ok=True)
         study.folder.rename(out)
     return Outcome(len(entries), len(reads), seal)

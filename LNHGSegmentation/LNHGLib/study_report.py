@@ -1,7 +1,6 @@
 """The report of an analysed reader study in Markdown, its tables as CSV and JSON."""
 
 import csv
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from LNHGLib import __version__, mrmc, paired, result_folder, study_plots
+from LNHGLib.checksum import file_sha256
 from LNHGLib.study_analysis import Study
 from LNHGLib.study_over_readers import AUC, DIFFERENCE, MEAN, MODALITY, TEST
 from LNHGLib.study_settings import DELONG, Row
@@ -43,7 +43,7 @@ def write(study: Study, inputs: Sequence[Path], out: Path, overwrite: bool = Fal
     Raises:
         InputError: `out` must not be replaced.
     """
-    read = [{"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in inputs]
+    read = [{"file": path.name, "sha256": file_sha256(path)} for path in inputs]
 
     def fill(folder: Path) -> None:
         for name, rows in study.tables.items():

@@ -1,12 +1,12 @@
 """The sealed key of a reader study, and the checksums that show whether anything of the study was changed."""
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
 from LNHGLib.study_design import Read, Secret
 from LNHGLib.study_scores import write_truth
@@ -56,7 +56,7 @@ def write_key(folder: Path, study: str, cases: Sequence[Known], reads: Sequence[
 def close(folder: Path, description: Mapping[str, object]) -> None:
     """Write the study file: what the study is like, and the SHA-256 of every other file."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    checksums = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    checksums = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
     study = {"schema": SCHEMA, **description, "sha256": checksums}
     (folder / STUDY_FILE).write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
 
@@ -93,18 +93,12 @@ def _changes(study: Path, known: dict[str, str], sealed: Path) -> Iterator[str]:
     for name, path in places.items():
         if not path.is_file():
             yield f"{name} of {study} is missing"
-        elif sha256(path) != known[name]:
+        elif file_sha256(path) != known[name]:
             yield f"{name} of {study} was changed"
     for path in (path for path in sorted(study.rglob("*")) if path.is_file()):
         name = path.relative_to(study).as_posix()
         if name not in known and name != STUDY_FILE:
             yield f"{name} of {study} was added"
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
 
 from LNHGTrainingLib import checkpoint, evaluate, evaluate_crops, metrics, outputs, summary
 from LNHGTrainingLib.calibrate import MASK_THRESHOLDS
 from LNHGTrainingLib.data import Labelled, load_crops, patients
 from LNHGTrainingLib.evaluate_crops import CropResults, Predict, Selection
-from LNHGTrainingLib.sources import Source, read_sources
+from LNHGTrainingLib.sources import predictor_of
 
 PROBABILITIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 TRAINING_CROPS = 120
@@ -29,7 +30,7 @@ PROTOCOL = (
 class Fold:
     """A checkpoint, the crops it may be scored on, the threshold and the patients of its training crops."""
 
-    source: Source
+    predict: Predict
     step: int
     sha256: str
     held_out: tuple[int, ...]
@@ -50,18 +51,21 @@ def read_folds(checkpoints: Sequence[Path], crops: Path, table: Path, device: st
         InputError: a checkpoint is none of a segmenter, or two of them hold out the same fold.
     """
     folds = []
-    for path, source in zip(checkpoints, read_sources([str(path) for path in checkpoints], device), strict=True):
-        state = checkpoint.load(path)
-        data, target = state["config"]["data"], state["config"].get("target", "intensity")
+    networks = [_network(path, device) for path in checkpoints]  # all, before any of them is worked with
+    for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
+        data, target = config["data"], config.get("target", "intensity")
         trained = load_crops(crops, table, data["train_folds"], 3)
         some = trained[:: max(1, len(trained) // TRAINING_CROPS)][:TRAINING_CROPS]
-        candidates = PROBABILITIES if target == "binary" else MASK_THRESHOLDS
-        threshold = choose_threshold(source.predict, some, candidates)
-        held_out = tuple(data["validation_folds"])
-        identity = (source, state["step"], evaluate.file_sha256(path), held_out, threshold)
-        folds.append(Fold(*identity, frozenset(patients(trained))))
+        threshold = choose_threshold(predict, some, PROBABILITIES if target == "binary" else MASK_THRESHOLDS)
+        held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
+        folds.append(Fold(predict, step, file_sha256(path), held_out, threshold, seen))
     _check_disjoint(folds)
     return folds
+
+
+def _network(path: Path, device: str) -> tuple[Predict, int, dict]:
+    state = checkpoint.load(path)
+    return predictor_of(state, path, device), state["step"], state["config"]
 
 
 def _check_disjoint(folds: list[Fold]) -> None:
@@ -100,7 +104,7 @@ def run(
     for fold in folds:
         rows = evaluate_crops.select_rows(table, Selection(fold.held_out, readers))
         read = evaluate.progress(evaluate_crops.read_crops(crops, rows), len(rows), "nodule", options)
-        parts.append(evaluate_crops.evaluate_crops(read, fold.source.predict, fold.threshold))
+        parts.append(evaluate_crops.evaluate_crops(read, fold.predict, fold.threshold))
         scored |= {row["patient_id"] for row in rows}
         leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)

@@ -1,6 +1,5 @@
 """`lnhg-train evaluate`: score a model on crops or on whole scans and write tables, summary and plots."""
 
-import hashlib
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import LNHGLib
 import numpy as np
+from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
 from LNHGLib.volume import Grid, resample
 from tqdm import tqdm
@@ -186,12 +186,6 @@ def identity(paths: list[Path], options: Options) -> dict:
     """Name of the data and SHA-256 of its files."""
     files = {path.resolve().name: file_sha256(path) for path in paths if path.is_file()}
     return {"name": options.data_name or paths[0].resolve().stem, "files": files}
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _crop_split(card: dict, rows: list[dict[str, str]], selection: Selection) -> str:

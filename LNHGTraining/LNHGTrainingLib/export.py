@@ -1,11 +1,11 @@
 """Make a model folder from the checkpoints of both branches."""
 
-import hashlib
 import json
 import tempfile
 from pathlib import Path
 
 from LNHGLib import models
+from LNHGLib.checksum import file_sha256
 from LNHGLib.detector import build_detector
 from LNHGLib.errors import InputError
 from safetensors.torch import save_file
@@ -54,7 +54,7 @@ def _write(states: dict[str, dict], config: dict, window_hu: list[float], folder
         name = f"{part}.safetensors"
         card[part] = states[part]["config"][part] | config.get(part, {}) | {"weights": name}
         _save(build(card[part]), states[part]["average"], folder / name)
-        card["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        card["files"][name] = file_sha256(folder / name)
     card["training"] = config.get("training", {}) | {part: _recipe(state) for part, state in states.items()}
     card["training"]["train_patients"] = _train_patients(states["generator"]["config"]["data"])
     (folder / models.CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

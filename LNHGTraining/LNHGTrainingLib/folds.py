@@ -4,13 +4,13 @@ A split by nodule, as in the original (register U5), leaks: it is here to show b
 """
 
 import csv
-import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
 
 from LNHGTrainingLib.outputs import replacing
@@ -180,7 +180,7 @@ def _record(manifest: Path, rows: list[dict], folds: list[int], plan: Plan) -> d
     shared = sum(sum(name in of for of in members.values()) > 1 for name in set().union(*members.values()))
     summary = [_summary(rows, folds, fold, members[fold]) for fold in range(plan.count)]
     record = {
-        "schema": SCHEMA, "table": manifest.name, "table_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "schema": SCHEMA, "table": manifest.name, "table_sha256": file_sha256(manifest),
         "seed": plan.seed, "split": plan.split, "patients_in_more_than_one_fold": shared,
         "size_classes_mm": list(SIZES_MM), "folds": summary, "held_out": sorted(held),
     }  # fmt: skip

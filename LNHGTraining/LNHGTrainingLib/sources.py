@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from LNHGLib import models
+from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
 from LNHGLib.pipeline import choose_device
 
 from LNHGTrainingLib import checkpoint
-from LNHGTrainingLib.evaluate import file_sha256, generator_predictor
+from LNHGTrainingLib.evaluate import generator_predictor
 from LNHGTrainingLib.evaluate_crops import Predict
 from LNHGTrainingLib.methods import build_generator
 
@@ -52,11 +53,26 @@ def _model(name: str, device: str) -> Source:
 def _checkpoint(path: Path, device: str) -> Source:
     state = checkpoint.load(path)
     config = state["config"]
+    predict = predictor_of(state, path, device)
+    text = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
+    return Source(f"{path.parent.name}/{path.stem}", predict, config["window_hu"], text)
+
+
+def predictor_of(state: dict, path: Path, device: str = "auto") -> Predict:
+    """Return the averaged generator of a loaded checkpoint as a function of a cube of HU.
+
+    Args:
+        state: As from `checkpoint.load`.
+        path: Where it was loaded from.
+        device: Where to compute.
+
+    Raises:
+        InputError: it is no checkpoint of the segmenter.
+    """
+    config = state["config"]
     if "generator" not in config or "average" not in state:
         raise InputError(f"{path} holds no generator, expected a checkpoint of the segmenter; give another.")
     generator = build_generator(config["generator"])
     generator.load_state_dict(state["average"])
     generator = generator.to(choose_device(device)).eval().requires_grad_(False)
-    card = {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]}
-    text = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
-    return Source(f"{path.parent.name}/{path.stem}", generator_predictor(generator, card), config["window_hu"], text)
+    return generator_predictor(generator, {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]})

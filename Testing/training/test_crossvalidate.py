@@ -12,11 +12,10 @@ from LNHGTrainingLib import crossvalidate, settings, train_gan
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.crossvalidate import Fold, choose_threshold
 from LNHGTrainingLib.methods import UNet, build_generator
-from LNHGTrainingLib.sources import Source
 
 
 def fold(number: int, predict) -> Fold:
-    return Fold(Source(f"fold-{number}", predict, [-1000.0, 400.0], "-"), 4, "a" * 64, (number,), 0.5)
+    return Fold(predict, 4, "a" * 64, (number,), 0.5)
 
 
 @pytest.fixture
