@@ -4,19 +4,17 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+import batch_process
 import pytest
-import stand_in_work
 from batch_content import LIMIT_S, content, make_scans, rows, states, wait_for
 from LNHGLib import __main__ as cli
 from LNHGLib import batch, results, run_lock
 from LNHGLib.batch_store import DIED, INPUT, Store
-from stand_in_work import StandIn, noted
+from stand_in_work import StandIn, computed, noted
 from tiny_model import write_model
 
 
@@ -45,29 +43,8 @@ def lnhg(tmp_path, model, log, monkeypatch):
 @pytest.fixture
 def started(tmp_path, model, log):
     """Start `lnhg batch` in a process of its own; what is still running at the end is killed."""
-    running = []
-
-    def start(*options):
-        command = [sys.executable, stand_in_work.__file__, log, tmp_path / "in", tmp_path / "out", "--model", model]
-        paths = os.pathsep.join([str(Path(cli.__file__).parents[1]), str(Path(stand_in_work.__file__).parent)])
-        process = subprocess.Popen(
-            [str(part) for part in [*command, *options]],
-            env={**os.environ, "PYTHONPATH": paths},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-def computed(log: Path) -> Counter:
-    return Counter(note["case"] for note in noted(log) if note["step"] == "begin")
+    with batch_process.starter(log, tmp_path, model) as start:
+        yield start
 
 
 def test_good_and_bad_cases_go_to_the_end_and_into_the_tables(tmp_path, lnhg, capsys):

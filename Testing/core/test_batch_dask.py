@@ -8,20 +8,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
+import batch_process
 import pytest
-import stand_in_work
 from batch_content import content, make_scans, rows, states, wait_for
-from dask_cluster import PYTHONPATH, dask_cluster
+from batch_process import PYTHONPATH
+from dask_cluster import dask_cluster
 from LNHGLib import __main__ as cli
 from LNHGLib import batch, batch_dask, batch_dask_worker, slurm
 from LNHGLib.batch_dask_worker import Claim, Withdrawn
 from LNHGLib.batch_store import Record, Store
 from LNHGLib.case import Case
 from LNHGLib.errors import Cancelled, InputError, WorkError
-from stand_in_work import StandIn, noted
+from stand_in_work import StandIn, computed, noted
 from tiny_model import write_model
 
 pytest.importorskip("distributed", reason="needs the package distributed (the extra cluster)")
@@ -59,28 +59,8 @@ def lnhg(tmp_path, model, log, cluster, monkeypatch):
 @pytest.fixture
 def started(tmp_path, model, log, cluster):
     """Start `lnhg batch` on the cluster in a process of its own."""
-    command = [sys.executable, stand_in_work.__file__, log, tmp_path / "in", tmp_path / "out", "--model", model]
-    running = []
-
-    def start():
-        process = subprocess.Popen(
-            [str(part) for part in [*command, "--scheduler", cluster[0]]],
-            env={**os.environ, "PYTHONPATH": PYTHONPATH},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-def computed(log: Path) -> Counter:
-    return Counter(note["case"] for note in noted(log) if note["step"] == "begin")
+    with batch_process.starter(log, tmp_path, model, "--scheduler", cluster[0]) as start:
+        yield start
 
 
 def test_run_with_a_killed_worker_gives_what_the_local_run_gives(tmp_path, started, lnhg, cluster, log):

@@ -8,11 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from batch_content import wait_for
-from LNHGLib import __main__ as cli
-
-ROOT = Path(cli.__file__).parents[1]
-PYTHONPATH = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-"""What a process of its own needs to import the core and the stand-ins."""
+from batch_process import PYTHONPATH
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,11 @@ class StandIn:
 def noted(log: Path) -> list[dict]:
     """Read the log."""
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def computed(log: Path) -> Counter:
+    """Return how often each case was begun."""
+    return Counter(note["case"] for note in noted(log) if note["step"] == "begin")
 
 
 def main(arguments: list[str]) -> int:
