@@ -11,6 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib.dicom_source import OriginalSeries, onto_slices
 from LNHGLib.errors import InputError
+from LNHGLib.history import changes
 from LNHGLib.nodule import Nodule
 from LNHGLib.nodule_segment import segment_name
 from LNHGLib.volume import Grid, Volume, from_sitk
@@ -26,8 +27,6 @@ PROVENANCE = {
     "detector-box": "detector only",
     "manual": "drawn by hand",
 }
-BY_READER = {"merged": "merged", "split": "split", "edited": "edited"}
-"""What a reader does to the voxels of a finding, as its history names it."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,8 @@ class ReportNodule(Nodule):
     @property
     def actions(self) -> list[str]:
         """What was done to the voxels as they are now."""
-        actions = [entry["action"] for entry in self.history] or ["found"]
-        if "restored" in actions:
-            return actions[:1]
-        return [actions[0], *(action for action in dict.fromkeys(actions[1:]) if action in BY_READER)]
+        first = self.history[0]["action"] if self.history else "found"
+        return [first, *changes(self.history)]
 
     @property
     def algorithm_type(self) -> str:
@@ -72,7 +69,7 @@ class ReportNodule(Nodule):
         """Say who or what made the finding."""
         first = {"drawn": "drawn by hand", "added": "model, place shown by the reader"}
         first = first.get(self.actions[0], PROVENANCE.get(self.provenance, self.provenance))
-        return ", ".join([first, *(f"{BY_READER[action]} by the reader" for action in self.actions[1:])])
+        return ", ".join([first, *(f"{action} by the reader" for action in self.actions[1:])])
 
 
 @dataclass(frozen=True, eq=False)
