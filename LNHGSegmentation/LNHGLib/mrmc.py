@@ -197,16 +197,13 @@ def _analysis(
         difference(f"{names[a]} - {names[b]}", averages[a] - averages[b], error, df, level)
         for a, b in combinations(range(modalities), 2)
     )
-    p = statistic = np.nan
-    if denominator > 0:
-        statistic = parts.ms_modality / denominator
-        p = (
-            f.sf(statistic, modalities - 1, df)
-            if np.isfinite(df)
-            else chi2.sf((modalities - 1) * statistic, modalities - 1)
-        )
-    shown = statistic if np.isfinite(df) else (modalities - 1) * statistic
-    return Analysis(kind, float(shown), (modalities - 1.0, float(df)), float(p), means, differences)
+    statistic = parts.ms_modality / denominator if denominator > 0 else np.nan
+    if np.isfinite(df):
+        p = f.sf(statistic, modalities - 1, df)
+    else:
+        statistic *= modalities - 1
+        p = chi2.sf(statistic, modalities - 1)
+    return Analysis(kind, float(statistic), (modalities - 1.0, float(df)), float(p), means, differences)
 
 
 def by_reader(
@@ -231,10 +228,7 @@ def _satterthwaite(total: float, square: float, df: float) -> float:
 
 def estimate(name: str, value: float, error: float, df: float, level: float = 0.95) -> Estimate:
     """Return a value with its t interval, the normal one where `df` is infinite."""
-    reach = (
-        float(t.ppf((1 + level) / 2, df) * error) if np.isfinite(df) else float(t.ppf((1 + level) / 2, 1e12) * error)
-    )
-    value = float(value)
+    value, reach = float(value), float(t.ppf((1 + level) / 2, df) * error)
     return Estimate(name, value, float(error), float(df), value - reach, value + reach)
 
 

@@ -31,13 +31,13 @@ def areas(reads: Reads, truth: Mapping[str, int], settings: Settings) -> list[Ro
     rows = []
     for (reader, modality), group in reads.first.items():
         cases = [case for case in group if case in truth]
-        of = np.array([truth[case] for case in cases], bool)
-        if min(of.sum(), (~of).sum()) < 2:
+        positive = np.array([truth[case] for case in cases], bool)
+        if min(positive.sum(), (~positive).sum()) < 2:
             continue
-        parts = roc.areas(reads.scores(reader, modality, cases)[None], of)
+        parts = roc.areas(reads.scores(reader, modality, cases)[None], positive)
         variance = float(COVARIANCE[settings.covariance](parts)[0, 0])
         low, high = roc.interval(float(parts.area[0]), variance, settings.level)
-        counts = {"positive": int(of.sum()), "negative": int((~of).sum())}
+        counts = {"positive": int(positive.sum()), "negative": int((~positive).sum())}
         interval = Interval(float(parts.area[0]), low, high)
         rows.append({"reader": reader, "modality": modality, **counts, **bounds("auc", interval)})
     return rows
@@ -46,10 +46,10 @@ def areas(reads: Reads, truth: Mapping[str, int], settings: Settings) -> list[Ro
 def compared_areas(reads: Reads, truth: Mapping[str, int], settings: Settings) -> list[Row]:
     """Areas over readers and cases (Obuchowski and Rockette 1995; Hillis 2014)."""
     block = reads.block(truth)
-    of = np.array([truth[case] for case in block.cases], bool)
-    if min(of.sum(), (~of).sum()) < 2:
+    positive = np.array([truth[case] for case in block.cases], bool)
+    if min(positive.sum(), (~positive).sum()) < 2:
         return []
-    parts = roc.areas(block.scores.reshape(-1, len(of)), of)
+    parts = roc.areas(block.scores.reshape(-1, len(positive)), positive)
     covariance = COVARIANCE[settings.covariance](parts)
     return _over_readers(AUC, parts.area.reshape(block.scores.shape[:2]), covariance, reads, settings)
 
