@@ -135,8 +135,8 @@ class DaskPool(Pool):
     def _send(self, address: str, key: str, function: object, *values: object) -> "Future":
         return self._client.submit(function, *values, key=key, workers=[address], allow_other_workers=False, pure=False)
 
-    def _staff(self, jobs: int) -> None:
-        """Take in workers that have joined the cluster."""
+    def _staff(self, _jobs: int) -> None:
+        """Take in workers that have joined the cluster, however many."""
         try:
             self._known = self._client.nthreads()
         except Cancelled:
@@ -150,9 +150,9 @@ class DaskPool(Pool):
         here = {node.address for node in self._workers}
         for address in self._known.keys() - here - self._unfit.keys():
             host = urlsplit(address).hostname
-            jobs = sum(urlsplit(other).hostname == host for other in self._known)
+            beside = sum(urlsplit(other).hostname == host for other in self._known)
             index = sum(urlsplit(node.address).hostname == host for node in self._workers)
-            values = (self._recipe, self._store, self._example, __version__, index, jobs)
+            values = (self._recipe, self._store, self._example, __version__, index, beside)
             key = f"lnhg-prepare-{uuid.uuid4().hex[:12]}"
             self._workers.append(_Node(address, self._send(address, key, batch_dask_worker.prepare, *values), self))
         self._tell_of_waiting()

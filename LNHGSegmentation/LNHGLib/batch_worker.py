@@ -15,12 +15,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from LNHGLib import process_memory
+from LNHGLib import disk, process_memory
 from LNHGLib.batch_store import DISK, DONE, ERROR, INPUT, Record, Store
 from LNHGLib.case import FAILED, Case
 from LNHGLib.errors import DiskError, InputError, WorkError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FULL = (*disk.FULL, errno.EROFS)
 REPORT_S = 0.5
 
 

@@ -10,12 +10,11 @@ import pydicom
 from LNHGLib import dicom
 from LNHGLib.errors import InputError
 from LNHGLib.nodule import Nodule
-from LNHGLib.volume import Grid
+from LNHGLib.volume import LOWEST_HU, Grid
 
 VOXEL_TOLERANCE = 0.1
 """Largest distance between a voxel of the result and its pixel, in voxels along each axis."""
 HU_TOLERANCE = 2.0
-LOWEST_HU = -1024  # as `volume.read_volume` does
 REQUIRED = ("StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID", "SOPClassUID")
 
 

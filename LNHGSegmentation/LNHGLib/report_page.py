@@ -20,7 +20,7 @@ from LNHGLib.dicom_codes import model_of, version_of
 from LNHGLib.key_picture import Place, Shading
 from LNHGLib.nodule_segment import segment_color
 from LNHGLib.report_case import ReportCase, ReportNodule
-from LNHGLib.report_table import COLUMNS, cells, details, size_lines, size_summary
+from LNHGLib.report_table import COLUMNS, Column, cells, details, size_lines, size_summary
 
 WIDTH, HEIGHT, MARGIN, FOOTER = 8.27, 11.69, 0.5, 0.55  # inches, A4
 PICTURE, LEAST_PICTURE, PICTURE_GAP = 1.62, 1.12, 0.14
@@ -164,24 +164,21 @@ class _Report:
         self._rule(INK)
         left = MARGIN
         for column in COLUMNS:
-            self._write(
-                left + (column.width - 0.1 if column.right else 0),
-                column.title,
-                size=6.8,
-                color=GREY,
-                down=0.04,
-                ha="right" if column.right else "left",
-            )
+            self._cell(left, column, column.title, size=6.8, color=GREY, down=0.04)
             left += column.width
         self.top += 0.2
         self._rule()
 
+    def _cell(self, left: float, column: Column, text: str, **style) -> None:
+        if column.right:
+            self._write(left + column.width - 0.1, text, ha="right", **style)
+        else:
+            self._write(left, text, ha="left", **style)
+
     def _table_row(self, nodule: ReportNodule) -> None:
         left = MARGIN
         for column, text in zip(COLUMNS, cells(nodule), strict=True):
-            at = left + (column.width - 0.1 if column.right else 0)
-            color, weight = (INK, "bold") if column is COLUMNS[0] else (INK, "normal")
-            self._write(at, text, color=color, weight=weight, down=0.05, ha="right" if column.right else "left")
+            self._cell(left, column, text, down=0.05, weight="bold" if column is COLUMNS[0] else "normal")
             left += column.width
         swatch = Rectangle(
             ((MARGIN - 0.12) / WIDTH, 1 - (self.top + 0.16) / HEIGHT), 0.07 / WIDTH, 0.1 / HEIGHT,
