@@ -13,7 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import slicer
 
 MODULE_FOLDER = Path(__file__).resolve().parents[1]  # holds LNHGLib and LNHGSegmentationLib
@@ -83,12 +82,11 @@ def _volumeNode(case) -> slicer.vtkMRMLScalarVolumeNode:
     """Put a scan into the scene as the core reads it: the results lie on its voxels."""
     from LNHGLib.batch_segment import read_case
 
-    from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
+    from LNHGSegmentationLib import Geometry
 
     with tempfile.TemporaryDirectory() as folder:
         volume = read_case(case, Path(folder))
-    ijkToRAS = RAS_TO_LPS @ volume.grid.affine @ np.linalg.inv(ZYX_TO_IJK)
-    return slicer.util.addVolumeFromArray(volume.array, ijkToRAS, case.id)
+    return Geometry.addVolume(volume.array, volume.grid.affine, case.id)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import slicer
 
-from LNHGSegmentationLib import Cases, SegmentVoxels, SignalStore
+from LNHGSegmentationLib import Cases, Geometry, SignalStore
 from LNHGSegmentationLib.SegmentVoxels import Crop
 
 NOTHING = {"measurement": None, "heterogeneity": None}
@@ -30,12 +30,12 @@ def measure(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop | None) -> 
     from LNHGLib import heterogeneity, location, measurement  # here, as scipy would slow down Slicer's start
 
     volumeNode = Cases.volumeOf(segmentation)
-    grid = SegmentVoxels.gridAt(volumeNode, crop.box)
+    grid = Geometry.gridAt(volumeNode, crop.box)
     measured = measurement.measure(slicer.util.arrayFromVolume(volumeNode)[crop.box], grid, crop.array)
     signal = SignalStore.read(segmentation, crop.box)
     known = np.isfinite(signal[crop.array]).all()
     statistics = heterogeneity.statistics(signal, crop.array, grid.spacing_mm) if known else None
-    whole = SegmentVoxels.gridAt(volumeNode, tuple(slice(0, size) for size in SegmentVoxels.shapeOf(volumeNode)))
+    whole = Geometry.gridAt(volumeNode, Geometry.wholeOf(volumeNode))
     return {
         "measurement": asdict(measured),
         "heterogeneity": statistics,

@@ -21,7 +21,7 @@ import numpy as np
 import slicer
 from LNHGLib.nodule_segment import segment_id, segment_name
 
-from LNHGSegmentationLib import Cases, Originals, SegmentVoxels, Splitting
+from LNHGSegmentationLib import Cases, Geometry, Originals, SegmentVoxels, Splitting
 from LNHGSegmentationLib.FindingWork import FindingWork, entry, rowOf
 from LNHGSegmentationLib.Segments import Segments
 from LNHGSegmentationLib.SegmentVoxels import Crop
@@ -132,7 +132,7 @@ class Findings:
         row, crop = self.row(number), self.crop(number)
         if crop is None:
             raise ValueError(f"{row['name']} has no outline: there is nothing to split.")
-        parts = Splitting.parts(crop, SegmentVoxels.gridAt(self.volumeNode, crop.box).spacing_mm)
+        parts = Splitting.parts(crop, Geometry.gridAt(self.volumeNode, crop.box).spacing_mm)
         if len(parts) < 2:
             raise ValueError(f"{row['name']} is one piece without a waist: edit it in the Segment Editor to part it.")
         with self._step(f"split {row['name']}") as work:

@@ -7,9 +7,9 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib import Cases, SegmentVoxels, SignalStore
+from LNHGSegmentationLib import Cases, SignalStore
 from LNHGSegmentationLib.Findings import Findings
-from LNHGSegmentationLib.NoduleAtPlace import worldToLocal
+from LNHGSegmentationLib.Geometry import worldToIndex
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.SegmentVoxels import Crop
 
@@ -67,7 +67,7 @@ class MissedNodule(VTKObservationMixin):
 
     def _look(self, position: np.ndarray) -> None:
         findings = self._findings
-        number = findings.at(indexOf(findings.volumeNode, position))
+        number = findings.at(np.rint(worldToIndex(findings.volumeNode, position)).astype(int))
         if number is not None:
             self._end(number, self._takeIn(number))
             return
@@ -106,9 +106,3 @@ class MissedNodule(VTKObservationMixin):
         interaction = slicer.app.applicationLogic().GetInteractionNode()
         interaction.SetCurrentInteractionMode(slicer.vtkMRMLInteractionNode.ViewTransform)
         slicer.mrmlScene.RemoveNode(point)
-
-
-def indexOf(volumeNode, positionRAS: np.ndarray) -> np.ndarray:
-    """Return the voxel (z, y, x) of a volume at a world position."""
-    ijk = np.linalg.inv(SegmentVoxels.ijkToRAS(volumeNode)) @ [*worldToLocal(volumeNode, positionRAS), 1.0]
-    return np.rint(ijk[2::-1]).astype(int)

@@ -3,6 +3,8 @@
 import numpy as np
 import slicer
 
+from LNHGSegmentationLib.Geometry import RAS_TO_LPS
+
 LEAST_FIELD_MM = 60.0
 FIELD_PER_SIZE = 4.0  # the finding takes about a quarter of the view
 CAMERA_DISTANCE = 3.0  # of the field
@@ -11,7 +13,7 @@ CAMERA_DISTANCE = 3.0  # of the field
 def positionOf(row: dict) -> np.ndarray:
     """Return the middle of a finding in world RAS mm."""
     low, high = np.array(row["box_lps_mm"], float)
-    return (low + high) / 2 * [-1, -1, 1]
+    return RAS_TO_LPS[:3, :3] @ (low + high) / 2
 
 
 def goTo(row: dict, zoom: bool) -> None:

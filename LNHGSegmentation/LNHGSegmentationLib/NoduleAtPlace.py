@@ -8,12 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import slicer
-import vtk
 
 from LNHGSegmentationLib import SegmentVoxels
 from LNHGSegmentationLib.ChildProcess import MODULE_FOLDER, ChildProcess
-from LNHGSegmentationLib.SegmentVoxels import Box, Crop
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
+from LNHGSegmentationLib.Geometry import (
+    RAS_TO_LPS,
+    Box,
+    cornerOf,
+    gridOf,
+    grown,
+    ijkToRAS,
+    shapeOf,
+    shifted,
+    worldToIndex,
+)
+from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.Worker import Worker
 
 ROOM_MM = 60.0  # the core looks at a cube of 80 mm; beyond it lies what the network's field of view needs
@@ -32,14 +41,11 @@ class NoduleAtPlace:
         :raises ValueError: if the place lies outside the CT.
         """
         self._onEnded = onEnded
-        matrix = SegmentVoxels.ijkToRAS(volumeNode)
-        ijk = np.linalg.inv(matrix) @ [*worldToLocal(volumeNode, positionRAS), 1.0]
-        self._box = _boxAround(ijk[2::-1], SegmentVoxels.shapeOf(volumeNode), volumeNode.GetSpacing()[::-1])
+        index, self._matrix = worldToIndex(volumeNode, positionRAS), ijkToRAS(volumeNode)
+        self._placeLPS = (RAS_TO_LPS @ self._matrix @ [*index[::-1], 1.0])[:3]
+        self._box = _boxAround(index, shapeOf(volumeNode), volumeNode.GetSpacing()[::-1])
+        self._matrix[:3, 3] += self._matrix[:3, :3] @ cornerOf(self._box)[::-1]
         self._voxels = slicer.util.arrayFromVolume(volumeNode)[self._box].copy()
-        corner = matrix.copy()
-        corner[:3, 3] += matrix[:3, :3] @ [part.start for part in reversed(self._box)]
-        self._affine = RAS_TO_LPS @ corner @ ZYX_TO_IJK
-        self._placeLPS = (RAS_TO_LPS @ matrix @ ijk)[:3]
         self._folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
         self._child: ChildProcess | None = None
         self._worker: Worker | None = None  # kept: nobody else does while it waits
@@ -68,9 +74,9 @@ class NoduleAtPlace:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _write(self, path: Path) -> None:
-        from LNHGLib.volume import Grid, write_image
+        from LNHGLib.volume import write_image
 
-        write_image(self._voxels, Grid(self._voxels.shape, self._affine), path)
+        write_image(self._voxels, gridOf(self._matrix, self._voxels.shape), path)
 
     def _onChildEnded(self, status: int, lastLine: str) -> None:
         if status != 0:
@@ -89,20 +95,16 @@ class NoduleAtPlace:
         mask = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "labelmap.nii.gz"))) == 1
         signal = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "signal.nii.gz")))
         row = json.loads((out / "report.json").read_text(encoding="utf-8"))["nodules"][0]
-        around = _boxOf(mask, margin=[int(AROUND_MM / s) for s in np.linalg.norm(self._affine[:3, :3], axis=0)])
-        found = SegmentVoxels.trimmed(Crop(self._box, mask))
-        return found, {**row, "signal": Crop(_moved(around, self._box), signal[around])}
+        spacing = np.linalg.norm(self._matrix[:3, :3], axis=0)[::-1]
+        inner = SegmentVoxels.trimmed(Crop(tuple(slice(0, size) for size in mask.shape), mask))
+        around = grown(inner.box, [int(AROUND_MM / mm) for mm in spacing], mask.shape)
+        corner = cornerOf(self._box)
+        signal = Crop(shifted(around, corner), signal[around])
+        return Crop(shifted(inner.box, corner), inner.array), {**row, "signal": signal}
 
     def _end(self, crop: Crop | None, row: dict, message: str) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._onEnded(crop, row, message)
-
-
-def worldToLocal(volumeNode, positionRAS: np.ndarray) -> np.ndarray:
-    """Return a world position in a volume's own RAS."""
-    transform = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, volumeNode.GetParentTransformNode(), transform)
-    return np.array(transform.TransformPoint(positionRAS))
 
 
 def _boxAround(index: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, ...]) -> Box:
@@ -111,13 +113,3 @@ def _boxAround(index: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, 
     reach = ROOM_MM / np.array(spacing)
     low, high = np.maximum(index - reach, 0).astype(int), np.minimum(index + reach + 1, shape).astype(int)
     return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-
-
-def _boxOf(mask: np.ndarray, margin: list[int]) -> Box:
-    points = np.argwhere(mask)
-    low, high = np.maximum(points.min(0) - margin, 0), np.minimum(points.max(0) + 1 + margin, mask.shape)
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-
-
-def _moved(box: Box, home: Box) -> Box:
-    return tuple(slice(part.start + h.start, part.stop + h.start) for part, h in zip(box, home, strict=True))

@@ -16,7 +16,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from LNHGSegmentationLib import Cases, SegmentVoxels
+from LNHGSegmentationLib import Cases, Geometry
 from LNHGSegmentationLib.ChildProcess import MODULE_FOLDER, ChildProcess
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.SegmentationLogic import pythonSlicer
@@ -25,7 +25,6 @@ from LNHGSegmentationLib.Worker import Worker
 
 CSV, DICOM, PAGE = KINDS = "csv", "dicom", "page"
 INSTANCES_ATTRIBUTE = "DICOM.instanceUIDs"
-STRAIGHT = 1e-5
 WAIT_AT_STOP_S = 2.0
 
 
@@ -128,7 +127,7 @@ class _Writing:
         findings = Findings(segmentation)
         self._rows = findings.reported()
         self._crops = _crops(findings, self._rows)
-        self._grid = SegmentVoxels.gridAt(self._volumeNode, _whole(self._volumeNode))
+        self._grid = Geometry.gridAt(self._volumeNode, Geometry.wholeOf(self._volumeNode))
         self._exchange = VolumeExchange(self._volumeNode) if wish.kind == PAGE else None
         self._run = Cases.runOf(segmentation)
         self._threshold = findings.threshold
@@ -262,17 +261,11 @@ def _fileOf(uid: str) -> str:
 
 
 def _whyNoPictures(volumeNode) -> str:
-    axes = SegmentVoxels.gridAt(volumeNode, _whole(volumeNode)).affine[:3, :3]
-    axes = axes / np.linalg.norm(axes, axis=0)
     parent = volumeNode.GetParentTransformNode()
-    bent = parent is not None and not parent.IsTransformToWorldLinear()
-    if bent or not np.allclose(axes.T @ axes, np.eye(3), atol=STRAIGHT):
+    straight = Geometry.isLinear(parent)
+    if not (straight and Geometry.hasPerpendicularAxes(Geometry.linearToWorld(parent) @ Geometry.ijkToRAS(volumeNode))):
         return _("The CT lies under a transform that bends or shears it: harden the transform and segment again.")
     return ""
-
-
-def _whole(volumeNode) -> SegmentVoxels.Box:
-    return tuple(slice(0, size) for size in SegmentVoxels.shapeOf(volumeNode))
 
 
 def _crops(findings: Findings, rows: list[dict]) -> dict[int, tuple]:

@@ -12,6 +12,7 @@ from LNHGLib.nodule_segment import segment_color, segment_id, segment_name, segm
 from vtk.util.numpy_support import numpy_to_vtk
 
 from LNHGSegmentationLib import Cases, Originals, Overlay, SignalStore
+from LNHGSegmentationLib.Geometry import grown
 from LNHGSegmentationLib.Segments import Segments
 from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
@@ -82,12 +83,8 @@ def _around(folder: Path, exchange: VolumeExchange, masks: dict[int, Crop], ever
         return [Crop(m.box, np.where(m.array, everywhere[m.box], np.float32(np.nan))) for m in masks.values()]
     signal = exchange.read(folder / "signal.nii.gz")
     reach = [int(AROUND_MM / spacing) for spacing in exchange.spacing]
-    crops = []
-    for mask in masks.values():
-        spans = zip(mask.box, reach, signal.shape, strict=True)
-        wide = tuple(slice(max(part.start - n, 0), min(part.stop + n, size)) for part, n, size in spans)
-        crops.append(Crop(wide, signal[wide].copy()))
-    return crops
+    boxes = [grown(mask.box, reach, signal.shape) for mask in masks.values()]
+    return [Crop(box, signal[box].copy()) for box in boxes]
 
 
 def insert(data: ResultData, volumeNode, colorMap: str = "jet") -> ResultNodes:

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 
-from LNHGSegmentationLib import Overlay
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
+from LNHGSegmentationLib import Geometry, Overlay
 
 CATEGORY = "Lung Nodules (LNHG)"
 PHANTOM = "LNHGPhantom"
@@ -80,10 +79,9 @@ def partOfPhantom(marginMm: float) -> tuple[slicer.vtkMRMLScalarVolumeNode, np.n
     return _show(phantom.volume.array[first:end], affine, f"{PHANTOM}Part"), center
 
 
-def _show(array: np.ndarray, zyxToLps: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+def _show(array: np.ndarray, zyxToLPS: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:
     """Add a CT of the core to the scene, in the lung window."""
-    ijkToRAS = RAS_TO_LPS @ zyxToLps @ np.linalg.inv(ZYX_TO_IJK)
-    node = slicer.util.addVolumeFromArray(array, ijkToRAS, name)
+    node = Geometry.addVolume(array, zyxToLPS, name)
     Overlay.setUpCT(node)
     return node
 

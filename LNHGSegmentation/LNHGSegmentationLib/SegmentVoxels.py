@@ -4,16 +4,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import slicer
-import vtk
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk
 
 from LNHGSegmentationLib import Cases
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
+from LNHGSegmentationLib.Geometry import (
+    Box,
+    cornerOf,
+    ijkToRAS,
+    imageArray,
+    imageToWorld,
+    shapeOf,
+    shifted,
+    within,
+)
 
 LABELMAP = "Binary labelmap"
 TOLERANCE = 1e-3  # in voxels
-
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,7 @@ class SegmentReader:
         return ijkToRAS(Cases.volumeOf(self._segmentation)).tobytes()
 
     def _search(self, image, value: int) -> Crop | None:
-        labels = _array(image)
+        labels = imageArray(image)
         boxes = self._boxesOf(image, labels)
         if value > len(boxes) or boxes[value - 1] is None:
             return None
@@ -75,13 +81,13 @@ class SegmentReader:
     def _onVolume(self, crop: Crop, image) -> Crop | None:
         """Move a crop of an image's array to the CT's array; another grid is resampled to the nearest voxels."""
         volumeNode = Cases.volumeOf(self._segmentation)
-        toVolume = np.linalg.inv(ijkToRAS(volumeNode)) @ _matrix(image)
+        toVolume = np.linalg.inv(ijkToRAS(volumeNode)) @ imageToWorld(image)
         extent = np.array(image.GetExtent()).reshape(3, 2)[::-1, 0]
         shift = np.rint(toVolume[:3, 3])
         if np.allclose(toVolume, _translation(shift), atol=TOLERANCE):
             start = extent + shift[::-1].astype(int)
-            return _clipped(Crop(_shifted(crop.box, start), crop.array), shapeOf(volumeNode))
-        points = np.argwhere(crop.array) + [part.start for part in crop.box] + extent
+            return _clipped(Crop(shifted(crop.box, start), crop.array), shapeOf(volumeNode))
+        points = np.argwhere(crop.array) + cornerOf(crop.box) + extent
         return _resampled(points, toVolume, shapeOf(volumeNode))
 
 
@@ -107,50 +113,13 @@ def toImage(crop: Crop, segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.
     return image
 
 
-def gridAt(volumeNode, box: Box):
-    """Return the core's grid of a part of the CT as it lies in the world, with all parent transforms applied.
-
-    A transform that is not linear is taken as linear across the part.
-    """
-    from LNHGLib.volume import Grid
-
-    parent = volumeNode.GetParentTransformNode()
-    corner = np.array([part.start for part in box][::-1], float)
-    size = np.array([part.stop - part.start for part in box][::-1], float)
-    if parent is None or parent.IsTransformToWorldLinear():
-        affine = _linearToWorld(parent) @ ijkToRAS(volumeNode)
-        affine[:3, 3] += affine[:3, :3] @ corner
-    else:
-        affine = _tangent(parent, ijkToRAS(volumeNode), corner, size)
-    return Grid(tuple(int(n) for n in size[::-1]), RAS_TO_LPS @ affine @ ZYX_TO_IJK)
-
-
-def _linearToWorld(parent) -> np.ndarray:
-    matrix = vtk.vtkMatrix4x4()
-    if parent is not None:
-        parent.GetMatrixTransformToWorld(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
-
-
-def _tangent(parent, matrix: np.ndarray, corner: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return the matrix from voxels (x, y, z) to the world that fits a transform at the corners of a box."""
-    points = np.vstack([corner, corner + np.diag(size)]) @ matrix[:3, :3].T + matrix[:3, 3]
-    transform = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, None, transform)
-    world = np.array([transform.TransformPoint(point) for point in points])
-    affine = np.eye(4)
-    affine[:3, :3] = ((world[1:] - world[0]) / size[:, None]).T
-    affine[:3, 3] = world[0]
-    return affine
-
-
 def union(crops: list[Crop]) -> Crop:
     """Return masks joined into one."""
     spans = [[(part.start, part.stop) for part in crop.box] for crop in crops]
     low, high = np.min(spans, axis=0)[:, 0], np.max(spans, axis=0)[:, 1]
     joined = np.zeros(high - low, bool)
     for crop in crops:
-        joined[_shifted(crop.box, -low)] |= crop.array
+        joined[shifted(crop.box, -low)] |= crop.array
     return Crop(tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)), joined)
 
 
@@ -159,30 +128,7 @@ def trimmed(crop: Crop) -> Crop:
     from scipy import ndimage
 
     inner = ndimage.find_objects(crop.array.astype(np.uint8))[0]
-    return Crop(_shifted(inner, [part.start for part in crop.box]), crop.array[inner])
-
-
-def ijkToRAS(volumeNode) -> np.ndarray:
-    """Return the matrix from voxel indices (x, y, z) to the volume's own RAS."""
-    matrix = vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
-
-
-def shapeOf(volumeNode) -> tuple[int, int, int]:
-    """Return the number of voxels (z, y, x)."""
-    return tuple(volumeNode.GetImageData().GetDimensions()[::-1])
-
-
-def _array(image) -> np.ndarray:
-    nx, ny, nz = image.GetDimensions()
-    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(nz, ny, nx)
-
-
-def _matrix(image) -> np.ndarray:
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return Crop(shifted(inner, cornerOf(crop.box)), crop.array[inner])
 
 
 def _translation(shift: np.ndarray) -> np.ndarray:
@@ -191,15 +137,11 @@ def _translation(shift: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _shifted(box: Box, offset) -> Box:
-    return tuple(slice(part.start + int(o), part.stop + int(o)) for part, o in zip(box, offset, strict=True))
-
-
 def _clipped(crop: Crop, shape: tuple[int, int, int]) -> Crop | None:
     box = tuple(slice(max(part.start, 0), min(part.stop, size)) for part, size in zip(crop.box, shape, strict=True))
     if any(part.stop <= part.start for part in box):
         return None
-    inside = crop.array[_shifted(box, [-part.start for part in crop.box])]
+    inside = crop.array[within(box, crop.box)]
     return trimmed(Crop(box, inside)) if inside.any() else None
 
 

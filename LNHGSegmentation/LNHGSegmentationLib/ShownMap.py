@@ -10,7 +10,8 @@ import numpy as np
 import slicer
 
 from LNHGSegmentationLib import Cases, Overlay, ResultNodes
-from LNHGSegmentationLib.SegmentVoxels import Crop, SegmentReader, ijkToRAS
+from LNHGSegmentationLib.Geometry import ijkToRAS
+from LNHGSegmentationLib.SegmentVoxels import Crop, SegmentReader
 
 BOXES_ATTRIBUTE = "LNHG.ShownBoxes"
 PERCENT = 100.0

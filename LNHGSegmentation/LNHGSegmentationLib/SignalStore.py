@@ -11,7 +11,8 @@ import numpy as np
 import slicer
 
 from LNHGSegmentationLib import Cases, SegmentVoxels
-from LNHGSegmentationLib.SegmentVoxels import Box, Crop
+from LNHGSegmentationLib.Geometry import Box, cornerOf, ijkToRAS, sizeOf
+from LNHGSegmentationLib.SegmentVoxels import Crop
 
 ROLE = "LNHG.Signal"
 BOXES_ATTRIBUTE, MATRIX_ATTRIBUTE = "LNHG.Boxes", "LNHG.Matrix"
@@ -28,7 +29,7 @@ def store(segmentation: slicer.vtkMRMLSegmentationNode, crops: list[Crop]) -> No
     slicer.util.updateVolumeFromArray(node, values[None, None])
     node.SetAttribute(BOXES_ATTRIBUTE, json.dumps([[[s.start, s.stop] for s in crop.box] for crop in crops]))
     if node.GetAttribute(MATRIX_ATTRIBUTE) is None:
-        matrix = SegmentVoxels.ijkToRAS(Cases.volumeOf(segmentation))
+        matrix = ijkToRAS(Cases.volumeOf(segmentation))
         node.SetAttribute(MATRIX_ATTRIBUTE, json.dumps(matrix.tolist()))
 
 
@@ -36,14 +37,14 @@ def read(segmentation: slicer.vtkMRMLSegmentationNode, box: Box) -> np.ndarray:
     """Return the signal in a box, float32 (z, y, x); NaN where it is not known."""
     turn = _turn(segmentation)
     if turn is None:
-        return np.full([part.stop - part.start for part in box], np.nan, np.float32)
+        return np.full(sizeOf(box), np.nan, np.float32)
     return _rotated(_readAsKept(segmentation, _turned(box, turn)), np.linalg.inv(turn))
 
 
 def _readAsKept(segmentation, box: Box) -> np.ndarray:
-    signal = np.full([part.stop - part.start for part in box], np.nan, np.float32)
+    signal = np.full(sizeOf(box), np.nan, np.float32)
     for crop in _crops(segmentation):
-        low = np.maximum([p.start for p in box], [p.start for p in crop.box])
+        low = np.maximum(cornerOf(box), cornerOf(crop.box))
         high = np.minimum([p.stop for p in box], [p.stop for p in crop.box])
         if (high > low).all():
             signal[_within(low, high, box)] = crop.array[_within(low, high, crop.box)]
@@ -61,7 +62,7 @@ def _crops(segmentation) -> list[Crop]:
     values, start, crops = slicer.util.arrayFromVolume(node).ravel(), 0, []
     for spans in json.loads(node.GetAttribute(BOXES_ATTRIBUTE)):
         box = tuple(slice(*span) for span in spans)
-        shape = [part.stop - part.start for part in box]
+        shape = sizeOf(box)
         stop = start + int(np.prod(shape))
         crops.append(Crop(box, values[start:stop].reshape(shape)))
         start = stop
@@ -74,7 +75,7 @@ def _turn(segmentation) -> np.ndarray | None:
     text = node.GetAttribute(MATRIX_ATTRIBUTE) if node else None
     if text is None:
         return np.eye(4)
-    turn = np.linalg.inv(json.loads(text)) @ SegmentVoxels.ijkToRAS(Cases.volumeOf(segmentation))
+    turn = np.linalg.inv(json.loads(text)) @ ijkToRAS(Cases.volumeOf(segmentation))
     turn = turn[[2, 1, 0, 3]][:, [2, 1, 0, 3]]
     whole = np.rint(turn)
     isTurn = np.allclose(turn, whole, atol=SegmentVoxels.TOLERANCE) and abs(np.linalg.det(whole)) == 1

@@ -9,9 +9,10 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from LNHGSegmentationLib import Cases, SegmentVoxels
+from LNHGSegmentationLib import Cases, Geometry
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.Reporting import dicomFiles
+from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.Worker import Worker
 
 AROUND_MM = 50.0  # CT taken along with a nodule: the corner of the field shown, however the volume lies
@@ -138,7 +139,7 @@ def _entries(segmentation: slicer.vtkMRMLSegmentationNode, force: bool) -> list:
     ]
 
 
-def _subject(segmentation: slicer.vtkMRMLSegmentationNode, crop: SegmentVoxels.Crop):
+def _subject(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop):
     """Return a finding with the CT around it."""
     from LNHGLib.study_images import Subject
     from LNHGLib.volume import Source, Volume
@@ -147,18 +148,15 @@ def _subject(segmentation: slicer.vtkMRMLSegmentationNode, crop: SegmentVoxels.C
     box = _around(crop.box, volumeNode)
     hu = np.array(slicer.util.arrayFromVolume(volumeNode)[box], np.float32)
     mask, signal = np.zeros(hu.shape, bool), np.zeros(hu.shape, np.float32)
-    inner = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(crop.box, box, strict=True))
+    inner = Geometry.within(crop.box, box)
     mask[inner] = crop.array
     if heterogeneity is not None:
         signal[inner] = np.nan_to_num(slicer.util.arrayFromVolume(heterogeneity)[crop.box])
-    return Subject(Volume(hu, SegmentVoxels.gridAt(volumeNode, box), Source("")), mask, signal)
+    return Subject(Volume(hu, Geometry.gridAt(volumeNode, box), Source("")), mask, signal)
 
 
-def _around(box: SegmentVoxels.Box, volumeNode) -> SegmentVoxels.Box:
+def _around(box: Geometry.Box, volumeNode) -> Geometry.Box:
     spacing = volumeNode.GetSpacing()[::-1]
-    size_mm = max((part.stop - part.start) * mm for part, mm in zip(box, spacing, strict=True))
+    size_mm = max(size * mm for size, mm in zip(Geometry.sizeOf(box), spacing, strict=True))
     margins = [int(np.ceil(max(AROUND_MM, AROUND_SHARE * size_mm) / mm)) for mm in spacing]
-    return tuple(
-        slice(max(part.start - margin, 0), min(part.stop + margin, size))
-        for part, margin, size in zip(box, margins, SegmentVoxels.shapeOf(volumeNode), strict=True)
-    )
+    return Geometry.grown(box, margins, Geometry.shapeOf(volumeNode))

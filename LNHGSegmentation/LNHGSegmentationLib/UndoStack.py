@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from LNHGSegmentationLib.SegmentVoxels import Box, Crop
+from LNHGSegmentationLib.Geometry import Box, sizeOf
+from LNHGSegmentationLib.SegmentVoxels import Crop
 
 MOST_STEPS = 100
 MOST_BYTES = 64_000_000
@@ -25,7 +26,7 @@ class SegmentState:
         """Its voxels, None where it had none."""
         if self.box is None:
             return None
-        shape = [part.stop - part.start for part in self.box]
+        shape = sizeOf(self.box)
         return Crop(self.box, np.unpackbits(self.bits, count=int(np.prod(shape))).astype(bool).reshape(shape))
 
 

@@ -1,4 +1,4 @@
-"""A CT node handed to the core and the core's images brought back: the only place where RAS meets LPS.
+"""A CT node handed to the core and the core's images brought back.
 
 The core sees the CT as it lies in the world, with all parent transforms applied. A transform that keeps the voxel axes
 perpendicular goes into the written geometry and no voxel changes; any other one (shear, B-spline, displacement field)
@@ -10,10 +10,17 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk
 
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-ZYX_TO_IJK = np.eye(4)[[2, 1, 0, 3]]
+from LNHGSegmentationLib.Geometry import (
+    gridOf,
+    hasPerpendicularAxes,
+    imageArray,
+    imageToWorld,
+    isLinear,
+    linearToWorld,
+)
+
 AIR_HU = -1000
 LATTICE_POINTS = 9  # points an axis at which a non-linear transform is looked at for the extent of its result
 
@@ -52,7 +59,7 @@ class VolumeExchange:
         import SimpleITK as sitk  # here, as it would slow down Slicer's start
         from LNHGLib import volume
 
-        sitk.WriteImage(volume.to_sitk(_array(self._world), self._grid()), str(path), useCompression=False)
+        sitk.WriteImage(volume.to_sitk(imageArray(self._world), self._grid()), str(path), useCompression=False)
 
     def read(self, path: Path) -> np.ndarray:
         """Read an image that the core made on the written grid.
@@ -74,20 +81,13 @@ class VolumeExchange:
     def _linearWorldMatrix(self) -> np.ndarray | None:
         """Return IJK to world if the transform is linear and the axes stay perpendicular."""
         parent = self._node.GetParentTransformNode()
-        toWorld = vtk.vtkMatrix4x4()
-        if parent and not parent.IsTransformToWorldLinear():
+        if not isLinear(parent):
             return None
-        if parent:
-            parent.GetMatrixTransformToWorld(toWorld)
-        matrix = slicer.util.arrayFromVTKMatrix(toWorld) @ _matrix(self._local)
-        axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-        return matrix if np.allclose(axes.T @ axes, np.eye(3), atol=1e-5) else None
+        matrix = linearToWorld(parent) @ imageToWorld(self._local)
+        return matrix if hasPerpendicularAxes(matrix) else None
 
     def _grid(self):
-        from LNHGLib import volume
-
-        nx, ny, nz = self._world.GetDimensions()
-        return volume.Grid((nz, ny, nx), RAS_TO_LPS @ _matrix(self._world) @ ZYX_TO_IJK)
+        return gridOf(imageToWorld(self._world), self._world.GetDimensions()[::-1])
 
     def _resampleToWorld(self) -> slicer.vtkOrientedImageData:
         background = max(AIR_HU, self._node.GetImageData().GetScalarRange()[0])
@@ -95,7 +95,7 @@ class VolumeExchange:
 
     def _worldReference(self) -> slicer.vtkOrientedImageData:
         """Return an empty image with the volume's axes and spacing that holds the whole transformed volume."""
-        matrix, dimensions = _matrix(self._local), self._local.GetDimensions()
+        matrix, dimensions = imageToWorld(self._local), self._local.GetDimensions()
         lattice = np.stack(np.meshgrid(*[np.linspace(-0.5, n - 0.5, LATTICE_POINTS) for n in dimensions]), -1)
         points = lattice.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
         world = np.array([self._toWorld.TransformPoint(point) for point in points])
@@ -111,7 +111,7 @@ class VolumeExchange:
         image = slicer.vtkOrientedImageData()
         image.DeepCopy(self._world)
         image.GetPointData().SetScalars(numpy_to_vtk(array.ravel(), deep=True))
-        return _array(_resampled(image, self._local, self._toWorld.GetInverse(), linear=False, background=0))
+        return imageArray(_resampled(image, self._local, self._toWorld.GetInverse(), linear=False, background=0))
 
 
 def _orientedImage(image: vtk.vtkImageData, volumeNode) -> slicer.vtkOrientedImageData:
@@ -136,14 +136,3 @@ def _resampled(image, reference, transform, *, linear: bool, background: float) 
     if not resample(image, reference, output, linear, False, transform, background):
         raise ValueError("The volume's transform cannot be applied: harden it or remove it, then try again.")
     return output
-
-
-def _matrix(image: slicer.vtkOrientedImageData) -> np.ndarray:
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
-
-
-def _array(image: slicer.vtkOrientedImageData) -> np.ndarray:
-    nx, ny, nz = image.GetDimensions()
-    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(nz, ny, nx)

@@ -6,8 +6,8 @@ import pytest
 import report_data
 import slicer
 from LNHGLib.dicom_source import OriginalSeries, find_series
+from LNHGSegmentationLib.Geometry import addVolume
 from LNHGSegmentationLib.Reporting import INSTANCES_ATTRIBUTE
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
 
 
 class Database:
@@ -29,6 +29,6 @@ def load_ct(
     series = find_series(report_data.write_dicom(scan, folder))
     database = Database(series)
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    node = slicer.util.addVolumeFromArray(scan.hu, RAS_TO_LPS @ series.grid.affine @ ZYX_TO_IJK, name)
+    node = addVolume(scan.hu, series.grid.affine, name)
     node.SetAttribute(INSTANCES_ATTRIBUTE, " ".join(database.files))
     return node

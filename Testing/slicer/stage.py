@@ -13,7 +13,8 @@ from composition import Panel
 from LNHGLib.preprocessing import find_lungs
 from LNHGLib.volume import Grid, Volume, resample, write_image
 from LNHGSegmentationLib import Overlay, ResultNodes
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK, VolumeExchange
+from LNHGSegmentationLib.Geometry import addVolume
+from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 
 from LNHGSegmentation import LNHGSegmentationLogic
 
@@ -43,7 +44,7 @@ class Stage:
         """
         self.volume, self._views_of_lungs = volume, 0
         self._views = {name: _slice_view(name, size) for name, size in sizes.items()}
-        self.ct = add_volume(volume.array, volume.grid, name)
+        self.ct = addVolume(volume.array, volume.grid.affine, name)
         self.exchange = VolumeExchange(self.ct)
         self.result = ResultNodes.load(result, self.ct, self.exchange)
         self.labels = self.exchange.read(result / "labelmap.nii.gz")
@@ -121,11 +122,6 @@ def quietest_place(
     return min(places, key=cost)
 
 
-def add_volume(array: np.ndarray, grid: Grid, name: str) -> slicer.vtkMRMLScalarVolumeNode:
-    """Add an array (z, y, x) of the core to the scene."""
-    return slicer.util.addVolumeFromArray(array, RAS_TO_LPS @ grid.affine @ np.linalg.inv(ZYX_TO_IJK), name)
-
-
 def _slice_view(name: str, size: tuple[int, int]) -> views.SliceView:
     orientation = next(each for each in ("Axial", "Coronal", "Sagittal") if name.startswith(each))
     return views.SliceView(name, orientation, tuple(OVERSAMPLING * n for n in size))
@@ -133,7 +129,7 @@ def _slice_view(name: str, size: tuple[int, int]) -> views.SliceView:
 
 def _load_close_up(near: close_up.CloseUp, nodules: Sequence[dict]) -> ResultNodes.ResultNodes:
     """Load a close-up the way a result is loaded: a volume on its grid stands for the CT."""
-    node = add_volume(near.labels, near.grid, "close-up")
+    node = addVolume(near.labels, near.grid.affine, "close-up")
     with tempfile.TemporaryDirectory() as folder:
         write_image(near.labels, near.grid, Path(folder) / "labelmap.nii.gz")
         write_image(near.signal, near.grid, Path(folder) / "heterogeneity.nii.gz")
@@ -147,7 +143,7 @@ def _add_lungs(volume: Volume) -> None:
     corners = grid.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1))
     coarse = Grid.aligned(shape, (LUNGS_GRID_MM,) * 3, corners.min(0))
     inside = resample(lungs.astype(np.float32), grid, coarse, fill=0.0) > 0.5
-    reference = add_volume(inside.astype(np.uint8), coarse, "lungs")
+    reference = addVolume(inside.astype(np.uint8), coarse.affine, "lungs")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Lungs")
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(reference)

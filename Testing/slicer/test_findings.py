@@ -11,8 +11,8 @@ import slicer
 from LNHGLib import measurement
 from LNHGLib.volume import Grid
 from LNHGSegmentationLib.Findings import Findings, isEdited
+from LNHGSegmentationLib.Geometry import RAS_TO_LPS, ZYX_TO_IJK
 from LNHGSegmentationLib.SegmentVoxels import Crop
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from LNHGLib.volume import Grid
 from LNHGSegmentationLib import Cases, SignalStore
 from LNHGSegmentationLib.Findings import Findings, isEdited
 from LNHGSegmentationLib.FindingsDisplay import FindingsDisplay
+from LNHGSegmentationLib.Geometry import RAS_TO_LPS, ZYX_TO_IJK, gridAt
 from LNHGSegmentationLib.SegmentEditing import EditWatch
-from LNHGSegmentationLib.SegmentVoxels import Crop, gridAt, union
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
+from LNHGSegmentationLib.SegmentVoxels import Crop, union
 from test_volume_exchange import add_linear_transform
 from vtk.util.numpy_support import vtk_to_numpy
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import slicer
 from LNHGLib.volume import Volume
+from LNHGSegmentationLib.Geometry import RAS_TO_LPS, ZYX_TO_IJK, gridAt
 from LNHGSegmentationLib.NoduleAtPlace import NoduleAtPlace
-from LNHGSegmentationLib.SegmentVoxels import gridAt
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
 from test_real_core import TURN
 from test_volume_exchange import add_linear_transform
 from tiny_model import centers_lps_mm, tiny_chest, write_model

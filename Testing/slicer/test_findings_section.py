@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib import Cases, FindingMeasures, Originals, SegmentVoxels
+from LNHGSegmentationLib import Cases, FindingMeasures, Geometry, Originals
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.FindingsSection import FindingsSection
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
@@ -269,7 +269,7 @@ def test_click_on_a_finding_below_the_threshold_takes_it_in(section):
 
 
 def voxel_to_ras(section, zyx) -> np.ndarray:
-    return (SegmentVoxels.ijkToRAS(section.findings.volumeNode) @ [*zyx[::-1], 1.0])[:3]
+    return (Geometry.ijkToRAS(section.findings.volumeNode) @ [*zyx[::-1], 1.0])[:3]
 
 
 def test_scene_closing_and_another_result_are_followed(section, a_ct, tmp_path):

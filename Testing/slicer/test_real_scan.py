@@ -13,8 +13,8 @@ import pytest
 import slicer
 from LNHGLib.volume import read_volume
 from LNHGSegmentationLib import Cases
+from LNHGSegmentationLib.Geometry import addVolume
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.VolumeExchange import RAS_TO_LPS, ZYX_TO_IJK
 from LNHGSegmentationLib.Widget import Widget
 
 CASE = "lidc-idri-0003"
@@ -36,8 +36,7 @@ def test_click_finds_the_nodules_that_all_readers_outlined(panel, data_dir, run_
     if not folder.is_dir():
         pytest.skip(f"there is no {CASE} in the data folder")
     volume = read_volume(folder / "ct.nii.gz")
-    ijk_to_ras = RAS_TO_LPS @ volume.grid.affine @ np.linalg.inv(ZYX_TO_IJK)
-    ct = slicer.util.addVolumeFromArray(volume.array, ijk_to_ras, CASE)
+    ct = addVolume(volume.array, volume.grid.affine, CASE)
     fractions = []
     panel.ui.progressBar.valueChanged.connect(fractions.append)
     panel.ui.applyButton.click()
