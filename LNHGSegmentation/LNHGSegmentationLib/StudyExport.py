@@ -87,9 +87,9 @@ class StudyExport:
         self._cancelled = cancelled = threading.Event()
 
         def ended(outcome, error: Exception | None) -> None:
-            self._worker = None
-            if cancelled.is_set():
+            if cancelled.is_set():  # another study may be under way already
                 return
+            self._worker = None
             if error is not None:
                 onEnded("failed", _("The study cannot be made: {reason}").format(reason=error))
                 return

@@ -5,6 +5,7 @@ import slicer_host
 slicer_host.start()
 
 import csv
+import threading
 import time
 from types import SimpleNamespace
 
@@ -15,7 +16,9 @@ import pytest
 import qt
 import report_data
 import slicer
+from LNHGLib import study_export
 from LNHGSegmentationLib import ResultNodes
+from LNHGSegmentationLib import StudyExport as module
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.StudyExport import StudyExport, Wish
 from LNHGSegmentationLib.StudySection import StudySection
@@ -102,6 +105,32 @@ def test_stopping_leaves_nothing_and_says_nothing(segmentation, tmp_path):
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".lnhg-*"))
     assert (told, study.isWriting) == ([], False)
+
+
+def test_a_stopped_study_that_ends_late_is_not_taken_for_the_one_after_it(
+    segmentation, tmp_path, run_events, monkeypatch
+):
+    gates, ended = {name: threading.Event() for name in ("first", "second")}, []
+
+    def export(_entries, target, *_options, **_more):
+        gates[target.name].wait()
+        ended.append(target.name)
+        return SimpleNamespace(cases=1, reads=1)
+
+    monkeypatch.setattr(study_export, "export", export)
+    monkeypatch.setattr(module, "WAIT_AT_STOP_S", 0.0)
+    study, told = StudyExport(), []
+    study.start(Wish(tmp_path / "first"), lambda *state: told.append(state))
+    study.stop()
+    study.start(Wish(tmp_path / "second"), lambda *state: told.append(state))
+    gates["first"].set()
+    run_events(lambda: ended)
+    end = time.monotonic() + 0.2
+    run_events(lambda: time.monotonic() > end)
+    assert study.isWriting
+    gates["second"].set()
+    run_events(lambda: not study.isWriting)
+    assert [state for state, _text in told] == ["done"]
 
 
 @pytest.fixture
