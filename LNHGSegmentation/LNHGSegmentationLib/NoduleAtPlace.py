@@ -47,8 +47,8 @@ class NoduleAtPlace:
         self._matrix[:3, 3] += self._matrix[:3, :3] @ cornerOf(self._box)[::-1]
         self._voxels = slicer.util.arrayFromVolume(volumeNode)[self._box].copy()
         self._folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
+        self._stopped = False
         self._child: ChildProcess | None = None
-        self._worker: Worker | None = None  # kept: nobody else does while it waits
 
     def start(self, python: str, model: str = "", device: str = "auto", launcher: Callable | None = None) -> None:
         """Start the search; returns at once."""
@@ -58,17 +58,20 @@ class NoduleAtPlace:
         command = [python, "-m", "LNHGLib", "segment", str(ct), str(out), f"--at={place}", "--json"]
 
         def launch(_result: object, error: Exception | None) -> None:
+            if self._stopped:
+                shutil.rmtree(self._folder, ignore_errors=True)  # once more: the CT was still being written
+                return
             if error is not None:
                 self._end(None, {}, f"The CT cannot be handed over: {error}")
                 return
             self._child = ChildProcess(lambda *_: None, self._onChildEnded, self._folder / "cancel", launcher)
             self._child.start([*command, "--device", device, *options], cwd=MODULE_FOLDER)
 
-        self._worker = Worker(lambda: self._write(ct), launch)
+        Worker(lambda: self._write(ct), launch)
 
     def stop(self) -> None:
         """End at once, silently."""
-        self._onEnded = lambda *_: None
+        self._stopped, self._onEnded = True, lambda *_: None
         if self._child is not None:
             self._child.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -82,7 +85,7 @@ class NoduleAtPlace:
         if status != 0:
             self._end(None, {}, lastLine or f"The search was ended from outside (status {status}): try again.")
             return
-        self._worker = Worker(self._read, self._onRead)
+        Worker(self._read, self._onRead)
 
     def _onRead(self, found: tuple[Crop, dict] | None, error: Exception | None) -> None:
         self._end(*(found or (None, {})), f"The outline cannot be read: {error}" if error else "")

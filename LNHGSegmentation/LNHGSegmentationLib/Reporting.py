@@ -145,13 +145,15 @@ class _Writing:
             try:
                 if error is not None:
                     raise error
-                if not self._stopped:
-                    self._child = ChildProcess(lambda *_: None, self._onChildEnded, self._folder / "cancel", launcher)
-                    self._child.start(command, cwd=MODULE_FOLDER)
+                if self._stopped:
+                    shutil.rmtree(self._folder, ignore_errors=True)  # once more: the CT was still being written
+                    return
+                self._child = ChildProcess(lambda *_: None, self._onChildEnded, self._folder / "cancel", launcher)
+                self._child.start(command, cwd=MODULE_FOLDER)
             except Exception as problem:
                 self._end("failed", _("The report cannot be written: {reason}").format(reason=problem))
 
-        self._worker = Worker(lambda: self._handOver(result), launch)  # kept, as a timer holds it weakly
+        self._worker = Worker(lambda: self._handOver(result), launch)
 
     def stop(self) -> None:
         self._stopped = True

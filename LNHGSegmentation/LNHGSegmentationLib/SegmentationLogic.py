@@ -115,8 +115,9 @@ class SegmentationLogic(VTKObservationMixin):
             self._search = None
             onEnded(*found)
 
+        python = self._findPython()
         search = NoduleAtPlace(volumeNode, positionRAS, ended)
-        search.start(self._findPython(), model, device, self._launcher)
+        search.start(python, model, device, self._launcher)
         self._search = search
 
     def stopSearch(self) -> None:

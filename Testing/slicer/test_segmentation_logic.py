@@ -5,6 +5,8 @@ import slicer_host
 slicer_host.start()
 
 import errno
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import slicer
 from LNHGSegmentationLib import Cases
 from LNHGSegmentationLib import Run as run_module
 from LNHGSegmentationLib import SegmentationLogic as module
+from LNHGSegmentationLib.NoduleAtPlace import NoduleAtPlace
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 
 
@@ -261,6 +264,39 @@ def test_failed_launch_is_told_and_leaves_nothing_behind(a_ct, core, monkeypatch
     assert (outcomes[0].state, outcomes[0].message) == ("failed", "no process")
     assert not logic.isRunning
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("LNHG-")] == []
+
+
+def place_of_a_nodule() -> np.ndarray:
+    return (fakes.IJK_TO_RAS @ [*fakes.NODULES[0][0][::-1], 1.0])[:3]
+
+
+def test_search_that_is_stopped_while_the_ct_goes_out_starts_nothing_and_leaves_nothing(
+    a_ct, tmp_path, run_events, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gate, started = threading.Event(), []
+
+    def write_late(_search, path):
+        gate.wait()
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr(NoduleAtPlace, "_write", write_late)
+    logic = SegmentationLogic(launcher=lambda *command, **_options: started.append(command), python="python")
+    logic.outlineAt(a_ct, place_of_a_nodule(), print)
+    logic.stopSearch()
+    gate.set()
+    run_events_for(run_events, 0.3)
+    assert started == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_search_without_a_python_leaves_nothing(a_ct, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(module.shutil, "which", lambda _name: None)
+    with pytest.raises(RuntimeError, match="PythonSlicer is not on the PATH"):
+        SegmentationLogic().outlineAt(a_ct, place_of_a_nodule(), print)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nodules_survive_in_the_saved_scene(a_ct, core, run_events):
