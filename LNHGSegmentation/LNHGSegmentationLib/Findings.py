@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import slicer
+from LNHGLib.history import changes
 from LNHGLib.nodule_segment import segment_id, segment_name
 
 from LNHGSegmentationLib import Cases, Geometry, Originals, SegmentVoxels, Splitting
@@ -277,9 +278,7 @@ def isAdded(row: dict) -> bool:
 
 def isEdited(row: dict) -> bool:
     """Return whether a finding's voxels are not the model's any more."""
-    actions = [each["action"] for each in row["history"]]
-    since = len(actions) - actions[::-1].index("restored") if "restored" in actions else 0
-    return any(action in ("edited", "merged", "split") for action in actions[since:])
+    return bool(changes(row["history"]))
 
 
 def _newRow(number: int, known: Mapping | None) -> dict:
