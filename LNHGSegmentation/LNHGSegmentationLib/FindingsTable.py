@@ -169,7 +169,5 @@ class FindingsTable:
 
 def colored(rows: list[dict], segmentation: slicer.vtkMRMLSegmentationNode) -> list[dict]:
     """Return rows with the key "color" more, that of their segment; None where there is none."""
-    segments = {row["segment_id"]: segmentation.GetSegmentation().GetSegment(row["segment_id"] or "") for row in rows}
-    return [
-        {**row, "color": segment and segment.GetColor()} for row in rows for segment in [segments[row["segment_id"]]]
-    ]
+    segments = [segmentation.GetSegmentation().GetSegment(row["segment_id"] or "") for row in rows]
+    return [{**row, "color": segment and segment.GetColor()} for row, segment in zip(rows, segments, strict=True)]

@@ -82,11 +82,9 @@ class OverlaySection(VTKObservationMixin):
         """Let the colors span the signal of the chosen CT."""
         signal = slicer.util.arrayFromVolume(self._parameter.heterogeneity)
         low, high = Overlay.spread(signal[signal > 0])
+        low, high = round(low, 2), round(high, 2)
         with slicer.util.NodeModify(self._parameter.parameterNode):
-            self._parameter.rangeLow, self._parameter.rangeHigh = (
-                round(low, 2),
-                max(round(high, 2), round(low, 2) + 0.01),
-            )
+            self._parameter.rangeLow, self._parameter.rangeHigh = low, max(high, low + 0.01)
 
     def onLungWindow(self, *_args) -> None:
         """Show the chosen CT in the lung window."""
@@ -164,19 +162,10 @@ class OverlaySection(VTKObservationMixin):
 
     def _updateControls(self) -> None:
         p = self._parameter
-        hasMap, hasSegments = (
-            p is not None and p.heterogeneity is not None,
-            p is not None and p.segmentation is not None,
-        )
-        for control in (
-            self.ui.overlayCheckBox,
-            self.ui.opacitySlider,
-            self.ui.scaleSelector,
-            self.ui.colorMapSelector,
-        ):
-            control.setEnabled(hasMap)
-        self.ui.rangeFrame.setEnabled(hasMap)
-        self.ui.styleSelector.setEnabled(hasSegments)
+        hasMap = p is not None and p.heterogeneity is not None
+        for name in ("overlayCheckBox", "opacitySlider", "scaleSelector", "colorMapSelector", "rangeFrame"):
+            getattr(self.ui, name).setEnabled(hasMap)
+        self.ui.styleSelector.setEnabled(p is not None and p.segmentation is not None)
         self.ui.lungWindowButton.setEnabled(p is not None and p.inputVolume is not None)
         self.ui.sideBySideButton.setEnabled(Layouts.layoutNode() is not None)
         self.ui.sideBySideButton.setChecked(Layouts.isSideBySide())

@@ -101,11 +101,11 @@ def summary(segmentation, threshold: float) -> str:
     shown = [row for row in rows if row["score"] is None or row["score"] >= threshold]
     scores = [row["score"] for row in rows if row["score"] is not None]
     highest = max(scores, default=run["highest"])
-    more = _("{count} more below it.").format(count=len(rows) - len(shown)) if len(rows) > len(shown) else ""
+    below = len(rows) - len(shown)
     if shown:
         count = _("1 nodule") if len(shown) == 1 else _("{count} nodules").format(count=len(shown))
         first = _("{count} with a score of at least {score:.2f}").format(count=count, score=threshold)
-        first += _(", {count} more below it.").format(count=len(rows) - len(shown)) if more else "."
+        first += _(", {count} more below it.").format(count=below) if below else "."
     elif highest is None:
         first = _("No nodule found: the networks saw nothing that looks like one.")
     else:
