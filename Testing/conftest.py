@@ -25,6 +25,7 @@ TOLERATED_VARIABLES = (
     "CUDA_MODULE_LOADING",
     "CUBLAS_",
     "TF_",
+    "ME_DSL_",  # blosc2, which nnU-Net brings
 )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from LNHGLib.console import use_huge_pages
 from LNHGLib.errors import Cancelled, InputError
 
-from LNHGTrainingLib import prepare_command, reports, settings, stopping
+from LNHGTrainingLib import nnunet_command, prepare_command, reports, settings, stopping
 
 if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs them
     from LNHGLib.models import Model
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare_command.add_prepare(commands.add_parser("prepare", help="make training data of CTs and outlines"))
     prepare_command.add_folds(commands.add_parser("folds", help="split prepared data by patient"))
     _add_train(commands.add_parser("train", help="train a branch from a configuration"))
+    nnunet_command.add_nnunet(commands.add_parser("nnunet", help="train nnU-Net on one fold, to compare with"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on crops or on whole scans"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a model's thresholds on validation crops"))
     _add_export(commands.add_parser("export", help="make a model folder from the checkpoints of both branches"))

@@ -12,7 +12,7 @@ import numpy as np
 from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
 
-from LNHGTrainingLib import checkpoint, evaluate, evaluate_crops, metrics, outputs, summary
+from LNHGTrainingLib import checkpoint, evaluate, evaluate_crops, metrics, nnunet, outputs, summary
 from LNHGTrainingLib.calibrate import MASK_THRESHOLDS
 from LNHGTrainingLib.data import Labelled, load_crops, patients
 from LNHGTrainingLib.evaluate_crops import CropResults, Predict, Selection
@@ -42,7 +42,7 @@ def read_folds(checkpoints: Sequence[Path], crops: Path, table: Path, device: st
     """Load the checkpoints and choose their thresholds.
 
     Args:
-        checkpoints: Of the segmenter's training, their held-out folds disjoint.
+        checkpoints: Of the segmenter's training, or folds of nnU-Net's, their held-out folds disjoint.
         crops: HDF5 file that they were trained on.
         table: Its table.
         device: Where to compute.
@@ -64,6 +64,8 @@ def read_folds(checkpoints: Sequence[Path], crops: Path, table: Path, device: st
 
 
 def _network(path: Path, device: str) -> tuple[Predict, int, dict]:
+    if path.suffix == nnunet.SUFFIX:
+        return nnunet.load(path, device)
     state = checkpoint.load(path)
     return predictor_of(state, path, device), state["step"], state["config"]
 
