@@ -3,13 +3,14 @@
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from LNHGLib import __version__, components, fusion, heterogeneity, measurement, projection
+from LNHGLib import __version__, components, fusion, heterogeneity, measurement, outline, projection
 from LNHGLib.errors import InputError
 from LNHGLib.inference import CPU_TOOK_OVER, run_detector, run_generator
 from LNHGLib.location import Sides, slice_number
@@ -93,16 +94,16 @@ def segment(
         Cancelled: the user cancelled.
     """
     where, threshold = choose_device(device), _threshold(threshold, model)
-    monitor = Monitor(progress, cancelled)
-    upright = canonical(volume)
+    monitor, upright = Monitor(progress, cancelled), canonical(volume)
     work = _prepare(upright, model, monitor)
-    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.55):
-        generated = generate(work.ct_norm, work.lungs, model, where, monitor)
+    look, generated = _generate(work, model, where, monitor)
     boxes, step = _detect(work, model, where, monitor)
     with monitor.stage("fusion", "Joining both networks' findings", 0.92, 0.94):
         labels, fused = join_branches(work, generated, boxes, step, model.card)
-    with monitor.stage("measurement", "Measuring the nodules", 0.94, 1.0):
         kept = [finding for finding in fused.findings if finding.score >= threshold]
+    with monitor.stage("measurement", "Outlining and measuring the nodules", 0.94, 1.0):
+        if model.card["generator"].get("half_turn"):
+            outline.redraw(work.ct_norm, generated, labels, kept, look, model.card["generator"]["threshold"])
         result = draw(volume, upright, work.grid, labels, generated, kept, monitor)
         result, lungs = _with_sides(result, work)
     return replace(result, report=_report(volume, model, where, threshold, fused, monitor) | lungs)
@@ -182,14 +183,18 @@ def _prepare(upright: Volume, model: Model, monitor: Monitor) -> Work:
         return Work(grid, normalise(onto_grid(upright, grid), tuple(model.card["window_hu"])), inside)
 
 
-def generate(
-    ct_norm: np.ndarray, lungs: np.ndarray | None, model: Model, where: torch.device, monitor: Monitor
-) -> np.ndarray:
-    """The nodule image of a model's generator, see `run_generator`."""
+def look_of(model: Model, where: torch.device, monitor: Monitor) -> outline.Look:
+    """What draws a model's nodule image of a normalized CT and, if given, its lungs; see `run_generator`."""
     spec = model.card["generator"]
     slab = spec.get("slab", PAPER_SLAB if spec["kind"] == "paper" else None)
     generator = _loaded(model.generator, where, monitor)
-    return run_generator(generator, ct_norm, lungs, slab=slab, monitor=monitor)
+    return partial(run_generator, generator, slab=slab, monitor=monitor)
+
+
+def _generate(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[outline.Look, np.ndarray]:
+    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.55):
+        look = look_of(model, where, monitor)
+        return look, look(work.ct_norm, work.lungs)
 
 
 def _detect(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
+from LNHGLib.outline import two_looks
 
 from LNHGTrainingLib import checkpoint, evaluate, evaluate_crops, metrics, nnunet, outputs, summary
 from LNHGTrainingLib.calibrate import MASK_THRESHOLDS
@@ -25,6 +26,8 @@ PROTOCOL = (
     f"chosen on {TRAINING_CROPS} crops of its training patients."
 )
 
+TWO_LOOKS = " The nodule image is the mean of two looks: at the cube, and at the cube after half a turn in its plane."
+
 
 @dataclass(frozen=True, eq=False)
 class Fold:
@@ -36,9 +39,12 @@ class Fold:
     held_out: tuple[int, ...]
     threshold: float
     trained_on: frozenset[str] = frozenset()
+    half_turn: bool = False
 
 
-def read_folds(checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto") -> list[Fold]:
+def read_folds(
+    checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto", half_turn: bool = False
+) -> list[Fold]:
     """Load the checkpoints and choose their thresholds.
 
     Args:
@@ -46,6 +52,7 @@ def read_folds(checkpoints: Sequence[Path], crops: Path, table: Path, device: st
         crops: HDF5 file that they were trained on.
         table: Its table.
         device: Where to compute.
+        half_turn: Draw outlines from two looks, see `LNHGLib.outline`.
 
     Raises:
         InputError: a checkpoint is none of a segmenter, or two of them hold out the same fold.
@@ -54,11 +61,12 @@ def read_folds(checkpoints: Sequence[Path], crops: Path, table: Path, device: st
     networks = [_network(path, device) for path in checkpoints]  # all, before any of them is worked with
     for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
         data, target = config["data"], config.get("target", "intensity")
+        predict = two_looks(predict) if half_turn else predict
         trained = load_crops(crops, table, data["train_folds"], 3)
         some = trained[:: max(1, len(trained) // TRAINING_CROPS)][:TRAINING_CROPS]
         threshold = choose_threshold(predict, some, PROBABILITIES if target == "binary" else MASK_THRESHOLDS)
         held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
-        folds.append(Fold(predict, step, file_sha256(path), held_out, threshold, seen))
+        folds.append(Fold(predict, step, file_sha256(path), held_out, threshold, seen, half_turn))
     _check_disjoint(folds)
     return folds
 
@@ -111,6 +119,7 @@ def run(
         leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
     protocol = evaluate_crops.PROTOCOL.format(reach=evaluate_crops.REACH_MM, readers=readers) + PROTOCOL
+    protocol += TWO_LOOKS if any(fold.half_turn for fold in folds) else ""
     files = {f"fold {' '.join(map(str, fold.held_out))}": fold.sha256 for fold in folds}
     report = evaluate.head("crops", protocol, {"name": name, "files": files}, options) | {
         "data": evaluate.identity([crops, table], options),

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,9 +40,13 @@ class Options:
 def generator_predictor(generator: "nn.Module", card: dict) -> Predict:
     """The generator as a function of a cube at 1 mm, resampled when the model works at another spacing.
 
+    With `half_turn` in the card's `generator` part it is the mean of two looks, as in the pipeline.
+
     Raises:
         InputError: the model's grid depends on the scan's field of view, which a cube does not have.
     """
+    from LNHGLib.outline import two_looks
+
     from LNHGTrainingLib.validate import generate
 
     grid = card["grid"]
@@ -51,13 +56,16 @@ def generator_predictor(generator: "nn.Module", card: dict) -> Predict:
             "expected a fixed spacing for crops; evaluate it with --scans."
         )
     spacing = np.array(grid["spacing_mm"], float)
+    look = partial(generate, generator, window_hu=card["window_hu"])
+    if card.get("generator", {}).get("half_turn"):
+        look = two_looks(look)
     if np.allclose(spacing, 1.0):
-        return lambda hu: generate(generator, hu, card["window_hu"])
+        return look
 
     def predict(hu: np.ndarray) -> np.ndarray:
         cube = Grid.aligned(hu.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
         working = Grid.aligned(np.ceil(hu.shape / spacing).astype(int), spacing, ((spacing - 1) / 2)[::-1])
-        return resample(generate(generator, resample(hu, cube, working), card["window_hu"]), working, cube, fill=0.0)
+        return resample(look(resample(hu, cube, working)), working, cube, fill=0.0)
 
     return predict
 

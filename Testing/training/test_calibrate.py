@@ -32,7 +32,8 @@ def cube(generated, boxes, known=None):
     hu = np.where(nodule | (generated > 0), 0, -850).astype(np.int16)
     crop = Labelled(hu, nodule, np.ones(hu.shape, bool) if known is None else known, "p", {})
     work = Work(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalise(hu), np.ones(hu.shape, bool))
-    return Seen(crop, generated.astype(np.float32), np.array(boxes, float).reshape(-1, 6), work)
+    image = generated.astype(np.float32)
+    return Seen(crop, image, image, np.array(boxes, float).reshape(-1, 6), work)
 
 
 def boxes_around(center, radius, score):
@@ -42,10 +43,20 @@ def boxes_around(center, radius, score):
 
 def test_the_mask_threshold_is_the_one_of_best_dice():
     tight, loose = ball((25, 25, 25), 5), ball((25, 25, 25), 7)
-    seen = [cube(np.where(tight, 0.5, np.where(loose, 0.03, 0.0)), boxes_around((25, 25, 25), 6, 0.9))]
+    seen = [cube(np.where(tight, 0.5, np.where(loose, 0.04, 0.0)), boxes_around((25, 25, 25), 6, 0.9))]
     assert calibrate.mean_dice(seen, 0.05) == 1.0
     assert calibrate.mean_dice(seen, 0.02) < 0.8
     assert calibrate.choose(seen, CARD, 2)["generator"]["threshold"] == 0.05
+
+
+def test_of_thresholds_of_equal_dice_the_one_of_true_volume_is_taken():
+    drawn = 0.5 * ball((25, 25, 25), 5)
+    drawn[25, 25, [20, 30]] = 0.04
+    drawn[25, 25, [19, 31]] = 0.025
+    seen = [cube(drawn, boxes_around((25, 25, 25), 6, 0.9))]
+    dices = [calibrate.mean_dice(seen, threshold) for threshold in (0.01, 0.03, 0.05)]
+    assert max(dices) - min(dices) < calibrate.EQUAL_DICE
+    assert calibrate.choose_mask_threshold(seen) == 0.03
 
 
 def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():

@@ -68,6 +68,9 @@ def test_a_baseline_is_trained_and_scored_over_its_folds_by_two_commands(recipe,
     files = ["--crops", tmp_path / "crops" / "luna16_crops.h5", "--table", tmp_path / "crops" / "luna16_crops.csv"]
     assert main(["crossvalidate", *last, str(tmp_path / "out"), "--name", "U-net", *map(str, files)]) == 0
     assert "fold 0: step 2, threshold" in (tmp_path / "out" / "summary.md").read_text()
+    two = [*last, str(tmp_path / "two"), "--name", "U-net, two looks", "--half-turn", *map(str, files)]
+    assert main(["crossvalidate", *two]) == 0
+    assert "the mean of two looks" in (tmp_path / "two" / "summary.md").read_text()
     assert main(["crossvalidate", last[0], last[0], str(tmp_path / "no"), "--name", "U", *map(str, files)]) == 2
     assert "Fold 0 is held out by two checkpoints" in capsys.readouterr().err
 

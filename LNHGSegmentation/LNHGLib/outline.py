@@ -1,0 +1,81 @@
+"""Outlines from two looks: at the CT, and at the CT after half a turn in the axial plane.
+
+A model's card asks for it by `half_turn` in its `generator` part. Arrays are zyx on the working grid.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from scipy import ndimage
+
+from LNHGLib.components import components
+from LNHGLib.fusion import Finding
+
+Look = Callable[..., np.ndarray]
+"""What draws a nodule image of a CT: (z, y, x) -> same shape."""
+
+MARGIN = 16
+"""Voxels around a finding that the second look sees."""
+RIM = 4
+"""Voxels at the border of what it sees into which no outline grows."""
+
+
+def turned(look: Look, ct: np.ndarray) -> np.ndarray:
+    """What `look` draws of the CT after half a turn in the axial plane, turned back: (z, y, x) -> same shape."""
+    return look(np.ascontiguousarray(ct[:, ::-1, ::-1]))[:, ::-1, ::-1]
+
+
+def two_looks(look: Look) -> Look:
+    """The mean of what `look` draws of a CT and of its half turn: steadier outlines for twice the work."""
+    return lambda ct: (look(ct) + turned(look, ct)) / 2
+
+
+def redraw(
+    ct_norm: np.ndarray,
+    generated: np.ndarray,
+    labels: np.ndarray,
+    findings: Iterable[Finding],
+    look: Look,
+    threshold: float,
+) -> None:
+    """Draw the findings' outlines and signal anew, in place; those without components stay as they are.
+
+    Args:
+        ct_norm: normalized CT, float32.
+        generated: nodule image of the first look, float32; takes the mean of both around each finding.
+        labels: component numbers; a finding's new outline has its first number.
+        findings: what is kept.
+        look: the second look.
+        threshold: of the nodule image.
+    """
+    boxes = ndimage.find_objects(labels)
+    drawn = [finding for finding in findings if finding.labels]
+    kept = sorted(number for finding in drawn for number in finding.labels)
+    for finding in drawn:
+        box = _around([boxes[number - 1] for number in finding.labels], labels.shape)
+        old = np.isin(labels[box], finding.labels)
+        others = np.isin(labels[box], kept) & ~old
+        image = (generated[box] + turned(look, ct_norm[box])) / 2
+        new = _touching(image > threshold, old) & ~others
+        if new.any():
+            labels[box][old] = 0
+            labels[box][new] = finding.labels[0]
+            generated[box][~others] = image[~others]
+
+
+def _around(boxes: list[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of all boxes with a margin, within the volume."""
+    axes = zip(zip(*boxes, strict=True), shape, strict=True)
+    return tuple(
+        slice(max(min(p.start for p in parts) - MARGIN, 0), min(max(p.stop for p in parts) + MARGIN, size))
+        for parts, size in axes
+    )
+
+
+def _touching(mask: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """The components of the mask that meet the old outline, without the rim."""
+    inner = np.zeros(mask.shape, bool)
+    inner[(slice(RIM, -RIM),) * 3] = True
+    numbers = components(mask & (inner | old))
+    met = np.unique(numbers[old])
+    return np.isin(numbers, met[met > 0])

@@ -1,0 +1,102 @@
+"""Outlines from two looks, with a generator that is blind to the right end of every bright row."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from LNHGLib import outline
+from LNHGLib.fusion import Finding
+from LNHGLib.inference import run_generator
+from torch import nn
+
+SHAPE = (48, 64, 64)
+
+
+class _Lopsided(nn.Module):
+    """Draws what is bright, but misses the right end of every bright row: a half turn puts it right."""
+
+    halo, multiple = (0, 0, 0), 1
+
+    def forward(self, x):
+        left, _, right = nn.functional.pad(x > 0.5, (1, 1)).unfold(-1, x.shape[-1], 1).unbind(-2)
+        return x * (x > 0.5) * ~(left & ~right)
+
+
+look = partial(run_generator, _Lopsided())
+
+
+def ball(center, radius):
+    z, y, x = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    return (z - center[0]) ** 2 + (y - center[1]) ** 2 + (x - center[2]) ** 2 <= radius**2
+
+
+def finding(*labels):
+    return Finding("segmenter" if labels else "detector-box", 0.9, 0.9, None, labels, (0, 0, 0, 1, 1, 1))
+
+
+@pytest.fixture
+def drawn():
+    """CT, nodule image and components of two nodules, as one look draws them."""
+    ct = (0.8 * (ball((20, 20, 20), 5) | ball((24, 44, 44), 4))).astype(np.float32)
+    generated = look(ct)
+    labels = np.zeros(SHAPE, np.int32)
+    labels[(generated > 0) & (np.arange(64) < 32)] = 1
+    labels[(generated > 0) & (np.arange(64) >= 32)] = 2
+    return ct, generated, labels
+
+
+def redraw(drawn, findings):
+    outline.redraw(*drawn, findings, look, 0.1)
+
+
+def test_two_looks_are_the_same_turned_or_not():
+    ct = np.random.default_rng(0).random((8, 16, 16), np.float32)
+    twice = outline.two_looks(look)
+    np.testing.assert_allclose(twice(ct[:, ::-1, ::-1]), twice(ct)[:, ::-1, ::-1], rtol=1e-6)
+    assert not np.allclose(look(ct[:, ::-1, ::-1]), look(ct)[:, ::-1, ::-1])
+
+
+def test_an_outline_gets_what_a_single_look_missed(drawn):
+    ct, generated, labels = drawn
+    before = labels == 1
+    redraw(drawn, [finding(1), finding(2)])
+    assert before.sum() < (labels == 1).sum()
+    np.testing.assert_array_equal(labels > 0, ct > 0.5)
+    np.testing.assert_array_equal(labels == 2, ct * (labels == 2) > 0.5)
+    assert generated[20, 20, 25] == pytest.approx(0.4)
+
+
+def test_findings_of_several_components_become_one(drawn):
+    labels = drawn[2]
+    labels[(labels == 1) & (np.arange(64) > 20)] = 3
+    redraw(drawn, [finding(1, 3)])
+    assert set(np.unique(labels)) == {0, 1, 2}
+    assert (labels == 1).sum() == ball((20, 20, 20), 5).sum()
+
+
+def test_a_neighbor_keeps_its_voxels(drawn):
+    ct, generated, labels = drawn
+    ct[ball((20, 20, 27), 2)] = generated[ball((20, 20, 27), 2)] = 0.8
+    labels[:] = 0
+    labels[ball((20, 20, 20), 5)] = 1
+    labels[ball((20, 20, 27), 2)] = 2
+    other = labels == 2
+    redraw(drawn, [finding(1), finding(2)])
+    assert (labels == 2)[other].all()
+
+
+def test_what_is_not_kept_and_boxes_alone_stay(drawn):
+    labels = drawn[2]
+    before = labels.copy()
+    redraw(drawn, [finding(), finding(2)])
+    np.testing.assert_array_equal(labels == 1, before == 1)
+
+
+def test_an_outline_that_the_mean_does_not_show_stays(drawn):
+    ct, generated, labels = drawn
+    ct[ball((20, 20, 20), 5)] = 0.0
+    generated[ball((20, 20, 20), 5)] = 0.15
+    before, image = labels.copy(), generated.copy()
+    redraw(drawn, [finding(1)])
+    np.testing.assert_array_equal(labels, before)
+    np.testing.assert_array_equal(generated, image)
