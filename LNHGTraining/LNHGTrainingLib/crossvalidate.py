@@ -26,8 +26,6 @@ PROTOCOL = (
     f"chosen on {TRAINING_CROPS} crops of its training patients."
 )
 
-TWO_LOOKS = " The nodule image is the mean of two looks: at the cube, and at the cube after half a turn in its plane."
-
 
 @dataclass(frozen=True, eq=False)
 class Fold:
@@ -118,8 +116,7 @@ def run(
         scored |= {row["patient_id"] for row in rows}
         leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
-    protocol = evaluate_crops.PROTOCOL.format(reach=evaluate_crops.REACH_MM, readers=readers) + PROTOCOL
-    protocol += TWO_LOOKS if any(fold.half_turn for fold in folds) else ""
+    protocol = evaluate_crops.protocol(readers, any(fold.half_turn for fold in folds)) + PROTOCOL
     files = {f"fold {' '.join(map(str, fold.held_out))}": fold.sha256 for fold in folds}
     report = evaluate.head("crops", protocol, {"name": name, "files": files}, options) | {
         "data": evaluate.identity([crops, table], options),

@@ -99,7 +99,7 @@ def run_crops(
     read = evaluate_crops.read_crops(crops, rows)
     shown = progress(read, len(rows), "nodule", options)
     results = evaluate_crops.evaluate_crops(shown, predict, card["generator"]["threshold"])
-    protocol = evaluate_crops.PROTOCOL.format(reach=evaluate_crops.REACH_MM, readers=selection.min_readers)
+    protocol = evaluate_crops.protocol(selection.min_readers, card["generator"].get("half_turn", False))
     report = head("crops", protocol, card, options) | {
         "data": identity([crops, table], options),
         "patients": len({row["patient_id"] for row in rows}),

@@ -34,8 +34,15 @@ PROTOCOL = (
     f"half consensus of the others, on the same nodules. {DEFINITION}"
 )
 
+TWO_LOOKS = " The nodule image is the mean of two looks: at the cube, and at the cube after half a turn in its plane."
+
 Predict = Callable[[np.ndarray], np.ndarray]
 """Maps a cube of HU, int16 (z, y, x) at 1 mm, to the nodule image G, float (z, y, x)."""
+
+
+def protocol(readers: int, half_turn: bool) -> str:
+    """How crops are scored, for nodules of at least so many readers."""
+    return PROTOCOL.format(reach=REACH_MM, readers=readers) + (TWO_LOOKS if half_turn else "")
 
 
 @dataclass(frozen=True)
