@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -191,9 +192,9 @@ def _predict(path: Path, about: dict, device: "torch.device") -> Predict:
     heads = plans.get_label_manager(about["dataset"]).num_segmentation_heads
     network = nnUNetTrainer.build_network_architecture(plans, configuration, 1, heads, enable_deep_supervision=False)
     load_model(network, path)
-    predictor = nnUNetPredictor(
-        use_mirroring=mirror, perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
-    )
+    where = {"device": device, "perform_everything_on_device": device.type == "cuda"}
+    with redirect_stdout(sys.stderr):  # it has something to say about every device
+        predictor = nnUNetPredictor(use_mirroring=mirror, allow_tqdm=False, **where)
     parts = (network, plans, configuration, [network.state_dict()], about["dataset"], "nnUNetTrainer")
     predictor.manual_initialization(*parts, about["mirrored_axes"])
 
