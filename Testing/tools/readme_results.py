@@ -1,29 +1,56 @@
-"""Put the bundled model's main results into README.md: `python Testing/tools/readme_results.py`.
+"""Put measured results into README.md: `python Testing/tools/readme_results.py`.
 
-The tables stand between two marker lines and come from the model's card, where `lnhg-train evaluate --write-card` wrote
-them; the model's own README has all of them. Testing/training/test_readme.py compares.
+The bundled model's main tables come from its card, where `lnhg-train evaluate --write-card` wrote them; the tables of
+the studies from Resources/Studies, which holds the JSON files that `lnhg-train leakage` and `stability` wrote. Each
+stands between two marker lines. Testing/training/test_readme.py compares.
 """
 
 import json
 import re
 from pathlib import Path
 
-from LNHGTrainingLib import tables
+from LNHGTrainingLib import map_study, tables
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 CARD = ROOT / "LNHGSegmentation" / "Resources" / "Models" / "lnhg-1mm" / "model.json"
-MARKS = "<!-- results: written by Testing/tools/readme_results.py -->\n", "<!-- end of results -->\n"
+STUDIES = ROOT / "Resources" / "Studies"
+MARKS = "<!-- {}: written by Testing/tools/readme_results.py -->\n", "<!-- end of {} -->\n"
 MAIN_GROUPS = ("all", "under 6 mm", "6 to 10 mm", "10 mm and over")
 PARTS = {"scans": 3, "crops": 4}
 """Blocks of a report that the README shows: its title, its sentence and the first tables."""
 
 
-def with_results(text: str, card: dict) -> str:
-    """The README's text with the main tables of the card between the marks."""
-    body = "\n\n".join(_main_part(card["results"][kind], blocks) for kind, blocks in PARTS.items())
-    between = re.compile(f"(?<={re.escape(MARKS[0])}).*?(?={re.escape(MARKS[1])})", re.DOTALL)
-    return between.sub(lambda _: f"\n{body}\n\n", text)
+def read_blocks() -> dict[str, str]:
+    """What stands between the marks, by the name in the marks."""
+    blocks = {"results": of_card(json.loads(CARD.read_text()))}
+    return blocks | {path.stem: of_study(json.loads(path.read_text())) for path in sorted(STUDIES.glob("*.json"))}
+
+
+def of_card(card: dict) -> str:
+    """The main tables of a model's card."""
+    return "\n\n".join(_main_part(card["results"][kind], blocks) for kind, blocks in PARTS.items())
+
+
+def of_study(report: dict) -> str:
+    """The table of a study of maps over nodules of all sizes, and what it was measured on."""
+    lines = [line for line in report["lines"] if line["size"] == "all"]
+    _, _, table, note, data = map_study.render(report | {"lines": lines, "sources": {}}).strip().split("\n\n")
+    return f"{table}\n\n{note} {data.removeprefix('- ')}."
+
+
+def with_blocks(text: str, blocks: dict[str, str]) -> str:
+    """The README's text with each block between its marks.
+
+    Raises:
+        ValueError: the text has not both marks of a block.
+    """
+    for name, body in blocks.items():
+        start, end = (re.escape(mark.format(name)) for mark in MARKS)
+        text, count = re.subn(f"(?<={start}).*?(?={end})", lambda _, body=body: f"\n{body}\n\n", text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"README.md has the marks of {name!r} {count} times, expected once; mend it.")
+    return text
 
 
 def _main_part(report: dict, blocks: int) -> str:
@@ -32,4 +59,4 @@ def _main_part(report: dict, blocks: int) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_results(README.read_text(), json.loads(CARD.read_text())))
+    README.write_text(with_blocks(README.read_text(), read_blocks()))

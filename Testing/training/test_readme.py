@@ -1,19 +1,28 @@
 import json
 
+import pytest
 import readme_results
+
+TEXT = readme_results.README.read_text()
 
 
 def test_the_readme_shows_the_results_of_the_bundled_model_as_measured():
-    text = readme_results.README.read_text()
     card = json.loads(readme_results.CARD.read_text())
     assert {"crops", "scans"} <= card["results"].keys()
-    assert text == readme_results.with_results(text, card)
     for report in card["results"].values():
         assert report["model"]["sha256"] == card["files"]
+    study = json.loads((readme_results.STUDIES / "leakage.json").read_text())
+    assert card["files"]["generator.safetensors"] in study["sources"][card["name"]]
+    assert readme_results.with_blocks(TEXT, readme_results.read_blocks()) == TEXT
 
 
 def test_a_changed_figure_changes_the_readme():
-    text = readme_results.README.read_text()
     card = json.loads(readme_results.CARD.read_text())
     card["results"]["crops"]["groups"]["all"]["dice_all"]["value"] = 0.123456
-    assert "0.123 (" in readme_results.with_results(text, card)
+    assert "0.123 (" not in TEXT
+    assert "0.123 (" in readme_results.with_blocks(TEXT, {"results": readme_results.of_card(card)})
+
+
+def test_a_results_place_that_is_missing_is_named():
+    with pytest.raises(ValueError, match="'speed' 0 times"):
+        readme_results.with_blocks(TEXT, {"speed": "fast"})
