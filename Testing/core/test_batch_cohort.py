@@ -22,6 +22,7 @@ CORE = Path(cli.__file__).parents[1]
 COARSE_MM = (8.0, 4.0, 4.0)
 GOOD, BROKEN, KILLS = 50, 10, 3
 GROWTH_MB = 60.0
+ALONE, FASTER = 4, 1.5
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,17 @@ def test_memory_stays_flat_over_the_cohort(whole):
     early, late = statistics.median(peaks[5:20]), statistics.median(peaks[-15:])
     print(f"peak memory of a worker: {early:.0f} MB early, {late:.0f} MB late")
     assert late - early < GROWTH_MB
+
+
+def test_a_batch_of_two_jobs_is_faster_than_one_job_after_another(cohort, whole):
+    scans = sorted((cohort / "in").glob("P*.n*"))[:ALONE]
+    began = time.monotonic()
+    for scan in scans:
+        arguments = ["segment", str(scan), str(cohort / "alone" / scan.name), "--model", str(cohort / "tiny")]
+        subprocess.run([sys.executable, "-m", "LNHGLib", *arguments, "--device", "cpu"], cwd=CORE, check=True)
+    alone, together = (time.monotonic() - began) / ALONE, whole[1] / GOOD
+    print(f"{alone:.1f} s a case one after another, {together:.1f} s with two jobs: {alone / together:.1f} times")
+    assert alone / together >= FASTER
 
 
 def test_three_kills_at_random_moments_cost_nothing(cohort, whole):
