@@ -56,9 +56,17 @@ class KeptModel(models.Model):
 
     _kept: dict[str, "nn.Module"] = field(default_factory=dict)
 
-    def _network(self, build: Callable[[dict], "nn.Module"], part: str, device: Any) -> "nn.Module":
+    def generator(self, device: Any = "cpu") -> "nn.Module":
+        """The generator, built at the first call."""
+        return self._once("generator", super().generator, device)
+
+    def detector(self, device: Any = "cpu") -> "nn.Module":
+        """The detector, built at the first call."""
+        return self._once("detector", super().detector, device)
+
+    def _once(self, part: str, build: Callable[[Any], "nn.Module"], device: Any) -> "nn.Module":
         if part not in self._kept:
-            self._kept[part] = super()._network(build, part, device)
+            self._kept[part] = build(device)
         return self._kept[part].to(device)  # a run out of GPU memory may have left it on the CPU
 
 

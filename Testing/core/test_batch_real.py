@@ -119,3 +119,14 @@ def test_a_dask_cluster_gives_the_same_files(whole, place, tmp_path):
         workers(1)
         assert cli.main(command(place, "dask", "--scheduler", str(address))) == 0
     assert without_timings(place / "dask") == without_timings(whole)
+
+
+def test_the_bundled_model_does_one_case_after_another(tmp_path):
+    chest = tiny_chest(spacing_mm=COARSE)
+    for name in ("P01.nii.gz", "P02.nii.gz"):
+        write_file(tmp_path / "in" / name, chest)
+    assert cli.main(["batch", str(tmp_path / "in"), str(tmp_path / "out"), "--device", "cpu", "--jobs", "1"]) == 0
+    first, second = rows(tmp_path / "out" / "cases.csv")
+    assert (first["status"], second["status"]) == ("done", "done")
+    assert int(first["nodules"]) > 0
+    assert [first[name] for name in ("nodules", "best_score")] == [second[name] for name in ("nodules", "best_score")]
