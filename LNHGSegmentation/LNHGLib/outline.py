@@ -3,7 +3,8 @@
 A model's card asks for it by `half_turn` in its `generator` part. Arrays are zyx on the working grid.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -25,9 +26,19 @@ def turned(look: Look, ct: np.ndarray) -> np.ndarray:
     return look(np.ascontiguousarray(ct[:, ::-1, ::-1]))[:, ::-1, ::-1]
 
 
+def after_second(image: np.ndarray, look: Look, ct: np.ndarray) -> np.ndarray:
+    """The mean of the image that `look` drew of a CT and that of its half turn: steadier, for twice the work."""
+    return (image + turned(look, ct)) / 2
+
+
 def two_looks(look: Look) -> Look:
-    """The mean of what `look` draws of a CT and of its half turn: steadier outlines for twice the work."""
-    return lambda ct: (look(ct) + turned(look, ct)) / 2
+    """What draws `after_second` of a CT."""
+    return lambda ct: after_second(look(ct), look, ct)
+
+
+def asked_looks(look: Look, card: Mapping[str, Any]) -> Look:
+    """Two looks where a model's card asks for them, else the one."""
+    return two_looks(look) if card.get("generator", {}).get("half_turn") else look
 
 
 def redraw(
@@ -55,7 +66,7 @@ def redraw(
         box = _around([boxes[number - 1] for number in finding.labels], labels.shape)
         old = np.isin(labels[box], finding.labels)
         others = np.isin(labels[box], kept) & ~old
-        image = (generated[box] + turned(look, ct_norm[box])) / 2
+        image = after_second(generated[box], look, ct_norm[box])
         new = _touching(image > threshold, old) & ~others
         if new.any():
             labels[box][old] = 0

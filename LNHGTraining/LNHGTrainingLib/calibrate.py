@@ -18,7 +18,7 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.fusion import Finding
 from LNHGLib.models import Model
-from LNHGLib.outline import two_looks
+from LNHGLib.outline import after_second
 from LNHGLib.pipeline import Work, join_branches
 from LNHGLib.preprocessing import normalise
 from LNHGLib.volume import Grid
@@ -76,13 +76,13 @@ def validation_crops(model: Model, folder: Path) -> list[Labelled]:
 def look(generator: nn.Module, detector: nn.Module, crops: Iterable[Labelled], card: dict) -> list[Seen]:
     """Run both networks on every crop."""
     step, window = _step(card), card["window_hu"]
-    look = partial(generate, generator, window_hu=window)
-    outliner = two_looks(look) if card["generator"].get("half_turn") else look
+    first = partial(generate, generator, window_hu=window)
+    twice = card["generator"].get("half_turn", False)
     return [
         Seen(
             crop,
-            look(crop.hu),
-            outliner(crop.hu),
+            image := first(crop.hu),
+            after_second(image, first, crop.hu) if twice else image,
             detect(detector, crop.hu, window, step),
             Work(Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0)), normalise(crop.hu, window), lung_of_cube(crop.hu)),
         )

@@ -45,7 +45,7 @@ def generator_predictor(generator: "nn.Module", card: dict) -> Predict:
     Raises:
         InputError: the model's grid depends on the scan's field of view, which a cube does not have.
     """
-    from LNHGLib.outline import two_looks
+    from LNHGLib.outline import asked_looks
 
     from LNHGTrainingLib.validate import generate
 
@@ -56,9 +56,7 @@ def generator_predictor(generator: "nn.Module", card: dict) -> Predict:
             "expected a fixed spacing for crops; evaluate it with --scans."
         )
     spacing = np.array(grid["spacing_mm"], float)
-    look = partial(generate, generator, window_hu=card["window_hu"])
-    if card.get("generator", {}).get("half_turn"):
-        look = two_looks(look)
+    look = asked_looks(partial(generate, generator, window_hu=card["window_hu"]), card)
     if np.allclose(spacing, 1.0):
         return look
 
