@@ -3,7 +3,8 @@
 A model's card asks for it by `half_turn` in its `generator` part. Arrays are zyx on the working grid.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,10 @@ def redraw(
     ct_norm: np.ndarray,
     generated: np.ndarray,
     labels: np.ndarray,
-    findings: Iterable[Finding],
+    findings: Sequence[Finding],
     look: Look,
     threshold: float,
-) -> None:
+) -> list[Finding]:
     """Draw the findings' outlines and signal anew, in place; those without components stay as they are.
 
     Args:
@@ -58,10 +59,14 @@ def redraw(
         findings: what is kept.
         look: the second look.
         threshold: of the nodule image.
+
+    Returns:
+        The findings in their order, with boxes that hold their new outlines.
     """
     boxes = ndimage.find_objects(labels)
     drawn = [finding for finding in findings if finding.labels]
     kept = sorted(number for finding in drawn for number in finding.labels)
+    widened = {}
     for finding in drawn:
         box = _around([boxes[number - 1] for number in finding.labels], labels.shape)
         old = np.isin(labels[box], finding.labels)
@@ -72,6 +77,8 @@ def redraw(
             labels[box][old] = 0
             labels[box][new] = finding.labels[0]
             generated[box][~others] = image[~others]
+            widened[finding] = replace(finding, box=_holding(finding.box, new, box))
+    return [widened.get(finding, finding) for finding in findings]
 
 
 def _around(boxes: list[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[slice, ...]:
@@ -81,6 +88,13 @@ def _around(boxes: list[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[sli
         slice(max(min(p.start for p in parts) - MARGIN, 0), min(max(p.stop for p in parts) + MARGIN, size))
         for parts, size in axes
     )
+
+
+def _holding(edges: tuple[float, ...], mask: np.ndarray, box: tuple[slice, ...]) -> tuple[float, ...]:
+    """Voxel edges z0, y0, x0, z1, y1, x1 around those given and the mask, which lies in `box` of the volume."""
+    points = np.argwhere(mask) + [part.start for part in box]
+    low, high = np.minimum(edges[:3], points.min(0)), np.maximum(edges[3:], points.max(0) + 1)
+    return tuple(map(float, (*low, *high)))
 
 
 def _touching(mask: np.ndarray, old: np.ndarray) -> np.ndarray:

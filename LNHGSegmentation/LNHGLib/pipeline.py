@@ -103,7 +103,7 @@ def segment(
         kept = [finding for finding in fused.findings if finding.score >= threshold]
     with monitor.stage("measurement", "Outlining and measuring the nodules", 0.94, 1.0):
         if model.card["generator"].get("half_turn"):
-            outline.redraw(work.ct_norm, generated, labels, kept, look, model.card["generator"]["threshold"])
+            kept = outline.redraw(work.ct_norm, generated, labels, kept, look, model.card["generator"]["threshold"])
         result = draw(volume, upright, work.grid, labels, generated, kept, monitor)
         result, lungs = _with_sides(result, work)
     return replace(result, report=_report(volume, model, where, threshold, fused, monitor) | lungs)

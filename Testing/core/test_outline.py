@@ -1,5 +1,6 @@
 """Outlines from two looks, with a generator that is blind to the right end of every bright row."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -64,6 +65,13 @@ def test_an_outline_gets_what_a_single_look_missed(drawn):
     np.testing.assert_array_equal(labels > 0, ct > 0.5)
     np.testing.assert_array_equal(labels == 2, ct * (labels == 2) > 0.5)
     assert generated[20, 20, 25] == pytest.approx(0.4)
+
+
+def test_the_box_holds_the_new_outline_as_the_ct_is_drawn_from_it(drawn):
+    first, second = finding(1), finding()
+    outer = (10.0, 16.0, 16.0, 26.0, 25.0, 24.0)
+    redrawn = outline.redraw(*drawn, [replace(first, box=outer), second], look, 0.1)
+    assert redrawn == [replace(first, box=(10.0, 15.0, 15.0, 26.0, 26.0, 26.0)), second]
 
 
 def test_findings_of_several_components_become_one(drawn):
