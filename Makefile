@@ -53,8 +53,8 @@ screenshots: setup  ## draw the pictures of the README with the real Slicer view
 	.venv/bin/python Testing/slicer/screenshots.py
 
 requirements: | $(filter .uv/bin/uv,$(UV))  ## pin the requirement files again, with hashes, from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra training --extra cluster --extra baselines --universal --python-version 3.11 --generate-hashes --no-emit-index-url -q -o requirements/runtime.txt
-	$(UV) pip compile pyproject.toml --extra training --extra cluster --extra baselines --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url -q -o requirements/dev.txt
+	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url -q -o requirements/runtime.txt
+	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url -q -o requirements/dev.txt
 
 missing-packages:
 	@command -v dpkg-query >/dev/null || exit 0; for package in $(DEBIAN_PACKAGES); do \

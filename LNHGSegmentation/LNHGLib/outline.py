@@ -49,6 +49,7 @@ def redraw(
     findings: Sequence[Finding],
     look: Look,
     threshold: float,
+    report: Callable[[float], None] = lambda fraction: None,
 ) -> list[Finding]:
     """Draw the findings' outlines and signal anew, in place; those without components stay as they are.
 
@@ -59,6 +60,7 @@ def redraw(
         findings: what is kept.
         look: the second look.
         threshold: of the nodule image.
+        report: told the fraction done.
 
     Returns:
         The findings in their order, with boxes that hold their new outlines.
@@ -67,7 +69,8 @@ def redraw(
     drawn = [finding for finding in findings if finding.labels]
     kept = sorted(number for finding in drawn for number in finding.labels)
     widened = {}
-    for finding in drawn:
+    for done, finding in enumerate(drawn):
+        report(done / len(drawn))
         box = _around([boxes[number - 1] for number in finding.labels], labels.shape)
         old = np.isin(labels[box], finding.labels)
         others = np.isin(labels[box], kept) & ~old

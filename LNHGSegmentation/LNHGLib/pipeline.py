@@ -101,9 +101,8 @@ def segment(
     with monitor.stage("fusion", "Joining both networks' findings", 0.92, 0.94):
         labels, fused = join_branches(work, generated, boxes, step, model.card)
         kept = [finding for finding in fused.findings if finding.score >= threshold]
-    with monitor.stage("measurement", "Outlining and measuring the nodules", 0.94, 1.0):
-        if model.card["generator"].get("half_turn"):
-            kept = outline.redraw(work.ct_norm, generated, labels, kept, look, model.card["generator"]["threshold"])
+    kept = _look_again(work, model.card["generator"], labels, generated, kept, look, monitor)
+    with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
         result = draw(volume, upright, work.grid, labels, generated, kept, monitor)
         result, lungs = _with_sides(result, work)
     return replace(result, report=_report(volume, model, where, threshold, fused, monitor) | lungs)
@@ -206,6 +205,22 @@ def _detect(work: Work, model: Model, where: torch.device, monitor: Monitor) -> 
             detector, work.ct_norm, work.lungs, step=step, min_score=spec["min_score"], monitor=monitor
         )
         return boxes, step
+
+
+def _look_again(
+    work: Work,
+    spec: Mapping[str, Any],
+    labels: np.ndarray,
+    generated: np.ndarray,
+    kept: list[fusion.Finding],
+    look: outline.Look,
+    monitor: Monitor,
+) -> list[fusion.Finding]:
+    if not spec.get("half_turn"):
+        return kept
+    with monitor.stage("second look", "Outlining the nodules from a second look", 0.94, 0.98):
+        again = partial(look, monitor=replace(monitor, progress=None))
+        return outline.redraw(work.ct_norm, generated, labels, kept, again, spec["threshold"], monitor.report)
 
 
 def _loaded(load: Callable[[torch.device], nn.Module], where: torch.device, monitor: Monitor) -> nn.Module:

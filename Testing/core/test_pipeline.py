@@ -117,6 +117,16 @@ def test_progress_rises_from_nothing_to_one(result, steps):
     assert len(set(fractions)) > 8
 
 
+def test_progress_of_a_second_look_counts_the_nodules(chest, model, result):
+    steps, twice = [], with_card(model, generator={**model.card["generator"], "half_turn": True})
+    again = pipeline.segment(chest, twice, progress=lambda fraction, text: steps.append((round(fraction, 4), text)))
+    look = sorted({fraction for fraction, text in steps if "second look" in text})
+    number = len([nodule for nodule in again.nodules if nodule.segmenter_score])
+    assert number > 1
+    assert look == pytest.approx(np.linspace(0.94, 0.98, number + 1), abs=1e-4)
+    assert list(again.report["seconds"])[-2:] == ["second look", "measurement"]
+
+
 @pytest.mark.parametrize(("order", "flips"), SOME_ORDERS)
 def test_another_axis_order_gives_the_same_nodules(chest, model, result, order, flips):
     array = chest.array.transpose(order)

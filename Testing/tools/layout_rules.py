@@ -264,11 +264,12 @@ def pins(path: Path) -> dict[str, set[str]]:
 def requirement_files_agree(root: Path) -> list[str]:
     project, folder = pyproject(root), root / "requirements"
     runtime, dev = pins(folder / "runtime.txt"), pins(folder / "dev.txt")
-    wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["training"]]
+    needs, extras = project["project"]["dependencies"], project["project"]["optional-dependencies"].values()
+    more = sum(extras, project["dependency-groups"]["dev"])
     faults = [
         f"runtime.txt pins {name}, dev.txt does not pin the same" for name in runtime if runtime[name] != dev.get(name)
     ]
-    for pinned, texts in ((runtime, wanted), (dev, project["dependency-groups"]["dev"])):
+    for pinned, texts in ((runtime, needs), (dev, more)):
         for need in map(Requirement, texts):
             versions = pinned.get(need.name.lower(), set())
             fits = versions and all(need.specifier.contains(version) for version in versions)
