@@ -116,7 +116,7 @@ def run(
         scored |= {row["patient_id"] for row in rows}
         leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
-    protocol = evaluate_crops.protocol(readers, any(fold.half_turn for fold in folds)) + PROTOCOL
+    protocol = evaluate_crops.protocol(readers, half_turn=False) + PROTOCOL
     files = {f"fold {' '.join(map(str, fold.held_out))}": fold.sha256 for fold in folds}
     report = evaluate.head("crops", protocol, {"name": name, "files": files}, options) | {
         "data": evaluate.identity([crops, table], options),
@@ -134,4 +134,5 @@ def _split(results: CropResults, folds: Sequence[Fold], scored: int, leaked: int
     )
     count = len(results.scores) + results.without_reference
     by = f"nodule, {leaked} patients on both sides, which flatters" if leaked else "patient"
-    return f"{count} crops of {scored} patients, {len(folds)} folds by {by} ({budgets}), test scans left out."
+    looks = evaluate_crops.TWO_LOOKS if any(fold.half_turn for fold in folds) else ""
+    return f"{count} crops of {scored} patients, {len(folds)} folds by {by} ({budgets}), test scans left out.{looks}"

@@ -9,7 +9,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.preprocessing import normalise
 from torch import Tensor
 
-from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_cavity, draw_warp, paste, scanner
+from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, scanner
 
 Background = tuple[Labelled, np.ndarray]
 
@@ -87,7 +87,6 @@ class SegmenterPatches:
     def _cut(self, volume: Labelled, rng: np.random.Generator, centre: np.ndarray, side: tuple[int, int, int]) -> tuple:
         warp = draw_warp(rng, centre)
         hu, mask, known = cut(volume, warp, side)
-        hu = draw_cavity(rng, self.config.get("hollow", 0.0), hu, mask)
         return scanner(hu, warp), mask, known
 
     def _lung(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple:
@@ -100,7 +99,6 @@ class SegmenterPatches:
         reach = np.asarray(side) * 0.35
         warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach))
         nodule_hu, mask, _ = cut(crop, warp, side)
-        nodule_hu = draw_cavity(rng, self.config.get("hollow", 0.0), nodule_hu, mask)
         return paste(hu, scanner(nodule_hu, warp), mask), mask, known
 
     def _stack(self, patches: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Batch:

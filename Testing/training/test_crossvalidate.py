@@ -71,6 +71,7 @@ def test_a_baseline_is_trained_and_scored_over_its_folds_by_two_commands(recipe,
     two = [*last, str(tmp_path / "two"), "--name", "U-net, two looks", "--half-turn", *map(str, files)]
     assert main(["crossvalidate", *two]) == 0
     assert "the mean of two looks" in (tmp_path / "two" / "summary.md").read_text()
+    assert main(["compare", str(tmp_path / "out"), str(tmp_path / "two"), str(tmp_path / "both")]) == 0
     assert main(["crossvalidate", last[0], last[0], str(tmp_path / "no"), "--name", "U", *map(str, files)]) == 2
     assert "Fold 0 is held out by two checkpoints" in capsys.readouterr().err
 
