@@ -117,7 +117,7 @@ def test_progress_rises_from_nothing_to_one(result, steps):
     assert len(set(fractions)) > 8
 
 
-def test_progress_of_a_second_look_counts_the_nodules(chest, model, result):
+def test_progress_of_a_second_look_counts_the_nodules(chest, model):
     steps, twice = [], with_card(model, generator={**model.card["generator"], "half_turn": True})
     again = pipeline.segment(chest, twice, progress=lambda fraction, text: steps.append((round(fraction, 4), text)))
     look = sorted({fraction for fraction, text in steps if "second look" in text})
