@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 TOP_SHARE = 0.5
 SIGNAL_FLOOR = 0.05
@@ -74,28 +73,18 @@ def close_pairs(
     labels: np.ndarray, numbers: Iterable[int], spacing_mm: Sequence[float], reach_mm: float
 ) -> list[tuple[int, int]]:
     """Pairs of components whose voxel centers come within `reach_mm`, or within one voxel's diagonal if larger."""
-    wanted = np.zeros(int(labels.max()) + 1, bool)
-    wanted[list(numbers)] = True
-    points = np.argwhere(wanted[labels])
-    if wanted.sum() < 2:
-        return []
-    owner = labels[tuple(points.T)]
+    wanted = set(numbers)
     reach = max(reach_mm, float(np.linalg.norm(spacing_mm)) + 1e-6)
-    surface = _surface(labels, points)
-    points, owner = points[surface], owner[surface]
-    near = cKDTree(points * np.asarray(spacing_mm)).query_pairs(reach, output_type="ndarray")
-    pairs = np.sort(owner[near], axis=1)
-    return [(int(a), int(b)) for a, b in np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)]
-
-
-def _surface(labels: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Which of the points have a face neighbor of another component, of the background or outside the array."""
-    padded = np.pad(labels, 1)
-    own = labels[tuple(points.T)]
-    surface = np.zeros(len(points), bool)
-    for axis in range(3):
-        for shift in (0, 2):
-            neighbor = points + 1
-            neighbor[:, axis] += shift - 1
-            surface |= padded[tuple(neighbor.T)] != own
-    return surface
+    room = [int(reach / spacing) for spacing in spacing_mm]
+    boxes = {
+        number: tuple(slice(max(p.start - r, 0), p.stop + r) for p, r in zip(extent, room, strict=True))
+        for number, extent in enumerate(ndimage.find_objects(labels), 1)
+        if number in wanted
+    }
+    pairs = set()
+    for number in sorted(boxes, key=lambda number: labels[boxes[number]].size)[:-1]:  # the rest met the largest
+        near = labels[boxes[number]]
+        distance = ndimage.distance_transform_edt(near != number, sampling=spacing_mm)
+        others = wanted.intersection(np.unique(near[distance <= reach]).tolist()) - {number}
+        pairs |= {(min(number, other), max(number, other)) for other in others}
+    return sorted(pairs)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from LNHGLib import fusion
-from LNHGLib.components import component_scores, components
+from LNHGLib.components import close_pairs, component_scores, components
 from LNHGLib.errors import InputError
 from LNHGLib.fusion import FusionOptions, combine, fuse, link
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 SPACING = (1.0, 1.0, 1.0)
 TIGHT = FusionOptions(margin_mm=0.0)
@@ -279,3 +281,16 @@ def test_findings_come_best_first():
 def test_a_wrong_fusion_option_is_refused_by_its_key(key, value):
     with pytest.raises(InputError, match=f"fusion.{key}"):
         FusionOptions.from_card({key: value})
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_close_components_are_those_with_voxels_within_reach(seed):
+    rng = np.random.default_rng(seed)
+    labels = components(ndimage.gaussian_filter(rng.random((16, 24, 24)), 1.0) > 0.56)
+    spacing, reach = rng.uniform(0.5, 2.5, 3), rng.uniform(0.5, 6.0)
+    numbers = range(1, labels.max())  # all but the last
+    points = {number: np.argwhere(labels == number) * spacing for number in numbers}
+    least = max(reach, float(np.linalg.norm(spacing)))
+    expected = [(a, b) for a in numbers for b in numbers if a < b and cdist(points[a], points[b]).min() <= least]
+    assert expected
+    assert close_pairs(labels, numbers, spacing, reach) == expected
