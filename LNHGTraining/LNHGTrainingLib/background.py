@@ -8,7 +8,7 @@ import numpy as np
 from LNHGLib.preprocessing import find_lungs, working_grid
 from LNHGLib.volume import read_volume, resample
 
-from LNHGTrainingLib.data import Labelled, assert_disjoint, load_crops, load_negatives
+from LNHGTrainingLib.data import Crops, Labelled, assert_disjoint, load_crops, load_negatives
 
 GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
 
@@ -24,10 +24,10 @@ class Sources:
         negatives: cubes at places that look like nodules and are none, of the training folds.
     """
 
-    train: list[Labelled]
-    validation: list[Labelled]
+    train: Crops
+    validation: Crops
     backgrounds: list[tuple[Labelled, np.ndarray]]
-    negatives: list[Labelled]
+    negatives: Crops
 
 
 def load_sources(data: dict, cache: Path) -> Sources:

@@ -25,7 +25,7 @@ from LNHGLib.volume import Grid
 from scipy import ndimage
 from torch import nn
 
-from LNHGTrainingLib.data import Labelled, load_crops
+from LNHGTrainingLib.data import Crops, Labelled, load_crops
 from LNHGTrainingLib.evaluate_crops import center_component
 from LNHGTrainingLib.metrics import Froc, dice, sensitivity_at
 from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_froc, detect, generate
@@ -54,7 +54,7 @@ class Seen:
     work: Work
 
 
-def validation_crops(model: Model, folder: Path) -> list[Labelled]:
+def validation_crops(model: Model, folder: Path) -> Crops:
     """The crops of three or more readers in the folds that the model's training left for validation.
 
     Args:

@@ -5,6 +5,8 @@ Arrays are zyx at 1 mm.
 """
 
 import csv
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from LNHGLib.errors import InputError
 from scipy import ndimage
 
 CUBE = 50
+KEPT = 1024
+"""Cubes that stay in memory once read, half a gigabyte: unpacking one takes longer than drawing a patch of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,43 @@ def consensus(bits: np.ndarray, readers: int) -> np.ndarray:
     return 2 * votes >= readers
 
 
-def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1) -> list[Labelled]:
+class Crops(Sequence[Labelled]):
+    """The cubes of a table's rows, read when asked for, by each process from a file that it opens itself.
+
+    Args:
+        path: HDF5 file laid out like `luna16_crops.h5`.
+        rows: rows of its table.
+    """
+
+    def __init__(self, path: Path, rows: list[dict]) -> None:
+        self.path, self.rows = Path(path), rows
+        self._kept: dict[int, Labelled] = {}
+        self._file: h5py.File | None = None
+        self._process = -1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int | slice) -> "Labelled | Crops":
+        if isinstance(number, slice):
+            return Crops(self.path, self.rows[number])
+        if number in self._kept:
+            return self._kept[number]
+        crop = _crop(self._opened(), self.rows[number])
+        if len(self._kept) < KEPT:
+            self._kept[number] = crop
+        return crop
+
+    def _opened(self) -> h5py.File:
+        if self._file is None or self._process != os.getpid():  # a forked worker must not use its parent's handle
+            self._file, self._process = h5py.File(self.path, "r"), os.getpid()
+        return self._file
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "rows": self.rows, "_kept": {}, "_file": None, "_process": -1}
+
+
+def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1) -> Crops:
     """The usable crops of the given folds; crops kept for testing (`scan_test`) never come back.
 
     Raises:
@@ -61,7 +101,7 @@ def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1)
     return _read(crops, rows)
 
 
-def load_negatives(crops: Path, table: Path, folds: list[int]) -> list[Labelled]:
+def load_negatives(crops: Path, table: Path, folds: list[int]) -> Crops:
     """The cubes of the given folds at candidates that are no nodules, as `lnhg-train prepare luna16` makes them."""
     with Path(table).open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("kind") == "negative"]
@@ -69,10 +109,10 @@ def load_negatives(crops: Path, table: Path, folds: list[int]) -> list[Labelled]
     return _read(crops, rows)
 
 
-def _read(crops: Path, rows: list[dict]) -> list[Labelled]:
+def _read(crops: Path, rows: list[dict]) -> Crops:
     with h5py.File(crops) as file:
         require_parts(file)
-        return [_crop(file, row) for row in rows]
+    return Crops(crops, rows)
 
 
 def require_parts(file: h5py.File) -> None:
@@ -110,12 +150,12 @@ def _crop(file: h5py.File, row: dict) -> Labelled:
     return Labelled(file["ct"][index], mask, known & inside, row["patient_id"], row)
 
 
-def patients(volumes: list[Labelled]) -> set[str]:
-    """The patients behind the volumes."""
-    return {volume.patient for volume in volumes}
+def patients(crops: Crops) -> set[str]:
+    """The patients behind the crops."""
+    return {row["patient_id"] for row in crops.rows}
 
 
-def assert_disjoint(train: list[Labelled], validation: list[Labelled]) -> None:
+def assert_disjoint(train: Crops, validation: Crops) -> None:
     """Refuse a patient on both sides of a split (register U5).
 
     Raises:

@@ -12,7 +12,7 @@ twice through `autograd.grad`, which DDP's hooks do not support, and the critic 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -90,7 +90,7 @@ def own_parts(count: int) -> range:
     return range(rank(), count, world())
 
 
-def each(function: Callable[[T], R], items: list[T]) -> list[R]:
+def each(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """`function` of every item, in order; the processes share the work, and all get all results."""
     own = [function(item) for item in items[rank() :: world()]]
     if world() == 1:

@@ -46,7 +46,7 @@ class SegmenterPatches:
 
     def __init__(
         self,
-        crops: list[Labelled],
+        crops: Sequence[Labelled],
         backgrounds: list[Background],
         config: dict,
         window_hu: list,

@@ -1,5 +1,7 @@
 """Example pictures for TensorBoard, RGB (H, W, 3) uint8: what a network makes of crops, and the reference."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from LNHGLib.preprocessing import normalise
@@ -14,7 +16,7 @@ ENLARGE = 3
 MIDDLE = CUBE // 2
 
 
-def segmenter_examples(generator: nn.Module, crops: list[Labelled], window_hu: list) -> np.ndarray:
+def segmenter_examples(generator: nn.Module, crops: Sequence[Labelled], window_hu: list) -> np.ndarray:
     """Rows of middle slices: CT, the nodule image to reach, the generator's."""
     rows = []
     for crop in crops[:EXAMPLES]:
@@ -23,11 +25,13 @@ def segmenter_examples(generator: nn.Module, crops: list[Labelled], window_hu: l
     return _grey(np.vstack(rows))
 
 
-def detector_examples(detector: nn.Module, crops: list[Labelled], window_hu: list, step: int) -> np.ndarray:
+def detector_examples(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int) -> np.ndarray:
     """Middle slices side by side: the reference's boxes green, found ones red with their scores."""
     pictures = []
     for crop in crops[:EXAMPLES]:
-        found = detect(detector, crop.hu[MIDDLE - step : MIDDLE + step + 1], window_hu, step)
+        half = detector.slices // 2 * step
+        found = detect(detector, crop.hu[MIDDLE - half : MIDDLE + half + 1], window_hu, step)
+        found = found[found[:, 0] == half]
         picture = _boxes(_grey(normalise(crop.hu[MIDDLE], window_hu)), slice_boxes(crop.mask[MIDDLE], 1), "lime")
         boxes, scores = found[:, [2, 1, 4, 3]], [f"{score:.2f}" for score in found[:, 5]]
         pictures.append(_boxes(picture, boxes, "red", scores))

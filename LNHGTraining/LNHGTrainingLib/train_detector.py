@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from LNHGTrainingLib import checkpoint
 from LNHGTrainingLib.background import load_sources
-from LNHGTrainingLib.data import Labelled
+from LNHGTrainingLib.data import Crops
 from LNHGTrainingLib.distributed import Parts, anywhere, first_on_node, mean_gradients, processes
 from LNHGTrainingLib.loading import load_steps
 from LNHGTrainingLib.log import RunLog
@@ -106,6 +106,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
         slices = DetectorSlices(
             *(sources.train, sources.backgrounds, config["sampling"], config["window_hu"], step_mm, config["seed"]),
             negatives=sources.negatives,
+            slices=run.detector.slices,
         )
         with RunLog(out, config["steps"], run.step) as log:
             _loop(run, slices, sources.validation, log, out, stop)
@@ -113,7 +114,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
 
 
 def _loop(
-    run: DetectorRun, slices: DetectorSlices, validation: list[Labelled], log: RunLog, out: Path, stop: StopSignal
+    run: DetectorRun, slices: DetectorSlices, validation: Crops, log: RunLog, out: Path, stop: StopSignal
 ) -> None:
     for parts in load_steps(slices, run.config, run.step):
         if run.finished():
@@ -129,7 +130,7 @@ def _loop(
             raise Stopped(f"Stopped by SIGTERM after step {run.step}; go on with --resume.")
 
 
-def _end_epoch(run: DetectorRun, validation: list[Labelled], log: RunLog, out: Path) -> None:
+def _end_epoch(run: DetectorRun, validation: Crops, log: RunLog, out: Path) -> None:
     window, step_mm = run.config["window_hu"], run.config["detector"]["slice_step_mm"]
     subset = validation[:: max(1, len(validation) // run.config["validate_crops"])]
     sensitivity = crop_froc(run.average, subset, window, step_mm)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from LNHGTrainingLib import checkpoint
 from LNHGTrainingLib.background import load_sources
-from LNHGTrainingLib.data import Labelled
+from LNHGTrainingLib.data import Crops
 from LNHGTrainingLib.distributed import Parts, anywhere, first_on_node, mean_gradients, processes
 from LNHGTrainingLib.loading import load_steps
 from LNHGTrainingLib.log import RunLog
@@ -156,7 +156,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
 def _loop(
     run: SegmenterRun,
     patches: SegmenterPatches,
-    validation: list[Labelled],
+    validation: Crops,
     log: RunLog,
     out: Path,
     stop: StopSignal,
@@ -180,7 +180,7 @@ def _loop(
             raise Stopped(f"Stopped by SIGTERM after step {run.step}; go on with --resume.")
 
 
-def _end_epoch(run: SegmenterRun, validation: list[Labelled], log: RunLog, out: Path) -> None:
+def _end_epoch(run: SegmenterRun, validation: Crops, log: RunLog, out: Path) -> None:
     window = run.config["window_hu"]
     subset = validation[:: max(1, len(validation) // run.config["validate_crops"])]
     scores = crop_dice(run.average, subset, window, run.config["generator"]["threshold"])

@@ -1,10 +1,11 @@
 """Dice on validation crops, location given; no gradients, evaluation mode (register L5)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from LNHGLib.fusion import link
+from LNHGLib.inference import neighbors
 from LNHGLib.preprocessing import normalise
 from torch import nn
 
@@ -29,7 +30,7 @@ def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarra
     return result[tuple(slice(0, size) for size in hu.shape)]
 
 
-def crop_dice(generator: nn.Module, crops: list[Labelled], window_hu: list, threshold: float) -> np.ndarray:
+def crop_dice(generator: nn.Module, crops: Sequence[Labelled], window_hu: list, threshold: float) -> np.ndarray:
     """Dice of each crop's central nodule: (N,)."""
 
     def score(crop: Labelled) -> float:
@@ -42,18 +43,19 @@ def crop_dice(generator: nn.Module, crops: list[Labelled], window_hu: list, thre
 def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> np.ndarray:
     """Boxes of every `step`-th slice of one volume: (N, 6) rows z, y0, x0, y1, x1, score."""
     image = torch.from_numpy(normalise(hu, window_hu))
-    slices = range(step, len(hu) - step, step)
+    scanned = range(step, len(hu) - step, step)
     device = next(detector.parameters()).device
     with torch.inference_mode():
-        found = detector.eval()([image[[z - step, z, z + step]].to(device) for z in slices])
+        images = [image[neighbors(z, detector.slices, step, len(hu))].to(device) for z in scanned]
+        found = detector.eval()(images)
     rows = [
         np.column_stack([np.full(len(part["scores"]), z), part["boxes"][:, [1, 0, 3, 2]].cpu(), part["scores"].cpu()])
-        for z, part in zip(slices, found, strict=True)
+        for z, part in zip(scanned, found, strict=True)
     ]
     return np.concatenate(rows)
 
 
-def crop_froc(detector: nn.Module, crops: list[Labelled], window_hu: list, step: int) -> dict[int, float]:
+def crop_froc(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int) -> dict[int, float]:
     """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out."""
     boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops)
     curve = cube_froc(

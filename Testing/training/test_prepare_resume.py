@@ -12,7 +12,6 @@ import scan_trees
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import data, layout
 from LNHGTrainingLib.prepare import prepare
-from LNHGTrainingLib.prepared import load_prepared
 from LNHGTrainingLib.subjects import Options
 from scan_trees import four_readers
 
@@ -107,5 +106,3 @@ def test_an_index_without_its_scans_is_refused(outs, tmp_path):
     (tmp_path / layout.TABLE).write_text((outs[0] / layout.TABLE).read_text().replace(",-1,0\n", ",0,0\n"))
     with pytest.raises(InputError, match=r"scans/1\.2\.0\.h5 and 7 more"):
         data.load_crops(tmp_path / layout.INDEX, tmp_path / layout.TABLE, [0])
-    with pytest.raises(InputError, match="keep it beside"):
-        load_prepared(tmp_path, [0])[0]

@@ -1,4 +1,4 @@
-"""Prepared data train: one step from a tiny LIDC tree, read by the reader of the crops and lazily by workers."""
+"""Prepared data train: one step from a tiny LIDC tree, read when asked for, by each worker for itself."""
 
 import multiprocessing
 import pickle
@@ -10,7 +10,6 @@ import pytest
 import scan_trees
 from LNHGTrainingLib import data, train_gan
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.prepared import load_prepared
 
 RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
 
@@ -57,18 +56,30 @@ def look(cubes, number, results):
     results.put((number, int(cube.mask.sum()), float(cube.hu.mean())))
 
 
+def test_cubes_are_read_when_asked_for_and_no_more_are_kept_than_allowed(prepared, monkeypatch):
+    monkeypatch.setattr(data, "KEPT", 1)
+    read = []
+    monkeypatch.setattr(data, "_crop", lambda file, row: read.append(row["row"]) or object())
+    cubes = data.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
+    assert (len(cubes), len(data.patients(cubes)), len(cubes[1:]), read) == (4, 3, 3, [])
+    assert cubes[2] is cubes[2]
+    assert cubes[3] is not cubes[3]
+    assert read == [cubes.rows[number]["row"] for number in (2, 3, 3)]
+
+
 def test_a_copy_for_a_worker_holds_no_open_file(prepared):
-    cubes = load_prepared(prepared, [0, 1], table=prepared / "folds.csv")
+    cubes = data.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
     first = cubes[0]
     copy = pickle.loads(pickle.dumps(cubes))
     assert np.array_equal(copy[0].hu, first.hu)
 
 
-def test_a_forked_worker_opens_the_file_itself(prepared):
+def test_a_forked_worker_opens_the_file_itself(prepared, monkeypatch):
     """An HDF5 file that is open when a process forks must not be read by the child."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system does not fork")
-    cubes = load_prepared(prepared, [0, 1], table=prepared / "folds.csv")
+    monkeypatch.setattr(data, "KEPT", 0)
+    cubes = data.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
     own = [(number, int(cube.mask.sum()), float(cube.hu.mean())) for number, cube in enumerate(cubes)]
     context = multiprocessing.get_context("fork")
     results = context.Queue()
