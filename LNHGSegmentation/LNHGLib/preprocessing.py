@@ -25,12 +25,6 @@ def normalise(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.
     return (signal - np.float32(low)) / np.float32(high - low)
 
 
-def denormalise(signal: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.ndarray:
-    """Return float32 HU from a signal in [0, 1]: the inverse of `normalise` inside the window."""
-    low, high = window_hu
-    return np.asarray(signal, np.float32) * np.float32(high - low) + np.float32(low)
-
-
 def find_lungs(volume: Volume) -> np.ndarray:
     """Find both lungs on a chest CT, filled so that vessels and nodules, also those at the pleura, lie inside.
 

@@ -58,11 +58,6 @@ class Grid:
         return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
 
     @property
-    def extent_mm(self) -> tuple[float, float, float]:
-        """Length of the grid along its own axes from voxel edge to voxel edge, zyx."""
-        return tuple(size * spacing for size, spacing in zip(self.shape, self.spacing_mm, strict=True))
-
-    @property
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
