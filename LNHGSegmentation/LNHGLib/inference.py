@@ -86,11 +86,10 @@ def run_detector(
     min_score: float = 0.0,
     monitor: Monitor | None = None,
 ) -> np.ndarray:
-    """Run the detector on axial slices with lung; its channels are the slice and its neighbors `step` apart.
+    """Run the detector on axial slices with lung; its channels are the slices z - step, z and z + step.
 
     Args:
-        detector: with attribute `slices`, the channels; takes a list of (slices, H, W) images, gives a list of dicts
-            with `boxes` (x0, y0, x1, y1) and `scores`.
+        detector: takes a list of (3, H, W) images, gives a list of dicts with `boxes` (x0, y0, x1, y1) and `scores`.
         ct_norm: float32 zyx, normalised CT.
         lungs: boolean zyx; images are cropped to it and boxes outside are dropped. None means everywhere.
         step: slices between scanned slices.
@@ -117,12 +116,6 @@ def run_detector(
             todo = todo[batch:]
             monitor.report(1 - len(todo) / total)
     return np.concatenate(rows)
-
-
-def neighbors(z: int, slices: int, step: int, depth: int) -> list[int]:
-    """The slices of an image: z amid its neighbors `step` apart; the volume's first and last one repeat."""
-    half = slices // 2
-    return [min(max(z + i * step, 0), depth - 1) for i in range(-half, half + 1)]
 
 
 def _run_piece(generator: nn.Module, ct_norm: np.ndarray, target: Box, outer: Box, result: np.ndarray) -> None:
@@ -256,7 +249,7 @@ def _detect(
     """Boxes (n, 5) y0, x0, y1, x1, score of each slice."""
     images, corners = [], []
     for z in slices:
-        around = neighbors(z, detector.slices, step, len(ct_norm))
+        around = [max(z - step, 0), z, min(z + step, len(ct_norm) - 1)]
         rows, columns = (_span(lungs[around].any(axis=(0, axis)), CROP_MARGIN) for axis in (2, 1))
         image = np.ascontiguousarray(ct_norm[around, rows, columns], dtype=np.float32)
         images.append(torch.from_numpy(image).to(_device(detector)))

@@ -275,7 +275,6 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "detector": (lambda v: isinstance(v, dict), "the detector's description"),
     "detector.weights": (_is_weights, "a .safetensors file of this folder"),
     "detector.slice_step_mm": (lambda v: _is_number(v) and v > 0, "millimeters above 0"),
-    "detector.slices": (lambda v: v is None or (isinstance(v, int) and v % 2 == 1), "an odd number"),
     "detector.min_score": (_is_fraction, "a score from 0 to 1"),
 }
 

@@ -28,14 +28,12 @@ from torch import nn
 from LNHGTrainingLib.data import Crops, Labelled, load_crops
 from LNHGTrainingLib.evaluate_crops import center_component
 from LNHGTrainingLib.metrics import Froc, dice, sensitivity_at
-from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_froc, detect, generate
+from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_froc, detect, generate, lung_of_cube
 
-MASK_THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
+MASK_THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 EQUAL_DICE = 0.005
 """Thresholds whose mean Dice is less below the best one's count as good as it."""
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-AIR_HU = -500
-CLOSING_MM = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +90,6 @@ def look(generator: nn.Module, detector: nn.Module, crops: Iterable[Labelled], c
 
 def _step(card: dict) -> int:
     return max(1, round(card["detector"]["slice_step_mm"]))
-
-
-def lung_of_cube(hu: np.ndarray) -> np.ndarray:
-    """Air with what lies within 10 mm of it on both sides, for cubes too small to show a whole lung: bool (z, y, x)."""
-    air = np.pad(hu < AIR_HU, CLOSING_MM, mode="edge")
-    closed = ndimage.binary_closing(air, ndimage.generate_binary_structure(3, 1), CLOSING_MM)
-    return closed[(slice(CLOSING_MM, -CLOSING_MM),) * 3]
 
 
 def mean_dice(seen: Iterable[Seen], threshold: float) -> float:

@@ -19,7 +19,7 @@ from LNHGTrainingLib.data import Labelled, load_crops, patients
 from LNHGTrainingLib.evaluate_crops import CropResults, Predict, Selection
 from LNHGTrainingLib.sources import predictor_of
 
-PROBABILITIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+PROBABILITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 TRAINING_CROPS = 120
 PROTOCOL = (
     " Each nodule is scored by the network of the fold that held its patient out; the threshold of each fold was "

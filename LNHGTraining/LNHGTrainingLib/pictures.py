@@ -29,9 +29,8 @@ def detector_examples(detector: nn.Module, crops: Sequence[Labelled], window_hu:
     """Middle slices side by side: the reference's boxes green, found ones red with their scores."""
     pictures = []
     for crop in crops[:EXAMPLES]:
-        half = detector.slices // 2 * step
-        found = detect(detector, crop.hu[MIDDLE - half : MIDDLE + half + 1], window_hu, step)
-        found = found[found[:, 0] == half]
+        found = detect(detector, crop.hu, window_hu, step)
+        found = found[(found[:, 0] > MIDDLE - step) & (found[:, 0] <= MIDDLE)]
         picture = _boxes(_grey(normalise(crop.hu[MIDDLE], window_hu)), slice_boxes(crop.mask[MIDDLE], 1), "lime")
         boxes, scores = found[:, [2, 1, 4, 3]], [f"{score:.2f}" for score in found[:, 5]]
         pictures.append(_boxes(picture, boxes, "red", scores))

@@ -1,6 +1,7 @@
 """Training images for the detector: mosaics of nodule crops, and chest slices with and without nodules placed in them.
 
-A slice amid its neighbours, `step` mm apart, makes an image (slices, H, W). Some show no nodule (register F2).
+An image is (3, H, W): a slice between its neighbours `step` mm below and above. Nodule-free images are part of it
+(register F2).
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,6 @@ class DetectorSlices:
         step_mm: distance of the neighbouring slices.
         seed: of the draws.
         negatives: cubes at places that look like nodules and are none; may be empty.
-        slices: of an image, odd.
     """
 
     def __init__(
@@ -40,15 +40,13 @@ class DetectorSlices:
         step_mm: int,
         seed: int,
         negatives: Sequence[Labelled] = (),
-        slices: int = 3,
     ) -> None:
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
         self.window_hu, self.step_mm, self.negatives = window_hu, step_mm, negatives
-        self.middle = slices // 2 * step_mm
-        self.depth = 2 * self.middle + 1
+        self.depth = 2 * step_mm + 1
 
     def batch(self, step: int, size: int, part: int = 0) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        """Images (slices, H, W) and torchvision targets of a part of a step, which shows mosaics or chests only."""
+        """Images (3, H, W) and torchvision targets of a part of a step, which shows mosaics or chests only."""
         rng = np.random.default_rng([self.seed, step])
         mosaic = not self.backgrounds or rng.random() < self.config["mosaic"]
         if part:
@@ -81,7 +79,7 @@ class DetectorSlices:
         hu, mask, known = cut(crop, warp, side)
         hu = scanner(hu, warp)
         hu[~known] = UNKNOWN_HU
-        return hu, mask[self.middle]
+        return hu, mask[self.step_mm]
 
     @staticmethod
     def _half_depth(crop: Labelled) -> float:
@@ -98,7 +96,7 @@ class DetectorSlices:
         for _ in range(rng.integers(self.config["placed"] + 1)):
             hu, masks = self._place(rng, hu, masks)
         hu[~known] = UNKNOWN_HU
-        return hu, [mask & known[self.middle] for mask in masks]
+        return hu, [mask & known[self.step_mm] for mask in masks]
 
     def _place(
         self, rng: np.random.Generator, hu: np.ndarray, masks: list[np.ndarray]
@@ -110,13 +108,13 @@ class DetectorSlices:
         half = self._half_depth(crop)
         warp = draw_warp(rng, CUBE / 2 + rng.uniform(-1, 1, 3) * [half, 5, 5])
         nodule_hu, mask, _ = cut(crop, warp, (self.depth, tile, tile))
-        taken = any(old[part[1:]][mask[self.middle]].any() for old in masks)
-        if taken or not mask[self.middle].any() or hu[part][mask].mean() > -650:
+        taken = any(old[part[1:]][mask[self.step_mm]].any() for old in masks)
+        if taken or not mask[self.step_mm].any() or hu[part][mask].mean() > -650:
             return hu, masks
         hu = hu.copy()
         hu[part] = paste(hu[part], scanner(nodule_hu, warp), mask)
         placed = np.zeros(hu.shape[1:], bool)
-        placed[part[1:]] = mask[self.middle]
+        placed[part[1:]] = mask[self.step_mm]
         return hu, [*masks, placed]
 
     def _target(self, masks: list[np.ndarray]) -> dict[str, Tensor]:

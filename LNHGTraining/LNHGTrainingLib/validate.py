@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from LNHGLib.fusion import link
-from LNHGLib.inference import neighbors
+from LNHGLib.inference import run_detector
 from LNHGLib.preprocessing import normalise
+from scipy import ndimage
 from torch import nn
 
 from LNHGTrainingLib.data import CUBE, Labelled
@@ -18,6 +19,8 @@ LUNG_CUBES = 40
 """Two lungs of 5 litres hold the volume of forty 50 mm cubes: a rate per scan from crops."""
 RATES = (1, 2, 4, 8)
 """False findings per two lungs at which the sensitivity is read."""
+AIR_HU = -500
+CLOSING_MM = 10
 
 
 def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarray:
@@ -41,18 +44,19 @@ def crop_dice(generator: nn.Module, crops: Sequence[Labelled], window_hu: list, 
 
 
 def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> np.ndarray:
-    """Boxes of every `step`-th slice of one volume: (N, 6) rows z, y0, x0, y1, x1, score."""
-    image = torch.from_numpy(normalise(hu, window_hu))
-    scanned = range(step, len(hu) - step, step)
-    device = next(detector.parameters()).device
-    with torch.inference_mode():
-        images = [image[neighbors(z, detector.slices, step, len(hu))].to(device) for z in scanned]
-        found = detector.eval()(images)
-    rows = [
-        np.column_stack([np.full(len(part["scores"]), z), part["boxes"][:, [1, 0, 3, 2]].cpu(), part["scores"].cpu()])
-        for z, part in zip(scanned, found, strict=True)
-    ]
-    return np.concatenate(rows)
+    """Boxes in every `step`-th slice of a cube, those outside the lung left out as on a whole scan.
+
+    Returns:
+        (N, 6) rows z, y0, x0, y1, x1, score.
+    """
+    return run_detector(detector.eval(), normalise(hu, window_hu), lung_of_cube(hu), step=step)
+
+
+def lung_of_cube(hu: np.ndarray) -> np.ndarray:
+    """Air with what lies within 10 mm of it on both sides, for cubes too small to show a whole lung: bool (z, y, x)."""
+    air = np.pad(hu < AIR_HU, CLOSING_MM, mode="edge")
+    closed = ndimage.binary_closing(air, ndimage.generate_binary_structure(3, 1), CLOSING_MM)
+    return closed[(slice(CLOSING_MM, -CLOSING_MM),) * 3]
 
 
 def crop_froc(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int) -> dict[int, float]:

@@ -190,10 +190,3 @@ def test_the_roi_predictor_starts_near_no_offset():
 def test_an_unknown_backbone_is_refused_by_name():
     with pytest.raises(ValueError, match="'vgg16' is unknown"):
         build_detector({"backbone": "vgg16"})
-
-
-def test_more_slices_are_taken_by_the_light_backbone_alone():
-    image = torch.rand(7, 32, 32)
-    assert build_detector(LIGHT | {"slices": 7}).eval()([image])[0]["boxes"].shape[1] == 4
-    with pytest.raises(ValueError, match="takes 3 slices, got 7"):
-        build_detector({"backbone": "resnet50-fpn", "slices": 7})

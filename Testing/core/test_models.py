@@ -124,7 +124,6 @@ def test_an_unknown_kind_of_network_is_refused_in_a_sentence(a_copy):
         ("generator.weights", "../generator.safetensors"),
         ("generator.threshold", "high"),
         ("detector.slice_step_mm", 0),
-        ("detector.slices", 4),
         ("detector.min_score", 2),
         ("fusion.overlap", "near"),
         ("fusion.margin_px", 5),

@@ -62,8 +62,6 @@ def gate_generator(gate: float = GATE) -> gan.PaperGenerator:
 class BlobDetector(nn.Module):
     """Gives a box around every bright blob of the middle channel that touches no border."""
 
-    slices = 3
-
     def __init__(self, most_px: int = 16) -> None:
         super().__init__()
         self.most_px = most_px

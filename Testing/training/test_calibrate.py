@@ -6,7 +6,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.pipeline import Work
 from LNHGLib.preprocessing import normalise
 from LNHGLib.volume import Grid
-from LNHGTrainingLib import calibrate
+from LNHGTrainingLib import calibrate, validate
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.calibrate import Seen
 from LNHGTrainingLib.data import Labelled
@@ -94,7 +94,7 @@ def test_the_lung_of_a_cube_holds_its_nodule_and_not_the_thick_wall():
     hu = np.full((50, 50, 50), -850)
     hu[ball((25, 25, 20), 6)] = 20
     hu[:, :, 35:] = 40
-    lung = calibrate.lung_of_cube(hu)
+    lung = validate.lung_of_cube(hu)
     assert lung[25, 25, 20]
     assert lung[5, 5, 5]
     assert not lung[25, 25, 45]
