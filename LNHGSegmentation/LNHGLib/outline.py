@@ -19,7 +19,7 @@ Look = Callable[..., np.ndarray]
 MARGIN = 16
 """Voxels around a finding that the second look sees."""
 RIM = 4
-"""Voxels at the border of what it sees into which no outline grows."""
+"""Voxels at the border of what it sees; an outline that grows into them is not held there, and the first one stays."""
 
 
 def turned(look: Look, ct: np.ndarray) -> np.ndarray:
@@ -101,9 +101,9 @@ def _holding(edges: tuple[float, ...], mask: np.ndarray, box: tuple[slice, ...])
 
 
 def _touching(mask: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """The components of the mask that meet the old outline, without the rim."""
-    inner = np.zeros(mask.shape, bool)
-    inner[(slice(RIM, -RIM),) * 3] = True
-    numbers = components(mask & (inner | old))
+    """The components of the mask that meet the old outline; nothing where they grow into the rim."""
+    numbers = components(mask)
     met = np.unique(numbers[old])
-    return np.isin(numbers, met[met > 0])
+    new, inner = np.isin(numbers, met[met > 0]), np.zeros(mask.shape, bool)
+    inner[(slice(RIM, -RIM),) * 3] = True
+    return new & (inner | old).all(where=new)

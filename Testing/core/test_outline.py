@@ -100,6 +100,15 @@ def test_what_is_not_kept_and_boxes_alone_stay(drawn):
     np.testing.assert_array_equal(labels == 1, before == 1)
 
 
+def test_an_outline_that_grows_out_of_what_the_second_look_sees_stays(drawn):
+    """A cut by the border of its view would be a straight edge, as of a piece of the mediastinum."""
+    ct, _, labels = drawn
+    ct[:, 18:23, 24:] = 0.8  # what the first look did not show
+    before = labels.copy()
+    redraw(drawn, [finding(1)])
+    np.testing.assert_array_equal(labels, before)
+
+
 def test_an_outline_that_the_mean_does_not_show_stays(drawn):
     ct, generated, labels = drawn
     ct[ball((20, 20, 20), 5)] = 0.0
