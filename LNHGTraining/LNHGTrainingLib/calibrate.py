@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.fusion import Finding
+from LNHGLib.inference import run_detector
 from LNHGLib.models import Model
 from LNHGLib.outline import after_second
 from LNHGLib.pipeline import Work, join_branches
@@ -28,7 +29,7 @@ from torch import nn
 from LNHGTrainingLib.data import Crops, Labelled, load_crops
 from LNHGTrainingLib.evaluate_crops import center_component
 from LNHGTrainingLib.metrics import Froc, dice, sensitivity_at
-from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_froc, detect, generate, lung_of_cube
+from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_froc, generate, lung_of_cube
 
 MASK_THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 EQUAL_DICE = 0.005
@@ -76,16 +77,14 @@ def look(generator: nn.Module, detector: nn.Module, crops: Iterable[Labelled], c
     step, window = _step(card), card["window_hu"]
     first = partial(generate, generator, window_hu=window)
     twice = card["generator"].get("half_turn", False)
-    return [
-        Seen(
-            crop,
-            image := first(crop.hu),
-            after_second(image, first, crop.hu) if twice else image,
-            detect(detector, crop.hu, window, step),
-            Work(Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0)), normalise(crop.hu, window), lung_of_cube(crop.hu)),
-        )
-        for crop in crops
-    ]
+    seen = []
+    for crop in crops:
+        grid = Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0))
+        work = Work(grid, normalise(crop.hu, window), lung_of_cube(crop.hu))
+        boxes = run_detector(detector, work.ct_norm, work.lungs, step=step)
+        image = first(crop.hu)
+        seen.append(Seen(crop, image, after_second(image, first, crop.hu) if twice else image, boxes, work))
+    return seen
 
 
 def _step(card: dict) -> int:

@@ -61,7 +61,7 @@ def read_folds(
         data, target = config["data"], config.get("target", "intensity")
         predict = two_looks(predict) if half_turn else predict
         trained = load_crops(crops, table, data["train_folds"], 3)
-        some = trained[:: max(1, len(trained) // TRAINING_CROPS)][:TRAINING_CROPS]
+        some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
         threshold = choose_threshold(predict, some, PROBABILITIES if target == "binary" else MASK_THRESHOLDS)
         held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
         folds.append(Fold(predict, step, file_sha256(path), held_out, threshold, seen, half_turn))

@@ -79,6 +79,10 @@ class Crops(Sequence[Labelled]):
             self._kept[number] = crop
         return crop
 
+    def spread(self, count: int) -> "Crops":
+        """Every n-th crop, so that about `count` are left, and not fewer."""
+        return self[:: max(1, len(self) // count)]
+
     def _opened(self) -> h5py.File:
         if self._file is None or self._process != os.getpid():  # a forked worker must not use its parent's handle
             self._file, self._process = h5py.File(self.path, "r"), os.getpid()
@@ -98,7 +102,7 @@ def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1)
         rows = [row for row in csv.DictReader(stream) if _selected(row, folds, min_readers)]
     if not rows:
         raise InputError(f"{table} holds no usable crop of folds {folds}; expected at least one: check the folds.")
-    return _read(crops, rows)
+    return _checked(crops, rows)
 
 
 def load_negatives(crops: Path, table: Path, folds: list[int]) -> Crops:
@@ -106,10 +110,10 @@ def load_negatives(crops: Path, table: Path, folds: list[int]) -> Crops:
     with Path(table).open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("kind") == "negative"]
     rows = [row for row in rows if row["scan_test"] == "0" and int(row["fold"]) in folds]
-    return _read(crops, rows)
+    return _checked(crops, rows)
 
 
-def _read(crops: Path, rows: list[dict]) -> Crops:
+def _checked(crops: Path, rows: list[dict]) -> Crops:
     with h5py.File(crops) as file:
         require_parts(file)
     return Crops(crops, rows)

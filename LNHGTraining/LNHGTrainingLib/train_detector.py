@@ -108,7 +108,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
             negatives=sources.negatives,
         )
         with RunLog(out, config["steps"], run.step) as log:
-            _loop(run, slices, sources.validation, log, out, stop)
+            _loop(run, slices, sources.validation.spread(config["validate_crops"]), log, out, stop)
     return out / "best.pt"
 
 
@@ -131,12 +131,11 @@ def _loop(
 
 def _end_epoch(run: DetectorRun, validation: Crops, log: RunLog, out: Path) -> None:
     window, step_mm = run.config["window_hu"], run.config["detector"]["slice_step_mm"]
-    subset = validation[:: max(1, len(validation) // run.config["validate_crops"])]
-    sensitivity = crop_froc(run.average, subset, window, step_mm)
+    sensitivity = crop_froc(run.average, validation, window, step_mm)
     score = sum(sensitivity.values()) / len(sensitivity)
     rates = {f"at_{rate}": value for rate, value in sensitivity.items()}
     pictures = {}
     if log.writes:
-        pictures["reference-green-found-red"] = detector_examples(run.average, subset, window, step_mm)
+        pictures["reference-green-found-red"] = detector_examples(run.average, validation, window, step_mm)
     log.epoch(run.step, {"score": score, "best": max(score, run.best), **rates}, pictures)
     run.judge(score, out)

@@ -149,7 +149,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
             negatives=sources.negatives,
         )
         with RunLog(out, config["steps"], run.step) as log:
-            _loop(run, patches, sources.validation, log, out, stop)
+            _loop(run, patches, sources.validation.spread(config["validate_crops"]), log, out, stop)
     return out / "best.pt"
 
 
@@ -182,12 +182,11 @@ def _loop(
 
 def _end_epoch(run: SegmenterRun, validation: Crops, log: RunLog, out: Path) -> None:
     window = run.config["window_hu"]
-    subset = validation[:: max(1, len(validation) // run.config["validate_crops"])]
-    scores = crop_dice(run.average, subset, window, run.config["generator"]["threshold"])
+    scores = crop_dice(run.average, validation, window, run.config["generator"]["threshold"])
     dice = float(np.mean(scores))
-    diameter = np.array([float(crop.row["luna_diameter_exact_mm"]) for crop in subset])
+    diameter = np.array([float(crop.row["luna_diameter_exact_mm"]) for crop in validation])
     sizes = {"small": diameter < 6, "middle": (diameter >= 6) & (diameter < 10), "large": diameter >= 10}
     by_size = {f"dice_{name}": float(np.mean(scores[chosen])) for name, chosen in sizes.items() if chosen.any()}
-    pictures = {"ct-reference-generated": segmenter_examples(run.average, subset, window)} if log.writes else {}
+    pictures = {"ct-reference-generated": segmenter_examples(run.average, validation, window)} if log.writes else {}
     log.epoch(run.step, {"dice": dice, "best": max(dice, run.best), **by_size}, pictures)
     run.judge(dice, out)
