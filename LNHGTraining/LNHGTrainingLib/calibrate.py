@@ -28,8 +28,8 @@ from torch import nn
 
 from LNHGTrainingLib.data import Crops, Labelled, load_crops
 from LNHGTrainingLib.evaluate_crops import center_component
-from LNHGTrainingLib.metrics import Froc, dice, sensitivity_at
-from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_froc, generate, lung_of_cube
+from LNHGTrainingLib.metrics import Froc, dice, froc, sensitivity_at
+from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_detections, generate, lung_of_cube
 
 MASK_THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 EQUAL_DICE = 0.005
@@ -74,7 +74,7 @@ def validation_crops(model: Model, folder: Path) -> Crops:
 
 def look(generator: nn.Module, detector: nn.Module, crops: Iterable[Labelled], card: dict) -> list[Seen]:
     """Run both networks on every crop."""
-    step, window = _step(card), card["window_hu"]
+    step, window = step_of(card), card["window_hu"]
     first = partial(generate, generator, window_hu=window)
     twice = card["generator"].get("half_turn", False)
     seen = []
@@ -87,7 +87,8 @@ def look(generator: nn.Module, detector: nn.Module, crops: Iterable[Labelled], c
     return seen
 
 
-def _step(card: dict) -> int:
+def step_of(card: dict) -> int:
+    """Slices between two that the detector sees, on the crops' grid."""
     return max(1, round(card["detector"]["slice_step_mm"]))
 
 
@@ -113,12 +114,18 @@ def detection_curve(seen: list[Seen], card: dict) -> Froc:
     lesions or on padding are left out. Components in a cube without any candidate are dropped, since a whole scan
     always has some.
     """
-    return cube_froc(_findings(one, card) for one in seen)
+    return froc(cube_detections(fused_findings(one, card) for one in seen))
 
 
-def _findings(one: Seen, card: dict) -> list[tuple[float, str]]:
-    labels, fused = join_branches(one.work, one.generated, one.boxes, _step(card), card)
-    return [(f.score, _kind(f, labels, one.crop)) for f in fused.findings if f.provenance != "segmenter"]
+def fused_findings(one: Seen, card: dict) -> list[tuple[float, str]]:
+    """Scores and kinds of a cube's findings, as `cube_detections` takes them; without those of the segmenter alone."""
+    return [(score, kind) for score, kind, provenance in findings(one, card) if provenance != "segmenter"]
+
+
+def findings(one: Seen, card: dict) -> list[tuple[float, str, str]]:
+    """Score, kind ("hit", "false" or "ignored") and provenance of a cube's findings, best first."""
+    labels, fused = join_branches(one.work, one.generated, one.boxes, step_of(card), card)
+    return [(f.score, _kind(f, labels, one.crop), f.provenance) for f in fused.findings]
 
 
 def _kind(finding: Finding, labels: np.ndarray, crop: Labelled) -> str:

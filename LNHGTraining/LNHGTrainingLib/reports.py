@@ -1,4 +1,4 @@
-"""The commands of `lnhg-train` that join results: `compare`, `crossvalidate`, `paper`, `stability`, `leakage`."""
+"""The commands of `lnhg-train` that set trained networks and their results side by side, and study them."""
 
 import argparse
 from pathlib import Path
@@ -17,6 +17,7 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     """Add the commands to the parser of `lnhg-train`."""
     _add_compare(commands.add_parser("compare", help="set evaluations of the same nodules side by side, with tests"))
     _add_crossvalidate(commands.add_parser("crossvalidate", help="score a method's checkpoints, each on its own fold"))
+    _add_branches(commands.add_parser("branches", help="how well nodules are found with one branch left out"))
     _add_paper(commands.add_parser("paper", help="print the paper's Tables I, II and S1 beside ours (Markdown)"))
     _add_maps(commands.add_parser("stability", help="how alike the heterogeneity maps of several generators are"), 2)
     _add_maps(commands.add_parser("leakage", help="how far a heterogeneity map is the CT, and how far it repeats"), 1)
@@ -63,6 +64,34 @@ def _crossvalidate(options: argparse.Namespace) -> None:
     how = evaluate.Options(options.seed, options.data_name, options.overwrite)
     report = crossvalidate.run(options.name, folds, *files, options.out, how, options.min_readers)
     print(tables.render(report))
+    print(options.out)
+
+
+def _add_branches(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="name of a model, or its folder")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table")
+    parser.set_defaults(run=_branches)
+
+
+def _branches(options: argparse.Namespace) -> None:
+    from LNHGLib import models
+    from LNHGLib.pipeline import choose_device
+
+    from LNHGTrainingLib import branches, calibrate, outputs
+
+    outputs.check_free(options.out, options.overwrite, outputs.BRANCHES)
+    model, where = models.load(options.model), choose_device(options.device)
+    crops = calibrate.validation_crops(model, options.data)
+    card = model.card | {"generator": model.card["generator"] | {"half_turn": False}}  # outlines play no part
+    seen = calibrate.look(model.generator(where), model.detector(where), crops, card)
+    about = {"model": model.name, "files": model.card["files"]}
+    result = branches.report(branches.detections(seen, card), [one.crop.patient for one in seen], about, options.seed)
+    branches.write(result, options.out, options.overwrite)
+    print(branches.render(result))
     print(options.out)
 
 

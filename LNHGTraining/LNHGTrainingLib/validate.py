@@ -13,7 +13,7 @@ from torch import nn
 from LNHGTrainingLib.data import CUBE, Labelled
 from LNHGTrainingLib.distributed import each
 from LNHGTrainingLib.evaluate_crops import center_component
-from LNHGTrainingLib.metrics import Detections, Froc, dice, froc, sensitivity_at
+from LNHGTrainingLib.metrics import Detections, dice, froc, sensitivity_at
 
 LUNG_CUBES = 40
 """Two lungs of 5 litres hold the volume of forty 50 mm cubes: a rate per scan from crops."""
@@ -62,15 +62,17 @@ def lung_of_cube(hu: np.ndarray) -> np.ndarray:
 def crop_froc(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int) -> dict[int, float]:
     """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out."""
     boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops)
-    curve = cube_froc(
-        [(candidate.score, _kind(crop, candidate.box)) for candidate in link(found, step)]
-        for crop, found in zip(crops, boxes, strict=True)
-    )
+    curve = froc(cube_detections(candidates(*one, step) for one in zip(crops, boxes, strict=True)))
     return {rate: sensitivity_at(curve, rate / LUNG_CUBES) for rate in RATES}
 
 
-def cube_froc(findings: Iterable[list[tuple[float, str]]]) -> Froc:
-    """Sensitivity over false findings per cube, a nodule in each.
+def candidates(crop: Labelled, boxes: np.ndarray, step: int) -> list[tuple[float, str]]:
+    """Scores and kinds of the detector's candidates in a cube, as `cube_detections` takes them."""
+    return [(candidate.score, _kind(crop, candidate.box)) for candidate in link(boxes, step)]
+
+
+def cube_detections(findings: Iterable[list[tuple[float, str]]]) -> Detections:
+    """What was found in cubes that hold a nodule each.
 
     Args:
         findings: of each cube, score and kind from the best score down: "hit", of which the first counts, "false", or
@@ -85,7 +87,7 @@ def cube_froc(findings: Iterable[list[tuple[float, str]]]) -> Froc:
                 scores.append(score)
                 hits.append(index == first)
                 cubes.append(cube)
-    return froc(Detections(np.array(scores, float), np.array(hits, bool), np.array(cubes, int), np.ones(count, int)))
+    return Detections(np.array(scores, float), np.array(hits, bool), np.array(cubes, int), np.ones(count, int))
 
 
 def _kind(crop: Labelled, box: tuple[float, ...]) -> str:

@@ -90,7 +90,7 @@ def test_a_worker_that_dies_once_costs_nothing_and_one_that_dies_again_its_case(
     assert "killed by signal 9 (SIGKILL)" in by_case["d"]["reason"]
     assert (by_case["b"]["attempts"], by_case["d"]["attempts"]) == ("2", "2")
     assert not list((out / ".lnhg-batch").glob("scratch/*"))
-    assert computed(log)["d"] == 2
+    assert computed(log)["d"] in (1, 2)  # once when b's process died while d waited in it
 
 
 def test_resume_keeps_bad_scans_and_tries_again_what_killed_its_worker(tmp_path, lnhg, log):

@@ -1,15 +1,15 @@
 """Put measured results into README.md: `python Testing/tools/readme_results.py`.
 
 The bundled model's main tables come from its card, where `lnhg-train evaluate --write-card` wrote them; the tables of
-the studies from Resources/Studies, which holds the JSON files that `lnhg-train leakage`, `stability` and `compare`
-wrote. Each stands between two marker lines. Testing/training/test_readme.py compares.
+the studies from Resources/Studies, which holds the JSON files that `lnhg-train leakage`, `stability`, `branches` and
+`compare` wrote. Each stands between two marker lines. Testing/training/test_readme.py compares.
 """
 
 import json
 import re
 from pathlib import Path
 
-from LNHGTrainingLib import compare_tables, map_study, tables
+from LNHGTrainingLib import branches, compare_tables, map_study, tables
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -33,11 +33,13 @@ def of_card(card: dict) -> str:
 
 
 def of_study(report: dict) -> str:
-    """The tables of a study: of a comparison without its sources, or of maps over nodules of all sizes."""
+    """The tables of a study: of a comparison without its sources, of branches, or of maps over nodules of all sizes."""
     if "methods" in report:
         methods = [method | {"groups": _main_groups(method)} for method in report["methods"]]
         _, *blocks, _ = compare_tables.render(report | {"methods": methods}).split("\n\n")
         return "\n\n".join(blocks)
+    if report["kind"] == "branches":
+        return "\n\n".join(branches.render(report).strip().split("\n\n")[1:])
     lines = [line for line in report["lines"] if line["size"] == "all"]
     _, _, table, note, data = map_study.render(report | {"lines": lines, "sources": {}}).strip().split("\n\n")
     return f"{table}\n\n{note} {data.removeprefix('- ')}."

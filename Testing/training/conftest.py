@@ -1,6 +1,9 @@
 import pytest
 from evaluation_data import ball, row, write_crops
 from LNHGTrainingLib import evaluate
+from small_data import data_config
+from small_data import write_crops as write_small_crops
+from tiny_model import write_model
 
 
 @pytest.fixture
@@ -14,3 +17,12 @@ def no_plots(monkeypatch):
     """Leave out the drawing where a test is about something else."""
     for name in ("dice_vs_diameter", "bland_altman", "gallery", "froc_plot"):
         monkeypatch.setattr(evaluate.plots, name, lambda *_: None)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A model whose card names validation folds, beside the data that hold them."""
+    write_small_crops(tmp_path / "data")
+    data = {key: value for key, value in data_config(tmp_path / "data").items() if key != "folder"}
+    grid = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+    return write_model(tmp_path / "tiny", grid=grid, training={"generator": {"data": data}}, results={"old": 1})

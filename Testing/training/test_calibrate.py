@@ -3,42 +3,10 @@ import json
 import numpy as np
 import pytest
 from LNHGLib.errors import InputError
-from LNHGLib.pipeline import Work
-from LNHGLib.preprocessing import normalise
-from LNHGLib.volume import Grid
 from LNHGTrainingLib import calibrate, validate
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.calibrate import Seen
-from LNHGTrainingLib.data import Labelled
-from small_data import data_config, write_crops
+from seen_cubes import CARD, ball, boxes_around, cube
 from tiny_model import with_stand_ins, write_model
-
-Z, Y, X = np.mgrid[:50, :50, :50]
-CARD = {
-    "generator": {"threshold": 0.1},
-    "detector": {"slice_step_mm": 1},
-    "fusion": {"min_volume_mm3": 14.0, "weight": 0.5},
-    "threshold": 0.5,
-}
-
-
-def ball(center, radius):
-    return (Z - center[0]) ** 2 + (Y - center[1]) ** 2 + (X - center[2]) ** 2 <= radius**2
-
-
-def cube(generated, boxes, known=None):
-    """A cube of lung with a nodule of 5 mm radius in its middle, and what the networks are to have said of it."""
-    nodule = ball((25, 25, 25), 5)
-    hu = np.where(nodule | (generated > 0), 0, -850).astype(np.int16)
-    crop = Labelled(hu, nodule, np.ones(hu.shape, bool) if known is None else known, "p", {})
-    work = Work(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalise(hu), np.ones(hu.shape, bool))
-    image = generated.astype(np.float32)
-    return Seen(crop, image, image, np.array(boxes, float).reshape(-1, 6), work)
-
-
-def boxes_around(center, radius, score):
-    z, y, x = center
-    return [[z + d, y - radius, x - radius, y + radius, x + radius, score] for d in (-1, 0, 1)]
 
 
 def test_the_mask_threshold_is_the_one_of_best_dice():
@@ -98,14 +66,6 @@ def test_the_lung_of_a_cube_holds_its_nodule_and_not_the_thick_wall():
     assert lung[25, 25, 20]
     assert lung[5, 5, 5]
     assert not lung[25, 25, 45]
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    write_crops(tmp_path / "data")
-    data = {key: value for key, value in data_config(tmp_path / "data").items() if key != "folder"}
-    grid = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
-    return write_model(tmp_path / "tiny", grid=grid, training={"generator": {"data": data}}, results={"old": 1})
 
 
 def test_only_patients_left_out_of_training_are_looked_at(tiny, tmp_path):

@@ -11,6 +11,8 @@ def test_the_readme_shows_the_results_of_the_bundled_model_as_measured():
     assert {"crops", "scans"} <= card["results"].keys()
     for report in card["results"].values():
         assert report["model"]["sha256"] == card["files"]
+    study = json.loads((readme_results.STUDIES / "branches.json").read_text())
+    assert study["files"] == card["files"]
     study = json.loads((readme_results.STUDIES / "leakage.json").read_text())
     assert card["files"]["generator.safetensors"] in study["sources"][card["name"]]
     assert readme_results.with_blocks(TEXT, readme_results.read_blocks()) == TEXT

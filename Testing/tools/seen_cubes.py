@@ -1,0 +1,35 @@
+"""Cubes with a nodule, and what the networks are to have said of them, as `calibrate.look` gives them."""
+
+import numpy as np
+from LNHGLib.pipeline import Work
+from LNHGLib.preprocessing import normalise
+from LNHGLib.volume import Grid
+from LNHGTrainingLib.calibrate import Seen
+from LNHGTrainingLib.data import Labelled
+
+Z, Y, X = np.mgrid[:50, :50, :50]
+CARD = {
+    "generator": {"threshold": 0.1},
+    "detector": {"slice_step_mm": 1},
+    "fusion": {"min_volume_mm3": 14.0, "weight": 0.5},
+    "threshold": 0.5,
+}
+
+
+def ball(center, radius):
+    return (Z - center[0]) ** 2 + (Y - center[1]) ** 2 + (X - center[2]) ** 2 <= radius**2
+
+
+def cube(generated, boxes, known=None):
+    """A cube of lung with a nodule of 5 mm radius in its middle, and what the networks are to have said of it."""
+    nodule = ball((25, 25, 25), 5)
+    hu = np.where(nodule | (generated > 0), 0, -850).astype(np.int16)
+    crop = Labelled(hu, nodule, np.ones(hu.shape, bool) if known is None else known, "p", {})
+    work = Work(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalise(hu), np.ones(hu.shape, bool))
+    image = generated.astype(np.float32)
+    return Seen(crop, image, image, np.array(boxes, float).reshape(-1, 6), work)
+
+
+def boxes_around(center, radius, score):
+    z, y, x = center
+    return [[z + d, y - radius, x - radius, y + radius, x + radius, score] for d in (-1, 0, 1)]
