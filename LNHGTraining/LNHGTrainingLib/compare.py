@@ -90,13 +90,14 @@ def _check_same(first: Path, a: Evaluation, second: Path, b: Evaluation) -> None
                 )
 
 
-def compare(evaluations: list[Evaluation], margin: float, seed: int = 0) -> dict:
+def compare(evaluations: list[Evaluation], margin: float, seed: int = 0, with_first: bool = False) -> dict:
     """Compare methods and the readers on the same nodules.
 
     Args:
         evaluations: Two or more, as from `read_evaluations`.
         margin: Of equivalence, in Dice.
         seed: Of the bootstrap.
+        with_first: Test the first alone against each other, as for ablations; fewer tests, so less adjusted.
 
     Returns:
         The content of `comparison.json`.
@@ -120,7 +121,7 @@ def compare(evaluations: list[Evaluation], margin: float, seed: int = 0) -> dict
             "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
             "methods": [_method(one) for one in evaluations],
         }
-    ) | {"pairs": pairs(dice, patients, margin, seed)}
+    ) | {"pairs": pairs(dice, patients, margin, seed, with_first)}
 
 
 def _method(evaluation: Evaluation) -> dict:
@@ -128,7 +129,9 @@ def _method(evaluation: Evaluation) -> dict:
     return {"name": evaluation.name} | {key: evaluation.summary[key] for key in kept if key in evaluation.summary}
 
 
-def pairs(dice: dict[str, np.ndarray], patients: list[str], margin: float, seed: int = 0) -> list[dict]:
+def pairs(
+    dice: dict[str, np.ndarray], patients: list[str], margin: float, seed: int = 0, with_first: bool = False
+) -> list[dict]:
     """Differences and tests of each pair of methods, with p values adjusted over all pairs (Holm).
 
     Args:
@@ -136,8 +139,10 @@ def pairs(dice: dict[str, np.ndarray], patients: list[str], margin: float, seed:
         patients: Of each nodule.
         margin: Of equivalence.
         seed: Of the bootstrap.
+        with_first: Only the pairs of the first method.
     """
-    found = [_pair(names, dice, patients, margin, seed) for names in combinations(dice, 2)]
+    chosen = list(combinations(dice, 2))[: len(dice) - 1 if with_first else None]
+    found = [_pair(names, dice, patients, margin, seed) for names in chosen]
     for test in ("wilcoxon_p", "tost_p"):
         adjusted = significance.holm([pair[test] for pair in found])
         for pair, value in zip(found, adjusted, strict=True):

@@ -26,6 +26,7 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("evaluations", type=Path, nargs="+", metavar="EVALUATION", help="folder of an evaluation")
     parser.add_argument("--margin", type=float, default=MARGIN, help=f"of equivalence, Dice (default {MARGIN:g})")
+    parser.add_argument("--with-first", action="store_true", help="test the first alone against each other")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables and tests")
@@ -38,7 +39,8 @@ def _compare(options: argparse.Namespace) -> None:
     if not 0 < options.margin < 1:
         raise InputError(f"--margin is {options.margin:g}, expected a Dice between 0 and 1.")
     outputs.check_free(options.out, options.overwrite, outputs.COMPARISON)
-    report = compare.compare(compare.read_evaluations(options.evaluations), options.margin, options.seed)
+    read = compare.read_evaluations(options.evaluations)
+    report = compare.compare(read, options.margin, options.seed, options.with_first)
     compare.write(report, options.out, options.overwrite)
     print(compare_tables.render(report))
     print(options.out)

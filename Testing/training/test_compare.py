@@ -62,6 +62,13 @@ def test_p_values_are_adjusted_over_all_pairs():
     assert compare_tables.reading(found["a", "c"]) == "equivalent"
 
 
+def test_the_first_alone_against_the_others_is_adjusted_over_those_pairs():
+    dice = {"a": np.linspace(0.5, 0.9, 12), "b": np.linspace(0.4, 0.7, 12), "c": np.linspace(0.4, 0.8, 12)}
+    found = compare.pairs(dice, [str(i) for i in range(12)], margin=0.02, with_first=True)
+    assert [(pair["first"], pair["second"]) for pair in found] == [("a", "b"), ("a", "c")]
+    assert found[0]["wilcoxon_p_holm"] == pytest.approx(2 * found[0]["wilcoxon_p"], rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("wilcoxon", "tost", "text"),
     [(0.01, 0.01, "different, within the margin"), (0.3, 0.2, "undecided"), (None, None, "undecided")],
@@ -103,6 +110,8 @@ def test_the_command_writes_a_row_a_method_and_a_row_a_pair(evaluations, tmp_pat
     assert "margin 0.05" in text
     assert str(tmp_path) not in text
     assert text in capsys.readouterr().out
+    assert main(["compare", *map(str, evaluations), str(out), "--with-first", "--overwrite"]) == 0
+    assert [row["first"] for row in read_csv(out / "pairs.csv")] == ["tiny (a)"] * 3
 
 
 def test_evaluations_of_other_nodules_are_refused(evaluations, crops, tmp_path, no_plots):
