@@ -29,7 +29,6 @@ class Run:
         self.best = -1.0
         self.stale = 0
         torch.manual_seed(config["seed"])
-        torch.set_flush_denormal(True)  # gradients far from a mask are so small that CPUs take twice the time
 
     def state(self) -> dict:
         """All that `restore` needs; of process 0, which draws all that depends on what was drawn before."""

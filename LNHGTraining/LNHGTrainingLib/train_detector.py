@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from LNHGTrainingLib import checkpoint
 from LNHGTrainingLib.background import load_sources
 from LNHGTrainingLib.data import Crops
-from LNHGTrainingLib.distributed import Parts, anywhere, first_on_node, mean_gradients, processes
+from LNHGTrainingLib.distributed import Parts, anywhere, first_on_node, mean_gradients, processes, without_subnormals
 from LNHGTrainingLib.loading import load_steps
 from LNHGTrainingLib.log import RunLog
 from LNHGTrainingLib.losses import precision, set_rate
@@ -96,7 +96,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
         Stopped: SIGTERM came; `last.pt` is the state at that step.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with StopSignal() as stop, processes(device) as here:
+    with StopSignal() as stop, processes(device) as here, without_subnormals():
         run = DetectorRun(config, here)
         if resume and (out / "last.pt").exists():
             run.restore(out / "last.pt")

@@ -2,6 +2,7 @@ import copy
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_data
 import torch
@@ -59,6 +60,16 @@ def test_a_run_leaves_its_log(segmenter_config, tmp_path):
     assert lines[0].startswith("step,dice,best")
     assert [line.split(",")[0] for line in lines[1:]] == ["2", "4"]
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("train", [train_gan.train, train_detector.train])
+def test_training_leaves_the_processs_arithmetic_as_it_was(request, tmp_path, monkeypatch, train):
+    config = request.getfixturevalue("segmenter_config" if train is train_gan.train else "detector_config")
+    least, seen = np.array([5e-324]), []
+    monkeypatch.setattr(checkpoint.Run, "finished", lambda run: seen.append((least * 1)[0]) or True)
+    train(config, tmp_path / "run")
+    assert set(seen) == {0.0}
+    assert (least * 1)[0] > 0
 
 
 def batch_of(value: float) -> Batch:
