@@ -14,7 +14,7 @@ from LNHGTrainingLib.calibrate import Seen, findings, fused_findings, step_of
 from LNHGTrainingLib.metrics import Detections
 from LNHGTrainingLib.summary import plain
 from LNHGTrainingLib.tables import INTERVAL_NOTE, interval, table
-from LNHGTrainingLib.validate import LUNG_CUBES, RATES, candidates, cube_detections
+from LNHGTrainingLib.validate import LUNG_CUBES, RATES, candidates, cube_detections, sensitivities
 
 ABOUT = (
     f"A cube of 50 mm stands for 1/{LUNG_CUBES} of two lungs. A finding with its centroid in the readers' consensus is "
@@ -70,10 +70,7 @@ def report(found: dict[str, Detections], patients: Sequence[str], about: dict, s
 
 def _figures(found: dict[str, Detections], counts: np.ndarray) -> list[float]:
     """All figures of one resample, a branch after the other."""
-    values = []
-    for one in found.values():
-        curve = metrics.froc(one, counts)
-        values.append([metrics.sensitivity_at(curve, rate / LUNG_CUBES) for rate in RATES])
+    values = [list(sensitivities(metrics.froc(one, counts)).values()) for one in found.values()]
     means = np.mean(values, axis=1)
     return np.column_stack([values, means, means - means[list(found).index(BOTH)]]).ravel().tolist()
 

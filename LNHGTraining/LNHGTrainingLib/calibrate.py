@@ -28,8 +28,8 @@ from torch import nn
 
 from LNHGTrainingLib.data import Crops, Labelled, load_crops
 from LNHGTrainingLib.evaluate_crops import center_component
-from LNHGTrainingLib.metrics import Froc, dice, froc, sensitivity_at
-from LNHGTrainingLib.validate import LUNG_CUBES, RATES, cube_detections, generate, lung_of_cube
+from LNHGTrainingLib.metrics import Froc, dice, froc
+from LNHGTrainingLib.validate import LUNG_CUBES, cube_detections, generate, lung_of_cube, sensitivities
 
 MASK_THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 EQUAL_DICE = 0.005
@@ -179,4 +179,4 @@ def choose(seen: list[Seen], card: dict, false_per_scan: float) -> dict:
 
 
 def _sensitivities(curve: Froc) -> dict[str, float]:
-    return {str(rate): round(sensitivity_at(curve, rate / LUNG_CUBES), 4) for rate in RATES}
+    return {str(rate): round(value, 4) for rate, value in sensitivities(curve).items()}

@@ -13,7 +13,7 @@ from torch import nn
 from LNHGTrainingLib.data import CUBE, Labelled
 from LNHGTrainingLib.distributed import each
 from LNHGTrainingLib.evaluate_crops import center_component
-from LNHGTrainingLib.metrics import Detections, dice, froc, sensitivity_at
+from LNHGTrainingLib.metrics import Detections, Froc, dice, froc, sensitivity_at
 
 LUNG_CUBES = 40
 """Two lungs of 5 litres hold the volume of forty 50 mm cubes: a rate per scan from crops."""
@@ -63,6 +63,11 @@ def crop_froc(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, s
     """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out."""
     boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops)
     curve = froc(cube_detections(candidates(*one, step) for one in zip(crops, boxes, strict=True)))
+    return sensitivities(curve)
+
+
+def sensitivities(curve: Froc) -> dict[int, float]:
+    """Sensitivity at `RATES` false findings per two lungs, of a curve over cubes."""
     return {rate: sensitivity_at(curve, rate / LUNG_CUBES) for rate in RATES}
 
 
