@@ -1,4 +1,4 @@
-"""`lnhg-train compare`: several evaluations of the same nodules side by side, with paired differences and tests."""
+"""`lnhg-train compare`: evaluations of the same nodules beside each other and the readers, with paired tests."""
 
 import csv
 import json
@@ -57,11 +57,14 @@ def read_evaluations(folders: list[Path]) -> list[Evaluation]:
     """Read evaluations that can be compared; methods of one name are told apart by their folders.
 
     Raises:
-        InputError: fewer than two, of different kinds or protocols, or of different nodules.
+        InputError: a single one without readers to compare with, of different kinds or protocols, or of different
+            nodules.
     """
-    if len(folders) < 2:
-        raise InputError(f"{len(folders)} evaluation was given, expected two or more; add folders before OUT.")
     read = [read_evaluation(folder) for folder in folders]
+    if len(read) < 2 and not any(row["human_loo_dice"] for row in read[0].rows.values()):
+        raise InputError(
+            f"{folders[0]} is one evaluation without readers' Dice, expected two or more; add folders before OUT."
+        )
     for folder, other in zip(folders[1:], read[1:], strict=True):
         _check_same(folders[0], read[0], folder, other)
     names = [one.name for one in read]
@@ -94,7 +97,7 @@ def compare(evaluations: list[Evaluation], margin: float, seed: int = 0, with_fi
     """Compare methods and the readers on the same nodules.
 
     Args:
-        evaluations: Two or more, as from `read_evaluations`.
+        evaluations: As from `read_evaluations`.
         margin: Of equivalence, in Dice.
         seed: Of the bootstrap.
         with_first: Test the first alone against each other, as for ablations; fewer tests, so less adjusted.

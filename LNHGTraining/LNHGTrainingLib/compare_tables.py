@@ -18,8 +18,9 @@ def render(report: dict) -> str:
     Args:
         report: As in `comparison.json`.
     """
+    count = len(report["methods"])
     parts = [
-        f"# {len(report['methods'])} methods on {report['nodules']} nodules of {report['patients']} patients\n",
+        f"# {count} method{'s' * (count > 1)} on {report['nodules']} nodules of {report['patients']} patients\n",
         _methods(report),
         _groups(report),
         _detection(report) if report["kind"] == "scans" else "",

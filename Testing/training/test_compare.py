@@ -1,13 +1,14 @@
 """Comparison of methods: statistics worked out by hand, refusals, tables."""
 
 import json
+import shutil
 from math import sqrt
 
 import numpy as np
 import pytest
 from evaluation_data import CARD, QUIET, empty, perfect, read_csv
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import compare, compare_tables, evaluate, significance
+from LNHGTrainingLib import compare, compare_tables, evaluate, outputs, significance
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.evaluate_crops import Selection
 from scipy import stats
@@ -114,6 +115,14 @@ def test_the_command_writes_a_row_a_method_and_a_row_a_pair(evaluations, tmp_pat
     assert [row["first"] for row in read_csv(out / "pairs.csv")] == ["tiny (a)"] * 3
 
 
+def test_one_method_is_compared_with_the_readers(evaluations, tmp_path):
+    out = tmp_path / "out"
+    assert main(["compare", str(evaluations[2]), str(out)]) == 0
+    (pair,) = read_csv(out / "pairs.csv")
+    assert (pair["first"], pair["second"], pair["difference"]) == ("blind", compare.READERS, "-1.0")
+    assert (out / "comparison.md").read_text().startswith("# 1 method on 6 nodules of 3 patients")
+
+
 def test_evaluations_of_other_nodules_are_refused(evaluations, crops, tmp_path, no_plots):
     fewer = tmp_path / "fewer"
     evaluate.run_crops(CARD, perfect, *crops, fewer, Selection(limit=5), QUIET)
@@ -131,7 +140,11 @@ def test_what_cannot_be_compared_is_refused(evaluations, tmp_path, capsys):
         return capsys.readouterr().err
 
     out = tmp_path / "out"
-    assert "1 evaluation was given, expected two or more" in error(evaluations[0], out)
+    unread = tmp_path / "unread"
+    shutil.copytree(evaluations[0], unread)
+    rows = read_csv(evaluations[0] / "nodules.csv")
+    outputs.write_table([row | {"human_loo_dice": ""} for row in rows], list(rows[0]), unread / "nodules.csv")
+    assert "unread is one evaluation without readers' Dice, expected two or more" in error(unread, out)
     assert "holds no summary.json" in error(evaluations[0], tmp_path, out)
     assert "--margin is 0" in error(*evaluations, out, "--margin", "0")
     assert "this command does not write" in error(*evaluations, evaluations[0], "--overwrite")
