@@ -1,8 +1,7 @@
 """Branch 2: a Faster R-CNN on axial slices with GIoU box losses, which removes false positives.
 
-Images are lists of (S, H, W) float tensors in [0, 1]: a slice in the middle of its neighbours (S is the card's
-`slices`, 3 in the paper), normalised CT, no ImageNet statistics and no resizing (register F4, F7). Boxes are (x0, y0,
-x1, y1) in pixels. One foreground class (register F5).
+Images are lists of (3, H, W) float tensors in [0, 1]: a slice between its two neighbours, normalised CT, no ImageNet
+statistics and no resizing (register F4, F7). Boxes are (x0, y0, x1, y1) in pixels. One foreground class (register F5).
 """
 
 from collections import OrderedDict
@@ -21,7 +20,6 @@ from torchvision.ops import MultiScaleRoIAlign, generalized_box_iou_loss
 
 DELTA_CLAMP = 4.135166556742356  # ln(1000 / 16)
 ANCHORS_PX = (4, 8, 16, 32, 64)
-SLICES = 3
 NODULE = 1
 
 
@@ -115,11 +113,10 @@ class _Residual(nn.Module):
         return torch.relu(self.body(x) + self.short(x))
 
 
-def light_backbone(width: int = 16, out_channels: int = 64, slices: int = SLICES) -> BackboneWithFPN:
+def light_backbone(width: int = 16, out_channels: int = 64) -> BackboneWithFPN:
     """A small residual pyramid with strides 2, 4, 8, 16 (and 32 by pooling), for CPUs."""
     channels = [width * factor for factor in (1, 2, 4, 6, 8)]
-    stem = nn.Sequential(nn.Conv2d(slices, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-    stages = OrderedDict(stem=stem)
+    stages = OrderedDict(stem=nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()))
     for i in range(4):
         stages[f"stage{i}"] = _Residual(channels[i], channels[i + 1], stride=2)
     names = {f"stage{i}": str(i) for i in range(4)}
@@ -156,11 +153,11 @@ def build_detector(spec: dict) -> FasterRCNN:
 
     Args:
         spec: the card's `detector` part: `backbone` ("light", "resnet50-fpn" or "resnet50-c4", the paper's), optional
-            `width` and `slices` (light), `anchors_px`, `aspect_ratios`, `min_score`, `nms`, and for training
-            `rpn_positive_iou`, `rpn_negative_iou`, `rpn_nms`, `train_proposals`, `roi_samples`.
+            `width` (light), `anchors_px`, `aspect_ratios`, `min_score`, `nms`, and for training `rpn_positive_iou`,
+            `rpn_negative_iou`, `rpn_nms`, `train_proposals`, `roi_samples`.
 
     Raises:
-        ValueError: unknown backbone, or one that cannot take so many slices.
+        ValueError: unknown backbone.
     """
     kind = spec.get("backbone")
     if kind not in ("light", "resnet50-fpn", "resnet50-c4"):
@@ -171,23 +168,12 @@ def build_detector(spec: dict) -> FasterRCNN:
         anchors = AnchorGenerator((sizes,), (ratios,))
         pool = MultiScaleRoIAlign(["0"], 14, 2)
     else:
-        backbone = light_backbone(spec.get("width", 16), slices=_slices(spec)) if kind == "light" else _resnet50_fpn()
+        backbone = light_backbone(spec.get("width", 16)) if kind == "light" else _resnet50_fpn()
         features = 256 if kind == "light" else 1024
         head = TwoMLPHead(backbone.out_channels * 49, features)
         anchors = AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * len(sizes))
         pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2, canonical_scale=64 if kind == "light" else 224)
     return _assemble(backbone, anchors, pool, head, _predictor(features), spec)
-
-
-def _slices(spec: dict) -> int:
-    """Slices of an image: an odd number, and the paper's three unless the backbone is the light one."""
-    slices = spec.get("slices", SLICES)
-    if slices % 2 == 0 or (spec["backbone"] != "light" and slices != SLICES):
-        raise ValueError(
-            f"The {spec['backbone']} backbone cannot take {slices} slices; expected {SLICES}, or for light any odd "
-            "number: mend model.json."
-        )
-    return slices
 
 
 def _predictor(features: int) -> FastRCNNPredictor:
@@ -204,12 +190,10 @@ def _assemble(
     backbone: nn.Module, anchors: AnchorGenerator, pool: nn.Module, head: nn.Module, predictor: nn.Module, spec: dict
 ) -> FasterRCNN:
     """Torchvision's Faster R-CNN with both stages replaced by their GIoU versions."""
-    slices = _slices(spec)
     network = FasterRCNN(
         backbone, rpn_anchor_generator=anchors, box_roi_pool=pool, box_head=head, box_predictor=predictor
     )
-    network.transform = _SameSize(512, 512, [0.5] * slices, [0.25] * slices)
-    network.slices = slices
+    network.transform = _SameSize(512, 512, [0.5] * 3, [0.25] * 3)
     rpn_head = RPNHead(backbone.out_channels, anchors.num_anchors_per_location()[0])
     network.rpn = GIoURegionProposalNetwork(
         anchors, rpn_head, spec.get("rpn_positive_iou", 0.7), spec.get("rpn_negative_iou", 0.3), 256, 0.5,

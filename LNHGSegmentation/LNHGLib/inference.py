@@ -86,11 +86,10 @@ def run_detector(
     min_score: float = 0.0,
     monitor: Monitor | None = None,
 ) -> np.ndarray:
-    """Run the detector on axial slices with lung; its channels are slices `step` apart around z.
+    """Run the detector on axial slices with lung; its channels are the slices z - step, z and z + step.
 
     Args:
-        detector: takes a list of (S, H, W) images, S being its `slices` or else 3, gives a list of dicts with `boxes`
-            (x0, y0, x1, y1) and `scores`.
+        detector: takes a list of (3, H, W) images, gives a list of dicts with `boxes` (x0, y0, x1, y1) and `scores`.
         ct_norm: float32 zyx, normalised CT.
         lungs: boolean zyx; images are cropped to it and boxes outside are dropped. None means everywhere.
         step: slices between scanned slices.
@@ -249,9 +248,8 @@ def _detect(
 ) -> list[np.ndarray]:
     """Boxes (n, 5) y0, x0, y1, x1, score of each slice."""
     images, corners = [], []
-    half = getattr(detector, "slices", 3) // 2
     for z in slices:
-        around = np.clip(z + step * np.arange(-half, half + 1), 0, len(ct_norm) - 1)
+        around = [max(z - step, 0), z, min(z + step, len(ct_norm) - 1)]
         rows, columns = (_span(lungs[around].any(axis=(0, axis)), CROP_MARGIN) for axis in (2, 1))
         image = np.ascontiguousarray(ct_norm[around, rows, columns], dtype=np.float32)
         images.append(torch.from_numpy(image).to(_device(detector)))

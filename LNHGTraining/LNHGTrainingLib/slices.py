@@ -1,11 +1,10 @@
 """Training images for the detector: mosaics of nodule crops, and chest slices with and without nodules placed in them.
 
-An image is (S, H, W): a slice in the middle of its neighbours, `step` mm apart. Nodule-free images are part of it
+An image is (3, H, W): a slice between its neighbours `step` mm below and above. Nodule-free images are part of it
 (register F2).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from LNHGLib.preprocessing import normalise
 from scipy import ndimage
 from torch import Tensor
 
-from LNHGTrainingLib.data import CUBE, Labelled, Warp, cut, draw_warp, paste, scanner
+from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, scanner
 from LNHGTrainingLib.patches import Background
 
 UNKNOWN_HU = -850.0
@@ -30,7 +29,6 @@ class DetectorSlices:
         step_mm: distance of the neighbouring slices.
         seed: of the draws.
         negatives: cubes at places that look like nodules and are none; may be empty.
-        slices: of an image, an odd number.
     """
 
     def __init__(
@@ -42,20 +40,19 @@ class DetectorSlices:
         step_mm: int,
         seed: int,
         negatives: Sequence[Labelled] = (),
-        slices: int = 3,
     ) -> None:
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
         self.window_hu, self.step_mm, self.negatives = window_hu, step_mm, negatives
-        self.depth, self.middle = slices, slices // 2
+        self.depth = 2 * step_mm + 1
 
     def batch(self, step: int, size: int, part: int = 0) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        """Images (S, H, W) and torchvision targets of a part of a step, which shows mosaics or chests only."""
+        """Images (3, H, W) and torchvision targets of a part of a step, which shows mosaics or chests only."""
         rng = np.random.default_rng([self.seed, step])
         mosaic = not self.backgrounds or rng.random() < self.config["mosaic"]
         if part:
             rng = np.random.default_rng([self.seed, step, part])
         drawn = [self._mosaic(rng) if mosaic else self._chest(rng) for _ in range(size)]
-        images = [torch.from_numpy(normalise(hu, self.window_hu)) for hu, _ in drawn]
+        images = [torch.from_numpy(normalise(hu[:: self.step_mm], self.window_hu)) for hu, _ in drawn]
         return images, [self._target(masks) for _, masks in drawn]
 
     def _mosaic(self, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -77,20 +74,12 @@ class DetectorSlices:
         source = self.negatives if negative else self.crops
         crop = source[rng.integers(len(source))]
         half = 4.0 if negative else self._half_depth(crop)
-        reach = np.array(
-            [half if rng.random() < self.config["nodule"] else CUBE / 2 - self.step_mm * self.middle, 10.0, 10.0]
-        )
-        warp = self._warp(rng, CUBE / 2 + rng.uniform(-reach, reach))
+        reach = np.array([half if rng.random() < self.config["nodule"] else CUBE / 2 - self.step_mm, 10.0, 10.0])
+        warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach))
         hu, mask, known = cut(crop, warp, side)
         hu = scanner(hu, warp)
         hu[~known] = UNKNOWN_HU
-        return hu, mask[self.middle]
-
-    def _warp(self, rng: np.random.Generator, centre: np.ndarray) -> Warp:
-        """A random patch whose slices are `step_mm` apart."""
-        warp = draw_warp(rng, centre)
-        z, y, x = warp.blur
-        return replace(warp, matrix=warp.matrix @ np.diag([self.step_mm, 1.0, 1.0]), blur=(z / self.step_mm, y, x))
+        return hu, mask[self.step_mm]
 
     @staticmethod
     def _half_depth(crop: Labelled) -> float:
@@ -100,14 +89,14 @@ class DetectorSlices:
         """A part of a chest slice with up to `placed` nodules, each in lung tissue."""
         volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
         side = (self.depth, self.config["chest"], self.config["chest"])
-        warp = self._warp(rng, lung[rng.integers(len(lung))].astype(float))
+        warp = draw_warp(rng, lung[rng.integers(len(lung))].astype(float))
         hu, _, known = cut(volume, warp, side)
         hu = scanner(hu, warp)
         masks: list[np.ndarray] = []
         for _ in range(rng.integers(self.config["placed"] + 1)):
             hu, masks = self._place(rng, hu, masks)
         hu[~known] = UNKNOWN_HU
-        return hu, [mask & known[self.middle] for mask in masks]
+        return hu, [mask & known[self.step_mm] for mask in masks]
 
     def _place(
         self, rng: np.random.Generator, hu: np.ndarray, masks: list[np.ndarray]
@@ -117,15 +106,15 @@ class DetectorSlices:
         part = np.s_[:, corner[0] : corner[0] + tile, corner[1] : corner[1] + tile]
         crop = self.crops[rng.integers(len(self.crops))]
         half = self._half_depth(crop)
-        warp = self._warp(rng, CUBE / 2 + rng.uniform(-1, 1, 3) * [half, 5, 5])
+        warp = draw_warp(rng, CUBE / 2 + rng.uniform(-1, 1, 3) * [half, 5, 5])
         nodule_hu, mask, _ = cut(crop, warp, (self.depth, tile, tile))
-        taken = any(old[part[1:]][mask[self.middle]].any() for old in masks)
-        if taken or not mask[self.middle].any() or hu[part][mask].mean() > -650:
+        taken = any(old[part[1:]][mask[self.step_mm]].any() for old in masks)
+        if taken or not mask[self.step_mm].any() or hu[part][mask].mean() > -650:
             return hu, masks
         hu = hu.copy()
         hu[part] = paste(hu[part], scanner(nodule_hu, warp), mask)
         placed = np.zeros(hu.shape[1:], bool)
-        placed[part[1:]] = mask[self.middle]
+        placed[part[1:]] = mask[self.step_mm]
         return hu, [*masks, placed]
 
     def _target(self, masks: list[np.ndarray]) -> dict[str, Tensor]:

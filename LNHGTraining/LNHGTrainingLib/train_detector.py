@@ -106,7 +106,6 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
         slices = DetectorSlices(
             *(sources.train, sources.backgrounds, config["sampling"], config["window_hu"], step_mm, config["seed"]),
             negatives=sources.negatives,
-            slices=run.detector.slices,
         )
         with RunLog(out, config["steps"], run.step) as log:
             _loop(run, slices, sources.validation.spread(config["validate_crops"]), log, out, stop)

@@ -100,19 +100,6 @@ def test_there_is_one_foreground_class(light):
     assert light.roi_heads.box_predictor.cls_score.out_features == 2
 
 
-def test_the_light_detector_takes_as_many_slices_as_its_card_says():
-    detector = build_detector(LIGHT | {"slices": 7}).eval()
-    with torch.inference_mode():
-        assert "boxes" in detector([torch.rand(7, 64, 64)])[0]
-    assert detector.slices == 7
-
-
-@pytest.mark.parametrize(("backbone", "slices"), [("light", 4), ("resnet50-fpn", 7)])
-def test_slices_that_a_backbone_cannot_take_are_refused(backbone, slices):
-    with pytest.raises(ValueError, match=f"{backbone} backbone cannot take {slices} slices"):
-        build_detector({"backbone": backbone, "width": 4, "slices": slices})
-
-
 def test_anchors_suit_nodules_of_3_to_60_mm(light):
     """Register F3: the original's smallest anchor was 32 pixels."""
     sides = [size for level in light.rpn.anchor_generator.sizes for size in level]

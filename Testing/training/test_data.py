@@ -5,7 +5,7 @@ import pytest
 import small_data
 from crop_files import write_crop_files
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import data, slices
+from LNHGTrainingLib import data
 from LNHGTrainingLib.background import load_sources
 from LNHGTrainingLib.patches import SegmenterPatches
 from LNHGTrainingLib.slices import DetectorSlices, slice_boxes
@@ -199,15 +199,6 @@ def test_slices_hold_three_channels_and_boxes_around_bright_nodules(crops, backg
                 boxes += 1
                 assert image[1, y0:y1, x0:x1].max() > 0.5
     assert boxes > 5
-
-
-def test_slices_lie_as_far_apart_as_they_do_on_a_scan(monkeypatch):
-    monkeypatch.setattr(slices, "draw_warp", lambda rng, centre: data.Warp((24.0, 24.0, 24.0), np.eye(3)))
-    hu = np.broadcast_to(np.arange(50, dtype=np.int16)[:, None, None] * 14 - 1000, (50, 50, 50))
-    everywhere = np.ones(hu.shape, bool)
-    crop = data.Labelled(hu, everywhere, everywhere, "ramp", {})
-    images, _ = DetectorSlices([crop], [], SLICES | {"tile": 20}, WINDOW, 2, 0, slices=5).batch(0, 1)
-    np.testing.assert_allclose(images[0][:, 5, 5] * 100, [20, 22, 24, 26, 28], rtol=1e-5)
 
 
 def test_some_slices_hold_no_nodule(crops, background):
