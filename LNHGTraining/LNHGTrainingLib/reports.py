@@ -15,9 +15,7 @@ MARGIN = 0.02
 
 def add_commands(commands: "argparse._SubParsersAction") -> None:
     """Add the commands to the parser of `lnhg-train`."""
-    _add_compare(
-        commands.add_parser("compare", help="set evaluations beside each other and the readers, with tests")
-    )
+    _add_compare(commands.add_parser("compare", help="set evaluations beside each other and the readers, with tests"))
     _add_crossvalidate(commands.add_parser("crossvalidate", help="score a method's checkpoints, each on its own fold"))
     _add_branches(commands.add_parser("branches", help="how well nodules are found with one branch left out"))
     _add_paper(commands.add_parser("paper", help="print the paper's Tables I, II and S1 beside ours (Markdown)"))
