@@ -252,15 +252,6 @@ def test_the_channels_are_the_neighbors_one_step_away_and_the_ends_repeat():
     assert channels == [[0, 0, 2], [0, 2, 4], [2, 4, 6], [4, 6, 8], [6, 8, 9]]
 
 
-def test_a_detector_that_wants_more_slices_is_given_them():
-    ct = np.broadcast_to(np.arange(10, dtype=np.float32)[:, None, None], (10, 8, 8))
-    recorder = _Recorder()
-    recorder.slices = 5
-    run_detector(recorder, ct, step=2)
-    channels = [[float(channel[0, 0]) for channel in image] for image in recorder.images]
-    assert channels == [[0, 0, 0, 2, 4], [0, 0, 2, 4, 6], [0, 2, 4, 6, 8], [2, 4, 6, 8, 9], [4, 6, 8, 9, 9]]
-
-
 def test_slices_are_taken_in_smaller_batches_when_the_memory_does_not_suffice():
     recorder = _Recorder(most=1)
     run_detector(recorder, np.zeros((9, 8, 8), np.float32))
