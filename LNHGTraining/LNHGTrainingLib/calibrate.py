@@ -29,7 +29,8 @@ from torch import nn
 from LNHGTrainingLib.data import Crops, Labelled, load_crops
 from LNHGTrainingLib.evaluate_crops import center_component
 from LNHGTrainingLib.metrics import Froc, dice, froc
-from LNHGTrainingLib.validate import LUNG_CUBES, cube_detections, generate, lung_of_cube, sensitivities
+from LNHGTrainingLib.surroundings import lung_of_cube
+from LNHGTrainingLib.validate import LUNG_CUBES, cube_detections, generate, sensitivities
 
 MASK_THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 EQUAL_DICE = 0.005

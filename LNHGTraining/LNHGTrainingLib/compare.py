@@ -128,7 +128,7 @@ def compare(evaluations: list[Evaluation], margin: float, seed: int = 0, with_fi
 
 
 def _method(evaluation: Evaluation) -> dict:
-    kept = ("model", "split", "threshold", "groups", "operating_point", "froc", "scan_dice")
+    kept = ("model", "split", "threshold", "elsewhere", "groups", "operating_point", "froc", "scan_dice")
     return {"name": evaluation.name} | {key: evaluation.summary[key] for key in kept if key in evaluation.summary}
 
 

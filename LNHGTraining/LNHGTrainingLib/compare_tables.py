@@ -1,6 +1,6 @@
 """Markdown from a comparison: a row a method, a row a pair."""
 
-from LNHGTrainingLib.tables import INTERVAL_NOTE, interval, number, table
+from LNHGTrainingLib.tables import INTERVAL_NOTE, NOT_MEASURED, interval, number, table
 
 ALPHA = 0.05
 
@@ -35,15 +35,20 @@ def render(report: dict) -> str:
 def _methods(report: dict) -> str:
     header = ["method", "found", "Dice a nodule, missed = 0", "Dice a nodule, found only", "Dice a patient, missed = 0",
               "Dice a patient, found only", "HD95, mm", "volume error", "absolute volume error"]  # fmt: skip
+    crops = report["kind"] == "crops"
+    if crops:
+        header.append("marked elsewhere, a cube")
     dice = ("found_share", "dice_all", "dice_found", "dice_per_patient", "dice_found_per_patient")
     rows = []
     for method in report["methods"]:
         whole = method["groups"]["all"]
         coarse = (interval(whole[key], 2) for key in ("hd95_mm", "volume_error", "absolute_volume_error"))
         rows.append([method["name"], *(interval(whole[key]) for key in dice), *coarse])
+        if crops:
+            rows[-1].append(interval(method.get("elsewhere", NOT_MEASURED), 2))
     whole = report["methods"][0]["groups"]["all"]
     human = [interval(whole[key]) for key in ("human_loo_dice", "human_loo_dice_per_patient")]
-    rows.append(["readers, leave-one-out", "-", human[0], "-", human[1], "-", "-", "-", "-"])
+    rows.append(["readers, leave-one-out", "-", human[0], "-", human[1], *["-"] * (4 + crops)])
     return table(header, rows)
 
 

@@ -15,10 +15,12 @@ from scipy import ndimage
 
 from LNHGTrainingLib import metrics
 from LNHGTrainingLib.data import consensus, require_parts
-from LNHGTrainingLib.surroundings import DEFINITION, attachment
+from LNHGTrainingLib.surroundings import DEFINITION, attachment, lung_of_cube
 
 SPACING_MM = (1.0, 1.0, 1.0)
 REACH_MM = 5.0
+SMALLEST_MM3 = 14.1
+"""Of a ball of 3 mm; what is smaller is not taken for a nodule."""
 PICTURES = 8
 """How many of the worst and of the best nodules are shown."""
 CONNECTIVITY = np.ones((3, 3, 3), int)
@@ -42,7 +44,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 def protocol(readers: int, half_turn: bool) -> str:
     """How crops are scored, for nodules of at least so many readers."""
-    return PROTOCOL.format(reach=REACH_MM, readers=readers) + (TWO_LOOKS if half_turn else "")
+    return PROTOCOL.format(reach=REACH_MM, smallest=SMALLEST_MM3, readers=readers) + (TWO_LOOKS if half_turn else "")
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,16 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A nodule with its readers' outlines: `row` of the table, `hu` int16, `readers` bool (reader, z, y, x)."""
+    """A nodule with its readers' outlines: `row` of the table, `hu` int16, `readers` bool (reader, z, y, x).
+
+    `reference` is the consensus, `others` are other lesions, `valid` is False in padding; bool (z, y, x).
+    """
 
     row: dict[str, str]
     hu: np.ndarray
     readers: np.ndarray
     reference: np.ndarray
+    others: np.ndarray
     valid: np.ndarray
 
 
@@ -87,11 +93,18 @@ class NoduleScore:
     human_loo_dice: float
 
 
+@dataclass(frozen=True)
+class CropScore(NoduleScore):
+    """A row of `nodules.csv` on crops; `elsewhere` counts what else in the cube was marked, see `PROTOCOL`."""
+
+    elsewhere: int
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """What a picture of one nodule needs, (z, y, x) each."""
 
-    score: NoduleScore
+    score: CropScore
     hu: np.ndarray
     mask: np.ndarray
     reference: np.ndarray
@@ -101,7 +114,7 @@ class Picture:
 class CropResults:
     """Scores of all nodules, pictures of the worst and the best, and how many had no reference."""
 
-    scores: list[NoduleScore] = field(default_factory=list)
+    scores: list[CropScore] = field(default_factory=list)
     worst: list[Picture] = field(default_factory=list)
     best: list[Picture] = field(default_factory=list)
     without_reference: int = 0
@@ -173,7 +186,7 @@ def read_crops(crops: Path, rows: list[dict[str, str]]) -> Iterator[Crop]:
 
 
 def _check_layout(path: Path, file: h5py.File, rows: list[dict[str, str]]) -> None:
-    missing = [name for name in ("ct", "reader_masks", "valid_extent") if name not in file]
+    missing = [name for name in ("ct", "reader_masks", "other_mask", "valid_extent") if name not in file]
     if missing:
         raise InputError(f"{path} lacks the data sets {', '.join(missing)}; expected the layout of luna16_crops.h5.")
     last = max(int(row["row"]) for row in rows)
@@ -191,7 +204,7 @@ def _read_crop(file: h5py.File, row: dict[str, str]) -> Crop:
     used = [bit for bit in range(8) if (bits >> bit & 1).any()]
     readers = np.array([bits >> bit & 1 for bit in used], bool).reshape(len(used), *valid.shape)
     reference = consensus(bits, int(row["n_readers_usable"])) & valid
-    return Crop(row, file["ct"][index], readers, reference, valid)
+    return Crop(row, file["ct"][index], readers, reference, file["other_mask"][index] > 0, valid)
 
 
 def center_component(mask: np.ndarray, reach_mm: float = REACH_MM) -> np.ndarray:
@@ -214,6 +227,20 @@ def center_component(mask: np.ndarray, reach_mm: float = REACH_MM) -> np.ndarray
     return labels == labels[tuple(points[nearest])] if distance[nearest] <= reach_mm else np.zeros_like(mask)
 
 
+def marked_elsewhere(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
+    """How many other things in the cube's lung were marked, see `PROTOCOL`.
+
+    Args:
+        marked: Everything that was marked, bool (z, y, x).
+        nodule: The part of it that counts as the nodule.
+        crop: The cube.
+    """
+    labels, count = ndimage.label(marked & lung_of_cube(crop.hu), CONNECTIVITY)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes[np.unique(labels[nodule | crop.readers.any(0) | crop.others])] = 0
+    return int((sizes[1:] >= SMALLEST_MM3).sum())
+
+
 def score_crop(crop: Crop, predict: Predict, threshold: float) -> Picture:
     """Segment one crop and compare it with the consensus of its readers.
 
@@ -222,11 +249,12 @@ def score_crop(crop: Crop, predict: Predict, threshold: float) -> Picture:
         predict: The generator.
         threshold: Cuts the generator's image into a mask.
     """
-    mask = center_component((predict(crop.hu) > threshold) & crop.valid)
+    marked = (predict(crop.hu) > threshold) & crop.valid
+    mask = center_component(marked)
     found = bool((mask & crop.reference).any())
     row, voxels = crop.row, int(crop.reference.sum())
     place = attachment(crop.hu, crop.reference, SPACING_MM, crop.valid)
-    score = NoduleScore(
+    score = CropScore(
         patient=row["patient_id"],
         series=row["series_uid"],
         nodule=row["nodule_index"],
@@ -242,6 +270,7 @@ def score_crop(crop: Crop, predict: Predict, threshold: float) -> Picture:
         reference_volume_mm3=float(voxels),
         volume_error=metrics.volume_error(mask, crop.reference) if found else float("nan"),
         human_loo_dice=metrics.leave_one_out_dice(crop.readers),
+        elsewhere=marked_elsewhere(marked, mask, crop),
     )
     return Picture(score, crop.hu, mask, crop.reference)
 

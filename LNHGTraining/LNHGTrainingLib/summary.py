@@ -95,8 +95,14 @@ def patient_means(values: np.ndarray, patients: list[str]) -> tuple[list[str], n
 
 def crop_figures(results: CropResults, threshold: float | None, seed: int = 0) -> dict:
     """Everything about crops that goes into `summary.json`; no threshold where each fold has its own."""
-    figures = {"threshold": threshold, "without_reference": results.without_reference}
-    return plain(figures | {"groups": by_group(results.scores, seed)})
+    patients = [score.patient for score in results.scores]
+    figures = {
+        "threshold": threshold,
+        "without_reference": results.without_reference,
+        "elsewhere": asdict(metrics.mean_interval([score.elsewhere for score in results.scores], patients, seed)),
+        "groups": by_group(results.scores, seed),
+    }
+    return plain(figures)
 
 
 def scan_figures(results: ScanResults, seed: int = 0) -> dict:

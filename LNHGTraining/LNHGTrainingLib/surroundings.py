@@ -25,6 +25,9 @@ VESSEL_TOUCH_MM = 3.0
 VESSEL_LENGTH_MM = 5.0
 """Juxta-vascular: tissue that begins this close to the nodule and goes on for so long away from it."""
 
+CLOSING_MM = 10
+"""What lies between air on both sides within this distance belongs to the lung of a cube."""
+
 VIEW_MM = RIM_MM + VESSEL_TOUCH_MM + VESSEL_LENGTH_MM + 2 * WALL_RADIUS_MM
 """How far around the nodule the CT matters."""
 
@@ -98,3 +101,10 @@ def around(
         slice(max(0, part.start - margin), min(size, part.stop + margin))
         for part, margin, size in zip(box, margins, shape, strict=True)
     )
+
+
+def lung_of_cube(hu: np.ndarray) -> np.ndarray:
+    """Air with what lies within 10 mm of it on both sides, for cubes too small to show a whole lung: bool (z, y, x)."""
+    air = np.pad(hu < TISSUE_HU, CLOSING_MM, mode="edge")
+    closed = ndimage.binary_closing(air, ndimage.generate_binary_structure(3, 1), CLOSING_MM)
+    return closed[(slice(CLOSING_MM, -CLOSING_MM),) * 3]

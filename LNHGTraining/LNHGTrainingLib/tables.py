@@ -4,6 +4,9 @@ INTERVAL_NOTE = "In brackets the 95 % confidence interval ({unit}-cluster bootst
 
 FEW_PATIENTS = 10
 
+NOT_MEASURED = {"value": None}
+"""In the place of a figure with its interval."""
+
 
 def render(summary: dict, level: int = 1) -> str:
     """The tables of one evaluation.
@@ -44,7 +47,8 @@ def _crops(summary: dict) -> str:
     return (
         f"Mean Dice {interval(whole['dice_all'])} on {whole['nodules']} nodules of {whole['patients']} patients, the "
         f"readers' own leave-one-out {interval(whole['human_loo_dice'])} on the same nodules; mean over patients "
-        f"{interval(whole['dice_per_patient'])}."
+        f"{interval(whole['dice_per_patient'])}. Marked elsewhere in the lung of a cube: "
+        f"{interval(summary.get('elsewhere', NOT_MEASURED), 2)}."
         + (f" {left_out} crops without a consensus voxel are left out." if left_out else "")
         + f"\n\n{_who_table(summary['model']['name'], whole)}\n{_group_table(groups)}"
     )

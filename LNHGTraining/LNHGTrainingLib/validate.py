@@ -7,20 +7,18 @@ import torch
 from LNHGLib.fusion import link
 from LNHGLib.inference import run_detector
 from LNHGLib.preprocessing import normalise
-from scipy import ndimage
 from torch import nn
 
 from LNHGTrainingLib.data import CUBE, Labelled
 from LNHGTrainingLib.distributed import each
 from LNHGTrainingLib.evaluate_crops import center_component
 from LNHGTrainingLib.metrics import Detections, Froc, dice, froc, sensitivity_at
+from LNHGTrainingLib.surroundings import lung_of_cube
 
 LUNG_CUBES = 40
 """Two lungs of 5 litres hold the volume of forty 50 mm cubes: a rate per scan from crops."""
 RATES = (1, 2, 4, 8)
 """False findings per two lungs at which the sensitivity is read."""
-AIR_HU = -500
-CLOSING_MM = 10
 
 
 def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarray:
@@ -50,13 +48,6 @@ def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> n
         (N, 6) rows z, y0, x0, y1, x1, score.
     """
     return run_detector(detector.eval(), normalise(hu, window_hu), lung_of_cube(hu), step=step)
-
-
-def lung_of_cube(hu: np.ndarray) -> np.ndarray:
-    """Air with what lies within 10 mm of it on both sides, for cubes too small to show a whole lung: bool (z, y, x)."""
-    air = np.pad(hu < AIR_HU, CLOSING_MM, mode="edge")
-    closed = ndimage.binary_closing(air, ndimage.generate_binary_structure(3, 1), CLOSING_MM)
-    return closed[(slice(CLOSING_MM, -CLOSING_MM),) * 3]
 
 
 def crop_froc(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int) -> dict[int, float]:

@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import calibrate, validate
+from LNHGTrainingLib import calibrate
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.surroundings import lung_of_cube
 from seen_cubes import CARD, ball, boxes_around, cube
 from tiny_model import with_stand_ins, write_model
 
@@ -62,7 +63,7 @@ def test_the_lung_of_a_cube_holds_its_nodule_and_not_the_thick_wall():
     hu = np.full((50, 50, 50), -850)
     hu[ball((25, 25, 20), 6)] = 20
     hu[:, :, 35:] = 40
-    lung = validate.lung_of_cube(hu)
+    lung = lung_of_cube(hu)
     assert lung[25, 25, 20]
     assert lung[5, 5, 5]
     assert not lung[25, 25, 45]

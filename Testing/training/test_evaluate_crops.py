@@ -38,6 +38,26 @@ def test_missed_nodules_count_as_zero_in_one_mean_and_are_left_out_of_the_other(
     assert whole["dice_found"]["value"] == 1.0
 
 
+def test_what_else_is_marked_in_the_lung_is_counted(tmp_path):
+    """A vessel beside the nodule counts; specks, the chest wall, another reader's outline and other lesions do not."""
+    nodule, one_reader = ball((25, 25, 25), 5), ball((25, 25, 10), 3)
+    vessels, speck, lesion = ball((44, 25, 25), 3) | ball((6, 42, 30), 2), ball((25, 40, 40), 1), ball((12, 12, 12), 3)
+    shell = np.pad(np.zeros((26, 26, 26), bool), 12, constant_values=True)
+    files = write_crops(tmp_path, [row(0)], [15 * nodule + 1 * one_reader])
+    with h5py.File(files[0], "r+") as file:
+        file["ct"][0] = np.where(file["ct"][0] > 0, 40, -800)
+        file["other_mask"][0] = lesion
+    drawn = nodule | one_reader | vessels | speck | lesion
+
+    report = figures(files, lambda hu: drawn.astype(np.float32))
+    assert report["elsewhere"] == {"value": 2.0, "low": None, "high": None}
+    assert report["groups"]["all"]["dice_all"]["value"] == 1.0
+
+    with h5py.File(files[0], "r+") as file:
+        file["ct"][0] = np.where(shell, 40, file["ct"][0])
+    assert figures(files, lambda hu: drawn.astype(np.float32))["elsewhere"]["value"] == 0.0
+
+
 def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, no_plots):
     def eroded(hu):
         return (hu > -400) & np.roll(hu > -400, 1, axis=0)
