@@ -59,8 +59,8 @@ class Generator(nn.Module):
         """The signal before the last activation: (B, 1, D, H, W) -> same shape."""
         raise NotImplementedError
 
-    def image(self, residual: Tensor) -> Tensor:
-        """The nodule image of a signal."""
+    def image(self, residual: Tensor, x: Tensor) -> Tensor:
+        """The nodule image of a signal that was drawn from `x`."""
         return torch.relu(residual)
 
     def logits(self, residual: Tensor, threshold: float, sharpness: float) -> Tensor:
@@ -69,7 +69,7 @@ class Generator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Nodule image G(O) >= 0 of a slab O: (B, 1, D, H, W) -> same shape."""
-        return self.image(self.residual(x))
+        return self.image(self.residual(x), x)
 
     def fold_norms(self) -> None:
         """Make an evaluated network quicker without changing what it draws, where that can be done."""

@@ -35,8 +35,8 @@ def render(report: dict) -> str:
 def _methods(report: dict) -> str:
     header = ["method", "found", "Dice a nodule, missed = 0", "Dice a nodule, found only", "Dice a patient, missed = 0",
               "Dice a patient, found only", "HD95, mm", "volume error", "absolute volume error"]  # fmt: skip
-    crops = report["kind"] == "crops"
-    if crops:
+    counted = any("elsewhere" in method for method in report["methods"])
+    if counted:
         header.append("marked elsewhere, a cube")
     dice = ("found_share", "dice_all", "dice_found", "dice_per_patient", "dice_found_per_patient")
     rows = []
@@ -44,11 +44,11 @@ def _methods(report: dict) -> str:
         whole = method["groups"]["all"]
         coarse = (interval(whole[key], 2) for key in ("hd95_mm", "volume_error", "absolute_volume_error"))
         rows.append([method["name"], *(interval(whole[key]) for key in dice), *coarse])
-        if crops:
+        if counted:
             rows[-1].append(interval(method.get("elsewhere", NOT_MEASURED), 2))
     whole = report["methods"][0]["groups"]["all"]
     human = [interval(whole[key]) for key in ("human_loo_dice", "human_loo_dice_per_patient")]
-    rows.append(["readers, leave-one-out", "-", human[0], "-", human[1], *["-"] * (4 + crops)])
+    rows.append(["readers, leave-one-out", "-", human[0], "-", human[1], *["-"] * (4 + counted)])
     return table(header, rows)
 
 

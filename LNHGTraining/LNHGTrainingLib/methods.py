@@ -18,7 +18,7 @@ class _Probability(Generator):
 
     options = ("width",)
 
-    def image(self, residual: Tensor) -> Tensor:
+    def image(self, residual: Tensor, x: Tensor) -> Tensor:
         """Probabilities of a signal."""
         return torch.sigmoid(residual)
 
@@ -72,6 +72,14 @@ class UNet(_Probability):
         return torch.cat(middle).unflatten(0, slabs.shape[:2]).permute(1, 2, 0, 3, 4)
 
 
+class GatedUNet(UNet):
+    """The U-net's body as LNHG's generator: its nodule image is the CT times the probability of a nodule."""
+
+    def image(self, residual: Tensor, x: Tensor) -> Tensor:
+        """Nodule image of a signal."""
+        return x * super().image(residual, x)
+
+
 def _double(c_in: int, c_out: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for first in (c_in, c_out):
@@ -104,7 +112,7 @@ class MonaiUNet(_Probability):
         return self.network(x)
 
 
-gan.KINDS |= {"unet": UNet, "monai-unet": MonaiUNet}
+gan.KINDS |= {"unet": UNet, "gated-unet": GatedUNet, "monai-unet": MonaiUNet}
 
 
 def build_generator(spec: dict) -> Generator:

@@ -115,7 +115,7 @@ class SegmenterRun(checkpoint.Run):
         weights = self.config["loss"]
         with precision(self.config, self.device):
             residual = self.generator.residual(batch.image).float()
-        fake = self.generator.image(residual)
+        fake = self.generator.image(residual, batch.image)
         terms = {"mse": masked_mse(fake, batch.target, batch.known)}
         if weights["dice"] or weights["cross_entropy"]:
             logits = self.generator.logits(residual, self.config["generator"]["threshold"], weights["sharpness"])

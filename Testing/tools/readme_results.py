@@ -2,14 +2,15 @@
 
 The bundled model's main tables come from its card, where `lnhg-train evaluate --write-card` wrote them; the tables of
 the studies from Resources/Studies, which holds the JSON files that `lnhg-train leakage`, `stability`, `branches` and
-`compare` wrote. Each stands between two marker lines. Testing/training/test_readme.py compares.
+`compare` wrote, and folders of evaluations, which are compared here. Each stands between two marker lines.
+Testing/training/test_readme.py compares.
 """
 
 import json
 import re
 from pathlib import Path
 
-from LNHGTrainingLib import branches, compare_tables, map_study, tables
+from LNHGTrainingLib import branches, compare, compare_tables, map_study, tables
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -17,6 +18,8 @@ CARD = ROOT / "LNHGSegmentation" / "Resources" / "Models" / "lnhg-1mm" / "model.
 STUDIES = ROOT / "Resources" / "Studies"
 MARKS = "<!-- {}: written by Testing/tools/readme_results.py -->\n", "<!-- end of {} -->\n"
 MAIN_GROUPS = ("all", "under 6 mm", "6 to 10 mm", "10 mm and over")
+MARGIN = 0.05
+"""Of equivalence, in Dice."""
 PARTS = {"scans": 3, "crops": 4}
 """Blocks of a report that the README shows: its title, its sentence and the first tables."""
 
@@ -24,7 +27,13 @@ PARTS = {"scans": 3, "crops": 4}
 def read_blocks() -> dict[str, str]:
     """What stands between the marks, by the name in the marks."""
     blocks = {"results": of_card(json.loads(CARD.read_text()))}
-    return blocks | {path.stem: of_study(json.loads(path.read_text())) for path in sorted(STUDIES.glob("*.json"))}
+    blocks |= {path.stem: of_study(json.loads(path.read_text())) for path in sorted(STUDIES.glob("*.json"))}
+    return blocks | {folder.name: of_study(compared(folder)) for folder in sorted(STUDIES.iterdir()) if folder.is_dir()}
+
+
+def compared(folder: Path) -> dict:
+    """The comparison of the evaluations in a folder."""
+    return compare.compare(compare.read_evaluations(sorted(folder.iterdir())), MARGIN)
 
 
 def of_card(card: dict) -> str:

@@ -109,6 +109,8 @@ def test_the_command_writes_a_row_a_method_and_a_row_a_pair(evaluations, tmp_pat
     assert "| blind | 0.000 (0.000 to 0.000) | 0.000 (0.000 to 0.000) | - |" in text
     assert "| readers, leave-one-out | - | 1.000 (1.000 to 1.000) |" in text
     assert "margin 0.05" in text
+    assert "| marked elsewhere, a cube |" in text
+    assert report["methods"][2]["elsewhere"]["value"] == 0.0
     assert str(tmp_path) not in text
     assert text in capsys.readouterr().out
     assert main(["compare", *map(str, evaluations), str(out), "--with-first", "--overwrite"]) == 0

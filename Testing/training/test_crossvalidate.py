@@ -11,7 +11,7 @@ from LNHGLib.errors import InputError
 from LNHGTrainingLib import crossvalidate, settings, train_gan
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.crossvalidate import Fold, choose_threshold
-from LNHGTrainingLib.methods import UNet, build_generator
+from LNHGTrainingLib.methods import GatedUNet, UNet, build_generator
 
 
 def fold(number: int, predict) -> Fold:
@@ -52,13 +52,13 @@ def config(folder, recipe: str, fold_: int) -> dict:
         settings.read(small_data.RESOURCES / recipe) | {"data": small_data.data_config(folder)}, fold_
     )
     read |= {"steps": 2, "epoch_steps": 2, "batch": 2, "validate_crops": 1}
-    read["sampling"] = read["sampling"] | {"sides": [[3, 16, 16] if recipe == "unet.toml" else [16, 16, 16]]}
+    read["sampling"] = read["sampling"] | {"sides": [[16, 16, 16] if recipe == "monai-unet.toml" else [3, 16, 16]]}
     read["generator"] = read["generator"] | {"width": 2}
     return read
 
 
-@pytest.mark.parametrize("recipe", ["unet.toml", "monai-unet.toml"])
-def test_a_baseline_is_trained_and_scored_over_its_folds_by_two_commands(recipe, tmp_path, capsys):
+@pytest.mark.parametrize("recipe", ["unet.toml", "monai-unet.toml", "lnhg-gated.toml"])
+def test_a_method_is_trained_and_scored_over_its_folds_by_two_commands(recipe, tmp_path, capsys):
     pytest.importorskip("monai", reason="MONAI is not installed (extra baselines)")
     small_data.write_crops(tmp_path)
     last = []
@@ -88,6 +88,14 @@ def test_the_u_net_draws_a_slice_from_the_slab_of_three_around_it():
     torch.testing.assert_close(whole[:, :, 3], slab[:, :, 1])
     assert whole.shape == volume.shape
     assert 0 < whole.min() <= whole.max() < 1
+
+
+def test_lnhg_with_the_u_nets_body_draws_the_ct_times_the_probability():
+    torch.manual_seed(0)
+    network, body, volume = GatedUNet(width=2).eval(), UNet(width=2).eval(), torch.rand(1, 1, 6, 16, 16)
+    body.load_state_dict(network.state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(network(volume), volume * body(volume))
 
 
 def test_a_configuration_builds_on_another(tmp_path):
