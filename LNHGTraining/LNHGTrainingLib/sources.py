@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from LNHGLib import models
 from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
@@ -74,5 +75,5 @@ def predictor_of(state: dict, path: Path, device: str = "auto") -> Predict:
         raise InputError(f"{path} holds no generator, expected a checkpoint of the segmenter; give another.")
     generator = build_generator(config["generator"])
     generator.load_state_dict(state["average"])
-    generator = generator.to(choose_device(device)).eval().requires_grad_(False)
+    generator = generator.to(choose_device(device), memory_format=torch.channels_last_3d).eval().requires_grad_(False)
     return generator_predictor(generator, {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]})
