@@ -20,6 +20,7 @@ from LNHGTrainingLib.evaluate_crops import CropResults, Predict, Selection
 from LNHGTrainingLib.sources import predictor_of
 
 PROBABILITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+INTENSITIES = (*MASK_THRESHOLDS, 0.3, 0.4, 0.5)
 TRAINING_CROPS = 120
 PROTOCOL = (
     " Each nodule is scored by the network of the fold that held its patient out; the threshold of each fold was "
@@ -62,7 +63,7 @@ def read_folds(
         predict = two_looks(predict) if half_turn else predict
         trained = load_crops(crops, table, data["train_folds"], 3)
         some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
-        threshold = choose_threshold(predict, some, PROBABILITIES if target == "binary" else MASK_THRESHOLDS)
+        threshold = choose_threshold(predict, some, PROBABILITIES if target == "binary" else INTENSITIES)
         held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
         folds.append(Fold(predict, step, file_sha256(path), held_out, threshold, seen, half_turn))
     _check_disjoint(folds)

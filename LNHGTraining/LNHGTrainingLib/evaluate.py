@@ -111,7 +111,7 @@ def run_crops(
 def write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, options: Options) -> None:
     """Write tables, summary and plots of an evaluation on crops."""
     with outputs.whole_folder(out, options.overwrite) as folder:
-        columns = [field.name for field in fields(evaluate_crops.NoduleScore)]
+        columns = [field.name for field in fields(evaluate_crops.CropScore)]
         outputs.write_table(evaluate_crops.rows_of(results), columns, folder / "nodules.csv")
         _write_report(report, ["dice_vs_diameter.png", "bland_altman.png", "examples.png"], folder)
         plots.dice_vs_diameter(results.scores, folder / "dice_vs_diameter.png")

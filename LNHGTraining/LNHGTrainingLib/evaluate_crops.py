@@ -33,7 +33,8 @@ PROTOCOL = (
     "The reference is the voxels inside at least half of the readers' outlines, for nodules of at least {readers} "
     "readers; padding is left out. Dice is 3-D at 1 mm, a nodule without an overlapping component counts 0. "
     "HD95 is the larger directed 95th percentile of surface distances. Human leave-one-out: each reader against the "
-    f"half consensus of the others, on the same nodules. {DEFINITION}"
+    "half consensus of the others, on the same nodules. Marked elsewhere: other components of at least {smallest:g} "
+    f"mm3 in the cube's lung that touch no reader's outline and no other lesion of the reference. {DEFINITION}"
 )
 
 TWO_LOOKS = " The nodule image is the mean of two looks: at the cube, and at the cube after half a turn in its plane."

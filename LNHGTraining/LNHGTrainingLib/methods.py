@@ -1,7 +1,7 @@
 """Networks that LNHG's generator is compared with: same data, same loop, same tables.
 
-A method is a `Generator` here and a configuration beside segmenter.toml. These two draw a probability, so their
-`threshold` is 0.5 and their target the mask itself.
+A method is a `Generator` here and a configuration beside segmenter.toml. `UNet` and `MonaiUNet` draw a probability, so
+their `threshold` is 0.5 and their target the mask itself; `GatedUNet` is LNHG with the former's body.
 """
 
 import torch

@@ -70,6 +70,7 @@ def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, n
     large = [float(r["dice"]) for r in rows if float(r["diameter_mm"]) >= 10]
     assert np.mean(large) == pytest.approx(report["groups"]["10 mm and over"]["dice_all"]["value"], abs=1e-4)
     assert "under 6 mm" not in report["groups"]
+    assert np.mean([float(r["elsewhere"]) for r in rows]) == pytest.approx(report["elsewhere"]["value"], abs=1e-4)
     assert report == json.loads((tmp_path / "out" / "summary.json").read_text())
     expected = ["patient", "series", "nodule", "diameter_mm", "readers", "found", "dice", "hd95_mm", "human_loo_dice"]
     assert set(expected) <= set(rows[0])
@@ -84,6 +85,7 @@ def test_the_summary_names_data_split_protocol_model_and_interval(crops, tmp_pat
         sha,
         "folds 0 by patient",
         "at least half",
+        "at least 14.1 mm3 in the cube's lung",
         "a" * 64,
         "bootstrap",
         "1.000 (1.000 to",
