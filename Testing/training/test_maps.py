@@ -28,7 +28,7 @@ def crop(seed=0, sd=30.0, blur=(0.0, 0.0, 0.0)):
 
 def as_crop(hu, index=0):
     fields = {key: str(value) for key, value in row(index).items()}
-    return evaluate_crops.Crop(fields, hu, NODULE[None], NODULE, np.ones(hu.shape, bool))
+    return evaluate_crops.Crop(fields, hu, NODULE[None], NODULE, np.zeros(hu.shape, bool), np.ones(hu.shape, bool))
 
 
 def ct_itself(hu):
