@@ -41,7 +41,7 @@ class RunSection(VTKObservationMixin):
         self._logic, self._installLogic = logic, installLogic
         self._devices, self._runTime = logic.devices, runTime or RunTime()
         self._parameter: Parameter | None = None
-        self._guiTag = self._volume = self._clock = None
+        self._guiTag = self._volume = self._segmentation = self._clock = None
         self._fraction, self._stage, self._isCancelling = 0.0, "", False
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Run.ui"))
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
@@ -61,7 +61,7 @@ class RunSection(VTKObservationMixin):
         if self._parameter is not None:
             self.removeObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
             self._parameter.disconnectGui(self._guiTag)
-            self._observeVolume(None)
+            self._observe(None, None)
         self._parameter = parameter
         if parameter is None:
             self._logic.stop()
@@ -150,7 +150,7 @@ class RunSection(VTKObservationMixin):
         if p is not None:
             self._models.show(p.model)
             self._showDevice(p.device)
-            self._observeVolume(p.inputVolume)
+            self._observe(p.inputVolume, p.segmentation)
         reason = self._whyNot()
         self.ui.applyButton.setText(_("Cancel") if running else _("Segment nodules"))
         self.ui.applyButton.setEnabled(not self._isCancelling if running else not reason)
@@ -180,16 +180,16 @@ class RunSection(VTKObservationMixin):
     def _setStatus(self, text: str) -> None:
         self.ui.statusLabel.setText(text)
 
-    def _observeVolume(self, volumeNode) -> None:
-        """Follow the CT's voxels: they may come after the node, and may go."""
-        if volumeNode is self._volume:
-            return
-        event = slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
-        if self._volume is not None:
-            self.removeObserver(self._volume, event, self._update)
-        self._volume = volumeNode
-        if volumeNode is not None:
-            self.addObserver(volumeNode, event, self._update)
+    def _observe(self, volumeNode, segmentation) -> None:
+        """Follow the CT's voxels, which may come after the node and may go, and what is done to the findings."""
+        events = (slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, vtk.vtkCommand.ModifiedEvent)
+        before, now = (self._volume, self._segmentation), (volumeNode, segmentation)
+        for old, new, event in zip(before, now, events, strict=True):
+            if old is not new and old is not None:
+                self.removeObserver(old, event, self._update)
+            if old is not new and new is not None:
+                self.addObserver(new, event, self._update)
+        self._volume, self._segmentation = now
 
     def _onModelChosen(self, name: str) -> None:
         if self._parameter is not None:

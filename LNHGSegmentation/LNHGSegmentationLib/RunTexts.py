@@ -3,6 +3,7 @@
 from slicer.i18n import tr as _
 
 from LNHGSegmentationLib import Cases
+from LNHGSegmentationLib.Findings import Findings
 
 MINUTE = 60
 
@@ -93,23 +94,31 @@ def absentDevice(device: str, areKnown: bool) -> str:
 
 
 def summary(segmentation, threshold: float) -> str:
-    """Say what was found at a score, and what the core wants the user to know."""
-    rows = Cases.rowsOf(segmentation)
-    if rows is None:
+    """Say what there is at a score, what the reader did to it, and what the core wants the user to know."""
+    if Cases.rowsOf(segmentation) is None:
         return ""
-    run = Cases.runOf(segmentation)
-    shown = [row for row in rows if row["score"] is None or row["score"] >= threshold]
+    run, findings = Cases.runOf(segmentation), Findings(segmentation)
+    rows, shown = findings.rows(), findings.shown(threshold)
     scores = [row["score"] for row in rows if row["score"] is not None]
     highest = max(scores, default=run["highest"])
-    below = len(rows) - len(shown)
-    if shown:
-        count = _("1 nodule") if len(shown) == 1 else _("{count} nodules").format(count=len(shown))
+    kept = [row for row in shown if row["kept"]]
+    found = [row for row in kept if row["score"] is not None and row["score"] >= threshold]
+    if found:
+        count = _("1 nodule") if len(found) == 1 else _("{count} nodules").format(count=len(found))
         first = _("{count} with a score of at least {score:.2f}").format(count=count, score=threshold)
-        first += _(", {count} more below it.").format(count=below) if below else "."
     elif highest is None:
-        first = _("No nodule found: the networks saw nothing that looks like one.")
-    else:
-        first = _("No nodule with a score of at least {score:.2f}; the highest score seen is {highest:.2f}.").format(
+        first = _("No nodule found: the networks saw nothing that looks like one")
+    elif highest < threshold:
+        first = _("No nodule with a score of at least {score:.2f}; the highest score seen is {highest:.2f}").format(
             score=threshold, highest=highest
         )
-    return "\n".join([first, *run["warnings"]])
+    else:
+        first = _("No nodule with a score of at least {score:.2f}").format(score=threshold)
+    below = len(rows) - len(shown) if found else 0
+    for text, count in (
+        (_("{count} more below it"), below),
+        (_("{count} by you"), len(kept) - len(found)),
+        (_("{count} rejected"), len(shown) - len(kept)),
+    ):
+        first += f", {text.format(count=count)}" if count else ""
+    return "\n".join([f"{first}.", *run["warnings"]])

@@ -12,6 +12,7 @@ import pytest
 import qt
 import slicer
 from LNHGSegmentationLib import Cases, RunTexts
+from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.RunTime import Clock, RunTime, liters
 from tiny_model import write_model
 
@@ -229,6 +230,21 @@ def test_no_nodule_at_the_threshold_says_the_highest_score_seen(panel, run_event
     assert panel.ui.statusLabel.text == "No nodule with a score of at least 0.95; the highest score seen is 0.90."
     panel._parameter.threshold = 0.85
     assert panel.ui.statusLabel.text == "1 nodule with a score of at least 0.85, 1 more below it."
+
+
+def test_what_the_reader_did_to_the_findings_is_told_at_once(panel, run_events):
+    fakes.make_ct_node()
+    run(panel, run_events)
+    findings = Findings(panel._parameter.segmentation)
+    findings.reject(1)
+    assert panel.ui.statusLabel.text == "1 nodule with a score of at least 0.50, 1 rejected."
+    findings.add(None)
+    assert panel.ui.statusLabel.text == "1 nodule with a score of at least 0.50, 1 by you, 1 rejected."
+    panel._parameter.threshold = 0.95
+    assert panel.ui.statusLabel.text.endswith("the highest score seen is 0.90, 1 by you.")
+    panel._parameter.threshold = 0.5
+    findings.reject(2)
+    assert panel.ui.statusLabel.text == "No nodule with a score of at least 0.50, 1 by you, 2 rejected."
 
 
 def test_no_nodule_at_all_says_so(panel, run_events):
