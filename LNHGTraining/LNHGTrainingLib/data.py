@@ -195,13 +195,29 @@ def draw_matrix(rng: np.random.Generator, scale: float = 0.15, degrees: float = 
     return turn @ flips * np.exp(rng.uniform(-scale, scale))
 
 
-def draw_warp(rng: np.random.Generator, centre: np.ndarray) -> Warp:
-    """A random patch around `centre` with scanner-like intensity changes."""
+def require_planes(planes: int) -> int:
+    """`planes`, how many of axial, coronal and sagittal slabs are cut or drawn in.
+
+    Raises:
+        InputError: it is none of 1, 2 and 3.
+    """
+    if planes not in (1, 2, 3):
+        raise InputError(f"`planes` is {planes!r}, expected 1, 2 or 3; mend the configuration.")
+    return planes
+
+
+def draw_plane(rng: np.random.Generator, planes: int) -> np.ndarray:
+    """The turn of axes that makes an axial patch one of the first `planes` of axial, coronal, sagittal: (3, 3) zyx."""
+    return np.roll(np.eye(3), rng.integers(planes), axis=0)
+
+
+def draw_warp(rng: np.random.Generator, centre: np.ndarray, planes: int = 1) -> Warp:
+    """A random patch around `centre` in one of `planes`, with scanner-like intensity changes."""
     thick = rng.uniform(0.5, 1.2) if rng.random() < 0.3 else 0.0
     soft = rng.uniform(0.3, 0.8) if rng.random() < 0.3 else 0.0
     return Warp(
         centre=tuple(float(c) for c in centre),
-        matrix=draw_matrix(rng),
+        matrix=draw_plane(rng, planes) @ draw_matrix(rng),
         shift_hu=float(rng.normal(0, 15)),
         contrast=float(np.exp(rng.normal(0, 0.04))),
         noise_hu=float(abs(rng.normal(0, 20))) if rng.random() < 0.5 else 0.0,

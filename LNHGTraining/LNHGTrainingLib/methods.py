@@ -8,6 +8,9 @@ import torch
 from LNHGLib import gan
 from LNHGLib.gan import Generator
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+from LNHGTrainingLib.data import require_planes
 
 SLABS = 8
 """Slabs that the U-net sees at once: one at a time is several times slower on CPUs, all at once take much memory."""
@@ -62,6 +65,13 @@ class UNet(_Probability):
             y = block(torch.cat([skips.pop(), y], 1))
         return self.last(y)
 
+    def fold_norms(self) -> None:
+        """Fold the normalizations into the convolutions before them."""
+        for block in [*self.down, *self.up]:
+            for number in (0, 3):
+                block[number] = fuse_conv_bn_eval(block[number], block[number + 1])
+                block[number + 1] = nn.Identity()
+
     def forward(self, x: Tensor) -> Tensor:
         """Probabilities (B, 1, D, H, W); slice by slice unless the depth is that of one slab."""
         if x.shape[2] == self.slab:
@@ -73,7 +83,30 @@ class UNet(_Probability):
 
 
 class GatedUNet(UNet):
-    """The U-net's body as LNHG's generator: its nodule image is the CT times the probability of a nodule."""
+    """The U-net's body as LNHG's generator: its nodule image is the CT times the probability of a nodule.
+
+    Args:
+        width: channels of the first block.
+        planes: volumes are drawn as the mean of slabs in so many of axial, coronal and sagittal.
+
+    Raises:
+        InputError: `planes` is none of 1, 2 and 3.
+    """
+
+    options = ("width", "planes")
+
+    def __init__(self, width: int = 64, planes: int = 1) -> None:
+        super().__init__(width)
+        self.planes = require_planes(planes)
+        if planes > 1:
+            self.halo = (max(self.halo),) * 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nodule image (B, 1, D, H, W); the mean over the planes unless the depth is that of one slab."""
+        if x.shape[2] == self.slab:
+            return super().forward(x)
+        axes = range(2, 2 + self.planes)
+        return sum(super(GatedUNet, self).forward(x.movedim(axis, 2)).movedim(2, axis) for axis in axes) / self.planes
 
     def image(self, residual: Tensor, x: Tensor) -> Tensor:
         """Nodule image of a signal."""

@@ -9,7 +9,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.preprocessing import normalise
 from torch import Tensor
 
-from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, scanner
+from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, require_planes, scanner
 
 Background = tuple[Labelled, np.ndarray]
 
@@ -41,7 +41,7 @@ class SegmenterPatches:
         negatives: cubes at places that look like nodules and are none; may be empty.
 
     Raises:
-        InputError: another target.
+        InputError: another target, or another number of `planes`.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class SegmenterPatches:
         if target not in ("intensity", "binary"):
             raise InputError(f"`target` is {target!r}, expected intensity or binary; mend the configuration.")
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
+        self.planes = require_planes(config.get("planes", 1))
         self.window_hu, self.target, self.negatives = window_hu, target, negatives
 
     def batch(self, step: int, size: int, part: int = 0) -> Batch:
@@ -85,7 +86,7 @@ class SegmenterPatches:
         return self._cut(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
 
     def _cut(self, volume: Labelled, rng: np.random.Generator, centre: np.ndarray, side: tuple[int, int, int]) -> tuple:
-        warp = draw_warp(rng, centre)
+        warp = draw_warp(rng, centre, self.planes)
         hu, mask, known = cut(volume, warp, side)
         return scanner(hu, warp), mask, known
 
@@ -97,7 +98,7 @@ class SegmenterPatches:
         hu, _, known = self._lung(rng, side)
         crop = self.crops[rng.integers(len(self.crops))]
         reach = np.asarray(side) * 0.35
-        warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach))
+        warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach), self.planes)
         nodule_hu, mask, _ = cut(crop, warp, side)
         return paste(hu, scanner(nodule_hu, warp), mask), mask, known
 

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import small_data
 import torch
@@ -57,7 +58,7 @@ def config(folder, recipe: str, fold_: int) -> dict:
     return read
 
 
-@pytest.mark.parametrize("recipe", ["unet.toml", "monai-unet.toml", "lnhg-gated.toml"])
+@pytest.mark.parametrize("recipe", ["unet.toml", "monai-unet.toml", "lnhg-gated.toml", "lnhg-planes.toml"])
 def test_a_method_is_trained_and_scored_over_its_folds_by_two_commands(recipe, tmp_path, capsys):
     pytest.importorskip("monai", reason="MONAI is not installed (extra baselines)")
     small_data.write_crops(tmp_path)
@@ -96,6 +97,36 @@ def test_lnhg_with_the_u_nets_body_draws_the_ct_times_the_probability():
     body.load_state_dict(network.state_dict())
     with torch.inference_mode():
         torch.testing.assert_close(network(volume), volume * body(volume))
+
+
+def test_three_planes_are_the_mean_of_axial_coronal_and_sagittal_slabs():
+    torch.manual_seed(0)
+    network, axial = GatedUNet(width=2, planes=3).eval(), GatedUNet(width=2).eval()
+    axial.load_state_dict(network.state_dict())
+    volume = torch.rand(1, 1, 16, 16, 16)
+    orders = [(0, 1, 2, 3, 4), (0, 1, 3, 2, 4), (0, 1, 4, 2, 3)]
+    with torch.inference_mode():
+        views = [axial(volume.permute(order)).permute(*map(int, np.argsort(order))) for order in orders]
+        torch.testing.assert_close(network(volume), sum(views) / 3)
+        torch.testing.assert_close(network(volume[:, :, 2:5]), axial(volume[:, :, 2:5]))
+    assert not torch.allclose(views[0], views[1])
+
+
+def test_another_number_of_planes_is_refused():
+    with pytest.raises(InputError, match="`planes` is 4, expected 1, 2 or 3"):
+        build_generator({"kind": "gated-unet", "planes": 4})
+
+
+@pytest.mark.parametrize("kind", ["unet", "gated-unet"])
+def test_folded_norms_change_nothing_that_is_drawn(kind):
+    torch.manual_seed(0)
+    network, volume = build_generator({"kind": kind, "width": 2}), torch.rand(1, 1, 6, 16, 16)
+    network.train()(torch.rand(4, 1, 3, 16, 16))
+    with torch.inference_mode():
+        before = network.eval()(volume)
+        network.fold_norms()
+        torch.testing.assert_close(network(volume), before)
+    assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in network.modules())
 
 
 def test_a_configuration_builds_on_another(tmp_path):

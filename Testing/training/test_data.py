@@ -128,6 +128,20 @@ def test_a_batch_depends_on_seed_and_step_alone(crops, background):
     assert not np.array_equal(first.batch(3, 2).image[..., :16, :16, :16], other.batch(3, 2).image[..., :16, :16, :16])
 
 
+@pytest.mark.parametrize(("planes", "axes"), [(1, {0}), (2, {0, 1}), (3, {0, 1, 2})])
+def test_slabs_are_cut_in_so_many_planes(planes, axes):
+    """The CT is bright in one slice alone: it fills a slab along it, and is a line in one across it."""
+    met = set()
+    for axis in range(3):
+        hu = np.full((50, 50, 50), -1000, np.int16)
+        np.moveaxis(hu, axis, 0)[20:30] = 0
+        wall = data.Labelled(hu, hu == 0, hu < 1, "P", {})
+        patches = SegmenterPatches([wall], [], {"sides": [[3, 40, 40]], "nodule": 1.0, "planes": planes}, WINDOW, 0)
+        filled = [float(mask.mean()) for step in range(8) for mask in patches.batch(step, 4).mask]
+        met |= {axis} if max(filled) > 0.9 else set()
+    assert met == axes
+
+
 def test_the_target_is_the_ct_inside_the_mask(crops, background):
     """Register L1."""
     patches = SegmenterPatches(crops, [background], SHARES, WINDOW, 0)
