@@ -38,14 +38,20 @@ class UNet(_Probability):
 
     Args:
         width: channels of the first block; 64 is the paper's (23,345,153 parameters).
+        planes: volumes are drawn as the mean of slabs in so many of axial, coronal and sagittal.
+
+    Raises:
+        InputError: `planes` is none of 1, 2 and 3.
     """
 
+    options = ("width", "planes")
     slab = 3
-    halo = (1, 44, 44)
     multiple = 8
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, planes: int = 1) -> None:
         super().__init__()
+        self.planes = require_planes(planes)
+        self.halo = (1, 44, 44) if planes == 1 else (44, 44, 44)
         widths = [width * 2**level for level in range(4)]
         self.down = nn.ModuleList([_double(c_in, c_out) for c_in, c_out in zip([1, *widths], widths, strict=False)])
         self.up = nn.ModuleList([_double(3 * c, c) for c in reversed(widths[:-1])])
@@ -73,9 +79,13 @@ class UNet(_Probability):
                 block[number + 1] = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probabilities (B, 1, D, H, W); slice by slice unless the depth is that of one slab."""
+        """Image (B, 1, D, H, W): of one slab, or of a deeper volume, slice by slice in each of the planes."""
         if x.shape[2] == self.slab:
             return super().forward(x)
+        axes = range(2, 2 + self.planes)
+        return sum(self._slice_by_slice(x.movedim(axis, 2)).movedim(2, axis) for axis in axes) / self.planes
+
+    def _slice_by_slice(self, x: Tensor) -> Tensor:
         padded = nn.functional.pad(x, (0, 0, 0, 0, 1, 1), mode="replicate")
         slabs = padded.unfold(2, self.slab, 1).permute(2, 0, 1, 5, 3, 4)
         middle = [super(UNet, self).forward(some.flatten(0, 1))[:, :, 1] for some in slabs.split(SLABS)]
@@ -83,30 +93,7 @@ class UNet(_Probability):
 
 
 class GatedUNet(UNet):
-    """The U-net's body as LNHG's generator: its nodule image is the CT times the probability of a nodule.
-
-    Args:
-        width: channels of the first block.
-        planes: volumes are drawn as the mean of slabs in so many of axial, coronal and sagittal.
-
-    Raises:
-        InputError: `planes` is none of 1, 2 and 3.
-    """
-
-    options = ("width", "planes")
-
-    def __init__(self, width: int = 64, planes: int = 1) -> None:
-        super().__init__(width)
-        self.planes = require_planes(planes)
-        if planes > 1:
-            self.halo = (max(self.halo),) * 3
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Nodule image (B, 1, D, H, W); the mean over the planes unless the depth is that of one slab."""
-        if x.shape[2] == self.slab:
-            return super().forward(x)
-        axes = range(2, 2 + self.planes)
-        return sum(super(GatedUNet, self).forward(x.movedim(axis, 2)).movedim(2, axis) for axis in axes) / self.planes
+    """The U-net's body as LNHG's generator: its nodule image is the CT times the probability of a nodule."""
 
     def image(self, residual: Tensor, x: Tensor) -> Tensor:
         """Nodule image of a signal."""
