@@ -1,11 +1,14 @@
 """`lnhg-train crossvalidate`: one method's checkpoints of several folds, each scored on the patients it never saw.
 
 Location given, as in `evaluate`. The fold's own patients decide nothing: give the last checkpoint of a budget fixed
-beforehand, and the mask's threshold is the one with the best mean Dice on crops the network was trained on.
+beforehand, and the mask's threshold is the one with the best mean Dice on the other folds' nodules, each as drawn by
+the network that never saw it. Of a single fold, it is the best on crops the network was trained on.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +27,21 @@ INTENSITIES = (*MASK_THRESHOLDS, 0.3, 0.4, 0.5)
 TRAINING_CROPS = 120
 PROTOCOL = (
     " Each nodule is scored by the network of the fold that held its patient out; the threshold of each fold was "
-    f"chosen on {TRAINING_CROPS} crops of its training patients."
+    "chosen on {}."
 )
+ON_OTHERS = "the nodules of the other folds, scored likewise"
+ON_TRAINING = f"{TRAINING_CROPS} crops of its training patients"
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A checkpoint, the crops it may be scored on, the threshold and the patients of its training crops."""
+    """A checkpoint, the crops it may be scored on, the thresholds to choose from and the patients of its training."""
 
     predict: Predict
     step: int
     sha256: str
     held_out: tuple[int, ...]
-    threshold: float
+    thresholds: tuple[float, ...]
     trained_on: frozenset[str] = frozenset()
     half_turn: bool = False
 
@@ -44,7 +49,7 @@ class Fold:
 def read_folds(
     checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto", half_turn: bool = False
 ) -> list[Fold]:
-    """Load the checkpoints and choose their thresholds.
+    """Load the checkpoints; the threshold of a single one is chosen here.
 
     Args:
         checkpoints: Of the segmenter's training, or folds of nnU-Net's, their held-out folds disjoint.
@@ -62,10 +67,12 @@ def read_folds(
         data, target = config["data"], config.get("target", "intensity")
         predict = two_looks(predict) if half_turn else predict
         trained = load_crops(crops, table, data["train_folds"], 3)
-        some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
-        threshold = choose_threshold(predict, some, PROBABILITIES if target == "binary" else INTENSITIES)
+        thresholds = PROBABILITIES if target == "binary" else INTENSITIES
+        if len(checkpoints) == 1:
+            some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
+            thresholds = (thresholds[dice_sums(predict, some, thresholds).argmax()],)
         held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
-        folds.append(Fold(predict, step, file_sha256(path), held_out, threshold, seen, half_turn))
+        folds.append(Fold(predict, step, file_sha256(path), held_out, thresholds, seen, half_turn))
     _check_disjoint(folds)
     return folds
 
@@ -84,14 +91,14 @@ def _check_disjoint(folds: list[Fold]) -> None:
         raise InputError(f"Fold {twice[0]} is held out by two checkpoints, expected one; give one of each fold.")
 
 
-def choose_threshold(predict: Predict, crops: Sequence[Labelled], candidates: Sequence[float]) -> float:
-    """The threshold of the nodule image with the best mean Dice."""
-    scores = np.zeros(len(candidates))
+def dice_sums(predict: Predict, crops: Iterable[Labelled], thresholds: Sequence[float]) -> np.ndarray:
+    """Sum of the crops' Dice at each threshold of the nodule image."""
+    sums = np.zeros(len(thresholds))
     for crop in crops:
         image = predict(crop.hu)
-        masks = (evaluate_crops.center_component(image > threshold) & crop.known for threshold in candidates)
-        scores += [metrics.dice(mask, crop.mask) for mask in masks]
-    return candidates[int(scores.argmax())]
+        masks = (evaluate_crops.center_component(image > threshold) & crop.known for threshold in thresholds)
+        sums += [metrics.dice(mask, crop.mask) for mask in masks]
+    return sums
 
 
 def run(
@@ -110,28 +117,63 @@ def run(
     """
     outputs.check_free(out, options.overwrite)
     parts, scored, leaked = [], set(), set()
-    for fold in folds:
-        rows = evaluate_crops.select_rows(table, Selection(fold.held_out, readers))
-        read = evaluate.progress(evaluate_crops.read_crops(crops, rows), len(rows), "nodule", options)
-        parts.append(evaluate_crops.evaluate_crops(read, fold.predict, fold.threshold))
-        scored |= {row["patient_id"] for row in rows}
-        leaked |= {row["patient_id"] for row in rows} & fold.trained_on
+    with tempfile.TemporaryDirectory() as folder:
+        folds = [replace(fold, predict=_once(fold.predict, Path(folder), number)) for number, fold in enumerate(folds)]
+        thresholds = choose_thresholds(folds, crops, table, readers, options)
+        for fold, threshold in zip(folds, thresholds, strict=True):
+            rows = evaluate_crops.select_rows(table, Selection(fold.held_out, readers))
+            read = evaluate.progress(evaluate_crops.read_crops(crops, rows), len(rows), "nodule", options)
+            parts.append(evaluate_crops.evaluate_crops(read, fold.predict, threshold))
+            scored |= {row["patient_id"] for row in rows}
+            leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
-    protocol = evaluate_crops.protocol(readers, half_turn=False) + PROTOCOL
-    files = {f"fold {' '.join(map(str, fold.held_out))}": fold.sha256 for fold in folds}
+    chosen_on = ON_TRAINING if len(folds) == 1 else ON_OTHERS
+    protocol = evaluate_crops.protocol(readers, half_turn=False) + PROTOCOL.format(chosen_on)
+    files = {f"fold {_numbers(fold)}": fold.sha256 for fold in folds}
     report = evaluate.head("crops", protocol, {"name": name, "files": files}, options) | {
         "data": evaluate.identity([crops, table], options),
         "patients": len(scored),
-        "split": _split(results, folds, len(scored), len(leaked)),
+        "split": _split(results, folds, thresholds, len(scored), len(leaked)),
         **summary.crop_figures(results, None, options.seed),
     }
     evaluate.write_crops(results, report, out, options)
     return report
 
 
-def _split(results: CropResults, folds: Sequence[Fold], scored: int, leaked: int) -> str:
+def choose_thresholds(
+    folds: Sequence[Fold], crops: Path, table: Path, readers: int, options: evaluate.Options
+) -> list[float]:
+    """The threshold of each fold, the best of its own on the nodules of the other folds."""
+    if all(len(fold.thresholds) == 1 for fold in folds):
+        return [fold.thresholds[0] for fold in folds]
+    sums = []
+    for fold in folds:
+        held_out = load_crops(crops, table, list(fold.held_out), readers)
+        drawn = evaluate.progress(held_out, len(held_out), "drawing", options)
+        sums.append(dice_sums(fold.predict, drawn, fold.thresholds))
+    return [fold.thresholds[(sum(sums) - own).argmax()] for fold, own in zip(folds, sums, strict=True)]
+
+
+def _once(predict: Predict, folder: Path, number: int) -> Predict:
+    """What draws every cube a single time; images wait on disk."""
+
+    def drawn(hu: np.ndarray) -> np.ndarray:
+        file = folder / f"{number}-{hashlib.sha256(np.ascontiguousarray(hu)).hexdigest()}.npy"
+        if not file.exists():
+            np.save(file, predict(hu))
+        return np.load(file)
+
+    return drawn
+
+
+def _numbers(fold: Fold) -> str:
+    return " ".join(map(str, fold.held_out))
+
+
+def _split(results: CropResults, folds: Sequence[Fold], thresholds: Sequence[float], scored: int, leaked: int) -> str:
     budgets = ", ".join(
-        f"fold {' '.join(map(str, fold.held_out))}: step {fold.step}, threshold {fold.threshold:g}" for fold in folds
+        f"fold {_numbers(fold)}: step {fold.step}, threshold {threshold:g}"
+        for fold, threshold in zip(folds, thresholds, strict=True)
     )
     count = len(results.scores) + results.without_reference
     by = f"nodule, {leaked} patients on both sides, which flatters" if leaked else "patient"

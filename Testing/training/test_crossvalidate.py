@@ -11,12 +11,12 @@ from evaluation_data import QUIET, ball, empty, perfect, row, write_crops
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import crossvalidate, settings, train_gan
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.crossvalidate import Fold, choose_threshold
+from LNHGTrainingLib.crossvalidate import Fold, dice_sums
 from LNHGTrainingLib.methods import GatedUNet, UNet, build_generator
 
 
 def fold(number: int, predict) -> Fold:
-    return Fold(predict, 4, "a" * 64, (number,), 0.5)
+    return Fold(predict, 4, "a" * 64, (number,), (0.5,))
 
 
 @pytest.fixture
@@ -42,10 +42,31 @@ def test_a_split_by_nodule_is_called_what_it_is(crops, tmp_path):
     assert "2 folds by patient (fold 0" in honest["split"]
 
 
-def test_the_threshold_is_the_best_one_on_the_training_crops(tmp_path):
+def test_the_threshold_of_a_fold_is_the_best_one_on_the_other_folds(crops, tmp_path):
+    """A cut at 0.25 is right for the first fold's network and one at 0.55 for the second's."""
+    low, high = (lambda hu, at=at: 0.3 * perfect(hu) + at for at in (0.1, 0.4))
+    folds = [replace(fold(number, image), thresholds=(0.25, 0.55)) for number, image in enumerate((low, high))]
+    report = crossvalidate.run("crossed", folds, *crops, tmp_path / "out", QUIET)
+    assert "fold 0: step 4, threshold 0.55, fold 1: step 4, threshold 0.25" in report["split"]
+    assert "chosen on the nodules of the other folds" in report["protocol"]
+    assert report["groups"]["all"]["dice_all"]["value"] < 0.1
+
+
+def test_each_cube_is_drawn_once(crops, tmp_path):
+    seen = []
+    folds = [replace(fold(n, lambda hu: seen.append(1) or perfect(hu)), thresholds=(0.2, 0.5)) for n in (0, 1)]
+    crossvalidate.run("once", folds, *crops, tmp_path / "out", QUIET)
+    assert len(seen) == 6
+
+
+def test_the_threshold_of_a_single_fold_is_the_best_one_on_its_training_crops(tmp_path):
     small_data.write_crops(tmp_path)
-    trained = small_data.load(tmp_path)
-    assert choose_threshold(lambda hu: 0.3 * perfect(hu) + 0.15, trained, (0.1, 0.2, 0.4)) == 0.2
+    trained, thresholds = small_data.load(tmp_path), (0.1, 0.2, 0.4)
+    assert dice_sums(lambda hu: 0.3 * perfect(hu) + 0.15, trained, thresholds).argmax() == 1
+    train_gan.train(config(tmp_path, "lnhg-gated.toml", 0), tmp_path / "run")
+    files = tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv"
+    (only,) = crossvalidate.read_folds([tmp_path / "run" / "last.pt"], *files)
+    assert len(only.thresholds) == 1
 
 
 def config(folder, recipe: str, fold_: int) -> dict:
