@@ -1,6 +1,6 @@
-"""Outlines from two looks: at the CT, and at the CT after half a turn in the axial plane.
+"""Outlines from two looks, at the CT and at the CT after half a turn in the axial plane, and outlines trimmed.
 
-A model's card asks for it by `half_turn` in its `generator` part. Arrays are zyx on the working grid.
+A model's card asks for two looks by `half_turn` in its `generator` part. Arrays are zyx on the working grid.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +18,10 @@ Look = Callable[..., np.ndarray]
 
 MARGIN = 16
 """Voxels around a finding that the second look sees."""
+CORE = 0.5
+"""Share of a nodule's depth that its core has at least."""
+NEAR_MM = 5.0
+"""How far from its place a nodule's depth is looked for."""
 RIM = 4
 """Voxels at the border of what it sees; an outline that grows into them is not held there, and the first one stays."""
 
@@ -40,6 +44,42 @@ def two_looks(look: Look) -> Look:
 def asked_looks(look: Look, card: Mapping[str, Any]) -> Look:
     """Two looks where a model's card asks for them, else the one."""
     return two_looks(look) if card.get("generator", {}).get("half_turn") else look
+
+
+def trimmed(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float]) -> np.ndarray:
+    """A nodule without the vessels and walls that its outline ran along.
+
+    Its depth is the radius of the largest ball in it near its place, its core the part there that is at least half as
+    deep. Kept is what lies within that depth of the core.
+
+    Args:
+        mask: bool (z, y, x), a component.
+        place: index (z, y, x) where the nodule is.
+        spacing_mm: of the voxels (z, y, x).
+
+    Returns:
+        The connected part of the mask that is kept; bool (z, y, x).
+    """
+    if not mask.any():
+        return mask
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    part = np.pad(mask[box], 1)  # what the volume's border cuts ends there
+    first = [edge.start - 1 for edge in box]
+    index = np.stack(np.indices(part.shape), -1) + first
+    apart_mm = np.linalg.norm((index - np.asarray(place)) * spacing_mm, axis=-1)
+    depth_mm = ndimage.distance_transform_edt(part, sampling=spacing_mm)
+    deepest_mm = depth_mm[apart_mm <= NEAR_MM].max(initial=0) or depth_mm.max()
+    core = _nearest(depth_mm >= CORE * deepest_mm, apart_mm)
+    kept = part & (ndimage.distance_transform_edt(~core, sampling=spacing_mm) <= deepest_mm)
+    result = np.zeros_like(mask)
+    result[box] = _nearest(kept, apart_mm)[1:-1, 1:-1, 1:-1]
+    return result
+
+
+def _nearest(mask: np.ndarray, apart_mm: np.ndarray) -> np.ndarray:
+    """The component of a mask, not empty, that comes nearest."""
+    numbers = components(mask)
+    return numbers == numbers[np.unravel_index(np.where(mask, apart_mm, np.inf).argmin(), mask.shape)]
 
 
 def redraw(

@@ -33,6 +33,23 @@ ON_OTHERS = "the nodules of the other folds, scored likewise"
 ON_TRAINING = f"{TRAINING_CROPS} crops of its training patients"
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How outlines are drawn, see `LNHGLib.outline`: from two looks, and trimmed."""
+
+    half_turn: bool = False
+    trim: bool = False
+
+    @property
+    def text(self) -> str:
+        """What a report says of it."""
+        looks = evaluate_crops.TWO_LOOKS if self.half_turn else ""
+        return looks + (evaluate_crops.TRIMMED if self.trim else "")
+
+
+ONE_LOOK = Drawing()
+
+
 @dataclass(frozen=True, eq=False)
 class Fold:
     """A checkpoint, the crops it may be scored on, the thresholds to choose from and the patients of its training."""
@@ -43,11 +60,11 @@ class Fold:
     held_out: tuple[int, ...]
     thresholds: tuple[float, ...]
     trained_on: frozenset[str] = frozenset()
-    half_turn: bool = False
+    how: Drawing = ONE_LOOK
 
 
 def read_folds(
-    checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto", half_turn: bool = False
+    checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto", how: Drawing = ONE_LOOK
 ) -> list[Fold]:
     """Load the checkpoints; the threshold of a single one is chosen here.
 
@@ -56,7 +73,7 @@ def read_folds(
         crops: HDF5 file that they were trained on.
         table: Its table.
         device: Where to compute.
-        half_turn: Draw outlines from two looks, see `LNHGLib.outline`.
+        how: How outlines are drawn.
 
     Raises:
         InputError: a checkpoint is none of a segmenter, or two of them hold out the same fold.
@@ -65,14 +82,14 @@ def read_folds(
     networks = [_network(path, device) for path in checkpoints]  # all, before any of them is worked with
     for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
         data, target = config["data"], config.get("target", "intensity")
-        predict = two_looks(predict) if half_turn else predict
+        predict = two_looks(predict) if how.half_turn else predict
         trained = load_crops(crops, table, data["train_folds"], 3)
         thresholds = PROBABILITIES if target == "binary" else INTENSITIES
         if len(checkpoints) == 1:
             some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
-            thresholds = (thresholds[dice_sums(predict, some, thresholds).argmax()],)
+            thresholds = (thresholds[dice_sums(predict, some, thresholds, how.trim).argmax()],)
         held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
-        folds.append(Fold(predict, step, file_sha256(path), held_out, thresholds, seen, half_turn))
+        folds.append(Fold(predict, step, file_sha256(path), held_out, thresholds, seen, how))
     _check_disjoint(folds)
     return folds
 
@@ -91,12 +108,14 @@ def _check_disjoint(folds: list[Fold]) -> None:
         raise InputError(f"Fold {twice[0]} is held out by two checkpoints, expected one; give one of each fold.")
 
 
-def dice_sums(predict: Predict, crops: Iterable[Labelled], thresholds: Sequence[float]) -> np.ndarray:
+def dice_sums(
+    predict: Predict, crops: Iterable[Labelled], thresholds: Sequence[float], trim: bool = False
+) -> np.ndarray:
     """Sum of the crops' Dice at each threshold of the nodule image."""
     sums = np.zeros(len(thresholds))
     for crop in crops:
         image = predict(crop.hu)
-        masks = (evaluate_crops.center_component(image > threshold) & crop.known for threshold in thresholds)
+        masks = (evaluate_crops.central_nodule(image > threshold, trim) & crop.known for threshold in thresholds)
         sums += [metrics.dice(mask, crop.mask) for mask in masks]
     return sums
 
@@ -123,7 +142,7 @@ def run(
         for fold, threshold in zip(folds, thresholds, strict=True):
             rows = evaluate_crops.select_rows(table, Selection(fold.held_out, readers))
             read = evaluate.progress(evaluate_crops.read_crops(crops, rows), len(rows), "nodule", options)
-            parts.append(evaluate_crops.evaluate_crops(read, fold.predict, threshold))
+            parts.append(evaluate_crops.evaluate_crops(read, fold.predict, threshold, fold.how.trim))
             scored |= {row["patient_id"] for row in rows}
             leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
@@ -150,7 +169,7 @@ def choose_thresholds(
     for fold in folds:
         held_out = load_crops(crops, table, list(fold.held_out), readers)
         drawn = evaluate.progress(held_out, len(held_out), "drawing", options)
-        sums.append(dice_sums(fold.predict, drawn, fold.thresholds))
+        sums.append(dice_sums(fold.predict, drawn, fold.thresholds, fold.how.trim))
     return [fold.thresholds[(sum(sums) - own).argmax()] for fold, own in zip(folds, sums, strict=True)]
 
 
@@ -177,5 +196,5 @@ def _split(results: CropResults, folds: Sequence[Fold], thresholds: Sequence[flo
     )
     count = len(results.scores) + results.without_reference
     by = f"nodule, {leaked} patients on both sides, which flatters" if leaked else "patient"
-    looks = evaluate_crops.TWO_LOOKS if any(fold.half_turn for fold in folds) else ""
-    return f"{count} crops of {scored} patients, {len(folds)} folds by {by} ({budgets}), test scans left out.{looks}"
+    how = folds[0].how.text
+    return f"{count} crops of {scored} patients, {len(folds)} folds by {by} ({budgets}), test scans left out.{how}"

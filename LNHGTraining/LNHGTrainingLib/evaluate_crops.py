@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.outline import CORE, trimmed
 from scipy import ndimage
 
 from LNHGTrainingLib import metrics
@@ -38,6 +39,10 @@ PROTOCOL = (
 )
 
 TWO_LOOKS = " The nodule image is the mean of two looks: at the cube, and at the cube after half a turn in its plane."
+TRIMMED = (
+    " Outlines are trimmed: of the component counts what lies within its depth (the radius of the largest ball in it "
+    f"near the center) of its core (the part there at least {CORE:g} times as deep)."
+)
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Maps a cube of HU, int16 (z, y, x) at 1 mm, to the nodule image G, float (z, y, x)."""
@@ -242,16 +247,23 @@ def marked_elsewhere(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
     return int((sizes[1:] >= SMALLEST_MM3).sum())
 
 
-def score_crop(crop: Crop, predict: Predict, threshold: float) -> Picture:
+def central_nodule(mask: np.ndarray, trim: bool = False) -> np.ndarray:
+    """The component at the middle of a cube at 1 mm, trimmed if asked for (see `LNHGLib.outline.trimmed`)."""
+    nodule = center_component(mask)
+    return trimmed(nodule, [size // 2 for size in mask.shape], SPACING_MM) if trim else nodule
+
+
+def score_crop(crop: Crop, predict: Predict, threshold: float, trim: bool = False) -> Picture:
     """Segment one crop and compare it with the consensus of its readers.
 
     Args:
         crop: The nodule.
         predict: The generator.
         threshold: Cuts the generator's image into a mask.
+        trim: Trim the outline.
     """
     marked = (predict(crop.hu) > threshold) & crop.valid
-    mask = center_component(marked)
+    mask = central_nodule(marked, trim)
     found = bool((mask & crop.reference).any())
     row, voxels = crop.row, int(crop.reference.sum())
     place = attachment(crop.hu, crop.reference, SPACING_MM, crop.valid)
@@ -281,20 +293,21 @@ def sphere_diameter_mm(volume_mm3: float) -> float:
     return float((6 * volume_mm3 / np.pi) ** (1 / 3))
 
 
-def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float) -> CropResults:
+def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, trim: bool = False) -> CropResults:
     """Score crops one by one, so that only the pictures kept stay in memory.
 
     Args:
         crops: As from `read_crops`.
         predict: The generator, or anything else that maps a cube to a nodule image.
         threshold: Of the mask.
+        trim: Trim the outlines.
     """
     results = CropResults()
     for crop in crops:
         if not crop.reference.any():
             results.without_reference += 1
             continue
-        picture = score_crop(crop, predict, threshold)
+        picture = score_crop(crop, predict, threshold, trim)
         results.scores.append(picture.score)
         results.keep([picture])
     if not results.scores:

@@ -50,6 +50,7 @@ def _add_crossvalidate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="of the segmenter, one a fold")
     parser.add_argument("--name", required=True, help="of the method in the tables")
     parser.add_argument("--half-turn", action="store_true", help="mean of the image and that of the half turn")
+    parser.add_argument("--trim", action="store_true", help="cut off the vessels and walls that outlines ran along")
     _add_crops(parser)
     parser.add_argument("--data-name", metavar="TEXT", help="how the reports call the data")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
@@ -62,9 +63,10 @@ def _crossvalidate(options: argparse.Namespace) -> None:
 
     outputs.check_free(options.out, options.overwrite)
     files = options.crops, options.table
-    folds = crossvalidate.read_folds(options.checkpoints, *files, options.device, options.half_turn)
-    how = evaluate.Options(options.seed, options.data_name, options.overwrite)
-    report = crossvalidate.run(options.name, folds, *files, options.out, how, options.min_readers)
+    how = crossvalidate.Drawing(options.half_turn, options.trim)
+    folds = crossvalidate.read_folds(options.checkpoints, *files, options.device, how)
+    written = evaluate.Options(options.seed, options.data_name, options.overwrite)
+    report = crossvalidate.run(options.name, folds, *files, options.out, written, options.min_readers)
     print(tables.render(report))
     print(options.out)
 

@@ -52,6 +52,22 @@ def test_the_threshold_of_a_fold_is_the_best_one_on_the_other_folds(crops, tmp_p
     assert report["groups"]["all"]["dice_all"]["value"] < 0.1
 
 
+def test_a_trimmed_outline_has_no_vessel(crops, tmp_path):
+    """The network draws the nodule and a vessel that leaves it."""
+
+    def with_vessel(hu):
+        image = perfect(hu).copy()
+        image[24:27, 24:27, 25:] = 1
+        return image
+
+    dice = {}
+    for trim in (False, True):
+        folds = [replace(fold(n, with_vessel), how=crossvalidate.Drawing(trim=trim)) for n in (0, 1)]
+        report = crossvalidate.run("vessel", folds, *crops, tmp_path / f"{trim}", QUIET)
+        dice[trim] = report["groups"]["all"]["dice_all"]["value"]
+    assert dice[True] > dice[False] + 0.05
+
+
 def test_each_cube_is_drawn_once(crops, tmp_path):
     seen = []
     folds = [replace(fold(n, lambda hu: seen.append(1) or perfect(hu)), thresholds=(0.2, 0.5)) for n in (0, 1)]
@@ -90,9 +106,10 @@ def test_a_method_is_trained_and_scored_over_its_folds_by_two_commands(recipe, t
     files = ["--crops", tmp_path / "crops" / "luna16_crops.h5", "--table", tmp_path / "crops" / "luna16_crops.csv"]
     assert main(["crossvalidate", *last, str(tmp_path / "out"), "--name", "U-net", *map(str, files)]) == 0
     assert "fold 0: step 2, threshold" in (tmp_path / "out" / "summary.md").read_text()
-    two = [*last, str(tmp_path / "two"), "--name", "U-net, two looks", "--half-turn", *map(str, files)]
+    two = [*last, str(tmp_path / "two"), "--name", "U-net, two looks", "--half-turn", "--trim", *map(str, files)]
     assert main(["crossvalidate", *two]) == 0
-    assert "the mean of two looks" in (tmp_path / "two" / "summary.md").read_text()
+    for said in ("the mean of two looks", "Outlines are trimmed"):
+        assert said in (tmp_path / "two" / "summary.md").read_text()
     assert main(["compare", str(tmp_path / "out"), str(tmp_path / "two"), str(tmp_path / "both")]) == 0
     assert main(["crossvalidate", last[0], last[0], str(tmp_path / "no"), "--name", "U", *map(str, files)]) == 2
     assert "Fold 0 is held out by two checkpoints" in capsys.readouterr().err
