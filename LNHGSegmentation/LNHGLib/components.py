@@ -42,6 +42,28 @@ def components(mask: np.ndarray, connectivity: str = "3d") -> np.ndarray:
     return labels
 
 
+def nearest(
+    mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float], reach_mm: float = np.inf
+) -> np.ndarray:
+    """The component (26-connected) of a mask that holds a place, or comes nearest to it.
+
+    Args:
+        mask: bool (z, y, x).
+        place: index (z, y, x).
+        spacing_mm: of the voxels (z, y, x).
+        reach_mm: how far it may lie.
+
+    Returns:
+        bool (z, y, x), all False where there is none.
+    """
+    points = np.argwhere(mask)
+    apart_mm = np.linalg.norm((points - np.asarray(place)) * spacing_mm, axis=1)
+    if not len(points) or apart_mm.min() > reach_mm:
+        return np.zeros_like(mask)
+    labels = components(mask)
+    return labels == labels[tuple(points[apart_mm.argmin()])]
+
+
 def component_scores(labels: np.ndarray, generated: np.ndarray, original: np.ndarray) -> np.ndarray:
     """Segmenter score of every component: how much of the CT's own signal the generator let through.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from LNHGLib.components import components
+from LNHGLib.components import components, nearest
 from LNHGLib.fusion import Finding
 
 Look = Callable[..., np.ndarray]
@@ -64,22 +64,15 @@ def trimmed(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float
         return mask
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     part = np.pad(mask[box], 1)  # what the volume's border cuts ends there
-    first = [edge.start - 1 for edge in box]
-    index = np.stack(np.indices(part.shape), -1) + first
-    apart_mm = np.linalg.norm((index - np.asarray(place)) * spacing_mm, axis=-1)
+    place = np.asarray(place) - [edge.start - 1 for edge in box]
+    apart_mm = np.linalg.norm((np.stack(np.indices(part.shape), -1) - place) * spacing_mm, axis=-1)
     depth_mm = ndimage.distance_transform_edt(part, sampling=spacing_mm)
     deepest_mm = depth_mm[apart_mm <= NEAR_MM].max(initial=0) or depth_mm.max()
-    core = _nearest(depth_mm >= CORE * deepest_mm, apart_mm)
+    core = nearest(depth_mm >= CORE * deepest_mm, place, spacing_mm)
     kept = part & (ndimage.distance_transform_edt(~core, sampling=spacing_mm) <= deepest_mm)
     result = np.zeros_like(mask)
-    result[box] = _nearest(kept, apart_mm)[1:-1, 1:-1, 1:-1]
+    result[box] = nearest(kept, place, spacing_mm)[1:-1, 1:-1, 1:-1]
     return result
-
-
-def _nearest(mask: np.ndarray, apart_mm: np.ndarray) -> np.ndarray:
-    """The component of a mask, not empty, that comes nearest."""
-    numbers = components(mask)
-    return numbers == numbers[np.unravel_index(np.where(mask, apart_mm, np.inf).argmin(), mask.shape)]
 
 
 def redraw(

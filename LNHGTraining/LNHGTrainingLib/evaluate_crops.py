@@ -10,6 +10,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from LNHGLib.components import nearest
 from LNHGLib.errors import InputError
 from LNHGLib.outline import CORE, trimmed
 from scipy import ndimage
@@ -223,14 +224,11 @@ def center_component(mask: np.ndarray, reach_mm: float = REACH_MM) -> np.ndarray
     Returns:
         That component (26-connected); all False when there is none.
     """
-    labels, count = ndimage.label(mask, CONNECTIVITY)
-    middle = tuple(size // 2 for size in mask.shape)
-    if not count or labels[middle]:
-        return (labels == labels[middle]) & mask
-    points = np.argwhere(mask)
-    distance = np.linalg.norm(points - np.array(middle), axis=1)
-    nearest = distance.argmin()
-    return labels == labels[tuple(points[nearest])] if distance[nearest] <= reach_mm else np.zeros_like(mask)
+    return nearest(mask, _middle(mask), SPACING_MM, reach_mm)
+
+
+def _middle(cube: np.ndarray) -> list[int]:
+    return [size // 2 for size in cube.shape]
 
 
 def marked_elsewhere(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
@@ -250,7 +248,7 @@ def marked_elsewhere(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
 def central_nodule(mask: np.ndarray, trim: bool = False) -> np.ndarray:
     """The component at the middle of a cube at 1 mm, trimmed if asked for (see `LNHGLib.outline.trimmed`)."""
     nodule = center_component(mask)
-    return trimmed(nodule, [size // 2 for size in mask.shape], SPACING_MM) if trim else nodule
+    return trimmed(nodule, _middle(mask), SPACING_MM) if trim else nodule
 
 
 def score_crop(crop: Crop, predict: Predict, threshold: float, trim: bool = False) -> Picture:

@@ -119,13 +119,8 @@ def test_an_outline_that_the_mean_does_not_show_stays(drawn):
     np.testing.assert_array_equal(generated, image)
 
 
-def sphere(radius: float, shape: tuple[int, int, int] = (40, 40, 40), place: tuple[int, int, int] = (20, 20, 20)):
-    apart = np.indices(shape) - np.reshape(place, (3, 1, 1, 1))
-    return np.linalg.norm(apart, axis=0) <= radius
-
-
 def test_a_vessel_is_trimmed_from_a_nodule_and_the_nodule_stays():
-    nodule, vessel = sphere(6), np.zeros((40, 40, 40), bool)
+    nodule, vessel = ball((20, 20, 20), 6), np.zeros(SHAPE, bool)
     vessel[19:22, 19:22, 20:] = True
     kept = outline.trimmed(nodule | vessel, (20, 20, 20), (1, 1, 1))
     assert (kept & nodule).sum() == nodule.sum()
@@ -134,7 +129,7 @@ def test_a_vessel_is_trimmed_from_a_nodule_and_the_nodule_stays():
 
 
 def test_a_nodule_on_a_thick_wall_keeps_its_own_side():
-    nodule, wall = sphere(5), np.zeros((40, 40, 40), bool)
+    nodule, wall = ball((20, 20, 20), 5), np.zeros(SHAPE, bool)
     wall[18:23, :, 26:28] = True
     kept = outline.trimmed(nodule | wall, (20, 20, 20), (1, 1, 1))
     assert kept[nodule].all()
@@ -144,17 +139,18 @@ def test_a_nodule_on_a_thick_wall_keeps_its_own_side():
 
 @pytest.mark.parametrize("radius", [1, 2, 4.5, 9])
 def test_a_round_nodule_is_not_trimmed(radius):
-    assert np.array_equal(outline.trimmed(sphere(radius), (20, 20, 20), (1, 1, 1)), sphere(radius))
+    nodule = ball((20, 20, 20), radius)
+    assert np.array_equal(outline.trimmed(nodule, (20, 20, 20), (1, 1, 1)), nodule)
 
 
 def test_trimming_goes_by_millimeters_and_by_the_place():
-    two = sphere(4, place=(20, 20, 9)) | sphere(8, place=(20, 20, 28)) | sphere(1.5, place=(20, 20, 16))
+    two = ball((20, 20, 9), 4) | ball((20, 20, 28), 8) | ball((20, 20, 16), 1.5)
     small = outline.trimmed(two, (20, 20, 9), (1, 1, 1))
     large = outline.trimmed(two, (20, 20, 28), (1, 1, 1))
     assert small[20, 20, 9]
-    assert large.sum() > 5 * sphere(4).sum()
-    thick = outline.trimmed(sphere(6)[::3], (7, 20, 20), (3, 1, 1))
-    assert np.array_equal(thick, sphere(6)[::3])
+    assert large.sum() > 5 * ball((20, 20, 20), 4).sum()
+    thick = outline.trimmed(ball((20, 20, 20), 6)[::3], (7, 20, 20), (3, 1, 1))
+    assert np.array_equal(thick, ball((20, 20, 20), 6)[::3])
 
 
 def test_nothing_and_what_fills_the_volume_stay_as_they_are():

@@ -130,7 +130,7 @@ def test_a_batch_depends_on_seed_and_step_alone(crops, background):
 
 @pytest.mark.parametrize(("planes", "axes"), [(1, {0}), (2, {0, 1}), (3, {0, 1, 2})])
 def test_slabs_are_cut_in_so_many_planes(planes, axes):
-    """The CT is bright in one slice alone: it fills a slab along it, and is a line in one across it."""
+    """A wall ten slices thick fills a slab that lies along it, and a part of one across it."""
     met = set()
     for axis in range(3):
         hu = np.full((50, 50, 50), -1000, np.int16)
