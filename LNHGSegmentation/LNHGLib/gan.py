@@ -193,24 +193,3 @@ def initialise(network: nn.Module) -> None:
         if isinstance(module, nn.Conv3d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)
             nn.init.zeros_(module.bias)
-
-
-KINDS: dict[str, type[Generator]] = {"paper": PaperGenerator, "strided": StridedGenerator}
-"""Generators by the name that a card gives; training adds the networks it compares them with."""
-
-
-def build_generator(spec: dict) -> nn.Module:
-    """The generator that a model card describes.
-
-    Args:
-        spec: the card's `generator` part: `kind` (one of `KINDS`), optional `width` and `input_skip`.
-
-    Raises:
-        ValueError: unknown kind.
-    """
-    if spec.get("kind") not in KINDS:
-        raise ValueError(
-            f"Generator kind {spec.get('kind')!r} is unknown; expected one of {sorted(KINDS)}: mend model.json."
-        )
-    kind = KINDS[spec["kind"]]
-    return kind(**{key: spec[key] for key in kind.options if key in spec})

@@ -1,7 +1,7 @@
 """Model folders: `model.json` (the card) and safetensors weights, checked by SHA-256 before they are loaded.
 
 A folder describes itself: inference needs nothing else. Bundled models lie in `Resources/Models/<name>/` beside this
-package, added ones in the user's folder. Only `Model.generator` and `Model.detector` import torch.
+package, added ones in the user's folder. Only the networks' own functions of `Model` import torch.
 """
 
 import hashlib
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 CARD = model_archive.CARD
 README = "README.md"
+SECOND = "second_generator"
+"""The card's part on a generator that looks at what the first one found (see `looks`); a model may have none."""
 DEFAULT = "lnhg-1mm"
 BUNDLED = Path(__file__).resolve().parents[1] / "Resources" / "Models"
 
@@ -51,11 +53,21 @@ class Model:
         """Build the generator with its weights, for inference, on a device; refuses a changed file."""
         import torch
 
-        from LNHGLib import gan
+        from LNHGLib import generators
 
-        network = self._network(gan.build_generator, "generator", device)
+        network = self._network(generators.build_generator, "generator", device)
         network.fold_norms()
         return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs
+
+    def second_generator(self, device: Any = "cpu") -> "nn.Module | None":
+        """As `generator`, of the card's `second_generator` part; None where it has none."""
+        from LNHGLib import generators
+
+        if SECOND not in self.card:
+            return None
+        network = self._network(generators.build_generator, SECOND, device)
+        network.fold_norms()
+        return network
 
     def detector(self, device: Any = "cpu") -> "nn.Module":
         """Build the detector with its weights, for inference, on a device; refuses a changed file."""
@@ -277,6 +289,10 @@ _KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "detector.slice_step_mm": (lambda v: _is_number(v) and v > 0, "millimeters above 0"),
     "detector.min_score": (_is_fraction, "a score from 0 to 1"),
 }
+_SECOND_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    SECOND: (lambda v: isinstance(v, dict), "the second generator's description"),
+    f"{SECOND}.weights": _KEYS["generator.weights"],
+}
 
 
 def _validate(card: Any, path: Path) -> None:
@@ -286,7 +302,7 @@ def _validate(card: Any, path: Path) -> None:
         raise InputError(
             f"{path}: 'schema' is {card.get('schema')!r}, expected {SCHEMA}; use the LNHG version made for this model."
         )
-    for key, (is_valid, expected) in _KEYS.items():
+    for key, (is_valid, expected) in (_KEYS | (_SECOND_KEYS if SECOND in card else {})).items():
         value: Any = card
         for part in key.split("."):
             value = value.get(part)
@@ -297,7 +313,7 @@ def _validate(card: Any, path: Path) -> None:
         FusionOptions.from_card(card["fusion"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    for part in ("generator", "detector"):
+    for part in ("generator", "detector", *([SECOND] if SECOND in card else [])):
         name = card[part]["weights"]
         if name not in card["files"]:
             raise InputError(f"{path}: 'files' lacks {name!r}, expected its SHA-256; mend the model card.")

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from LNHGLib import __version__, components, fusion, heterogeneity, measurement, outline, projection
+from LNHGLib import __version__, components, fusion, heterogeneity, looks, measurement, projection
 from LNHGLib.errors import InputError
 from LNHGLib.inference import CPU_TOOK_OVER, run_detector, run_generator
 from LNHGLib.location import Sides, slice_number
 from LNHGLib.memory import is_short
-from LNHGLib.models import Model
+from LNHGLib.models import SECOND, Model
 from LNHGLib.nodule import Nodule
 from LNHGLib.preprocessing import find_lungs, from_canonical, normalise, onto_grid, working_grid
 from LNHGLib.progress import Monitor
@@ -96,12 +96,17 @@ def segment(
     where, threshold = choose_device(device), _threshold(threshold, model)
     monitor, upright = Monitor(progress, cancelled), canonical(volume)
     work = _prepare(upright, model, monitor)
-    look, generated = _generate(work, model, where, monitor)
+    first, others = looks_of(model, where, monitor)
+    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.5):
+        generated = first(work.ct_norm, work.lungs)
     boxes, step = _detect(work, model, where, monitor)
-    with monitor.stage("fusion", "Joining both networks' findings", 0.92, 0.94):
+    with monitor.stage("fusion", "Joining both networks' findings", 0.76, 0.78):
         labels, fused = join_branches(work, generated, boxes, step, model.card)
-        kept = [finding for finding in fused.findings if finding.score >= threshold]
-    kept = _look_again(work, model.card["generator"], labels, generated, kept, look, monitor)
+    fused, views = _look_again(work, labels, generated, fused, others, model.card, monitor)
+    kept = [finding for finding in fused.findings if finding.score >= threshold]
+    kept_views = {finding: views[finding] for finding in kept if finding in views}
+    redrawn = looks.redraw(generated, labels, kept_views, model.card["generator"]["threshold"])
+    kept = [redrawn.get(finding, finding) for finding in kept]
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
         result = draw(volume, upright, work.grid, labels, generated, kept, monitor)
         result, lungs = _with_sides(result, work)
@@ -182,22 +187,25 @@ def _prepare(upright: Volume, model: Model, monitor: Monitor) -> Work:
         return Work(grid, normalise(onto_grid(upright, grid), tuple(model.card["window_hu"])), inside)
 
 
-def look_of(model: Model, where: torch.device, monitor: Monitor) -> outline.Look:
-    """What draws a model's nodule image of a normalized CT and, if given, its lungs; see `run_generator`."""
-    spec = model.card["generator"]
+def looks_of(model: Model, where: torch.device, monitor: Monitor) -> tuple[looks.Look, list[looks.Look]]:
+    """What draws a model's nodule image of a normalized CT and, if given, its lungs (see `run_generator`); other looks.
+
+    The others tell the monitor no progress.
+    """
+    silent = replace(monitor, progress=None)
+    first = _look(_loaded(model.generator, where, monitor), model.card["generator"])
+    network = _loaded(model.second_generator, where, monitor)
+    second = network and _look(network, model.card[SECOND], monitor=silent)
+    return partial(first, monitor=monitor), looks.further(partial(first, monitor=silent), second, model.card)
+
+
+def _look(network: nn.Module, spec: Mapping[str, Any], **options: Monitor) -> looks.Look:
     slab = spec.get("slab", PAPER_SLAB if spec["kind"] == "paper" else None)
-    generator = _loaded(model.generator, where, monitor)
-    return partial(run_generator, generator, slab=slab, monitor=monitor)
-
-
-def _generate(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[outline.Look, np.ndarray]:
-    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.55):
-        look = look_of(model, where, monitor)
-        return look, look(work.ct_norm, work.lungs)
+    return partial(run_generator, network, slab=slab, **options)
 
 
 def _detect(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:
-    with monitor.stage("detector", "Checking slice by slice (detector)", 0.55, 0.92):
+    with monitor.stage("detector", "Checking slice by slice (detector)", 0.5, 0.76):
         spec = model.card["detector"]
         step = max(1, round(spec["slice_step_mm"] / work.grid.spacing_mm[0]))
         detector = _loaded(model.detector, where, monitor)
@@ -209,18 +217,22 @@ def _detect(work: Work, model: Model, where: torch.device, monitor: Monitor) -> 
 
 def _look_again(
     work: Work,
-    spec: Mapping[str, Any],
     labels: np.ndarray,
     generated: np.ndarray,
-    kept: list[fusion.Finding],
-    look: outline.Look,
+    fused: fusion.Fusion,
+    others: list[looks.Look],
+    card: Mapping[str, Any],
     monitor: Monitor,
-) -> list[fusion.Finding]:
-    if not spec.get("half_turn"):
-        return kept
-    with monitor.stage("second look", "Outlining the nodules from a second look", 0.94, 0.98):
-        again = partial(look, monitor=replace(monitor, progress=None))
-        return outline.redraw(work.ct_norm, generated, labels, kept, again, spec["threshold"], monitor.report)
+) -> tuple[fusion.Fusion, dict[fusion.Finding, looks.View]]:
+    """The findings with the scores of all looks, and what these made of them; as they are where there is one look."""
+    if not others:
+        return fused, {}
+    drawn = [finding for finding in fused.findings if finding.labels]
+    options = fusion.FusionOptions.from_card(card["fusion"])
+    with monitor.stage("further looks", "Looking at each finding again", 0.78, 0.98):
+        views = looks.look_again(work.ct_norm, generated, labels, drawn, others, options, monitor.report)
+    boxes = [finding for finding in fused.findings if not finding.labels]
+    return replace(fused, findings=sorted([*views, *boxes], key=lambda finding: -finding.score)), views
 
 
 def _loaded(load: Callable[[torch.device], nn.Module], where: torch.device, monitor: Monitor) -> nn.Module:

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from LNHGLib import components, fusion, pipeline
 from LNHGLib.errors import InputError
+from LNHGLib.looks import mean_look
 from LNHGLib.models import Model
-from LNHGLib.outline import asked_looks
 from LNHGLib.preprocessing import normalise, onto_grid, working_grid
 from LNHGLib.progress import Monitor
 from LNHGLib.volume import Grid, Volume, canonical
@@ -67,7 +67,8 @@ def _outlined(
     monitor: Monitor,
 ) -> pipeline.Result:
     with monitor.stage("generator", "Outlining the nodule (generator)", 0.2, 0.8):
-        generated = asked_looks(pipeline.look_of(model, where, monitor), model.card)(ct_norm)
+        first, others = pipeline.looks_of(model, where, monitor)
+        generated = mean_look(first, others)(ct_norm)
     with monitor.stage("measurement", "Measuring the nodule", 0.8, 1.0):
         labels, finding = _nearest(ct_norm, generated, grid, model, place_lps_mm)
         result = pipeline.draw(volume, upright, grid, labels, generated, [finding], monitor)

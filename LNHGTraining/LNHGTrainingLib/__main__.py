@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="score a model on crops or on whole scans"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a model's thresholds on validation crops"))
     _add_export(commands.add_parser("export", help="make a model folder from the checkpoints of both branches"))
+    _add_second(commands.add_parser("second", help="give a model a second generator, for another look at each finding"))
     reports.add_commands(commands)
     return parser
 
@@ -121,6 +122,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_export)
 
 
+def _add_second(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="name of a model, or its folder; it stays as it is")
+    parser.add_argument("segmenter", type=Path, metavar="SEGMENTER", help="checkpoint of another segmenter")
+    parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write; calibrate it next")
+    parser.set_defaults(run=_second)
+
+
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="name of a model, or its folder; its card is rewritten")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/")
@@ -160,6 +168,16 @@ def _export(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def _second(options: argparse.Namespace) -> None:
+    _require(options.segmenter, "a checkpoint that training wrote")
+    from LNHGLib import models
+
+    from LNHGTrainingLib.export import add_second
+
+    add_second(models.load(options.model), options.segmenter, options.out)
+    print(options.out)
+
+
 def _calibrate(options: argparse.Namespace) -> None:
     _require(options.data, "a folder with crops/", folder=True)
     from LNHGLib import models
@@ -169,7 +187,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 
     model, where = models.load(options.model), choose_device(options.device)
     crops = calibrate.validation_crops(model, options.data)
-    seen = calibrate.look(model.generator(where), model.detector(where), crops, model.card)
+    seen = calibrate.look(model, crops, where)
     chosen = calibrate.choose(seen, model.card, options.false_per_scan)
     chosen.pop("results", None)  # they were measured at the former thresholds
     card.write(model.folder, chosen)
@@ -214,7 +232,8 @@ def _evaluate_crops(model: "Model", options: argparse.Namespace) -> dict:
     from LNHGTrainingLib.evaluate_crops import Selection
 
     selection = Selection(options.folds, options.min_readers, options.include_scan_test, options.limit)
-    predict = evaluate.generator_predictor(model.generator(choose_device(options.device)), model.card)
+    where = choose_device(options.device)
+    predict = evaluate.generator_predictor(model.generator(where), model.card, model.second_generator(where))
     return evaluate.run_crops(
         model.card, predict, options.crops, options.table, options.out, selection, _evaluation_options(options)
     )

@@ -2,7 +2,7 @@
 
     lnhg-train calibrate --model MODEL --data ../shared/data
 
-Both networks see each cube once, the generator also its half turn where the card asks for it. Of the mask's thresholds
+Every network sees each cube once, the generator also its half turn where the card asks for it. Of the mask's thresholds
 with about the best mean Dice the one counts whose volumes are least biased; the detector's weight maximises the mean
 sensitivity at 1, 2, 4 and 8 false findings per two lungs; the score threshold is where the false findings reach the
 rate asked for. Test scans and training patients take no part.
@@ -11,26 +11,25 @@ rate asked for. Test scans and training patients take no part.
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from LNHGLib.errors import InputError
-from LNHGLib.fusion import Finding
+from LNHGLib.fusion import Finding, FusionOptions
 from LNHGLib.inference import run_detector
+from LNHGLib.looks import rescored, with_others
 from LNHGLib.models import Model
-from LNHGLib.outline import after_second
 from LNHGLib.pipeline import Work, join_branches
 from LNHGLib.preprocessing import normalise
 from LNHGLib.volume import Grid
 from scipy import ndimage
-from torch import nn
 
 from LNHGTrainingLib.data import Crops, Labelled, load_crops
 from LNHGTrainingLib.evaluate_crops import center_component
 from LNHGTrainingLib.metrics import Froc, dice, froc
 from LNHGTrainingLib.surroundings import lung_of_cube
-from LNHGTrainingLib.validate import LUNG_CUBES, cube_detections, generate, sensitivities
+from LNHGTrainingLib.validate import LUNG_CUBES, cube_detections, cube_looks, sensitivities
 
 MASK_THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 EQUAL_DICE = 0.005
@@ -44,7 +43,7 @@ class Seen:
 
     Attributes:
         generated: what candidates are found in.
-        outlined: what outlines are drawn from: the mean of two looks where the card asks for them.
+        outlined: what they are scored and outlined by: the mean of all looks.
     """
 
     crop: Labelled
@@ -73,18 +72,18 @@ def validation_crops(model: Model, folder: Path) -> Crops:
     return load_crops(folder / data["crops"], folder / data["table"], data["validation_folds"], 3)
 
 
-def look(generator: nn.Module, detector: nn.Module, crops: Iterable[Labelled], card: dict) -> list[Seen]:
-    """Run both networks on every crop."""
+def look(model: Model, crops: Iterable[Labelled], device: str | torch.device = "cpu") -> list[Seen]:
+    """Run a model's networks on every crop."""
+    card, detector = model.card, model.detector(device)
     step, window = step_of(card), card["window_hu"]
-    first = partial(generate, generator, window_hu=window)
-    twice = card["generator"].get("half_turn", False)
+    first, others = cube_looks(model.generator(device), model.second_generator(device), card)
     seen = []
     for crop in crops:
         grid = Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0))
         work = Work(grid, normalise(crop.hu, window), lung_of_cube(crop.hu))
         boxes = run_detector(detector, work.ct_norm, work.lungs, step=step)
         image = first(crop.hu)
-        seen.append(Seen(crop, image, after_second(image, first, crop.hu) if twice else image, boxes, work))
+        seen.append(Seen(crop, image, with_others(image, others, crop.hu), boxes, work))
     return seen
 
 
@@ -126,7 +125,9 @@ def fused_findings(one: Seen, card: dict) -> list[tuple[float, str]]:
 def findings(one: Seen, card: dict) -> list[tuple[float, str, str]]:
     """Score, kind ("hit", "false" or "ignored") and provenance of a cube's findings, best first."""
     labels, fused = join_branches(one.work, one.generated, one.boxes, step_of(card), card)
-    return [(f.score, _kind(f, labels, one.crop), f.provenance) for f in fused.findings]
+    seen, options = (labels, one.outlined, one.work.ct_norm), FusionOptions.from_card(card["fusion"])
+    scored = [rescored(f, *seen, options) if f.labels else f for f in fused.findings]
+    return [(f.score, _kind(f, labels, one.crop), f.provenance) for f in sorted(scored, key=lambda f: -f.score)]
 
 
 def _kind(finding: Finding, labels: np.ndarray, crop: Labelled) -> str:

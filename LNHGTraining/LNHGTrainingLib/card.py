@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+from LNHGLib.models import SECOND
+
 from LNHGTrainingLib import outputs, tables
 
-PARTS = ("grid", "window_hu", "generator", "detector", "fusion", "threshold")
+PARTS = ("grid", "window_hu", "generator", SECOND, "detector", "fusion", "threshold")
 
 
 def update(folder: Path, report: dict) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.checksum import file_sha256
 from LNHGLib.errors import InputError
-from LNHGLib.outline import two_looks
+from LNHGLib.looks import half_turned, mean_look
 
 from LNHGTrainingLib import checkpoint, evaluate, evaluate_crops, metrics, nnunet, outputs, summary
 from LNHGTrainingLib.calibrate import MASK_THRESHOLDS
@@ -35,7 +35,7 @@ ON_TRAINING = f"{TRAINING_CROPS} crops of its training patients"
 
 @dataclass(frozen=True)
 class Drawing:
-    """How outlines are drawn, see `LNHGLib.outline`: from two looks, and trimmed."""
+    """How outlines are drawn: from two looks (`LNHGLib.looks`), and trimmed (`LNHGLib.outline`)."""
 
     half_turn: bool = False
     trim: bool = False
@@ -43,7 +43,7 @@ class Drawing:
     @property
     def text(self) -> str:
         """What a report says of it."""
-        looks = evaluate_crops.TWO_LOOKS if self.half_turn else ""
+        looks = evaluate_crops.looks_text({"generator": {"half_turn": self.half_turn}})
         return looks + (evaluate_crops.TRIMMED if self.trim else "")
 
 
@@ -82,7 +82,7 @@ def read_folds(
     networks = [_network(path, device) for path in checkpoints]  # all, before any of them is worked with
     for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
         data, target = config["data"], config.get("target", "intensity")
-        predict = two_looks(predict) if how.half_turn else predict
+        predict = mean_look(predict, [half_turned(predict)]) if how.half_turn else predict
         trained = load_crops(crops, table, data["train_folds"], 3)
         thresholds = PROBABILITIES if target == "binary" else INTENSITIES
         if len(checkpoints) == 1:
@@ -147,7 +147,7 @@ def run(
             leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
     chosen_on = ON_TRAINING if len(folds) == 1 else ON_OTHERS
-    protocol = evaluate_crops.protocol(readers, half_turn=False) + PROTOCOL.format(chosen_on)
+    protocol = evaluate_crops.protocol(readers) + PROTOCOL.format(chosen_on)
     files = {f"fold {_numbers(fold)}": fold.sha256 for fold in folds}
     report = evaluate.head("crops", protocol, {"name": name, "files": files}, options) | {
         "data": evaluate.identity([crops, table], options),

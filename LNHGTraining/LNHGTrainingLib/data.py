@@ -195,17 +195,6 @@ def draw_matrix(rng: np.random.Generator, scale: float = 0.15, degrees: float = 
     return turn @ flips * np.exp(rng.uniform(-scale, scale))
 
 
-def require_planes(planes: int) -> int:
-    """`planes`, how many of axial, coronal and sagittal slabs are cut or drawn in.
-
-    Raises:
-        InputError: it is none of 1, 2 and 3.
-    """
-    if planes not in (1, 2, 3):
-        raise InputError(f"`planes` is {planes!r}, expected 1, 2 or 3; mend the configuration.")
-    return planes
-
-
 def draw_plane(rng: np.random.Generator, planes: int) -> np.ndarray:
     """The turn of axes that makes an axial patch one of the first `planes` of axial, coronal, sagittal: (3, 3) zyx."""
     return np.roll(np.eye(3), rng.integers(planes), axis=0)

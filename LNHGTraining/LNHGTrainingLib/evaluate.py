@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,17 +36,17 @@ class Options:
     quiet: bool = False
 
 
-def generator_predictor(generator: "nn.Module", card: dict) -> Predict:
+def generator_predictor(generator: "nn.Module", card: dict, second: "nn.Module | None" = None) -> Predict:
     """The generator as a function of a cube at 1 mm, resampled when the model works at another spacing.
 
-    With `half_turn` in the card's `generator` part it is the mean of two looks, as in the pipeline.
+    It is the mean of all looks that the card asks for, as in the pipeline, with the model's second generator if any.
 
     Raises:
         InputError: the model's grid depends on the scan's field of view, which a cube does not have.
     """
-    from LNHGLib.outline import asked_looks
+    from LNHGLib.looks import mean_look
 
-    from LNHGTrainingLib.validate import generate
+    from LNHGTrainingLib.validate import cube_looks
 
     grid = card["grid"]
     if grid["kind"] != "spacing":
@@ -56,7 +55,7 @@ def generator_predictor(generator: "nn.Module", card: dict) -> Predict:
             "expected a fixed spacing for crops; evaluate it with --scans."
         )
     spacing = np.array(grid["spacing_mm"], float)
-    look = asked_looks(partial(generate, generator, window_hu=card["window_hu"]), card)
+    look = mean_look(*cube_looks(generator, second, card))
     if np.allclose(spacing, 1.0):
         return look
 
@@ -97,7 +96,7 @@ def run_crops(
     read = evaluate_crops.read_crops(crops, rows)
     shown = progress(read, len(rows), "nodule", options)
     results = evaluate_crops.evaluate_crops(shown, predict, card["generator"]["threshold"])
-    protocol = evaluate_crops.protocol(selection.min_readers, card["generator"].get("half_turn", False))
+    protocol = evaluate_crops.protocol(selection.min_readers) + evaluate_crops.looks_text(card)
     report = head("crops", protocol, card, options) | {
         "data": identity([crops, table], options),
         "patients": len({row["patient_id"] for row in rows}),

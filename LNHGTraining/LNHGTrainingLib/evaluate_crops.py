@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from LNHGLib.components import nearest
 from LNHGLib.errors import InputError
+from LNHGLib.models import SECOND
 from LNHGLib.outline import CORE, trimmed
 from scipy import ndimage
 
@@ -39,7 +40,6 @@ PROTOCOL = (
     f"mm3 in the cube's lung that touch no reader's outline and no other lesion of the reference. {DEFINITION}"
 )
 
-TWO_LOOKS = " The nodule image is the mean of two looks: at the cube, and at the cube after half a turn in its plane."
 TRIMMED = (
     " Outlines are trimmed: of the component counts what lies within its depth (the radius of the largest ball in it "
     f"near the center) of its core (the part there at least {CORE:g} times as deep)."
@@ -49,9 +49,19 @@ Predict = Callable[[np.ndarray], np.ndarray]
 """Maps a cube of HU, int16 (z, y, x) at 1 mm, to the nodule image G, float (z, y, x)."""
 
 
-def protocol(readers: int, half_turn: bool) -> str:
+def protocol(readers: int) -> str:
     """How crops are scored, for nodules of at least so many readers."""
-    return PROTOCOL.format(reach=REACH_MM, smallest=SMALLEST_MM3, readers=readers) + (TWO_LOOKS if half_turn else "")
+    return PROTOCOL.format(reach=REACH_MM, smallest=SMALLEST_MM3, readers=readers)
+
+
+def looks_text(card: dict) -> str:
+    """What the protocol says of the looks that a model's card asks for; nothing of one alone."""
+    turned = ["at the cube after half a turn in its plane"] if card["generator"].get("half_turn") else []
+    looks = ["at the cube", *turned, *(["through a second generator"] if SECOND in card else [])]
+    if len(looks) == 1:
+        return ""
+    number = {2: "two", 3: "three"}[len(looks)]
+    return f" The nodule image is the mean of {number} looks: {', '.join(looks[:-1])}, and {looks[-1]}."
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
-"""Make a model folder from the checkpoints of both branches."""
+"""Make a model folder from the checkpoints of both branches, or of a model and another generator."""
 
 import json
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from LNHGLib import models
@@ -30,22 +33,64 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
     Raises:
         InputError: a checkpoint is missing, the windows of the branches differ, or `out` exists.
     """
-    if out.exists():
-        raise InputError(f"{out} exists already; expected a new folder: remove it or choose another name.")
     states = {"generator": checkpoint.load(segmenter), "detector": checkpoint.load(detector)}
     windows = [state["config"]["window_hu"] for state in states.values()]
     if windows[0] != windows[1]:
         raise InputError(
             f"The branches were trained with windows {windows[0]} and {windows[1]} HU; expected one window."
         )
+    with _whole(out) as folder:
+        _write(states, config, windows[0], folder)
+    return models.verify(out)
+
+
+def add_second(model: models.Model, segmenter: Path, out: Path) -> models.Model:
+    """Write the model with a second generator, that of a checkpoint, into `out`, in one step.
+
+    The card's thresholds stay for `calibrate` to choose anew; what was measured is left out.
+
+    Args:
+        model: it stays as it is.
+        segmenter: checkpoint, of the same window and held-out folds as the model's generator.
+        out: folder to write; must not exist.
+
+    Raises:
+        InputError: the checkpoint does not fit, or `out` exists.
+    """
+    state = checkpoint.load(segmenter)
+    card = {key: value for key, value in model.card.items() if key not in ("calibration", "results")}
+    held_out = card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds")
+    met = state["config"]["window_hu"], state["config"]["data"]["validation_folds"]
+    if met != (card["window_hu"], held_out):
+        raise InputError(
+            f"{segmenter} has the window {met[0]} HU and held out folds {met[1]}, expected {card['window_hu']} and "
+            f"{held_out} as {model.name}; train on the same data."
+        )
+    with _whole(out) as folder:
+        for name in card["files"]:
+            shutil.copyfile(model.folder / name, folder / name)
+        name = f"{models.SECOND}.safetensors"
+        spec = {key: value for key, value in state["config"]["generator"].items() if key != "threshold"}
+        _save(build_generator(spec), state["average"], folder / name)
+        card[models.SECOND] = spec | {"weights": name}
+        card["files"] = card["files"] | {name: file_sha256(folder / name)}
+        card["training"] = card["training"] | {models.SECOND: _recipe(state)}
+        model_card.write(folder, card)
+    return models.verify(out)
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder to fill with a model, which becomes `out` once the model is valid."""
+    if out.exists():
+        raise InputError(f"{out} exists already; expected a new folder: remove it or choose another name.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name
         folder.mkdir()
-        _write(states, config, windows[0], folder)
+        yield folder
         models.verify(folder)
         folder.rename(out)
-    return models.verify(out)
 
 
 def _write(states: dict[str, dict], config: dict, window_hu: list[float], folder: Path) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from LNHGLib.errors import InputError
 from LNHGLib.preprocessing import normalise
+from LNHGLib.unet import require_planes
 from torch import Tensor
 
-from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, require_planes, scanner
+from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, scanner
 
 Background = tuple[Labelled, np.ndarray]
 

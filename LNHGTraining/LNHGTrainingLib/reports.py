@@ -90,10 +90,11 @@ def _branches(options: argparse.Namespace) -> None:
     outputs.check_free(options.out, options.overwrite, outputs.BRANCHES)
     model, where = models.load(options.model), choose_device(options.device)
     crops = calibrate.validation_crops(model, options.data)
-    card = model.card | {"generator": model.card["generator"] | {"half_turn": False}}  # outlines play no part
-    seen = calibrate.look(model.generator(where), model.detector(where), crops, card)
+    seen = calibrate.look(model, crops, where)
     about = {"model": model.name, "files": model.card["files"]}
-    result = branches.report(branches.detections(seen, card), [one.crop.patient for one in seen], about, options.seed)
+    result = branches.report(
+        branches.detections(seen, model.card), [one.crop.patient for one in seen], about, options.seed
+    )
     branches.write(result, options.out, options.overwrite)
     print(branches.render(result))
     print(options.out)

@@ -46,9 +46,11 @@ def read_sources(names: Sequence[str], device: str = "auto") -> list[Source]:
 
 def _model(name: str, device: str) -> Source:
     model = models.load(name)
-    predict = generator_predictor(model.generator(choose_device(device)), model.card)
-    weights = model.card["generator"]["weights"]
-    return Source(model.name, predict, model.card["window_hu"], f"{weights} SHA-256 {model.card['files'][weights]}")
+    where = choose_device(device)
+    predict = generator_predictor(model.generator(where), model.card, model.second_generator(where))
+    files = [model.card[part]["weights"] for part in ("generator", models.SECOND) if part in model.card]
+    text = "; ".join(f"{name} SHA-256 {model.card['files'][name]}" for name in files)
+    return Source(model.name, predict, model.card["window_hu"], text)
 
 
 def _checkpoint(path: Path, device: str) -> Source:

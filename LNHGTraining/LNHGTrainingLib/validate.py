@@ -1,11 +1,13 @@
 """Dice on validation crops, location given; no gradients, evaluation mode (register L5)."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from LNHGLib.fusion import link
 from LNHGLib.inference import run_detector
+from LNHGLib.looks import Look, further
 from LNHGLib.preprocessing import normalise
 from torch import nn
 
@@ -29,6 +31,12 @@ def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarra
     with torch.inference_mode():
         result = generator.eval()(torch.from_numpy(image)[None, None].to(device))[0, 0].cpu().numpy()
     return result[tuple(slice(0, size) for size in hu.shape)]
+
+
+def cube_looks(generator: nn.Module, second: nn.Module | None, card: dict) -> tuple[Look, list[Look]]:
+    """What draws the nodule image of a cube of HU (z, y, x), and the further looks that a model's card asks for."""
+    first = partial(generate, generator, window_hu=card["window_hu"])
+    return first, further(first, second and partial(generate, second, window_hu=card["window_hu"]), card)
 
 
 def crop_dice(generator: nn.Module, crops: Sequence[Labelled], window_hu: list, threshold: float) -> np.ndarray:

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from LNHGLib.gan import Critic, PaperGenerator, StridedGenerator, build_generator
+from LNHGLib.gan import Critic, PaperGenerator, StridedGenerator
+from LNHGLib.generators import build_generator
 from torch import nn
 
 

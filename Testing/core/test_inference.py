@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from LNHGLib import gan, inference
+from LNHGLib import inference
 from LNHGLib.errors import Cancelled, WorkError
+from LNHGLib.generators import build_generator
 from LNHGLib.inference import run_detector, run_generator
 from LNHGLib.progress import Monitor
 from tiny_model import BlobDetector, gate_generator
@@ -25,7 +26,7 @@ def lungs():
 
 def a_generator(kind):
     torch.manual_seed(1)
-    return gan.build_generator({"kind": kind, "width": 2}).eval()
+    return build_generator({"kind": kind, "width": 2}).eval()
 
 
 def whole(generator, volume):

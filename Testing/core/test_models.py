@@ -144,6 +144,24 @@ def test_weights_without_a_checksum_are_refused(a_copy):
         models.read(a_copy)
 
 
+@pytest.mark.parametrize(("key", "value"), [("", "a name"), (".weights", "second.pkl"), (".weights", ...)])
+def test_a_malformed_second_generator_is_refused_by_the_name_of_the_key(tmp_path, key, value):
+    folder = write_model(tmp_path / "both", second=True).folder
+    change(folder, f"second_generator{key}", value)
+    with pytest.raises(InputError, match=f"'second_generator{key}'"):
+        models.verify(folder)
+
+
+def test_a_second_generator_is_checked_and_loaded_like_the_first(a_folder, tmp_path):
+    assert models.load(a_folder).second_generator() is None
+    folder = write_model(tmp_path / "both", second=True).folder
+    second = models.load(folder).second_generator()
+    assert not second(torch.ones(1, 1, 3, 8, 8)).any()
+    change(folder, "files", dict.fromkeys(("generator.safetensors", "detector.safetensors"), "0" * 64))
+    with pytest.raises(InputError, match=r"'files' lacks 'second_generator\.safetensors'"):
+        models.read(folder)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '"text"'])
 def test_a_card_that_is_no_json_object_is_refused(a_copy, content):
     (a_copy / "model.json").write_text(content)

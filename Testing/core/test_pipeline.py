@@ -117,14 +117,29 @@ def test_progress_rises_from_nothing_to_one(result, steps):
     assert len(set(fractions)) > 8
 
 
-def test_progress_of_a_second_look_counts_the_nodules(chest, model):
+def test_progress_of_further_looks_counts_the_findings(chest, model):
     steps, twice = [], with_card(model, generator={**model.card["generator"], "half_turn": True})
     again = pipeline.segment(chest, twice, progress=lambda fraction, text: steps.append((round(fraction, 4), text)))
-    look = sorted({fraction for fraction, text in steps if "second look" in text})
-    number = len([nodule for nodule in again.nodules if nodule.segmenter_score])
-    assert number > 1
-    assert look == pytest.approx(np.linspace(0.94, 0.98, number + 1), abs=1e-4)
-    assert list(again.report["seconds"])[-2:] == ["second look", "measurement"]
+    look = sorted({fraction for fraction, text in steps if "again" in text})
+    assert len([nodule for nodule in again.nodules if nodule.segmenter_score]) > 1
+    assert look[0] == 0.78
+    assert look[-1] == 0.98
+    np.testing.assert_allclose(np.diff(look), look[1] - look[0], atol=2e-4)
+    assert list(again.report["seconds"])[-2:] == ["further looks", "measurement"]
+
+
+def test_a_second_generator_decides_with_the_first(chest, model, result, tmp_path):
+    """A blind one halves the signal, with it the segmenter's score, and shrinks no outline beyond the threshold."""
+    both = with_stand_ins(write_model(tmp_path / "both", second=True))
+    again = pipeline.segment(chest, both, threshold=0.0)
+    assert len(again.nodules) == len(result.nodules)
+    for before, after in zip(result.nodules, again.nodules, strict=True):
+        assert after.segmenter_score == pytest.approx(before.segmenter_score / 2, rel=1e-3)
+        assert after.score < before.score
+        assert after.detector_score == before.detector_score
+    there = again.labels > 0
+    np.testing.assert_allclose(again.heterogeneity[there], result.heterogeneity[there] / 2, atol=0.05)
+    assert pipeline.segment(chest, both, threshold=result.nodules[-1].score).nodules == []
 
 
 @pytest.mark.parametrize(("order", "flips"), SOME_ORDERS)

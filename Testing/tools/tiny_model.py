@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from LNHGLib import gan, models
 from LNHGLib.detector import build_detector
+from LNHGLib.generators import build_generator
 from LNHGLib.volume import Grid, Source, Volume
 from safetensors.torch import save_file
 from scipy import ndimage
@@ -97,8 +98,8 @@ def with_stand_ins(
     return _WithStandIns(model.folder, {**model.card, "stand-ins": (generator, detector or BlobDetector())})
 
 
-def write_model(folder: Path, **changes) -> models.Model:
-    """Write a tiny model folder; `changes` replace parts of its card."""
+def write_model(folder: Path, second: bool = False, **changes) -> models.Model:
+    """Write a tiny model folder, maybe with a second generator, which is blind; `changes` replace parts of its card."""
     folder.mkdir(parents=True)
     detector_spec = {
         "backbone": "light",
@@ -110,6 +111,11 @@ def write_model(folder: Path, **changes) -> models.Model:
     torch.manual_seed(0)
     save_file(gate_generator().state_dict(), folder / "generator.safetensors")
     save_file(build_detector(detector_spec).state_dict(), folder / "detector.safetensors")
+    if second:
+        spec = {"kind": "paper", "width": 1, "input_skip": False}
+        nothing = {name: torch.zeros_like(values) for name, values in build_generator(spec).state_dict().items()}
+        save_file(nothing, folder / "second_generator.safetensors")
+        changes = {"second_generator": {**spec, "weights": "second_generator.safetensors"}, **changes}
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
     card = {
         "schema": 1,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,16 @@ def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():
     assert no_candidates.sensitivity[-1] == 0
 
 
+def test_findings_are_scored_by_all_looks_and_found_by_the_first():
+    """What only the second look doubts comes after what both show."""
+    nodule, beside = ball((25, 25, 25), 5), ball((10, 10, 10), 4)
+    boxes = boxes_around((25, 25, 25), 6, 0.9) + boxes_around((10, 10, 10), 5, 0.9)
+    one = cube(0.6 * nodule + 0.9 * beside, boxes)
+    assert [kind for _, kind, _ in calibrate.findings(one, CARD)] == ["false", "hit"]
+    doubted = replace(one, outlined=0.6 * nodule + 0.45 * beside)
+    assert [kind for _, kind, _ in calibrate.findings(doubted, CARD)] == ["hit", "false"]
+
+
 def test_the_threshold_admits_no_more_false_findings_than_asked():
     nodule = 0.7 * ball((25, 25, 25), 5)
     elsewhere = np.maximum(nodule, 0.7 * ball((10, 10, 10), 4))
@@ -72,8 +83,7 @@ def test_the_lung_of_a_cube_holds_its_nodule_and_not_the_thick_wall():
 def test_only_patients_left_out_of_training_are_looked_at(tiny, tmp_path):
     crops = calibrate.validation_crops(tiny, tmp_path / "data")
     assert {crop.patient for crop in crops} == {"patient-1", "patient-3", "patient-5"}
-    model = with_stand_ins(tiny)
-    seen = calibrate.look(model.generator(), model.detector(), crops, tiny.card)
+    seen = calibrate.look(with_stand_ins(tiny), crops)
     assert calibrate.choose(seen, tiny.card, 2)["calibration"]["sensitivity_at"]["2"] == 1.0
 
 

@@ -9,10 +9,11 @@ import small_data
 import torch
 from evaluation_data import QUIET, ball, empty, perfect, row, write_crops
 from LNHGLib.errors import InputError
+from LNHGLib.unet import GatedUNet, UNet
 from LNHGTrainingLib import crossvalidate, settings, train_gan
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.crossvalidate import Fold, dice_sums
-from LNHGTrainingLib.methods import GatedUNet, UNet, build_generator
+from LNHGTrainingLib.methods import build_generator
 
 
 def fold(number: int, predict) -> Fold:

@@ -245,7 +245,7 @@ def test_the_consensus_itself_scores_one_on_real_crops(data_dir):
 # The model as a predictor
 
 
-def identity_generator():
+def identity_generator(factor=1):
     import torch
 
     class Identity(torch.nn.Module):
@@ -256,7 +256,7 @@ def identity_generator():
             self.unused = torch.nn.Parameter(torch.zeros(1))
 
         def forward(self, x):
-            return x
+            return factor * x
 
     return Identity()
 
@@ -271,6 +271,17 @@ def test_a_model_at_another_spacing_is_resampled_without_a_shift():
     body = image - image.min()
     center = [(body.sum(axis=tuple({0, 1, 2} - {axis})) * np.arange(50)).sum() / body.sum() for axis in range(3)]
     np.testing.assert_allclose(center, [25, 25, 25], atol=0.1)
+
+
+def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
+    card = CARD | {"generator": {"half_turn": True}, "second_generator": {}}
+    hu = np.where(ball((25, 25, 25), 12), 0, -1000).astype(np.int16)
+    alone = evaluate.generator_predictor(identity_generator(), CARD | {"generator": {}})(hu)
+    np.testing.assert_allclose(
+        evaluate.generator_predictor(identity_generator(), card, identity_generator(0))(hu), alone * 2 / 3
+    )
+    assert "three looks: at the cube, at the cube after" in evaluate_crops.looks_text(card)
+    assert evaluate_crops.looks_text(CARD | {"generator": {}}) == ""
 
 
 def test_a_model_that_needs_the_field_of_view_is_refused_on_crops():

@@ -280,7 +280,7 @@ def report_for(files, tmp_path, crops):
 @pytest.fixture
 def model_folder(tmp_path):
     """A model folder that can be loaded: a generator of width 2 with random weights."""
-    from LNHGLib.gan import build_generator
+    from LNHGLib.generators import build_generator
     from safetensors.torch import save
 
     folder = tmp_path / "tiny"

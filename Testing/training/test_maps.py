@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_data import ball, read_csv, row, write_crops
-from LNHGLib.gan import build_generator
+from LNHGLib.generators import build_generator
 from LNHGLib.preprocessing import normalise
 from LNHGTrainingLib import checkpoint, evaluate_crops, map_study, maps
 from LNHGTrainingLib.__main__ import main

@@ -9,6 +9,7 @@ import torch
 from LNHGLib import models
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import checkpoint, train_detector, train_gan
+from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.export import export
 from LNHGTrainingLib.patches import Batch
 from safetensors.torch import load_file
@@ -178,6 +179,26 @@ def test_checkpoints_become_a_model_folder(segmenter_config, detector_config, tm
     assert str(tmp_path) not in (tmp_path / "lnhg-1mm" / "model.json").read_text()
     with pytest.raises(InputError, match="exists already"):
         export(first, second, config, tmp_path / "lnhg-1mm")
+
+
+def test_a_checkpoint_becomes_a_models_second_generator(segmenter_config, detector_config, tmp_path, capsys):
+    paths = train_gan.train(segmenter_config, tmp_path / "s"), train_detector.train(detector_config, tmp_path / "d")
+    config = tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text())
+    model = export(*paths, config, tmp_path / "one")
+    body = {"kind": "gated-unet", "width": 2, "planes": 3}
+    other = train_gan.train(segmenter_config | {"generator": body | {"threshold": 0.1}}, tmp_path / "other")
+    assert main(["second", "--model", str(model.folder), str(other), str(tmp_path / "two")]) == 0
+    both = models.load(tmp_path / "two")
+    assert both.card["second_generator"] == body | {"weights": "second_generator.safetensors"}
+    assert equal(load_file(both.folder / "second_generator.safetensors"), weights(other, "average"))
+    assert both.card["training"]["second_generator"]["checkpoint_step"] == checkpoint.load(other)["step"]
+    assert {**both.card["files"], **model.card["files"]} == both.card["files"]
+    assert "gated-unet" in (both.folder / "README.md").read_text()
+    narrow = segmenter_config | {"data": segmenter_config["data"] | {"train_folds": [1], "validation_folds": [0]}}
+    third = train_gan.train(narrow, tmp_path / "third")
+    assert main(["second", "--model", str(model.folder), str(third), str(tmp_path / "three")]) == 2
+    assert "held out folds [0]" in capsys.readouterr().err
+    assert not (tmp_path / "three").exists()
 
 
 @pytest.mark.gpu
