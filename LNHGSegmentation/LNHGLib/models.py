@@ -51,29 +51,26 @@ class Model:
 
     def generator(self, device: Any = "cpu") -> "nn.Module":
         """Build the generator with its weights, for inference, on a device; refuses a changed file."""
-        import torch
-
-        from LNHGLib import generators
-
-        network = self._network(generators.build_generator, "generator", device)
-        network.fold_norms()
-        return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs
+        return self._drawing("generator", device)
 
     def second_generator(self, device: Any = "cpu") -> "nn.Module | None":
         """As `generator`, of the card's `second_generator` part; None where it has none."""
-        from LNHGLib import generators
-
-        if SECOND not in self.card:
-            return None
-        network = self._network(generators.build_generator, SECOND, device)
-        network.fold_norms()
-        return network
+        return self._drawing(SECOND, device) if SECOND in self.card else None
 
     def detector(self, device: Any = "cpu") -> "nn.Module":
         """Build the detector with its weights, for inference, on a device; refuses a changed file."""
         from LNHGLib import detector
 
         return self._network(detector.build_detector, "detector", device)
+
+    def _drawing(self, part: str, device: Any) -> "nn.Module":
+        import torch
+
+        from LNHGLib import generators
+
+        network = self._network(generators.build_generator, part, device)
+        network.fold_norms()
+        return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs, the U-net's body a third
 
     def _network(self, build: Callable[[dict], "nn.Module"], part: str, device: Any) -> "nn.Module":
         from safetensors.torch import load as load_tensors

@@ -8,7 +8,7 @@ from LNHGLib import gan
 from LNHGLib.errors import InputError
 from LNHGLib.gan import Generator
 
-SLABS = 8
+SLABS = 16
 """Slabs that the U-net sees at once: one at a time is several times slower on CPUs, all at once take much memory."""
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs th
 DEBUG = "LNHG_DEBUG"
 """Environment variable: set, an unexpected failure shows its traceback, as in `lnhg`."""
 
+TEXTS = ("name", "description")
+"""What `second` can change in a card beside the generator."""
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence."""
@@ -124,6 +127,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 def _add_second(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="name of a model, or its folder; it stays as it is")
+    for text in TEXTS:
+        parser.add_argument(f"--{text}", metavar="TEXT", help="in the new card (default: as it is)")
     parser.add_argument("segmenter", type=Path, metavar="SEGMENTER", help="checkpoint of another segmenter")
     parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write; calibrate it next")
     parser.set_defaults(run=_second)
@@ -174,7 +179,8 @@ def _second(options: argparse.Namespace) -> None:
 
     from LNHGTrainingLib.export import add_second
 
-    add_second(models.load(options.model), options.segmenter, options.out)
+    texts = {text: given for text in TEXTS if (given := getattr(options, text))}
+    add_second(models.load(options.model), options.segmenter, options.out, texts)
     print(options.out)
 
 

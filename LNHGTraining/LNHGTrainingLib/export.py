@@ -44,7 +44,7 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
     return models.verify(out)
 
 
-def add_second(model: models.Model, segmenter: Path, out: Path) -> models.Model:
+def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | None = None) -> models.Model:
     """Write the model with a second generator, that of a checkpoint, into `out`, in one step.
 
     The card's thresholds stay for `calibrate` to choose anew; what was measured is left out.
@@ -53,12 +53,13 @@ def add_second(model: models.Model, segmenter: Path, out: Path) -> models.Model:
         model: it stays as it is.
         segmenter: checkpoint, of the same window and held-out folds as the model's generator.
         out: folder to write; must not exist.
+        texts: another `name`, `description` and so on for the card.
 
     Raises:
         InputError: the checkpoint does not fit, or `out` exists.
     """
     state = checkpoint.load(segmenter)
-    card = {key: value for key, value in model.card.items() if key not in ("calibration", "results")}
+    card = {key: value for key, value in model.card.items() if key not in ("calibration", "results")} | (texts or {})
     held_out = card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds")
     met = state["config"]["window_hu"], state["config"]["data"]["validation_folds"]
     if met != (card["window_hu"], held_out):

@@ -187,8 +187,9 @@ def test_a_checkpoint_becomes_a_models_second_generator(segmenter_config, detect
     model = export(*paths, config, tmp_path / "one")
     body = {"kind": "gated-unet", "width": 2, "planes": 3}
     other = train_gan.train(segmenter_config | {"generator": body | {"threshold": 0.1}}, tmp_path / "other")
-    assert main(["second", "--model", str(model.folder), str(other), str(tmp_path / "two")]) == 0
+    assert main(["second", "--model", str(model.folder), "--name", "both", str(other), str(tmp_path / "two")]) == 0
     both = models.load(tmp_path / "two")
+    assert (both.name, both.card["description"]) == ("both", model.card["description"])
     assert both.card["second_generator"] == body | {"weights": "second_generator.safetensors"}
     assert equal(load_file(both.folder / "second_generator.safetensors"), weights(other, "average"))
     assert both.card["training"]["second_generator"]["checkpoint_step"] == checkpoint.load(other)["step"]
