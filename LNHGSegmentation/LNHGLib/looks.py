@@ -1,7 +1,7 @@
 """Further looks at what the generator found: at the CT's half turn, and through a second generator.
 
-A model's card asks for them by `half_turn` in its `generator` part, for every generator, and by a part
-`second_generator`. The mean of all looks gives a finding its score and its outline. Arrays are zyx on the working grid.
+A model's card asks for them by `half_turn` in its `generator` part and by a part `second_generator`. The mean of all
+looks gives a finding its score and its outline. Arrays are zyx on the working grid.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,9 +49,8 @@ def further(first: Look, second: Look | None, card: Mapping[str, Any]) -> list[L
         second: the second generator's, where the model has one.
         card: of the model.
     """
-    straight = [first, *([second] if second else [])]
-    turned = map(half_turned, straight) if card.get("generator", {}).get("half_turn") else []
-    return [*straight[1:], *turned]
+    turned = [half_turned(first)] if card.get("generator", {}).get("half_turn") else []
+    return [*turned, *([second] if second else [])]
 
 
 def with_others(image: np.ndarray, others: Sequence[Look], ct: np.ndarray) -> np.ndarray:

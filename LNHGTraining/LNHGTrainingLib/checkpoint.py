@@ -86,6 +86,16 @@ def load(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def require_segmenter(state: dict, path: Path) -> None:
+    """Refuse a loaded checkpoint that holds no generator.
+
+    Raises:
+        InputError: so it is.
+    """
+    if "generator" not in state["config"] or "average" not in state:
+        raise InputError(f"{path} holds no generator, expected a checkpoint of the segmenter; give another.")
+
+
 def follow(average: nn.Module, network: nn.Module, keep: float, step: int) -> None:
     """Move the averaged weights and statistics towards the trained ones; faster in the first steps."""
     keep = min(keep, (1 + step) / (10 + step))

@@ -56,16 +56,12 @@ def protocol(readers: int) -> str:
 
 def looks_text(card: dict) -> str:
     """What the protocol says of the looks that a model's card asks for; nothing of one alone."""
-    looks = {
-        (False, False): "",
-        (True, False): "two looks: at the cube, and at the cube after half a turn in its plane",
-        (False, True): "two looks: through one generator, and through the other",
-        (
-            True,
-            True,
-        ): "four looks: through each of two generators, at the cube and at the cube after half a turn in its plane",
-    }[bool(card["generator"].get("half_turn")), SECOND in card]
-    return looks and f" The nodule image is the mean of {looks}."
+    turned = ["at the cube after half a turn in its plane"] if card["generator"].get("half_turn") else []
+    looks = ["at the cube", *turned, *(["through a second generator"] if SECOND in card else [])]
+    if len(looks) == 1:
+        return ""
+    number = {2: "two", 3: "three"}[len(looks)]
+    return f" The nodule image is the mean of {number} looks: {', '.join(looks[:-1])}, and {looks[-1]}."
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | No
         InputError: the checkpoint does not fit, or `out` exists.
     """
     state = checkpoint.load(segmenter)
+    checkpoint.require_segmenter(state, segmenter)
     card = {key: value for key, value in model.card.items() if key not in ("calibration", "results")} | (texts or {})
     held_out = card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds")
     met = state["config"]["window_hu"], state["config"]["data"]["validation_folds"]

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from LNHGLib import models
 from LNHGLib.checksum import file_sha256
-from LNHGLib.errors import InputError
 from LNHGLib.pipeline import choose_device
 
 from LNHGTrainingLib import checkpoint
@@ -72,9 +71,8 @@ def predictor_of(state: dict, path: Path, device: str = "auto") -> Predict:
     Raises:
         InputError: it is no checkpoint of the segmenter.
     """
+    checkpoint.require_segmenter(state, path)
     config = state["config"]
-    if "generator" not in config or "average" not in state:
-        raise InputError(f"{path} holds no generator, expected a checkpoint of the segmenter; give another.")
     generator = build_generator(config["generator"])
     generator.load_state_dict(state["average"])
     generator = generator.to(choose_device(device), memory_format=torch.channels_last_3d).eval().requires_grad_(False)

@@ -158,7 +158,4 @@ def test_a_card_asks_for_its_looks():
     assert looks.further(look, None, {}) == []
     assert looks.further(look, None, {"generator": {"half_turn": False}}) == []
     assert looks.further(look, turned, {"generator": {}}) == [turned]
-    second, *both_turned = looks.further(look, turned, {"generator": {"half_turn": True}})
-    ct = np.random.default_rng(0).random((8, 16, 16), np.float32)
-    assert second is turned
-    np.testing.assert_array_equal([one(ct) for one in both_turned], [turned(ct), look(ct)])  # twice half is none
+    assert looks.further(look, turned, {"generator": {"half_turn": True}})[1:] == [turned]

@@ -278,9 +278,9 @@ def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
     hu = np.where(ball((25, 25, 25), 12), 0, -1000).astype(np.int16)
     alone = evaluate.generator_predictor(identity_generator(), CARD | {"generator": {}})(hu)
     np.testing.assert_allclose(
-        evaluate.generator_predictor(identity_generator(), card, identity_generator(0))(hu), alone / 2
+        evaluate.generator_predictor(identity_generator(), card, identity_generator(0))(hu), alone * 2 / 3
     )
-    assert "four looks: through each of two generators" in evaluate_crops.looks_text(card)
+    assert "three looks: at the cube, at the cube after" in evaluate_crops.looks_text(card)
     assert evaluate_crops.looks_text(CARD | {"generator": {}}) == ""
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import readme_results
@@ -14,8 +15,17 @@ def test_the_readme_shows_the_results_of_the_bundled_model_as_measured():
     study = json.loads((readme_results.STUDIES / "branches.json").read_text())
     assert study["files"] == card["files"]
     study = json.loads((readme_results.STUDIES / "leakage.json").read_text())
-    assert card["files"]["generator.safetensors"] in study["sources"][card["name"]]
+    for name in ("generator.safetensors", "second_generator.safetensors"):
+        assert card["files"][name] in study["sources"][card["name"]]
     assert readme_results.with_blocks(TEXT, readme_results.read_blocks()) == TEXT
+
+
+def test_the_readme_shows_the_plots_of_the_results():
+    shown = re.findall(r"!\[[^]]+\]\((\S+)\)", TEXT)
+    plots = {f"Resources/Plots/{name}.png" for name in ("froc", "dice_vs_diameter", "bland_altman", "examples")}
+    assert plots <= set(shown)
+    for path in shown:
+        assert (readme_results.ROOT / path).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_changed_figure_changes_the_readme():

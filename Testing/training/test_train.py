@@ -199,6 +199,8 @@ def test_a_checkpoint_becomes_a_models_second_generator(segmenter_config, detect
     third = train_gan.train(narrow, tmp_path / "third")
     assert main(["second", "--model", str(model.folder), str(third), str(tmp_path / "three")]) == 2
     assert "held out folds [0]" in capsys.readouterr().err
+    assert main(["second", "--model", str(model.folder), str(paths[1]), str(tmp_path / "three")]) == 2
+    assert "holds no generator" in capsys.readouterr().err
     assert not (tmp_path / "three").exists()
 
 
