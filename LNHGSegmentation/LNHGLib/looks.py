@@ -113,23 +113,30 @@ def rescored(
 
 
 def redraw(
-    generated: np.ndarray, labels: np.ndarray, views: Mapping[Finding, View], threshold: float
-) -> dict[Finding, Finding]:
-    """Draw the findings' outlines and signal anew, in place.
+    generated: np.ndarray,
+    labels: np.ndarray,
+    findings: Sequence[Finding],
+    views: Mapping[Finding, View],
+    threshold: float,
+) -> list[Finding]:
+    """Draw the findings' outlines and signal anew, in place; those that no look was taken at stay as they are.
 
     Args:
         generated: nodule image of the first look, float32; takes the mean of all looks around each finding.
         labels: component numbers; a finding's new outline has its first number.
-        views: of the findings that are kept, from `look_again`.
+        findings: what is kept.
+        views: from `look_again`.
         threshold: of the nodule image.
 
     Returns:
-        Each finding whose outline is new, with the box that holds it.
+        The findings in their order, with boxes that hold their new outlines.
     """
-    kept = sorted(number for finding in views for number in finding.labels)
+    kept = sorted(number for finding in findings for number in finding.labels)
     widened = {}
-    for finding, view in views.items():
-        box, image = view.box, view.image
+    for finding in findings:
+        if finding not in views:
+            continue
+        box, image = views[finding].box, views[finding].image
         old = np.isin(labels[box], finding.labels)
         others = np.isin(labels[box], kept) & ~old
         new = _touching(image > threshold, old) & ~others
@@ -138,7 +145,7 @@ def redraw(
             labels[box][new] = finding.labels[0]
             generated[box][~others] = image[~others]
             widened[finding] = replace(finding, box=_holding(finding.box, new, box))
-    return widened
+    return [widened.get(finding, finding) for finding in findings]
 
 
 def _around(boxes: list[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[slice, ...]:

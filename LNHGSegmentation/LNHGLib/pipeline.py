@@ -96,17 +96,13 @@ def segment(
     where, threshold = choose_device(device), _threshold(threshold, model)
     monitor, upright = Monitor(progress, cancelled), canonical(volume)
     work = _prepare(upright, model, monitor)
-    first, others = looks_of(model, where, monitor)
-    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.5):
-        generated = first(work.ct_norm, work.lungs)
+    generated, others = _generate(work, model, where, monitor)
     boxes, step = _detect(work, model, where, monitor)
     with monitor.stage("fusion", "Joining both networks' findings", 0.76, 0.78):
         labels, fused = join_branches(work, generated, boxes, step, model.card)
     fused, views = _look_again(work, labels, generated, fused, others, model.card, monitor)
     kept = [finding for finding in fused.findings if finding.score >= threshold]
-    kept_views = {finding: views[finding] for finding in kept if finding in views}
-    redrawn = looks.redraw(generated, labels, kept_views, model.card["generator"]["threshold"])
-    kept = [redrawn.get(finding, finding) for finding in kept]
+    kept = looks.redraw(generated, labels, kept, views, model.card["generator"]["threshold"])
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
         result = draw(volume, upright, work.grid, labels, generated, kept, monitor)
         result, lungs = _with_sides(result, work)
@@ -202,6 +198,13 @@ def looks_of(model: Model, where: torch.device, monitor: Monitor) -> tuple[looks
 def _look(network: nn.Module, spec: Mapping[str, Any], **options: Monitor) -> looks.Look:
     slab = spec.get("slab", PAPER_SLAB if spec["kind"] == "paper" else None)
     return partial(run_generator, network, slab=slab, **options)
+
+
+def _generate(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, list[looks.Look]]:
+    """The nodule image of the first look, and the further looks."""
+    with monitor.stage("generator", "Looking for nodules (generator)", 0.1, 0.5):
+        first, others = looks_of(model, where, monitor)
+        return first(work.ct_norm, work.lungs), others
 
 
 def _detect(work: Work, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:

@@ -54,7 +54,7 @@ def look_again(drawn, findings, others=(turned,)):
 def redraw(drawn, findings):
     _ct, generated, labels = drawn
     views = look_again(drawn, findings)
-    return list(looks.redraw(generated, labels, views, 0.1).values())
+    return looks.redraw(generated, labels, list(views), views, 0.1)
 
 
 def test_two_looks_are_the_same_turned_or_not():
@@ -150,7 +150,8 @@ def test_without_further_looks_scores_and_outlines_stay(drawn):
     before = labels.copy()
     views = look_again(drawn, [finding(1)], [])
     assert [one.segmenter_score for one in views] == pytest.approx([1.0])
-    looks.redraw(generated, labels, views, 0.1)
+    alone = finding()
+    assert looks.redraw(generated, labels, [*views, alone], views, 0.1)[1:] == [alone]
     np.testing.assert_array_equal(labels, before)
 
 

@@ -96,7 +96,9 @@ def config(folder, recipe: str, fold_: int) -> dict:
     return read
 
 
-@pytest.mark.parametrize("recipe", ["unet.toml", "monai-unet.toml", "lnhg-gated.toml", "lnhg-planes.toml", "unet-planes.toml"])
+@pytest.mark.parametrize(
+    "recipe", ["unet.toml", "monai-unet.toml", "lnhg-gated.toml", "lnhg-planes.toml", "unet-planes.toml"]
+)
 def test_a_method_is_trained_and_scored_over_its_folds_by_two_commands(recipe, tmp_path, capsys):
     pytest.importorskip("monai", reason="MONAI is not installed (extra baselines)")
     small_data.write_crops(tmp_path)
