@@ -60,7 +60,7 @@ def with_others(image: np.ndarray, others: Sequence[Look], ct: np.ndarray) -> np
 
 def mean_look(first: Look, others: Sequence[Look]) -> Look:
     """What draws the mean of all these looks."""
-    return lambda ct: with_others(first(ct), others, ct) if others else first(ct)
+    return lambda ct: with_others(first(ct), others, ct)
 
 
 def look_again(

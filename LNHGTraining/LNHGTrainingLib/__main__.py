@@ -238,8 +238,7 @@ def _evaluate_crops(model: "Model", options: argparse.Namespace) -> dict:
     from LNHGTrainingLib.evaluate_crops import Selection
 
     selection = Selection(options.folds, options.min_readers, options.include_scan_test, options.limit)
-    where = choose_device(options.device)
-    predict = evaluate.generator_predictor(model.generator(where), model.card, model.second_generator(where))
+    predict = evaluate.model_predictor(model, choose_device(options.device))
     return evaluate.run_crops(
         model.card, predict, options.crops, options.table, options.out, selection, _evaluation_options(options)
     )

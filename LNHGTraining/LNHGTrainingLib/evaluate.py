@@ -19,6 +19,7 @@ from LNHGTrainingLib.evaluate_crops import Predict, Selection
 from LNHGTrainingLib.evaluate_scans import Segment
 
 if TYPE_CHECKING:
+    import torch
     from LNHGLib.models import Model
     from torch import nn
 
@@ -65,6 +66,11 @@ def generator_predictor(generator: "nn.Module", card: dict, second: "nn.Module |
         return resample(look(resample(hu, cube, working)), working, cube, fill=0.0)
 
     return predict
+
+
+def model_predictor(model: "Model", where: "torch.device") -> Predict:
+    """As `generator_predictor`, of a model's generators."""
+    return generator_predictor(model.generator(where), model.card, model.second_generator(where))
 
 
 def pipeline_segmenter(model: "Model", device: str, threshold: float) -> Segment:

@@ -91,10 +91,9 @@ def _branches(options: argparse.Namespace) -> None:
     model, where = models.load(options.model), choose_device(options.device)
     crops = calibrate.validation_crops(model, options.data)
     seen = calibrate.look(model, crops, where)
+    found = branches.detections(seen, model.card)
     about = {"model": model.name, "files": model.card["files"]}
-    result = branches.report(
-        branches.detections(seen, model.card), [one.crop.patient for one in seen], about, options.seed
-    )
+    result = branches.report(found, [one.crop.patient for one in seen], about, options.seed)
     branches.write(result, options.out, options.overwrite)
     print(branches.render(result))
     print(options.out)

@@ -11,7 +11,7 @@ from LNHGLib.checksum import file_sha256
 from LNHGLib.pipeline import choose_device
 
 from LNHGTrainingLib import checkpoint
-from LNHGTrainingLib.evaluate import generator_predictor
+from LNHGTrainingLib.evaluate import generator_predictor, model_predictor
 from LNHGTrainingLib.evaluate_crops import Predict
 from LNHGTrainingLib.methods import build_generator
 
@@ -45,8 +45,7 @@ def read_sources(names: Sequence[str], device: str = "auto") -> list[Source]:
 
 def _model(name: str, device: str) -> Source:
     model = models.load(name)
-    where = choose_device(device)
-    predict = generator_predictor(model.generator(where), model.card, model.second_generator(where))
+    predict = model_predictor(model, choose_device(device))
     files = [model.card[part]["weights"] for part in ("generator", models.SECOND) if part in model.card]
     text = "; ".join(f"{name} SHA-256 {model.card['files'][name]}" for name in files)
     return Source(model.name, predict, model.card["window_hu"], text)
