@@ -76,9 +76,9 @@ def read_folds(
         how: How outlines are drawn.
 
     Raises:
-        InputError: a checkpoint is none of a segmenter, or two of them hold out the same fold.
+        InputError: a checkpoint is none of a segmenter, two of them hold out the same fold, or their targets differ.
     """
-    folds = []
+    folds, targets = [], set()
     networks = [_network(path, device) for path in checkpoints]  # all, before any of them is worked with
     for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
         data, target = config["data"], config.get("target", "intensity")
@@ -88,9 +88,10 @@ def read_folds(
         if len(checkpoints) == 1:
             some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
             thresholds = (thresholds[dice_sums(predict, some, thresholds, how.trim).argmax()],)
+        targets.add(target)
         held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
         folds.append(Fold(predict, step, file_sha256(path), held_out, thresholds, seen, how))
-    _check_disjoint(folds)
+    _check_one_method(folds, targets)
     return folds
 
 
@@ -101,7 +102,12 @@ def _network(path: Path, device: str) -> tuple[Predict, int, dict]:
     return predictor_of(state, path, device), state["step"], state["config"]
 
 
-def _check_disjoint(folds: list[Fold]) -> None:
+def _check_one_method(folds: list[Fold], targets: set[str]) -> None:
+    if len(targets) > 1:
+        raise InputError(
+            f"The checkpoints were trained for the targets {' and '.join(sorted(targets))}, expected one target; "
+            "give the folds of one method."
+        )
     numbers = [number for fold in folds for number in fold.held_out]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
+LAST_OF_VGG19 = "34.weight"
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
@@ -57,22 +58,21 @@ def masked_mse(image: Tensor, target: Tensor, known: Tensor) -> Tensor:
 
 
 class Perceptual(nn.Module):
-    """MSE between VGG-19 features after the ReLU of the 16th convolution (register L6, L7, L14).
+    """MSE between VGG-19 features after the ReLU of the last, 16th, convolution (register L6, L7, L14).
 
     Each slice passes as three equal channels with ImageNet normalisation, out of place; the network is frozen.
 
     Args:
-        weights: "imagenet" (torchvision's cache), a path of a state dict of torchvision's vgg19, or "random".
+        weights: "imagenet" (torchvision's cache), "random", or a path of a state dict of torchvision's vgg19; one of
+            vgg16 makes that the network, up to its last, 13th, convolution.
 
     Raises:
         InputError: the weights cannot be had.
     """
 
-    last_layer = 36
-
     def __init__(self, weights: str = "imagenet") -> None:
         super().__init__()
-        self.features = _vgg19(weights).features[: self.last_layer].eval().requires_grad_(False)
+        self.features = _vgg(weights)[:-1].eval().requires_grad_(False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("sd", torch.tensor(IMAGENET_SD).view(1, 3, 1, 1))
 
@@ -92,18 +92,21 @@ class Perceptual(nn.Module):
         return nn.functional.mse_loss(self.describe(fake), target)
 
 
-def _vgg19(weights: str) -> nn.Module:
-    from torchvision.models import VGG19_Weights, vgg19
+def _vgg(weights: str) -> nn.Sequential:
+    """The convolutional part, the last pooling included."""
+    from torchvision.models import VGG19_Weights, vgg16, vgg19
 
     if weights == "random":
-        return vgg19(weights=None)
+        return vgg19(weights=None).features
     if weights != "imagenet":
         state = torch.load(_existing(weights), map_location="cpu", weights_only=True)
-        network = vgg19(weights=None, init_weights=False)
-        network.load_state_dict(state)
-        return network
+        state = {name.removeprefix("features."): value for name, value in state.items() if "features." in name}
+        build = vgg19 if LAST_OF_VGG19 in state else vgg16
+        features = build(weights=None, init_weights=False).features
+        features.load_state_dict(state)
+        return features
     try:
-        return vgg19(weights=VGG19_Weights.IMAGENET1K_V1)
+        return vgg19(weights=VGG19_Weights.IMAGENET1K_V1).features
     except OSError as error:
         raise InputError(
             f"VGG-19 weights are not in torchvision's cache ({error}); expected them there: "
@@ -114,7 +117,7 @@ def _vgg19(weights: str) -> nn.Module:
 def _existing(path: str) -> Path:
     if not Path(path).is_file():
         raise InputError(
-            f"VGG-19 weights {path} do not exist; expected a state dict file: mend `perceptual` in the configuration."
+            f"VGG weights {path} do not exist; expected a state dict file: mend `perceptual_network` in the settings."
         )
     return Path(path)
 

@@ -86,6 +86,16 @@ def test_the_threshold_of_a_single_fold_is_the_best_one_on_its_training_crops(tm
     assert len(only.thresholds) == 1
 
 
+def test_folds_of_different_targets_are_refused(tmp_path):
+    small_data.write_crops(tmp_path)
+    runs = [tmp_path / "binary", tmp_path / "intensity"]
+    for number, (recipe, run) in enumerate(zip(("unet.toml", "lnhg-gated.toml"), runs, strict=True)):
+        train_gan.train(config(tmp_path, recipe, number), run)
+    files = tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv"
+    with pytest.raises(InputError, match="targets binary and intensity, expected one"):
+        crossvalidate.read_folds([run / "last.pt" for run in runs], *files)
+
+
 def config(folder, recipe: str, fold_: int) -> dict:
     read = settings.hold_out(
         settings.read(small_data.RESOURCES / recipe) | {"data": small_data.data_config(folder)}, fold_

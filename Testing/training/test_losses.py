@@ -3,6 +3,7 @@ import torch
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import losses
 from torch import nn
+from torchvision import models
 
 
 class LinearCritic(nn.Module):
@@ -148,6 +149,17 @@ def test_slices_are_normalised_as_imagenet_photographs(perceptual):
     handle.remove()
     expected = [(0.5 - m) / s for m, s in zip(losses.IMAGENET_MEAN, losses.IMAGENET_SD, strict=True)]
     assert seen[0][0, :, 0, 0].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("build", "convolutions"), [(models.vgg16, 13), (models.vgg19, 16)])
+def test_the_perceptual_network_is_the_one_whose_weights_the_file_holds(build, convolutions, tmp_path):
+    network = build(weights=None)
+    torch.save(network.state_dict(), tmp_path / "vgg.pt")
+    features = losses.Perceptual(str(tmp_path / "vgg.pt")).features
+    found = [layer for layer in features if isinstance(layer, nn.Conv2d)]
+    assert len(found) == convolutions
+    assert torch.equal(found[-1].weight, network.features[-3].weight)
+    assert isinstance(features[-1], nn.ReLU)
 
 
 def test_missing_perceptual_weights_are_named():
