@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare_command.add_prepare(commands.add_parser("prepare", help="make training data of CTs and outlines"))
     prepare_command.add_folds(commands.add_parser("folds", help="split prepared data by patient"))
     _add_train(commands.add_parser("train", help="train a branch from a configuration"))
+    _add_mine(commands.add_parser("mine", help="find places that a model takes for nodules, to train on as negatives"))
     nnunet_command.add_nnunet(commands.add_parser("nnunet", help="train nnU-Net on one fold, to compare with"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on crops or on whole scans"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a model's thresholds on validation crops"))
@@ -78,14 +79,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("branch", choices=("segmenter", "detector"), help="which network")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration (TOML)")
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/ and background/")
-    parser.add_argument("--fold", type=int, metavar="N", help="validate on this fold, train on the others")
-    _add_set(parser)
+    _add_config(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
     parser.add_argument("--device", default="cpu", help="cpu (default), auto, cuda (under torchrun one each) or cuda:N")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the run")
     parser.set_defaults(run=_train)
+
+
+def _add_mine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="name of a model, or its folder")
+    _add_config(parser)
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("out", type=Path, metavar="OUT.csv", help="table to write, for data.hard_negatives")
+    parser.set_defaults(run=_mine)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration (TOML)")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/ and background/")
+    parser.add_argument("--fold", type=int, metavar="N", help="validate on this fold, train on the others")
+    _add_set(parser)
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
@@ -147,13 +160,32 @@ def _require(path: Path, what: str, folder: bool = False) -> None:
         raise InputError(f"{path} does not exist, expected {what}; check the path.")
 
 
-def _train(options: argparse.Namespace) -> None:
+def _configured(options: argparse.Namespace) -> dict:
     config = settings.read(options.config)
     if options.fold is not None:
         config = settings.hold_out(config, options.fold)
     config = settings.override(config, options.settings)
     _require(options.data, "a folder with crops/ and background/", folder=True)
     config.setdefault("data", {})["folder"] = str(options.data)
+    return config
+
+
+def _mine(options: argparse.Namespace) -> None:
+    config = _configured(options)
+    from LNHGLib import models
+    from LNHGLib.pipeline import choose_device
+
+    from LNHGTrainingLib import negatives
+    from LNHGTrainingLib.background import load_sources
+
+    model, where = models.load(options.model), choose_device(options.device)
+    sources = load_sources(config["data"] | {"hard_negatives": ""}, options.out.parent / "cache")
+    count = negatives.mine(model, sources.train, sources.backgrounds, options.out, where)
+    print(f"{options.out}: {count} places")
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = _configured(options)
     if options.branch == "segmenter":
         from LNHGTrainingLib.train_gan import train
     else:

@@ -1,6 +1,8 @@
 """Chest CT without nodules (known lesions marked as unknown), brought to 1 mm with a lung region."""
 
+import json
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from LNHGLib.preprocessing import find_lungs, working_grid
 from LNHGLib.volume import read_volume, resample
 
 from LNHGTrainingLib.data import Crops, Labelled, assert_disjoint, load_crops, load_negatives
+from LNHGTrainingLib.negatives import Background, Places, centers, read
 
 GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
 
@@ -21,13 +24,13 @@ class Sources:
         train: nodule crops.
         validation: nodule crops of other patients.
         backgrounds: chest CTs with the indices of their lung voxels.
-        negatives: cubes at places that look like nodules and are none, of the training folds.
+        negatives: places that look like nodules and are none, of the training folds, in groups drawn equally often.
     """
 
     train: Crops
     validation: Crops
-    backgrounds: list[tuple[Labelled, np.ndarray]]
-    negatives: Crops
+    backgrounds: list[Background]
+    negatives: list[Places]
 
 
 def load_sources(data: dict, cache: Path) -> Sources:
@@ -35,7 +38,7 @@ def load_sources(data: dict, cache: Path) -> Sources:
 
     Args:
         data: the configuration's `data` part with `folder`, where the files are. `split = "nodule"` in it lets a
-            patient be on both sides, to show by how much that flatters.
+            patient be on both sides, to show by how much that flatters; `hard_negatives` is a file of `negatives.mine`.
         cache: folder for resampled backgrounds.
 
     Raises:
@@ -48,10 +51,13 @@ def load_sources(data: dict, cache: Path) -> Sources:
     if data.get("split", "patient") != "nodule":
         assert_disjoint(train, validation)
     backgrounds = load_backgrounds(folder / data["background_folder"], data["background"], cache)
-    return Sources(train, validation, backgrounds, load_negatives(*files, data["train_folds"]))
+    groups = [centers(load_negatives(*files, data["train_folds"]))]
+    if data.get("hard_negatives"):
+        groups += read(Path(data["hard_negatives"]), train, backgrounds)
+    return Sources(train, validation, backgrounds, [group for group in groups if group])
 
 
-def load_backgrounds(folder: Path, entries: list[dict], cache: Path) -> list[tuple[Labelled, np.ndarray]]:
+def load_backgrounds(folder: Path, entries: list[dict], cache: Path) -> list[Background]:
     """The backgrounds that the configuration lists, with the indices of their lung voxels.
 
     Args:
@@ -66,8 +72,8 @@ def load_backgrounds(folder: Path, entries: list[dict], cache: Path) -> list[tup
     return [_load(Path(folder) / entry["file"], entry.get("unknown", []), cache) for entry in entries]
 
 
-def _load(path: Path, unknown: list[list[int]], cache: Path) -> tuple[Labelled, np.ndarray]:
-    stored = cache / f"{path.name}.npz"
+def _load(path: Path, unknown: list[list[int]], cache: Path) -> Background:
+    stored = cache / f"{path.name}-{zlib.crc32(json.dumps(unknown).encode()):08x}.npz"
     if not stored.exists():
         temporary = stored.with_suffix(f".{os.getpid()}.npz")
         np.savez_compressed(temporary, **_prepare(path, unknown))

@@ -11,8 +11,7 @@ from LNHGLib.unet import require_planes
 from torch import Tensor
 
 from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, scanner
-
-Background = tuple[Labelled, np.ndarray]
+from LNHGTrainingLib.negatives import Background, Places, draw
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class SegmenterPatches:
         window_hu: display window that is scaled to [0, 1].
         seed: of the draws.
         target: what the generator is to draw: "intensity", the CT inside the nodule, or "binary", its mask.
-        negatives: cubes at places that look like nodules and are none; may be empty.
+        negatives: places that look like nodules and are none, in groups drawn equally often; may be empty.
 
     Raises:
         InputError: another target, or another number of `planes`.
@@ -53,7 +52,7 @@ class SegmenterPatches:
         window_hu: list,
         seed: int,
         target: str = "intensity",
-        negatives: Sequence[Labelled] = (),
+        negatives: Sequence[Places] = (),
     ) -> None:
         if target not in ("intensity", "binary"):
             raise InputError(f"`target` is {target!r}, expected intensity or binary; mend the configuration.")
@@ -81,8 +80,10 @@ class SegmenterPatches:
             return self._lung(rng, side)
         if kind == "pasted":
             return self._pasted(rng, side)
-        source = self.negatives if kind == "negative" else self.crops
-        crop = source[rng.integers(len(source))]
+        if kind == "negative":
+            place, reach = draw(rng, self.negatives), np.maximum(0.25 * np.asarray(side), 1.5)
+            return self._cut(place.volume, rng, place.center + rng.uniform(-reach, reach), side)
+        crop = self.crops[rng.integers(len(self.crops))]
         reach = np.full(3, 0.42 * CUBE) if kind == "surround" else np.asarray(side) * 0.35
         return self._cut(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
 

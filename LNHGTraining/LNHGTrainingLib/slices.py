@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, scanner
-from LNHGTrainingLib.patches import Background
+from LNHGTrainingLib.negatives import Background, Place, Places, draw
 
 UNKNOWN_HU = -850.0
 
@@ -28,7 +28,7 @@ class DetectorSlices:
         window_hu: window that is scaled to [0, 1].
         step_mm: distance of the neighbouring slices.
         seed: of the draws.
-        negatives: cubes at places that look like nodules and are none; may be empty.
+        negatives: places that look like nodules and are none, in groups drawn equally often; may be empty.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DetectorSlices:
         window_hu: list,
         step_mm: int,
         seed: int,
-        negatives: Sequence[Labelled] = (),
+        negatives: Sequence[Places] = (),
     ) -> None:
         self.crops, self.backgrounds, self.config, self.seed = crops, backgrounds, config, seed
         self.window_hu, self.step_mm, self.negatives = window_hu, step_mm, negatives
@@ -70,13 +70,14 @@ class DetectorSlices:
         return hu, masks
 
     def _tile(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-        negative = bool(self.negatives) and rng.random() < self.config.get("negative", 0.0)
-        source = self.negatives if negative else self.crops
-        crop = source[rng.integers(len(source))]
-        half = 4.0 if negative else self._half_depth(crop)
+        if self.negatives and rng.random() < self.config.get("negative", 0.0):
+            place, half = draw(rng, self.negatives), 4.0
+        else:
+            crop = self.crops[rng.integers(len(self.crops))]
+            place, half = Place(crop, (CUBE / 2,) * 3), self._half_depth(crop)
         reach = np.array([half if rng.random() < self.config["nodule"] else CUBE / 2 - self.step_mm, 10.0, 10.0])
-        warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach))
-        hu, mask, known = cut(crop, warp, side)
+        warp = draw_warp(rng, place.center + rng.uniform(-reach, reach))
+        hu, mask, known = cut(place.volume, warp, side)
         hu = scanner(hu, warp)
         hu[~known] = UNKNOWN_HU
         return hu, mask[self.step_mm]

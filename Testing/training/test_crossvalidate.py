@@ -107,7 +107,8 @@ def config(folder, recipe: str, fold_: int) -> dict:
 
 
 @pytest.mark.parametrize(
-    "recipe", ["unet.toml", "monai-unet.toml", "lnhg-gated.toml", "lnhg-planes.toml", "unet-planes.toml"]
+    "recipe",
+    ["unet.toml", "monai-unet.toml", "lnhg-gated.toml", "lnhg-planes.toml", "lnhg-hard.toml", "unet-planes.toml"],
 )
 def test_a_method_is_trained_and_scored_over_its_folds_by_two_commands(recipe, tmp_path, capsys):
     pytest.importorskip("monai", reason="MONAI is not installed (extra baselines)")

@@ -7,6 +7,7 @@ from crop_files import write_crop_files
 from LNHGLib.errors import InputError
 from LNHGTrainingLib import data
 from LNHGTrainingLib.background import load_sources
+from LNHGTrainingLib.negatives import centers
 from LNHGTrainingLib.patches import SegmenterPatches
 from LNHGTrainingLib.slices import DetectorSlices, slice_boxes
 
@@ -178,7 +179,7 @@ def test_negatives_of_the_training_folds_have_no_mask(with_negatives):
 
 def test_negatives_are_drawn_without_a_target_and_around_their_place(with_negatives):
     sampling = {"sides": [[16, 16, 16]], "nodule": 0.0, "surround": 0.0, "background": 0.0, "pasted": 0.0}
-    negatives = data.load_negatives(*with_negatives, [0, 1])
+    negatives = [centers(data.load_negatives(*with_negatives, [0, 1]))]
     crops = data.load_crops(*with_negatives, [0, 1])
     patches = SegmenterPatches(crops, [], sampling | {"negative": 1.0}, WINDOW, 3, negatives=negatives)
     batch = patches.batch(0, 6)
