@@ -21,7 +21,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.fusion import FusionOptions
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 SCHEMA = 1
 CARD = model_archive.CARD
@@ -63,6 +63,12 @@ class Model:
 
         return self._network(detector.build_detector, "detector", device)
 
+    def weights(self, part: str) -> "dict[str, Tensor]":
+        """The tensors of "generator", "second_generator" or "detector" by name; refuses a changed file."""
+        from safetensors.torch import load as load_tensors
+
+        return load_tensors(_checked_content(self, self.card[part]["weights"]))
+
     def _drawing(self, part: str, device: Any) -> "nn.Module":
         import torch
 
@@ -73,19 +79,15 @@ class Model:
         return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs, the U-net's body a third
 
     def _network(self, build: Callable[[dict], "nn.Module"], part: str, device: Any) -> "nn.Module":
-        from safetensors.torch import load as load_tensors
-
-        name = self.card[part]["weights"]
-        content = _checked_content(self, name)
         try:
             network = build(self.card[part])
-            network.load_state_dict(load_tensors(content))
+            network.load_state_dict(self.weights(part))
         except InputError:
             raise
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
-                f"{self.folder / name} does not fit the {part} that {CARD} describes ({reason}); "
+                f"{self.folder / self.card[part]['weights']} does not fit the {part} that {CARD} describes ({reason}); "
                 "take the whole folder again from its source."
             ) from error
         return network.to(device).eval().requires_grad_(False)

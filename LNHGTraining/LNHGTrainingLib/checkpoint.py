@@ -1,9 +1,10 @@
-"""Complete checkpoints: everything a run needs to go on as if it had never stopped."""
+"""Complete checkpoints: everything a run needs to go on as if it had never stopped; and how a run begins."""
 
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from LNHGLib import models
 from LNHGLib.errors import InputError
 from torch import nn
 
@@ -21,6 +22,8 @@ class Run:
 
     kept: ClassVar[tuple[str, ...]] = ()
     """Attributes with a `state_dict`."""
+    part: ClassVar[str] = ""
+    """The network that is trained: its attribute, and its part of a model."""
 
     def __init__(self, config: dict, device: torch.device) -> None:
         self.asked_parts = config.get("parts")
@@ -38,6 +41,32 @@ class Run:
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
         return state
+
+    def begin(self, out: Path, resume: bool) -> None:
+        """Go on from `last.pt` in `out` if asked to and there is one, else begin with the model that `start` names.
+
+        Raises:
+            InputError: there is no such model, or its network or its window is another.
+        """
+        if resume and (out / "last.pt").exists():
+            self.restore(out / "last.pt")
+        elif self.config.get("start"):
+            self._take(models.load(self.config["start"]))
+
+    def _take(self, model: models.Model) -> None:
+        if model.card["window_hu"] != self.config["window_hu"]:
+            raise InputError(
+                f"{model.name} has the window {model.card['window_hu']} HU, expected {self.config['window_hu']} as "
+                "the configuration; change one of them."
+            )
+        try:
+            for name in (self.part, "average"):
+                getattr(self, name).load_state_dict(model.weights(self.part))
+        except RuntimeError as error:
+            raise InputError(
+                f"The {self.part} of {model.name} is {model.card[self.part]}, expected {self.config[self.part]} as in "
+                "the configuration; change its `start` or its network."
+            ) from error
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint; unless the configuration says otherwise, with as many parts as it had."""

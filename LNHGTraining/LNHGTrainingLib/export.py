@@ -117,6 +117,9 @@ def _recipe(state: dict) -> dict:
     """How a branch was trained: its configuration, the step of the checkpoint and its validation score."""
     config = {key: value for key, value in state["config"].items() if key not in ("generator", "detector", "window_hu")}
     config["data"] = {key: value for key, value in config["data"].items() if key != "folder"}
+    for table, key in ((config, "start"), (config["data"], "hard_negatives")):  # names tell; paths are the machine's
+        if key in table:
+            table[key] = Path(table[key]).name
     return {"checkpoint_step": state["step"], "validation_score": round(state["best"], 4), **config}
 
 

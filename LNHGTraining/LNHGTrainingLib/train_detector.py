@@ -37,6 +37,7 @@ class DetectorRun(checkpoint.Run):
         device: where to compute.
     """
 
+    part = "detector"
     kept = ("detector", "average", "optimizer")
 
     def __init__(self, config: dict, device: torch.device) -> None:
@@ -98,8 +99,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
     out.mkdir(parents=True, exist_ok=True)
     with StopSignal() as stop, processes(device) as here, without_subnormals():
         run = DetectorRun(config, here)
-        if resume and (out / "last.pt").exists():
-            run.restore(out / "last.pt")
+        run.begin(out, resume)
         with first_on_node():
             sources = load_sources(config["data"], out.parent / "cache")
         step_mm = config["detector"]["slice_step_mm"]

@@ -46,6 +46,7 @@ class SegmenterRun(checkpoint.Run):
         device: where to compute.
     """
 
+    part = "generator"
     kept = ("generator", "average", "critic", "generator_optimizer", "critic_optimizer")
 
     def __init__(self, config: dict, device: torch.device) -> None:
@@ -139,8 +140,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
     out.mkdir(parents=True, exist_ok=True)
     with StopSignal() as stop, processes(device) as here, without_subnormals():
         run = SegmenterRun(config, here)
-        if resume and (out / "last.pt").exists():
-            run.restore(out / "last.pt")
+        run.begin(out, resume)
         with first_on_node():
             sources = load_sources(config["data"], out.parent / "cache")
         patches = SegmenterPatches(

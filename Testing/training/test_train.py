@@ -13,6 +13,7 @@ from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.export import export
 from LNHGTrainingLib.patches import Batch
 from safetensors.torch import load_file
+from tiny_model import write_model
 
 RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
 
@@ -179,6 +180,45 @@ def test_checkpoints_become_a_model_folder(segmenter_config, detector_config, tm
     assert str(tmp_path) not in (tmp_path / "lnhg-1mm" / "model.json").read_text()
     with pytest.raises(InputError, match="exists already"):
         export(first, second, config, tmp_path / "lnhg-1mm")
+
+
+def test_training_begins_with_a_models_networks(segmenter_config, detector_config, tmp_path):
+    first, second = (
+        train_gan.train(segmenter_config, tmp_path / "s"),
+        train_detector.train(detector_config, tmp_path / "d"),
+    )
+    model = export(first, second, tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text()), tmp_path / "tiny")
+    start = {"start": str(model.folder), "seed": 5}
+    for config, kind, part in (
+        (segmenter_config, train_gan.SegmenterRun, "generator"),
+        (detector_config, train_detector.DetectorRun, "detector"),
+    ):
+        run = kind(config | start, torch.device("cpu"))
+        assert not equal(getattr(run, part).state_dict(), model.weights(part))
+        run.begin(tmp_path / "new", resume=True)
+        assert equal(getattr(run, part).state_dict(), model.weights(part))
+        assert equal(run.average.state_dict(), model.weights(part))
+    again = train_gan.train(segmenter_config | start, tmp_path / "again")
+    card = export(again, second, tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text()), tmp_path / "other").card
+    assert card["training"]["generator"]["start"] == "tiny"
+    resumed = train_gan.SegmenterRun(segmenter_config | start, torch.device("cpu"))
+    resumed.begin(tmp_path / "again", resume=True)
+    assert equal(resumed.generator.state_dict(), weights(tmp_path / "again" / "last.pt", "generator"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"window_hu": [-1000.0, 300.0]}, r"window \[-1000.0, 400.0\] HU, expected \[-1000.0, 300.0\]"),
+        ({"generator": {"kind": "strided", "width": 3, "threshold": 0.1}}, "expected .*'width': 3"),
+        ({"start": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_model_to_begin_with_must_fit(change, said, segmenter_config, tmp_path):
+    spec = {key: value for key, value in segmenter_config["generator"].items() if key != "threshold"}
+    model = write_model(tmp_path / "tiny", generator=spec | {"threshold": 0.1, "weights": "generator.safetensors"})
+    with pytest.raises(InputError, match=said):
+        train_gan.train(segmenter_config | {"start": str(model.folder)} | change, tmp_path / "run")
 
 
 def test_a_checkpoint_becomes_a_models_second_generator(segmenter_config, detector_config, tmp_path, capsys):
