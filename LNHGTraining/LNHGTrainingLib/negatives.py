@@ -6,7 +6,7 @@ Indices are zyx at 1 mm, in the crop of a table's row or in a background as trai
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from LNHGLib.components import components
 from LNHGLib.errors import InputError
-from LNHGLib.looks import Look
 from LNHGLib.models import Model
 from LNHGLib.pipeline import IN_LUNG_SHARE, looks_of
 from LNHGLib.preprocessing import normalise
@@ -112,32 +111,34 @@ def mine(
         How many there are.
 
     Raises:
-        InputError: the model's grid is another.
+        InputError: the model's grid is another, or `out` exists.
     """
     if model.card["grid"].get("spacing_mm") != [1.0, 1.0, 1.0]:
-        raise InputError(f"{model.name} works on the grid {model.card['grid']}, expected 1 mm as the crops'.")
+        raise InputError(f"{model.name} works on the grid {model.card['grid']}, expected 1 mm; choose another model.")
+    if out.exists():
+        raise InputError(f"{out} exists already, expected a new file; name another.")
     first, _ = looks_of(model, torch.device(device), Monitor())
     rows = []
-    for crop in crops:
-        found = _places(model, first, crop, lung_of_cube(crop.hu))
-        rows += [{"crop": crop.row["row"], "background": ""} | place for place in found]
-    for volume, lung in backgrounds:
-        lungs = np.zeros(volume.hu.shape, bool)
-        lungs[tuple(lung.T)] = True
-        rows += [{"crop": "", "background": volume.patient} | place for place in _places(model, first, volume, lungs)]
+    for source, volume, lungs in _volumes(crops, backgrounds):
+        image = first(normalise(volume.hu, model.card["window_hu"]), lungs)
+        rows += [source | dict(zip("zyx", center, strict=True)) for center in unread(image, volume, lungs)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as part:
         write_table(rows, COLUMNS, part, digits=1)
     return len(rows)
 
 
-def _places(model: Model, first: Look, volume: Labelled, lungs: np.ndarray) -> Iterator[dict[str, float]]:
-    image = first(normalise(volume.hu, model.card["window_hu"]), lungs)
-    for center in unread(image, volume, lungs):
-        yield dict(zip("zyx", center, strict=True))
+def _volumes(crops: Crops, backgrounds: Sequence[Background]) -> Iterator[tuple[dict[str, str], Labelled, np.ndarray]]:
+    """What a row of the table says of a volume, the volume, its lungs."""
+    for crop in crops:
+        yield {"crop": crop.row["row"], "background": ""}, crop, lung_of_cube(crop.hu)
+    for volume, lung in backgrounds:
+        lungs = np.zeros(volume.hu.shape, bool)
+        lungs[tuple(lung.T)] = True
+        yield {"crop": "", "background": volume.patient}, volume, lungs
 
 
-def unread(image: np.ndarray, volume: Labelled, lungs: np.ndarray) -> Iterable[tuple[float, float, float]]:
+def unread(image: np.ndarray, volume: Labelled, lungs: np.ndarray) -> Iterator[tuple[float, float, float]]:
     """Centers of what a nodule image marks in the lungs, where the volume's reference has no nodule and is known."""
     labels = components(image > MARKED)
     for number, box in enumerate(ndimage.find_objects(labels), 1):

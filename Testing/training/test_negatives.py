@@ -80,6 +80,8 @@ def test_places_are_mined_in_training_crops_and_backgrounds(folder, configuratio
     assert [float(in_crop[axis]) for axis in "zyx"] == pytest.approx(FIRST, abs=0.2)
     assert len([row for row in rows if row["background"] == "chest.nii.gz"]) >= 3
     assert f"{len(rows)} places" in capsys.readouterr().out
+    assert main([*command, str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_mined_places_are_drawn_without_a_target(folder):
