@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,10 @@ def test_a_dask_cluster_gives_the_same_files(whole, place, tmp_path):
 
 
 def test_the_bundled_model_does_one_case_after_another(tmp_path):
-    chest = tiny_chest(spacing_mm=COARSE)
+    chest = tiny_chest(spacing_mm=(5.0, 5.0, 5.0))
+    middle = replace(chest, array=chest.array[8:18], grid=replace(chest.grid, shape=(10, *chest.grid.shape[1:])))
     for name in ("P01.nii.gz", "P02.nii.gz"):
-        write_file(tmp_path / "in" / name, chest)
+        write_file(tmp_path / "in" / name, middle)
     assert cli.main(["batch", str(tmp_path / "in"), str(tmp_path / "out"), "--device", "cpu", "--jobs", "1"]) == 0
     first, second = rows(tmp_path / "out" / "cases.csv")
     assert (first["status"], second["status"]) == ("done", "done")
