@@ -78,20 +78,20 @@ def read_folds(
     Raises:
         InputError: a checkpoint is none of a segmenter, two of them hold out the same fold, or their targets differ.
     """
-    folds, targets = [], set()
+    folds = []
     networks = [_network(path, device) for path in checkpoints]  # all, before any of them is worked with
+    target = _one_target([config for _, _, config in networks])
     for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
-        data, target = config["data"], config.get("target", "intensity")
+        data = config["data"]
         predict = mean_look(predict, [half_turned(predict)]) if how.half_turn else predict
         trained = load_crops(crops, table, data["train_folds"], 3)
         thresholds = PROBABILITIES if target == "binary" else INTENSITIES
         if len(checkpoints) == 1:
             some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
             thresholds = (thresholds[dice_sums(predict, some, thresholds, how.trim).argmax()],)
-        targets.add(target)
         held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
         folds.append(Fold(predict, step, file_sha256(path), held_out, thresholds, seen, how))
-    _check_one_method(folds, targets)
+    _check_disjoint(folds)
     return folds
 
 
@@ -102,12 +102,18 @@ def _network(path: Path, device: str) -> tuple[Predict, int, dict]:
     return predictor_of(state, path, device), state["step"], state["config"]
 
 
-def _check_one_method(folds: list[Fold], targets: set[str]) -> None:
+def _one_target(configs: Iterable[dict]) -> str:
+    """What all the networks were trained to draw: "binary" or "intensity"."""
+    targets = sorted({config.get("target", "intensity") for config in configs})
     if len(targets) > 1:
         raise InputError(
-            f"The checkpoints were trained for the targets {' and '.join(sorted(targets))}, expected one target; "
+            f"The checkpoints were trained for the targets {' and '.join(targets)}, expected one target; "
             "give the folds of one method."
         )
+    return targets[0]
+
+
+def _check_disjoint(folds: list[Fold]) -> None:
     numbers = [number for fold in folds for number in fold.held_out]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice:
