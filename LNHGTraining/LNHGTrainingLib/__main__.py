@@ -179,6 +179,7 @@ def _mine(options: argparse.Namespace) -> None:
     from LNHGTrainingLib.background import load_sources
 
     model, where = models.load(options.model), choose_device(options.device)
+    negatives.check(model, options.out)
     sources = load_sources(config["data"] | {"hard_negatives": ""}, options.out.parent / "cache")
     count = negatives.mine(model, sources.train, sources.backgrounds, options.out, where)
     print(f"{options.out}: {count} places")

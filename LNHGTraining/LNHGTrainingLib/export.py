@@ -33,6 +33,7 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
     Raises:
         InputError: a checkpoint is missing, the windows of the branches differ, or `out` exists.
     """
+    _require_new(out)
     states = {"generator": checkpoint.load(segmenter), "detector": checkpoint.load(detector)}
     windows = [state["config"]["window_hu"] for state in states.values()]
     if windows[0] != windows[1]:
@@ -58,6 +59,7 @@ def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | No
     Raises:
         InputError: the checkpoint does not fit, or `out` exists.
     """
+    _require_new(out)
     state = checkpoint.load(segmenter)
     checkpoint.require_segmenter(state, segmenter)
     card = {key: value for key, value in model.card.items() if key not in ("calibration", "results")} | (texts or {})
@@ -81,11 +83,14 @@ def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | No
     return models.verify(out)
 
 
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise InputError(f"{out} exists already; expected a new folder: remove it or choose another name.")
+
+
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
     """A folder to fill with a model, which becomes `out` once the model is valid."""
-    if out.exists():
-        raise InputError(f"{out} exists already; expected a new folder: remove it or choose another name.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name

@@ -95,6 +95,18 @@ def read(path: Path, crops: Crops, backgrounds: Sequence[Background]) -> list[Pl
     return [Places(crops, in_crops), Places([volume for volume, _ in backgrounds], in_backgrounds)]
 
 
+def check(model: Model, out: Path) -> None:
+    """Refuse what `mine` would refuse; call it before the volumes are read as well.
+
+    Raises:
+        InputError: the model's grid is not 1 mm, or `out` exists.
+    """
+    if model.card["grid"].get("spacing_mm") != [1.0, 1.0, 1.0]:
+        raise InputError(f"{model.name} works on the grid {model.card['grid']}, expected 1 mm; choose another model.")
+    if out.exists():
+        raise InputError(f"{out} exists already, expected a new file; name another.")
+
+
 def mine(
     model: Model, crops: Crops, backgrounds: Sequence[Background], out: Path, device: str | torch.device = "cpu"
 ) -> int:
@@ -111,12 +123,9 @@ def mine(
         How many there are.
 
     Raises:
-        InputError: the model's grid is another, or `out` exists.
+        InputError: as `check`.
     """
-    if model.card["grid"].get("spacing_mm") != [1.0, 1.0, 1.0]:
-        raise InputError(f"{model.name} works on the grid {model.card['grid']}, expected 1 mm; choose another model.")
-    if out.exists():
-        raise InputError(f"{out} exists already, expected a new file; name another.")
+    check(model, out)
     first, _ = looks_of(model, torch.device(device), Monitor())
     rows = []
     for source, volume, lungs in _volumes(crops, backgrounds):

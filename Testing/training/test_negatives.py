@@ -80,6 +80,7 @@ def test_places_are_mined_in_training_crops_and_backgrounds(folder, configuratio
     assert [float(in_crop[axis]) for axis in "zyx"] == pytest.approx(FIRST, abs=0.2)
     assert len([row for row in rows if row["background"] == "chest.nii.gz"]) >= 3
     assert f"{len(rows)} places" in capsys.readouterr().out
+    (folder / "background" / "chest.nii.gz").unlink()
     assert main([*command, str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
 

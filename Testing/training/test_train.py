@@ -178,8 +178,9 @@ def test_checkpoints_become_a_model_folder(segmenter_config, detector_config, tm
     assert model.card["training"]["train_patients"] == ["patient-0", "patient-2", "patient-4"]
     assert model.card["training"]["generator"]["loss"]["perceptual_network"] == "off"
     assert str(tmp_path) not in (tmp_path / "lnhg-1mm" / "model.json").read_text()
+    gone = tmp_path / "gone.pt"
     with pytest.raises(InputError, match="exists already"):
-        export(first, second, config, tmp_path / "lnhg-1mm")
+        export(gone, gone, config, tmp_path / "lnhg-1mm")
 
 
 def test_training_begins_with_a_models_networks(segmenter_config, detector_config, tmp_path):
