@@ -1,13 +1,14 @@
 """Configurations: TOML files that may build on another, and changes on the command line such as `--set loss.mse=0`."""
 
 import tomllib
+from functools import reduce
 from pathlib import Path
 
 from LNHGLib.errors import InputError
 
 
 def read(path: Path) -> dict:
-    """Read a TOML configuration; `base` in it names a file beside it whose values hold where it has none of its own.
+    """Read a TOML configuration; its `base` names files beside it, whose values hold where no later one has its own.
 
     Raises:
         InputError: a file is missing or is no TOML.
@@ -20,8 +21,9 @@ def read(path: Path) -> dict:
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is no valid TOML ({error}); mend it.") from error
-    base = config.pop("base", None)
-    return _merged(read(path.parent / base), config) if base else config
+    bases = config.pop("base", [])
+    names = [bases] if isinstance(bases, str) else bases
+    return reduce(_merged, [*(read(path.parent / name) for name in names), config])
 
 
 def _merged(base: dict, own: dict) -> dict:

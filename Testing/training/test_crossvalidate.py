@@ -101,14 +101,23 @@ def config(folder, recipe: str, fold_: int) -> dict:
         settings.read(small_data.RESOURCES / recipe) | {"data": small_data.data_config(folder)}, fold_
     )
     read |= {"steps": 2, "epoch_steps": 2, "batch": 2, "validate_crops": 1}
-    read["sampling"] = read["sampling"] | {"sides": [[16, 16, 16] if recipe == "monai-unet.toml" else [3, 16, 16]]}
+    cubes = recipe in ("monai-unet.toml", "segmenter-hard.toml")
+    read["sampling"] = read["sampling"] | {"sides": [[16 if cubes else 3, 16, 16]]}
     read["generator"] = read["generator"] | {"width": 2}
     return read
 
 
 @pytest.mark.parametrize(
     "recipe",
-    ["unet.toml", "monai-unet.toml", "lnhg-gated.toml", "lnhg-planes.toml", "lnhg-hard.toml", "unet-planes.toml"],
+    [
+        "unet.toml",
+        "monai-unet.toml",
+        "lnhg-gated.toml",
+        "lnhg-planes.toml",
+        "lnhg-hard.toml",
+        "segmenter-hard.toml",
+        "unet-planes.toml",
+    ],
 )
 def test_a_method_is_trained_and_scored_over_its_folds_by_two_commands(recipe, tmp_path, capsys):
     pytest.importorskip("monai", reason="MONAI is not installed (extra baselines)")
@@ -181,10 +190,13 @@ def test_folded_norms_change_nothing_that_is_drawn(kind):
     assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in network.modules())
 
 
-def test_a_configuration_builds_on_another(tmp_path):
+def test_a_configuration_builds_on_others(tmp_path):
     (tmp_path / "base.toml").write_text("steps = 5\n[loss]\nmse = 1.0\ndice = 2.0\n")
     (tmp_path / "own.toml").write_text('base = "base.toml"\nseed = 1\n[loss]\nmse = 0.0\n')
     assert settings.read(tmp_path / "own.toml") == {"steps": 5, "seed": 1, "loss": {"mse": 0.0, "dice": 2.0}}
+    (tmp_path / "more.toml").write_text("steps = 7\n[loss]\ndice = 3.0\n")
+    (tmp_path / "both.toml").write_text('base = ["base.toml", "more.toml"]\n[loss]\nmse = 0.5\n')
+    assert settings.read(tmp_path / "both.toml") == {"steps": 7, "loss": {"mse": 0.5, "dice": 3.0}}
 
 
 def test_a_fold_is_held_out_and_the_others_train():
