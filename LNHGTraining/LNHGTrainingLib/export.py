@@ -11,7 +11,7 @@ from LNHGLib import models
 from LNHGLib.checksum import file_sha256
 from LNHGLib.detector import build_detector
 from LNHGLib.errors import InputError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from LNHGTrainingLib import card as model_card
@@ -115,7 +115,7 @@ def _write(states: dict[str, dict], config: dict, window_hu: list[float], folder
 
 def _save(network: nn.Module, state: dict, path: Path) -> None:
     network.load_state_dict(state)
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    path.write_bytes(save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
 
 
 def _recipe(state: dict) -> dict:

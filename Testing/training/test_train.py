@@ -178,6 +178,7 @@ def test_checkpoints_become_a_model_folder(segmenter_config, detector_config, tm
     assert model.card["training"]["train_patients"] == ["patient-0", "patient-2", "patient-4"]
     assert model.card["training"]["generator"]["loss"]["perceptual_network"] == "off"
     assert str(tmp_path) not in (tmp_path / "lnhg-1mm" / "model.json").read_text()
+    assert len({path.stat().st_mode for path in model.folder.iterdir()}) == 1  # others may read the weights as well
     gone = tmp_path / "gone.pt"
     with pytest.raises(InputError, match="exists already"):
         export(gone, gone, config, tmp_path / "lnhg-1mm")
