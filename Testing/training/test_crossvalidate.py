@@ -101,8 +101,7 @@ def config(folder, recipe: str, fold_: int) -> dict:
         settings.read(small_data.RESOURCES / recipe) | {"data": small_data.data_config(folder)}, fold_
     )
     read |= {"steps": 2, "epoch_steps": 2, "batch": 2, "validate_crops": 1}
-    cubes = recipe in ("monai-unet.toml", "segmenter-hard.toml")
-    read["sampling"] = read["sampling"] | {"sides": [[16 if cubes else 3, 16, 16]]}
+    read["sampling"] = read["sampling"] | {"sides": [[min(side, 16) for side in read["sampling"]["sides"][0]]]}
     read["generator"] = read["generator"] | {"width": 2}
     return read
 
