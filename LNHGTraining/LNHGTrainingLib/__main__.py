@@ -221,12 +221,13 @@ def _calibrate(options: argparse.Namespace) -> None:
     _require(options.data, "a folder with crops/", folder=True)
     from LNHGLib import models
     from LNHGLib.pipeline import choose_device
+    from tqdm import tqdm
 
     from LNHGTrainingLib import calibrate, card
 
     model, where = models.load(options.model), choose_device(options.device)
     crops = calibrate.validation_crops(model, options.data)
-    seen = calibrate.look(model, crops, where)
+    seen = calibrate.look(model, tqdm(crops, unit="nodule", disable=None), where)
     chosen = calibrate.choose(seen, model.card, options.false_per_scan)
     chosen.pop("results", None)  # they were measured at the former thresholds
     card.write(model.folder, chosen)

@@ -19,6 +19,7 @@ from LNHGLib.pipeline import IN_LUNG_SHARE, looks_of
 from LNHGLib.preprocessing import normalise
 from LNHGLib.progress import Monitor
 from scipy import ndimage
+from tqdm import tqdm
 
 from LNHGTrainingLib.data import CUBE, Crops, Labelled
 from LNHGTrainingLib.outputs import replacing, write_table
@@ -128,7 +129,8 @@ def mine(
     check(model, out)
     first, _ = looks_of(model, torch.device(device), Monitor())
     rows = []
-    for source, volume, lungs in _volumes(crops, backgrounds):
+    count = len(crops) + len(backgrounds)
+    for source, volume, lungs in tqdm(_volumes(crops, backgrounds), total=count, unit="volume", disable=None):
         image = first(normalise(volume.hu, model.card["window_hu"]), lungs)
         rows += [source | dict(zip("zyx", center, strict=True)) for center in unread(image, volume, lungs)]
     out.parent.mkdir(parents=True, exist_ok=True)

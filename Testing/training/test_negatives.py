@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -68,7 +69,8 @@ def configuration(folder):
     return config
 
 
-def test_places_are_mined_in_training_crops_and_backgrounds(folder, configuration, capsys):
+def test_places_are_mined_in_training_crops_and_backgrounds(folder, configuration, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     model = write_model(folder / "model", grid={"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]})
     out = folder / "runs" / "hard.csv"
     command = ["mine", "--model", str(model.folder), "--config", str(configuration), "--data", str(folder)]
@@ -79,7 +81,9 @@ def test_places_are_mined_in_training_crops_and_backgrounds(folder, configuratio
     assert in_crop["crop"] == "0"
     assert [float(in_crop[axis]) for axis in "zyx"] == pytest.approx(FIRST, abs=0.2)
     assert len([row for row in rows if row["background"] == "chest.nii.gz"]) >= 3
-    assert f"{len(rows)} places" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert f"{len(rows)} places" in shown.out
+    assert "2/2" in shown.err
     (folder / "background" / "chest.nii.gz").unlink()
     assert main([*command, str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
