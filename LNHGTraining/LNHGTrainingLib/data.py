@@ -16,6 +16,9 @@ from LNHGLib.errors import InputError
 from scipy import ndimage
 
 CUBE = 50
+CAVITY_HU = -950.0
+WALL_MM = (1.0, 3.5)
+"""Thinnest and thickest wall of a nodule made hollow."""
 KEPT = 1024
 """Cubes that stay in memory once read, half a gigabyte: unpacking one takes longer than drawing a patch of it."""
 
@@ -260,3 +263,17 @@ def paste(hu: np.ndarray, nodule_hu: np.ndarray, mask: np.ndarray) -> np.ndarray
     soft = ndimage.gaussian_filter(ndimage.binary_dilation(mask, iterations=1).astype(np.float32), 0.8)
     alpha = np.clip(soft * 1.3, 0, 1)
     return hu * (1 - alpha) + nodule_hu * alpha
+
+
+def draw_cavity(rng: np.random.Generator, share: float, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """In this share of draws the nodule as a cavity: cavitary nodules are too rare in the data to learn them from."""
+    if share and rng.random() < share:
+        return hollow(hu, mask, rng.uniform(*WALL_MM))
+    return hu
+
+
+def hollow(hu: np.ndarray, mask: np.ndarray, wall_mm: float) -> np.ndarray:
+    """The nodule filled with air inside its wall: HU and mask (D, H, W) at 1 mm -> HU; a thinner one stays as it is."""
+    air = ndimage.distance_transform_edt(mask) > wall_mm + 0.5  # from the mask's border, half a voxel beyond its rim
+    soft = ndimage.gaussian_filter(air.astype(np.float32), 0.7)
+    return hu * (1 - soft) + CAVITY_HU * soft

@@ -10,7 +10,7 @@ from LNHGLib.preprocessing import normalise
 from LNHGLib.unet import require_planes
 from torch import Tensor
 
-from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_warp, paste, scanner
+from LNHGTrainingLib.data import CUBE, Labelled, cut, draw_cavity, draw_warp, paste, scanner
 from LNHGTrainingLib.negatives import Background, Places, draw
 
 
@@ -90,6 +90,7 @@ class SegmenterPatches:
     def _cut(self, volume: Labelled, rng: np.random.Generator, centre: np.ndarray, side: tuple[int, int, int]) -> tuple:
         warp = draw_warp(rng, centre, self.planes)
         hu, mask, known = cut(volume, warp, side)
+        hu = draw_cavity(rng, self.config.get("hollow", 0.0), hu, mask)
         return scanner(hu, warp), mask, known
 
     def _lung(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple:
@@ -102,6 +103,7 @@ class SegmenterPatches:
         reach = np.asarray(side) * 0.35
         warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach), self.planes)
         nodule_hu, mask, _ = cut(crop, warp, side)
+        nodule_hu = draw_cavity(rng, self.config.get("hollow", 0.0), nodule_hu, mask)
         return paste(hu, scanner(nodule_hu, warp), mask), mask, known
 
     def _stack(self, patches: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Batch:

@@ -123,6 +123,28 @@ def test_a_pasted_nodule_keeps_its_inside_and_the_lung_its_outside():
     assert pasted[:2] == pytest.approx(-850)
 
 
+def test_a_hollow_nodule_has_air_within_a_wall_of_tissue():
+    z, y, x = np.ogrid[:30, :30, :30]
+    depth = 9 - np.sqrt((z - 15) ** 2 + (y - 15) ** 2 + (x - 15) ** 2)
+    hu = data.hollow(np.where(depth > 0, 40.0, -850.0), depth > 0, wall_mm=3.0)
+    assert hu[depth > 6] == pytest.approx(-950, abs=5)
+    assert hu[(depth > 0) & (depth < 1.5)] == pytest.approx(40, abs=5)
+    assert hu[depth < 0] == pytest.approx(-850, abs=1)
+    small = np.where(depth > 6, 40.0, -850.0)
+    assert np.array_equal(data.hollow(small, depth > 6, wall_mm=3.5), small)
+
+
+def test_hollow_nodules_are_as_many_as_asked(crops):
+    thick = [crop for crop in crops if crop.mask.sum() > 200]
+    brightness = {}
+    for share in (0.0, 0.5, 1.0):
+        shares = {"sides": [[24, 24, 24]], "nodule": 1.0, "hollow": share}
+        batch = SegmenterPatches(thick, [], shares, WINDOW, 0).batch(0, 16)
+        brightness[share] = float(batch.image[batch.mask > 0].mean())
+        assert np.array_equal(batch.target, batch.image * batch.mask)
+    assert brightness[1.0] < 0.9 * brightness[0.5] < 0.81 * brightness[0.0]
+
+
 def test_a_batch_depends_on_seed_and_step_alone(crops, background):
     first, second, other = (SegmenterPatches(crops, [background], SHARES, WINDOW, seed) for seed in (5, 5, 6))
     assert np.array_equal(first.batch(3, 2).image, second.batch(3, 2).image)
