@@ -1,11 +1,11 @@
 """Outlines trimmed: without the vessels and walls that they ran along. Arrays are zyx."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import ndimage
 
-from LNHGLib.components import nearest
+from LNHGLib.components import components, nearest
 
 CORE = 0.5
 """Share of a nodule's depth that its core has at least."""
@@ -40,3 +40,22 @@ def trimmed(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float
     result = np.zeros_like(mask)
     result[box] = nearest(kept, place, spacing_mm)[1:-1, 1:-1, 1:-1]
     return result
+
+
+def trim(labels: np.ndarray, numbers: Iterable[int], image: np.ndarray, spacing_mm: Sequence[float]) -> None:
+    """Trim outlines in place, each of their connected parts at its center of signal.
+
+    Args:
+        labels: component numbers (z, y, x); what is cut off becomes 0.
+        numbers: of the components to trim.
+        image: nodule image (z, y, x).
+        spacing_mm: of the voxels (z, y, x).
+    """
+    boxes = ndimage.find_objects(labels)
+    for number in numbers:
+        box = boxes[number - 1] if number <= len(boxes) else None
+        parts = components(labels[box] == number) if box else np.zeros((0, 0, 0), np.int32)
+        for part in range(1, parts.max(initial=0) + 1):
+            mask = parts == part
+            kept = trimmed(mask, ndimage.center_of_mass(image[box], parts, part), spacing_mm)
+            labels[box][mask & ~kept] = 0

@@ -1,7 +1,7 @@
 """From a CT volume to its nodules: both networks, their fusion, and everything measured on the CT's own voxels."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from LNHGLib import __version__, components, fusion, heterogeneity, looks, measurement, projection
+from LNHGLib import __version__, components, fusion, heterogeneity, looks, measurement, outline, projection
 from LNHGLib.errors import InputError
 from LNHGLib.inference import CPU_TOOK_OVER, run_detector, run_generator
 from LNHGLib.location import Sides, slice_number
@@ -76,7 +76,7 @@ def segment(
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Result:
-    """Find, outline and measure the nodules of a chest CT.
+    """Find, outline and measure the nodules of a chest CT; best first, on the CT's own grid.
 
     Args:
         volume: CT in HU, in any orientation.
@@ -85,9 +85,6 @@ def segment(
         threshold: lowest score of a finding, 0..1; None takes the model's.
         progress: called with the fraction done, never falling, and what is being done.
         cancelled: asked often; true stops the work.
-
-    Returns:
-        Nodules, best first, on the input's grid.
 
     Raises:
         InputError: no lung in the CT, no such device, threshold out of range, or a model file that was changed.
@@ -103,6 +100,7 @@ def segment(
     fused, views = _look_again(work, labels, generated, fused, others, model.card, monitor)
     kept = [finding for finding in fused.findings if finding.score >= threshold]
     kept = looks.redraw(generated, labels, kept, views, model.card["generator"]["threshold"])
+    trim(labels, kept, generated, work.grid, model)
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
         result = draw(volume, upright, work.grid, labels, generated, kept, monitor)
         result, lungs = _with_sides(result, work)
@@ -114,6 +112,14 @@ def _with_sides(result: Result, work: Work) -> tuple[Result, dict[str, Any]]:
     sides = Sides.of(work.lungs, work.grid)
     nodules = [replace(nodule, side=sides.side(nodule.center_lps_mm)) for nodule in result.nodules]
     return replace(result, nodules=nodules), {"lungs": {"midline_x_lps_mm": sides.midline_x_lps_mm}}
+
+
+def trim(
+    labels: np.ndarray, findings: Sequence[fusion.Finding], generated: np.ndarray, grid: Grid, model: Model
+) -> None:
+    """Trim the findings' outlines in place, if the model's card asks for it by `trim` in its `generator` part."""
+    if model.card["generator"].get("trim"):
+        outline.trim(labels, {n for finding in findings for n in finding.labels}, generated, grid.spacing_mm)
 
 
 def draw(

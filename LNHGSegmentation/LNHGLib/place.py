@@ -71,6 +71,7 @@ def _outlined(
         generated = mean_look(first, others)(ct_norm)
     with monitor.stage("measurement", "Measuring the nodule", 0.8, 1.0):
         labels, finding = _nearest(ct_norm, generated, grid, model, place_lps_mm)
+        pipeline.trim(labels, [finding], generated, grid, model)
         result = pipeline.draw(volume, upright, grid, labels, generated, [finding], monitor)
     if not result.nodules:
         raise InputError(_nothing(place_lps_mm))

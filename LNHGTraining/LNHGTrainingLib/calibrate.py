@@ -26,7 +26,7 @@ from LNHGLib.volume import Grid
 from scipy import ndimage
 
 from LNHGTrainingLib.data import Crops, Labelled, load_crops
-from LNHGTrainingLib.evaluate_crops import center_component
+from LNHGTrainingLib.evaluate_crops import central_nodule
 from LNHGTrainingLib.metrics import Froc, dice, froc
 from LNHGTrainingLib.surroundings import lung_of_cube
 from LNHGTrainingLib.validate import LUNG_CUBES, cube_detections, cube_looks, sensitivities
@@ -92,19 +92,19 @@ def step_of(card: dict) -> int:
     return max(1, round(card["detector"]["slice_step_mm"]))
 
 
-def mean_dice(seen: Iterable[Seen], threshold: float) -> float:
-    """Mean Dice of the nodules at the cubes' centers, location given."""
-    return float(np.mean([dice(_outline(one, threshold), one.crop.mask) for one in seen]))
+def mean_dice(seen: Iterable[Seen], threshold: float, trim: bool = False) -> float:
+    """Mean Dice of the nodules at the cubes' centers, location given, their outlines trimmed if asked for."""
+    return float(np.mean([dice(_outline(one, threshold, trim), one.crop.mask) for one in seen]))
 
 
-def volume_bias(seen: Iterable[Seen], threshold: float) -> float:
+def volume_bias(seen: Iterable[Seen], threshold: float, trim: bool = False) -> float:
     """How far the median of the outlines' volumes, as shares of the readers', is from 1."""
-    shares = [np.count_nonzero(_outline(one, threshold)) / np.count_nonzero(one.crop.mask) for one in seen]
+    shares = [np.count_nonzero(_outline(one, threshold, trim)) / np.count_nonzero(one.crop.mask) for one in seen]
     return abs(float(np.median(shares)) - 1)
 
 
-def _outline(one: Seen, threshold: float) -> np.ndarray:
-    return center_component(one.outlined > threshold) & one.crop.known
+def _outline(one: Seen, threshold: float, trim: bool) -> np.ndarray:
+    return central_nodule(one.outlined > threshold, trim) & one.crop.known
 
 
 def detection_curve(seen: list[Seen], card: dict) -> Froc:
@@ -141,11 +141,11 @@ def _kind(finding: Finding, labels: np.ndarray, crop: Labelled) -> str:
     return "ignored" if crop.mask[mask].any() or crop.known[mask].mean() < 0.5 else "false"
 
 
-def choose_mask_threshold(seen: list[Seen]) -> float:
+def choose_mask_threshold(seen: list[Seen], trim: bool = False) -> float:
     """Of the thresholds with about the best mean Dice, the one with the least bias of volume."""
-    scores = {threshold: mean_dice(seen, threshold) for threshold in MASK_THRESHOLDS}
+    scores = {threshold: mean_dice(seen, threshold, trim) for threshold in MASK_THRESHOLDS}
     good = [threshold for threshold, score in scores.items() if score >= max(scores.values()) - EQUAL_DICE]
-    return min(good, key=lambda threshold: volume_bias(seen, threshold))
+    return min(good, key=lambda threshold: volume_bias(seen, threshold, trim))
 
 
 def choose(seen: list[Seen], card: dict, false_per_scan: float) -> dict:
@@ -157,7 +157,8 @@ def choose(seen: list[Seen], card: dict, false_per_scan: float) -> dict:
         false_per_scan: false findings per two lungs (40 cubes) that the default threshold may show.
     """
     card = deepcopy(card)
-    card["generator"]["threshold"] = choose_mask_threshold(seen)
+    trim = card["generator"].get("trim", False)
+    card["generator"]["threshold"] = choose_mask_threshold(seen, trim)
     curves = {}
     for weight in WEIGHTS:
         card["fusion"]["weight"] = weight
@@ -173,7 +174,7 @@ def choose(seen: list[Seen], card: dict, false_per_scan: float) -> dict:
     card["calibration"] = {
         "crops": len(seen),
         "patients": len({one.crop.patient for one in seen}),
-        "dice": round(mean_dice(seen, card["generator"]["threshold"]), 4),
+        "dice": round(mean_dice(seen, card["generator"]["threshold"], trim), 4),
         "false_per_scan": false_per_scan,
         "sensitivity_at": _sensitivities(curve),
     }

@@ -43,8 +43,7 @@ class Drawing:
     @property
     def text(self) -> str:
         """What a report says of it."""
-        looks = evaluate_crops.looks_text({"generator": {"half_turn": self.half_turn}})
-        return looks + (evaluate_crops.TRIMMED if self.trim else "")
+        return evaluate_crops.drawing_text({"generator": {"half_turn": self.half_turn, "trim": self.trim}})
 
 
 ONE_LOOK = Drawing()

@@ -101,13 +101,14 @@ def run_crops(
     rows = evaluate_crops.select_rows(table, selection)
     read = evaluate_crops.read_crops(crops, rows)
     shown = progress(read, len(rows), "nodule", options)
-    results = evaluate_crops.evaluate_crops(shown, predict, card["generator"]["threshold"])
-    protocol = evaluate_crops.protocol(selection.min_readers) + evaluate_crops.looks_text(card)
+    generator = card["generator"]
+    results = evaluate_crops.evaluate_crops(shown, predict, generator["threshold"], generator.get("trim", False))
+    protocol = evaluate_crops.protocol(selection.min_readers) + evaluate_crops.drawing_text(card)
     report = head("crops", protocol, card, options) | {
         "data": identity([crops, table], options),
         "patients": len({row["patient_id"] for row in rows}),
         "split": _crop_split(card, rows, selection),
-        **summary.crop_figures(results, card["generator"]["threshold"], options.seed),
+        **summary.crop_figures(results, generator["threshold"], options.seed),
     }
     write_crops(results, report, out, options)
     return report

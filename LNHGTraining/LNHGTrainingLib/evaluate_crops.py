@@ -54,8 +54,12 @@ def protocol(readers: int) -> str:
     return PROTOCOL.format(reach=REACH_MM, smallest=SMALLEST_MM3, readers=readers)
 
 
-def looks_text(card: dict) -> str:
-    """What the protocol says of the looks that a model's card asks for; nothing of one alone."""
+def drawing_text(card: dict) -> str:
+    """What the protocol says of how a model's card has outlines drawn: of its looks, and of trimming."""
+    return _looks_text(card) + (TRIMMED if card["generator"].get("trim") else "")
+
+
+def _looks_text(card: dict) -> str:
     turned = ["at the cube after half a turn in its plane"] if card["generator"].get("half_turn") else []
     looks = ["at the cube", *turned, *(["through a second generator"] if SECOND in card else [])]
     if len(looks) == 1:

@@ -119,7 +119,7 @@ def _save(network: nn.Module, state: dict, path: Path) -> None:
 
 
 def _recipe(state: dict) -> dict:
-    """How a branch was trained: its configuration, the step of the checkpoint and the best validation score until then."""
+    """How a branch was trained: its configuration, the checkpoint's step and the best validation score until then."""
     config = {key: value for key, value in state["config"].items() if key not in ("generator", "detector", "window_hu")}
     config["data"] = {key: value for key, value in config["data"].items() if key != "folder"}
     for table, key in ((config, "start"), (config["data"], "hard_negatives")):  # names tell; paths are the machine's

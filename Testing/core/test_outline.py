@@ -49,3 +49,22 @@ def test_trimming_goes_by_millimeters_and_by_the_place():
 def test_nothing_and_what_fills_the_volume_stay_as_they_are():
     assert not outline.trimmed(np.zeros((5, 5, 5), bool), (2, 2, 2), (1, 1, 1)).any()
     assert outline.trimmed(np.ones((5, 5, 5), bool), (2, 2, 2), (1, 1, 1)).all()
+
+
+def test_components_are_trimmed_in_place_each_at_its_signal():
+    vessel = np.zeros(SHAPE, bool)
+    vessel[19:22, 19:22, 20:] = True
+    nodule, other = ball((20, 20, 20), 6), ball((36, 40, 40), 3)
+    labels = np.where(nodule | vessel, 1, 0) + np.where(other, 2, 0) + np.where(np.roll(vessel, 20, 0), 3, 0)
+    outline.trim(labels, [1, 2, 9], nodule * 0.9 + vessel * 0.1 + other * 0.9, (1, 1, 1))
+    assert (labels[nodule] == 1).all()
+    assert not (labels[..., 31:] == 1).any()
+    assert np.array_equal(labels == 2, other)
+    assert np.array_equal(labels == 3, np.roll(vessel, 20, 0))
+
+
+def test_the_parts_of_a_component_are_trimmed_one_by_one():
+    first, second = ball((20, 20, 12), 4), ball((20, 20, 40), 7)
+    labels = np.where(first | second, 1, 0)
+    outline.trim(labels, [1], (first | second) * 0.5, (1, 1, 1))
+    assert np.array_equal(labels > 0, first | second)

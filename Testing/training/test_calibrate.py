@@ -29,6 +29,16 @@ def test_of_thresholds_of_equal_dice_the_one_of_true_volume_is_taken():
     assert calibrate.choose_mask_threshold(seen) == 0.03
 
 
+def test_outlines_are_trimmed_before_they_are_compared_where_the_card_asks_for_it():
+    drawn = 0.5 * ball((25, 25, 25), 5)
+    drawn[24:27, 24:27, 25:] = 0.5
+    seen = [cube(drawn, boxes_around((25, 25, 25), 6, 0.9))]
+    trimming = CARD | {"generator": CARD["generator"] | {"trim": True}}
+    plain, trimmed = (calibrate.choose(seen, card, 2)["calibration"]["dice"] for card in (CARD, trimming))
+    assert plain < 0.9 < trimmed
+    assert calibrate.volume_bias(seen, 0.1, trim=True) < calibrate.volume_bias(seen, 0.1)
+
+
 def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():
     nodule = 0.7 * ball((25, 25, 25), 5)
     elsewhere = np.maximum(nodule, 0.7 * ball((10, 10, 10), 4))

@@ -280,8 +280,9 @@ def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
     np.testing.assert_allclose(
         evaluate.generator_predictor(identity_generator(), card, identity_generator(0))(hu), alone * 2 / 3
     )
-    assert "three looks: at the cube, at the cube after" in evaluate_crops.looks_text(card)
-    assert evaluate_crops.looks_text(CARD | {"generator": {}}) == ""
+    assert "three looks: at the cube, at the cube after" in evaluate_crops.drawing_text(card)
+    assert evaluate_crops.drawing_text(CARD | {"generator": {}}) == ""
+    assert "trimmed" in evaluate_crops.drawing_text(CARD | {"generator": {"trim": True}})
 
 
 def test_a_model_that_needs_the_field_of_view_is_refused_on_crops():
