@@ -80,6 +80,7 @@ def _addSurface(findings: Findings, segmentID: str) -> None:
     segment = findings.segmentation.GetSegmentation().GetSegment(segmentID)
     alone, copy = slicer.vtkSegmentation(), slicer.vtkSegment()
     copy.DeepCopy(segment)
+    alone.CopyConversionParameters(findings.segmentation.GetSegmentation())
     alone.SetSourceRepresentationName(LABELMAP)
     alone.AddSegment(copy, segmentID)
     alone.CreateRepresentation(SURFACE)

@@ -17,6 +17,8 @@ from LNHGSegmentationLib.Segments import Segments
 from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 
+SMOOTHING = "0.2"  # of surfaces: at Slicer's own 0.5 a nodule of two slices shrinks to nothing in the 3D views
+
 
 @dataclass(frozen=True)
 class ResultNodes:
@@ -130,6 +132,7 @@ def _segmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentation
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())  # before the geometry, which is relative to it
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps(nodules))
+    node.GetSegmentation().SetConversionParameter("Smoothing factor", SMOOTHING)
     display = node.GetDisplayNode()
     display.SetVisibility(False)
     display.SetVisibility2DFill(False)

@@ -13,7 +13,10 @@ import slicer
 import vtk
 from LNHGLib import heterogeneity as core_heterogeneity
 from LNHGLib.nodule_segment import segment_color
-from LNHGSegmentationLib import Cases, Overlay, ResultNodes
+from LNHGSegmentationLib import Cases, Overlay, ResultNodes, SegmentVoxels
+from LNHGSegmentationLib.Findings import Findings
+from LNHGSegmentationLib.FindingsDisplay import FindingsDisplay
+from LNHGSegmentationLib.SegmentVoxels import Crop
 from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 from test_volume_exchange import add_linear_transform
 
@@ -48,6 +51,22 @@ def test_finding_without_voxels_has_no_segment_but_stays_in_the_list(a_ct, tmp_p
     result = ResultNodes.load(tmp_path / "result", a_ct, VolumeExchange(a_ct))
     assert result.segmentation.GetSegmentation().GetNumberOfSegments() == 2
     assert [nodule["number"] for nodule in Cases.rowsOf(result.segmentation)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("by_slicer", [True, False])
+def test_a_nodule_of_one_slice_is_seen_in_3d_views(result, by_slicer):
+    findings = Findings(result.segmentation)
+    small = Crop((slice(5, 6), slice(5, 8), slice(5, 9)), np.ones((1, 3, 4), bool))
+    SegmentVoxels.write(result.segmentation, "Nodule_1", small)
+    if by_slicer:
+        result.segmentation.CreateClosedSurfaceRepresentation()
+    else:
+        FindingsDisplay(findings).makeSurfaces()
+    surface = result.segmentation.GetSegmentation().GetSegment("Nodule_1").GetRepresentation("Closed surface")
+    properties = vtk.vtkMassProperties()
+    properties.SetInputData(surface)
+    voxel_mm3 = abs(np.linalg.det(fakes.IJK_TO_RAS[:3, :3]))
+    assert properties.GetVolume() > 0.5 * small.array.sum() * voxel_mm3
 
 
 def test_the_first_twenty_colors_differ_visibly():
