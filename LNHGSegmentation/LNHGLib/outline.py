@@ -1,6 +1,6 @@
 """Outlines trimmed: without the vessels and walls that they ran along. Arrays are zyx."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -42,7 +42,7 @@ def trimmed(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float
     return result
 
 
-def trim(labels: np.ndarray, numbers: Iterable[int], image: np.ndarray, spacing_mm: Sequence[float]) -> None:
+def trim(labels: np.ndarray, numbers: Collection[int], image: np.ndarray, spacing_mm: Sequence[float]) -> None:
     """Trim outlines in place, each of their connected parts at its center of signal.
 
     Args:
@@ -51,11 +51,11 @@ def trim(labels: np.ndarray, numbers: Iterable[int], image: np.ndarray, spacing_
         image: nodule image (z, y, x).
         spacing_mm: of the voxels (z, y, x).
     """
-    boxes = ndimage.find_objects(labels)
-    for number in numbers:
-        box = boxes[number - 1] if number <= len(boxes) else None
-        parts = components(labels[box] == number) if box else np.zeros((0, 0, 0), np.int32)
-        for part in range(1, parts.max(initial=0) + 1):
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is None or number not in numbers:
+            continue
+        parts = components(labels[box] == number)
+        for part in range(1, parts.max() + 1):
             mask = parts == part
             kept = trimmed(mask, ndimage.center_of_mass(image[box], parts, part), spacing_mm)
             labels[box][mask & ~kept] = 0

@@ -56,7 +56,7 @@ def test_components_are_trimmed_in_place_each_at_its_signal():
     vessel[19:22, 19:22, 20:] = True
     nodule, other = ball((20, 20, 20), 6), ball((36, 40, 40), 3)
     labels = np.where(nodule | vessel, 1, 0) + np.where(other, 2, 0) + np.where(np.roll(vessel, 20, 0), 3, 0)
-    outline.trim(labels, [1, 2, 9], nodule * 0.9 + vessel * 0.1 + other * 0.9, (1, 1, 1))
+    outline.trim(labels, {1, 2, 9}, nodule * 0.9 + vessel * 0.1 + other * 0.9, (1, 1, 1))
     assert (labels[nodule] == 1).all()
     assert not (labels[..., 31:] == 1).any()
     assert np.array_equal(labels == 2, other)
@@ -66,5 +66,5 @@ def test_components_are_trimmed_in_place_each_at_its_signal():
 def test_the_parts_of_a_component_are_trimmed_one_by_one():
     first, second = ball((20, 20, 12), 4), ball((20, 20, 40), 7)
     labels = np.where(first | second, 1, 0)
-    outline.trim(labels, [1], (first | second) * 0.5, (1, 1, 1))
+    outline.trim(labels, {1}, (first | second) * 0.5, (1, 1, 1))
     assert np.array_equal(labels > 0, first | second)
