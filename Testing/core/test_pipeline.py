@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from LNHGLib import pipeline, place
+from LNHGLib import pipeline
 from LNHGLib.errors import Cancelled, InputError
 from LNHGLib.volume import Grid, Source, Volume, resample
 from tiny_model import NODULES, BlobDetector, centers_lps_mm, gate_generator, tiny_chest, with_stand_ins, write_model
@@ -140,26 +140,6 @@ def test_a_second_generator_decides_with_the_first(chest, model, result, tmp_pat
     there = again.labels > 0
     np.testing.assert_allclose(again.heterogeneity[there], result.heterogeneity[there] / 2, atol=0.05)
     assert pipeline.segment(chest, both, threshold=result.nodules[-1].score).nodules == []
-
-
-def test_a_card_has_vessels_trimmed_from_outlines(chest, model):
-    center = centers_lps_mm(chest)[1]
-    z, y, x = np.rint(chest.grid.lps_to_index(center)).astype(int)
-    array = chest.array.copy()
-    array[z : z + 2, y : y + 2, x : x + 13] = 40
-    vessel = Volume(array, chest.grid, chest.source)
-    trimming = with_card(model, generator={**model.card["generator"], "trim": True})
-    for segment in (pipeline.segment, lambda *given: place.segment_at(*given, tuple(center))):
-        alone, with_vessel, trimmed = (
-            volume_at(segment(*given), center) for given in ((chest, model), (vessel, model), (vessel, trimming))
-        )
-        assert with_vessel > 1.1 * alone
-        assert trimmed - alone < (with_vessel - alone) / 2
-
-
-def volume_at(result, point):
-    nearest = min(result.nodules, key=lambda n: np.linalg.norm(np.subtract(n.measurement.centroid_lps_mm, point)))
-    return nearest.measurement.volume_mm3
 
 
 @pytest.mark.parametrize(("order", "flips"), SOME_ORDERS)

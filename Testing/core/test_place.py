@@ -43,6 +43,23 @@ def test_the_place_gives_the_same_nodule_as_the_whole_run(chest, model, whole, i
     assert result.nodules[0].heterogeneity["mean"] == pytest.approx(expected.heterogeneity["mean"], rel=1e-5)
 
 
+def test_a_card_has_vessels_trimmed_from_outlines(chest, model, tmp_path):
+    center = centers_lps_mm(chest)[1]
+    z, y, x = np.rint(chest.grid.lps_to_index(center)).astype(int)
+    array = chest.array.copy()
+    array[z : z + 2, y : y + 2, x : x + 13] = 40
+    vessel = Volume(array, chest.grid, chest.source)
+    trimming = write_model(tmp_path / "trimming", generator={**model.card["generator"], "trim": True})
+    plain, trimming = with_stand_ins(model), with_stand_ins(trimming)
+    for segment in (pipeline.segment, lambda *given: place.segment_at(*given, tuple(center))):
+        alone, with_vessel, trimmed = (
+            nodule_at(segment(*given), center).measurement.volume_mm3
+            for given in ((chest, plain), (vessel, plain), (vessel, trimming))
+        )
+        assert with_vessel > 1.1 * alone
+        assert trimmed - alone < (with_vessel - alone) / 2
+
+
 def test_a_part_of_the_ct_suffices(chest, model):
     center = centers_lps_mm(chest)[1]
     box = box_around((tuple(center), tuple(center)), chest.grid, 45.0)
