@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -42,12 +43,18 @@ class MissedNodule(VTKObservationMixin):
         self._point.CreateDefaultDisplayNodes()
         self._point.SetHideFromEditors(True)
         self._point.SetSaveWithScene(False)
-        self.addObserver(self._point, slicer.vtkMRMLMarkupsNode.PointPositionDefinedEvent, self._onClick)
-        application = slicer.app.applicationLogic()
-        application.GetSelectionNode().SetReferenceActivePlaceNodeClassName(POINT_CLASS)
-        application.GetSelectionNode().SetActivePlaceNodeID(self._point.GetID())
-        application.GetInteractionNode().SetCurrentInteractionMode(slicer.vtkMRMLInteractionNode.Place)
-        self._say(_("Click the missed nodule in a slice view."))
+        interaction, selection = self._placing()
+        selection.SetReferenceActivePlaceNodeClassName(POINT_CLASS)
+        selection.SetActivePlaceNodeID(self._point.GetID())
+        interaction.SetCurrentInteractionMode(interaction.Place)
+        for node, event in (
+            (self._point, self._point.PointPositionDefinedEvent),
+            (interaction, interaction.InteractionModeChangedEvent),
+            (selection, selection.ActivePlaceNodeIDChangedEvent),
+            (slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent),
+        ):
+            self.addObserver(node, event, self._onPlacing)
+        self._say(_("Click the missed nodule in a slice view; Escape or a right click ends this."))
 
     def stop(self) -> None:
         """Wait no more for a click or for the segmenter."""
@@ -56,10 +63,23 @@ class MissedNodule(VTKObservationMixin):
             self._logic.stopSearch()
         self._findings = None
 
-    def _onClick(self, *_args) -> None:
-        position = np.zeros(3)
-        self._point.GetNthControlPointPositionWorld(0, position)
+    def _onPlacing(self, *_args) -> None:
+        """Look at the point when Slicer's own event is over: its widget goes on with the node after this call."""
+        qt.QTimer.singleShot(0, lambda point=self._point: self._followPoint(point))
+
+    def _followPoint(self, point: slicer.vtkMRMLMarkupsFiducialNode | None) -> None:
+        """Go on once the point was placed, or once the user ended the place mode without one."""
+        if point is None or point is not self._point:
+            return  # it was followed, or all was stopped, meanwhile
+        isPlaced, position = point.GetNumberOfDefinedControlPoints() > 0, np.zeros(3)
+        if isPlaced:
+            point.GetNthControlPointPositionWorld(0, position)
+        elif self._isAwaited(point):
+            return
         self._removePoint()
+        if not isPlaced:
+            self._end(None, _("Nothing was added."))
+            return
         try:
             self._look(position)
         except (OSError, RuntimeError, ValueError) as error:
@@ -67,6 +87,8 @@ class MissedNodule(VTKObservationMixin):
 
     def _look(self, position: np.ndarray) -> None:
         findings = self._findings
+        if findings.volumeNode is None:
+            raise ValueError(_ctIsGone())
         number = findings.at(np.rint(worldToIndex(findings.volumeNode, position)).astype(int))
         if number is not None:
             self._end(number, self._takeIn(number))
@@ -85,13 +107,14 @@ class MissedNodule(VTKObservationMixin):
 
     def _onFound(self, crop: Crop | None, row: dict, message: str) -> None:
         findings = self._findings
-        if crop is None or findings is None:
+        if crop is None:
             self._end(None, message)
-            return
-        around = row.pop("signal")
-        SignalStore.store(findings.segmentation, [around])
-        number = findings.add(crop, row)
-        self._end(number, _("Added {name}.").format(name=findings.row(number)["name"]))
+        elif findings.volumeNode is None:
+            self._end(None, _ctIsGone())
+        else:
+            SignalStore.store(findings.segmentation, [row.pop("signal")])
+            number = findings.add(crop, row)
+            self._end(number, _("Added {name}.").format(name=findings.row(number)["name"]))
 
     def _end(self, number: int | None, message: str) -> None:
         self._findings = None
@@ -101,8 +124,25 @@ class MissedNodule(VTKObservationMixin):
     def _removePoint(self) -> None:
         if self._point is None:
             return
-        point, self._point = self._point, None
         self.removeObservers()
-        interaction = slicer.app.applicationLogic().GetInteractionNode()
-        interaction.SetCurrentInteractionMode(slicer.vtkMRMLInteractionNode.ViewTransform)
-        slicer.mrmlScene.RemoveNode(point)
+        if self._isAwaited(self._point):
+            self._placing()[0].SwitchToViewTransformMode()
+        point, self._point = self._point, None
+        if point.GetScene() and not slicer.mrmlScene.IsClosing():  # a closing scene takes the point along
+            slicer.mrmlScene.RemoveNode(point)
+
+    @staticmethod
+    def _placing() -> tuple[slicer.vtkMRMLInteractionNode, slicer.vtkMRMLSelectionNode]:
+        """Return the nodes that say whether a click places a point, and which."""
+        application = slicer.app.applicationLogic()
+        return application.GetInteractionNode(), application.GetSelectionNode()
+
+    def _isAwaited(self, point: slicer.vtkMRMLMarkupsFiducialNode) -> bool:
+        """Return whether the next click places this point."""
+        interaction, selection = self._placing()
+        isPlacing = interaction.GetCurrentInteractionMode() == interaction.Place
+        return isPlacing and selection.GetActivePlaceNodeID() == point.GetID()
+
+
+def _ctIsGone() -> str:
+    return _("The CT of these findings was removed from the scene: load it and segment it again.")

@@ -59,8 +59,8 @@ class Widget(VTKObservationMixin):
             frame.layout().addWidget(section.uiWidget)
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneChanged)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneChanged)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneEndImport)
         self.connectParameterNode()
 
     def connectParameterNode(self) -> None:
@@ -102,5 +102,15 @@ class Widget(VTKObservationMixin):
     def _onSceneStartClose(self, *_args) -> None:
         self._disconnectParameterNode()
 
-    def _onSceneChanged(self, *_args) -> None:
+    def _onSceneEndClose(self, *_args) -> None:
         self.connectParameterNode()
+
+    def _onSceneEndImport(self, *_args) -> None:
+        """Show what the loaded scene says; a run that is under way goes on."""
+        if self._parameter is None or self._getParameterNode().parameterNode is not self._parameter.parameterNode:
+            self.connectParameterNode()
+            return
+        if self._parameter.inputVolume is None:
+            self._parameter.inputVolume = Cases.firstVolume()
+        self._volume = None  # while the scene was loaded, its result may not have been there yet
+        self._parameter.parameterNode.Modified()

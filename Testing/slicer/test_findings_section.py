@@ -234,7 +234,7 @@ def test_click_on_a_missed_nodule_adds_what_the_segmenter_outlines(section, run_
     assert interaction.GetCurrentInteractionMode() == interaction.Place
     point = slicer.mrmlScene.GetNodeByID(slicer.app.applicationLogic().GetSelectionNode().GetActivePlaceNodeID())
     point.AddControlPointWorld(*place)
-    assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
+    run_events(lambda: interaction.GetCurrentInteractionMode() == interaction.ViewTransform, limit_s=5)
     run_events(lambda: not section.ui.addButton.checked, limit_s=30)
     assert section.findings.row(3)["history"][0]["action"] == "added", section.ui.findingsLabel.text
     crop = section.findings.crop(3)
@@ -258,13 +258,13 @@ def test_place_without_a_nodule_is_said(section, run_events):
     assert len(section.findings.rows()) == 2
 
 
-def test_click_on_a_finding_below_the_threshold_takes_it_in(section):
+def test_click_on_a_finding_below_the_threshold_takes_it_in(section, run_events):
     section.ui.thresholdSlider.setValue(0.85)
     section.ui.addButton.click()
     slicer.mrmlScene.GetNodeByID(
         slicer.app.applicationLogic().GetSelectionNode().GetActivePlaceNodeID()
     ).AddControlPointWorld(*voxel_to_ras(section, fakes.NODULES[1][0]))
-    assert texts(section, 0) == ["1", "2"]
+    run_events(lambda: texts(section, 0) == ["1", "2"], limit_s=5)
     assert section.table.current() == 2
 
 
