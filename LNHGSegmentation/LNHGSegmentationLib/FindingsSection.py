@@ -40,6 +40,10 @@ class FindingsSection(VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.table = FindingsTable(self.ui.findingsTable, self._goTo, self._setKept, self._rename)
         self._missed = MissedNodule(logic, self._say, self._onMissed)
+        self._escape = qt.QShortcut(qt.QKeySequence("Esc"), self.uiWidget)
+        self._escape.setContext(qt.Qt.ApplicationShortcut)  # the views have the keyboard when the mouse is over them
+        self._escape.setEnabled(False)
+        self._escape.activated.connect(self._stopAdding)
         self._connectButtons()
         self._update()
 
@@ -100,7 +104,7 @@ class FindingsSection(VTKObservationMixin):
         self.table.fit()
 
     def _leave(self) -> None:
-        self._missed.stop()
+        self._stopAdding()
         for each in (self._watch, self._display):
             if each is not None:
                 each.stop()
@@ -195,13 +199,21 @@ class FindingsSection(VTKObservationMixin):
     def _onAdd(self, *_args) -> None:
         if self.ui.addButton.checked:
             self._watch.follow()
+            self._escape.setEnabled(True)
             self._missed.start(self.findings, self._parameter.device)
         else:
-            self._missed.stop()
-            self._say("")
+            self._stopAdding()
+
+    def _stopAdding(self) -> None:
+        """Wait no more for a click or for what came of it."""
+        self._missed.stop()
+        self._escape.setEnabled(False)
+        self.ui.addButton.setChecked(False)
+        self._say("")
 
     def _onMissed(self, number: int | None) -> None:
         """Show what came of a click for a missed nodule: a finding, or nothing."""
+        self._escape.setEnabled(False)
         self.ui.addButton.setChecked(False)
         if number is not None:
             self._watch.sync()
