@@ -37,9 +37,9 @@ class View:
         self.window.SetSize(*size)
         self.renderer = vtk.vtkRenderer()
         self.window.AddRenderer(self.renderer)
-        self._interactor = vtk.vtkRenderWindowInteractor()
-        self._interactor.SetRenderWindow(self.window)
-        self._interactor.Initialize()
+        self.interactor = vtk.vtkRenderWindowInteractor()
+        self.interactor.SetRenderWindow(self.window)
+        self.interactor.Initialize()
         factory.SetMRMLApplicationLogic(slicer.app.applicationLogic())
         for name in managers:
             if not factory.IsDisplayableManagerRegistered(name):
@@ -63,8 +63,10 @@ class View:
 class SliceView(View):
     """A slice view. Its node outlives the scene's closing, as in Slicer: make a view once a process."""
 
-    def __init__(self, name: str, orientation: str, size: tuple[int, int]) -> None:
-        super().__init__(size, slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance(), SLICE_MANAGERS)
+    def __init__(
+        self, name: str, orientation: str, size: tuple[int, int], managers: tuple[str, ...] = SLICE_MANAGERS
+    ) -> None:
+        super().__init__(size, slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance(), managers)
         self.renderer.GetActiveCamera().ParallelProjectionOn()
         self._add_overlay_renderer()
         self.logic = slicer.vtkMRMLSliceLogic()
