@@ -1,6 +1,8 @@
 """Full and failing disks, and temporary folders on them: one sentence, nothing cut short, nothing left for ever."""
 
 import errno
+import os
+import platform
 import shutil
 import tempfile
 import time
@@ -12,6 +14,8 @@ from LNHGLib.errors import DiskError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 PREFIX = ".lnhg-"
+TASK = "LNHG-run-"
+"""Of the folders that hold the CT of a task, in the computer's temporary folder."""
 STALE_S = 24 * 3600.0
 """A temporary folder of that age was left by a process that was killed: no work takes so long."""
 
@@ -67,15 +71,39 @@ def temporary_folder(home: Path, prefix: str = PREFIX) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def task_folder() -> Path:
+    """Make a folder for one task of Slicer's, and remove those that dead processes left; the caller removes it.
+
+    Its name tells computer and process, so that a patient's CT does not stay for a day when Slicer is killed.
+    """
+    home = Path(tempfile.gettempdir())
+    sweep(home, TASK)
+    return Path(tempfile.mkdtemp(prefix=f"{TASK}{platform.node()}-{os.getpid()}-", dir=home))
+
+
 def sweep(home: Path, prefix: str = PREFIX) -> None:
     """Remove the temporary folders of dead processes; of others only what this user may remove."""
     for folder in home.glob(f"{prefix}*"):
         try:
-            stale = folder.is_dir() and time.time() - folder.stat().st_mtime > STALE_S
+            old = time.time() - folder.stat().st_mtime > STALE_S
         except OSError:  # it went meanwhile
             continue
-        if stale:
+        if folder.is_dir() and (old or _is_orphan(folder.name.removeprefix(prefix))):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_orphan(name: str) -> bool:
+    """Whether a name tells a process of this computer that has ended; Windows can only be asked by ending it."""
+    computer, _, process = name.rpartition("-")[0].rpartition("-")
+    if os.name == "nt" or computer != platform.node() or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, or no process that we named
+        return False
+    return False
 
 
 def _refusal(folder: Path, what: str, reason: str) -> DiskError:

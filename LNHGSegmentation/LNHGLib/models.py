@@ -194,7 +194,7 @@ def add(source: str | Path) -> Model:
     source = Path(source)
     if not source.is_file():
         return _keep(source)
-    with disk.temporary_folder(Path(tempfile.gettempdir()), "LNHG-") as folder:
+    with disk.temporary_folder(Path(tempfile.gettempdir()), "LNHG-model-") as folder:
         with disk.writing(folder, "The model"):
             model_archive.unpack(source, folder)
         return _keep(folder)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +45,9 @@ class NoduleAtPlace:
         self._box = _boxAround(index, shapeOf(volumeNode), volumeNode.GetSpacing()[::-1])
         self._matrix[:3, 3] += self._matrix[:3, :3] @ cornerOf(self._box)[::-1]
         self._voxels = slicer.util.arrayFromVolume(volumeNode)[self._box].copy()
-        self._folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
+        from LNHGLib import disk  # here, as Slicer's start needs nothing of the core
+
+        self._folder = disk.task_folder()
         self._stopped = False
         self._child: ChildProcess | None = None
 
@@ -61,11 +62,13 @@ class NoduleAtPlace:
             if self._stopped:
                 shutil.rmtree(self._folder, ignore_errors=True)  # once more: the CT was still being written
                 return
-            if error is not None:
-                self._end(None, {}, f"The CT cannot be handed over: {error}")
-                return
-            self._child = ChildProcess(lambda *_: None, self._onChildEnded, self._folder / "cancel", launcher)
-            self._child.start([*command, "--device", device, *options], cwd=MODULE_FOLDER)
+            try:
+                if error is not None:
+                    raise error
+                self._child = ChildProcess(lambda *_: None, self._onChildEnded, self._folder / "cancel", launcher)
+                self._child.start([*command, "--device", device, *options], cwd=MODULE_FOLDER)
+            except Exception as problem:
+                self._end(None, {}, f"The CT cannot be handed over: {problem}")
 
         Worker(lambda: self._write(ct), launch)
 

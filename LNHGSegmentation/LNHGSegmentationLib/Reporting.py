@@ -7,7 +7,6 @@ them, and the CT for the pictures. Rejected findings and those below the thresho
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +134,9 @@ class _Writing:
         self._child: ChildProcess | None = None
         self._worker: Worker | None = None
         self._stopped = False
-        self._folder = Path(tempfile.mkdtemp(prefix="LNHG-"))
+        from LNHGLib import disk  # here, as Slicer's start needs nothing of the core
+
+        self._folder = disk.task_folder()
 
     def start(self, python: str, launcher: Callable | None) -> None:
         result, out = self._folder / "result", self._folder / "out"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -210,6 +211,14 @@ def test_a_zipped_model_is_added_wherever_it_lies_in_the_archive(a_folder, user_
     assert added.folder == user_folder / "tiny"
     assert sorted(p.name for p in added.folder.iterdir()) == sorted(p.name for p in a_folder.iterdir())
     assert models.load("tiny").folder == added.folder
+
+
+def test_old_folders_of_the_user_that_are_called_after_the_program_stay(a_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "LNHG-main").mkdir()
+    os.utime(tmp_path / "LNHG-main", (0, 0))
+    models.add(zipped(a_folder, tmp_path / "tiny.zip"))
+    assert (tmp_path / "LNHG-main").exists()
 
 
 @pytest.mark.parametrize(
