@@ -16,7 +16,7 @@ CANCEL_FILE_VARIABLE = "LNHG_CANCEL_FILE"
 GRACE_MS = 1200  # the child stops by itself within a second of the cancel file; then the process tree is killed
 
 _PROGRESS = re.compile(r"PROGRESS\s+([\d.]+)\s*(.*)")
-_PREFIX = re.compile(r"^(lnhg[^:]*:\s*)?(error:\s*)?", re.IGNORECASE)
+_PREFIX = re.compile(r"^(lnhg[^:]*:\s*)?((error|failed):\s*)?", re.IGNORECASE)
 
 
 class ChildProcess:

@@ -4,13 +4,18 @@ import json
 import logging
 from collections.abc import Callable
 
+from slicer.i18n import tr as _
+
 from LNHGSegmentationLib.ChildProcess import MODULE_FOLDER, ChildProcess
 
 AUTO, CPU = "auto", "cpu"
 
 
 class Devices:
-    """Finds the devices once; use `all` at any time."""
+    """Finds the devices once; use `all` at any time.
+
+    :ivar trouble: one sentence on why the devices are not known; empty unless the core was asked in vain.
+    """
 
     def __init__(self, findPython: Callable[[], str], launcher: Callable | None = None) -> None:
         """Make an empty list.
@@ -21,6 +26,7 @@ class Devices:
         self._findPython, self._launcher = findPython, launcher
         self._child: ChildProcess | None = None
         self._found: list[dict] | None = None
+        self.trouble = ""
 
     @property
     def areKnown(self) -> bool:
@@ -31,28 +37,35 @@ class Devices:
         """Return the devices as the core describes them (`LNHGLib.devices`), the one that "auto" takes first."""
         return self._found or []
 
-    def find(self, onFound: Callable[[], None]) -> None:
+    def find(self, onAnswer: Callable[[], None]) -> None:
         """Ask the core; returns at once. Nothing happens where the question is under way or answered.
 
-        :param onFound: called when the devices are known; never where the core does not work yet.
+        :param onAnswer: called when the devices are known, or cannot be known for the reason in `trouble`.
         """
         if self._child is not None or self.areKnown:
             return
+        self.trouble = ""
+
+        def failed(reason: str) -> None:
+            self.trouble = _("The devices of this computer are not known: {reason}").format(reason=reason)
+            logging.info("LNHG: %s", self.trouble)
+            onAnswer()
 
         def ended(status: int, lastLine: str) -> None:
             self._child = None
             try:
                 self._found = json.loads(lastLine)["devices"]
             except (ValueError, KeyError, TypeError):
-                logging.info("LNHG: the devices are not known (status %d): %s", status, lastLine)
-                return
-            onFound()
+                silence = _("the program that lists them ended without a word (status {status}).")
+                failed(lastLine or silence.format(status=status))
+            else:
+                onAnswer()
 
         try:
             child = ChildProcess(lambda *_: None, ended, launcher=self._launcher)
             child.start([self._findPython(), "-m", "LNHGLib", "devices", "--json"], cwd=MODULE_FOLDER)
         except (OSError, RuntimeError) as error:
-            logging.info("LNHG: the devices are not known: %s", error)
+            failed(str(error))
             return
         self._child = child
 

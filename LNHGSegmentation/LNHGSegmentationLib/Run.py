@@ -19,7 +19,6 @@ from LNHGSegmentationLib.Worker import Worker
 CHILD_SHARE = (0.02, 0.98)  # of the progress; before, the CT is written, and after, the result is read
 ROOM_FOR_RESULT = 1.5  # times the CT's size
 WAIT_AT_STOP_S = 2.0
-PREFIX = "LNHG-run-"  # of the temporary folders
 INSERT_S = 0.02
 
 
@@ -87,8 +86,7 @@ class Run:
         from LNHGLib import disk  # here, as Slicer's start needs nothing of the core
 
         checkRoom(volumeNode.GetImageData().GetActualMemorySize() * 1024)
-        disk.sweep(Path(tempfile.gettempdir()), PREFIX)  # what an earlier Slicer left that was killed
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.folder = disk.task_folder()
 
     def start(self, request: Request, python: str, launcher: Callable | None = None) -> None:
         """Start; returns at once.
@@ -103,6 +101,7 @@ class Run:
         def launch() -> None:
             self._child = ChildProcess(self._onChildProgress, self._onChildEnded, self.folder / "cancel", launcher)
             self._child.start(command, cwd=MODULE_FOLDER)
+            self._onProgress(CHILD_SHARE[0], "Starting")
 
         self._inThread(lambda: self._exchange.write(ct), lambda _result: launch())
 

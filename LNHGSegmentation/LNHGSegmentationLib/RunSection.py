@@ -164,7 +164,8 @@ class RunSection(VTKObservationMixin):
             self._setStatus(RunTexts.summary(p.segmentation, p.threshold))
 
     def _expectation(self) -> str:
-        return RunTexts.expectation(self._expected(), self._devices.taken(self._parameter.device))
+        device = self._devices.taken(self._parameter.device)
+        return RunTexts.expectation(self._expected(), device, self._devices.trouble)
 
     def _whyNot(self) -> str:
         """Return why a run cannot be started now, or an empty string."""
@@ -196,8 +197,10 @@ class RunSection(VTKObservationMixin):
             self._parameter.model = name
 
     def _onDevicesFound(self) -> None:
+        said = self.ui.statusLabel.text
         self._fillDevices()
         self._update()
+        self._setStatus(said)  # a run that failed before the answer came has said why
         if self._clock is not None:
             self._clock.expected_s = self._expected()
 

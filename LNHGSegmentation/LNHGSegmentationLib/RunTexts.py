@@ -35,10 +35,10 @@ def applyToolTip(running: bool, reason: str) -> str:
     return reason or _("Find and outline the nodules of the selected CT. You can go on working meanwhile.")
 
 
-def expectation(seconds: float | None, device: dict | None) -> str:
-    """Return how long a run will take and on what."""
+def expectation(seconds: float | None, device: dict | None, trouble: str) -> str:
+    """Return how long a run will take and on what, or why this is not known."""
     if device is None:
-        return ""
+        return trouble
     name = deviceName(device)
     if seconds is None:
         return _("On {device}. How long it takes is known after the first run.").format(device=name)

@@ -68,6 +68,62 @@ def test_before_the_devices_are_known_automatic_and_cpu_can_be_chosen(with_devic
     assert items(panel.ui.deviceSelector) == ["Automatic", "CPU"]
 
 
+@pytest.fixture
+def with_a_core_that_says(core):
+    """Let the child process print a line and end with a status."""
+
+    def say(line: str, status: int) -> None:
+        core.python.write_text(f'#!/bin/sh\necho "{line}" >&2\nexit {status}\n')
+
+    return say
+
+
+def test_why_the_devices_are_not_known_is_said_where_the_time_stands(core, with_a_core_that_says, request, run_events):
+    working = core.python.read_text()
+    reason = "a Python package does not load (No module named 'torch'); press Repair under Set-up."
+    with_a_core_that_says(f"lnhg: {reason}", 1)
+    panel = request.getfixturevalue("panel")
+    fakes.make_ct_node()
+    run_events(lambda: panel.ui.expectedLabel.text)
+    assert panel.ui.expectedLabel.text == f"The devices of this computer are not known: {reason}"
+    assert panel.ui.applyButton.enabled
+    core.python.write_text(working)
+    run(panel, run_events)
+    run_events(lambda: panel.ui.expectedLabel.text == "Takes a few seconds on the CPU (8 cores).")
+
+
+def test_devices_are_not_known_when_the_child_dies_without_a_word(core, request, run_events):
+    core.python.write_text("#!/bin/sh\nkill -9 $$\n")
+    panel = request.getfixturevalue("panel")
+    fakes.make_ct_node()
+    run_events(lambda: panel.ui.expectedLabel.text)
+    assert panel.ui.expectedLabel.text.endswith("the program that lists them ended without a word (status -9).")
+
+
+def test_failure_that_the_core_did_not_expect_is_told_without_its_prefixes(panel, with_a_core_that_says, run_events):
+    with_a_core_that_says("lnhg: failed: TypeError: unsupported operand; set LNHG_DEBUG=1 to see where.", 1)
+    fakes.make_ct_node()
+    run(panel, run_events)
+    assert panel.ui.statusLabel.text == "TypeError: unsupported operand; set LNHG_DEBUG=1 to see where."
+
+
+def test_devices_that_become_known_later_leave_the_sentence_of_a_failed_run(panel, run_events):
+    panel.core.mode = "refuse"
+    fakes.make_ct_node()
+    run(panel, run_events)
+    said = panel.ui.statusLabel.text
+    assert "load a chest CT" in said
+    panel.sections[0]._onDevicesFound()
+    assert panel.ui.statusLabel.text == said
+
+
+def test_status_is_starting_once_the_ct_is_handed_over_and_the_child_has_not_spoken(panel, run_events):
+    panel.core.python.write_text("#!/bin/sh\nexec sleep 60\n")
+    fakes.make_ct_node()
+    panel.ui.applyButton.click()
+    run_events(lambda: panel.ui.statusLabel.text.startswith("Starting"), limit_s=10.0)
+
+
 def test_chosen_device_reaches_the_child_process(with_gpus, panel, run_events):
     run_events(lambda: panel.logic.devices.areKnown)
     fakes.make_ct_node()

@@ -90,7 +90,7 @@ def test_progress_is_reported_with_stage_and_rising_fraction(a_ct, core, run_eve
     fractions, stages = zip(*run.progress, strict=True)
     assert list(fractions) == sorted(fractions)
     assert fractions[0] == 0
-    assert stages == ("Handing over the CT", "reading the CT", "segmenting", "done", "Loading the result")
+    assert stages == ("Handing over the CT", "Starting", "reading the CT", "segmenting", "done", "Loading the result")
 
 
 def test_result_says_how_it_was_made(a_ct, core, run_events):
@@ -289,6 +289,23 @@ def test_search_that_is_stopped_while_the_ct_goes_out_starts_nothing_and_leaves_
     run_events_for(run_events, 0.3)
     assert started == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_search_whose_child_cannot_be_launched_ends_with_a_sentence_and_leaves_nothing(
+    a_ct, tmp_path, run_events, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def no_process(*_args, **_options):
+        raise OSError("no process")
+
+    ended = []
+    SegmentationLogic(launcher=no_process, python="python").outlineAt(
+        a_ct, place_of_a_nodule(), lambda *found: ended.append(found)
+    )
+    run_events(lambda: ended, limit_s=10.0)
+    assert ended == [(None, {}, "The CT cannot be handed over: no process")]
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_search_without_a_python_leaves_nothing(a_ct, tmp_path, monkeypatch):
