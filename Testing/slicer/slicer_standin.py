@@ -25,6 +25,7 @@ LOGICS = {
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "Cameras": "vtkSlicerCamerasModuleLogic",
+    "Markups": "vtkSlicerMarkupsLogic",
     "VolumeRendering": "vtkSlicerVolumeRenderingLogic",
 }
 _kept_alive = []
