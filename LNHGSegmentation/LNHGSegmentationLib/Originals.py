@@ -34,9 +34,18 @@ def add(segmentation: slicer.vtkMRMLSegmentationNode, row: dict, voxels: Crop | 
         segments.add(segment_id(row["number"]), segment_name(row["number"]), (0.5, 0.5, 0.5), {}, voxels)
 
 
+def hide() -> None:
+    """Hide what the models found in the scene: Slicer shows each segmentation that it loads without a display node."""
+    nodes = (segmentation.GetNodeReference(ROLE) for segmentation in Cases.results())
+    for display in filter(None, (node.GetDisplayNode() for node in nodes if node)):
+        display.SetVisibility(False)
+
+
 def _newNode(segmentation) -> slicer.vtkMRMLSegmentationNode:
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{segmentation.GetName()} (model output)")
     node.SetHideFromEditors(True)
+    node.CreateDefaultDisplayNodes()  # else Slicer makes one that shows all when it loads the scene
+    node.GetDisplayNode().SetVisibility(False)
     node.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(Cases.volumeOf(segmentation))
     segmentation.SetNodeReferenceID(ROLE, node.GetID())

@@ -8,7 +8,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib import Cases, Layouts, Overlay, ShownMap
+from LNHGSegmentationLib import Cases, Layouts, Originals, Overlay, ShownMap
 from LNHGSegmentationLib.Parameter import Parameter
 
 RESOURCES = Path(__file__).parents[1] / "Resources"
@@ -70,7 +70,9 @@ class OverlaySection(VTKObservationMixin):
             self._volume = parameter.inputVolume
             self._guiTag = parameter.connectGui(self.ui)
             self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
+            self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneLoaded)
             self._observeLayout()
+            self._onSceneLoaded()
         self._onParameterChanged()
 
     def cleanup(self) -> None:
@@ -149,6 +151,10 @@ class OverlaySection(VTKObservationMixin):
 
     def _onFindingsChanged(self, *_args) -> None:
         self._later.start()
+
+    def _onSceneLoaded(self, *_args) -> None:
+        """Mend what Slicer shows of a scene that is loaded, or that was there before the panel."""
+        Originals.hide()
 
     def _observeLayout(self) -> None:
         Layouts.register()

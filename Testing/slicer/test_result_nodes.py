@@ -13,7 +13,7 @@ import slicer
 import vtk
 from LNHGLib import heterogeneity as core_heterogeneity
 from LNHGLib.nodule_segment import segment_color
-from LNHGSegmentationLib import Cases, Overlay, ResultNodes, SegmentVoxels
+from LNHGSegmentationLib import Cases, Originals, Overlay, ResultNodes, SegmentVoxels
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.FindingsDisplay import FindingsDisplay
 from LNHGSegmentationLib.SegmentVoxels import Crop
@@ -51,6 +51,12 @@ def test_finding_without_voxels_has_no_segment_but_stays_in_the_list(a_ct, tmp_p
     result = ResultNodes.load(tmp_path / "result", a_ct, VolumeExchange(a_ct))
     assert result.segmentation.GetSegmentation().GetNumberOfSegments() == 2
     assert [nodule["number"] for nodule in Cases.rowsOf(result.segmentation)] == [1, 2, 3]
+
+
+def test_what_the_model_found_at_first_is_hidden_in_all_views(result):
+    display = result.segmentation.GetNodeReference(Originals.ROLE).GetDisplayNode()
+    assert not display.GetVisibility()
+    assert result.segmentation.GetDisplayVisibility()
 
 
 @pytest.mark.parametrize("by_slicer", [True, False])

@@ -4,11 +4,21 @@ import slicer_host
 
 slicer_host.start()
 
+from pathlib import Path
+
 import fakes
 import numpy as np
 import pytest
 import slicer
-from LNHGSegmentationLib import Cases
+import views
+import vtk
+from LNHGLib.nodule_segment import segment_color
+from LNHGSegmentationLib import Cases, Originals
+from LNHGSegmentationLib.Findings import Findings
+
+OLD_SCENE = (
+    Path(__file__).parents[1] / "data" / "scene_of_b361d9c.mrb"
+)  # saved by that commit after a run of the fake core
 
 SETTINGS = {
     "overlayOpacity": 0.35,
@@ -128,3 +138,61 @@ def test_map_of_a_ct_that_slicer_turns_on_loading_has_no_leftovers(panel, run_ev
     for each in segmentation.GetSegmentation().GetSegmentIDs():
         segmentation.GetDisplayNode().SetSegmentVisibility(each, False)
     run_events(lambda: not slicer.util.arrayFromVolume(shown).any())
+
+
+@pytest.fixture(scope="module")
+def window():
+    """A real slice view."""
+    return views.SliceView("Saved", "Axial", (200, 200))
+
+
+@pytest.fixture
+def warnings():
+    """What Slicer writes to its log."""
+    before, log = vtk.vtkOutputWindow.GetInstance(), vtk.vtkStringOutputWindow()
+    vtk.vtkOutputWindow.SetInstance(log)
+    vtk.vtkObject.GlobalWarningDisplayOn()
+    yield log
+    vtk.vtkObject.GlobalWarningDisplayOff()
+    vtk.vtkOutputWindow.SetInstance(before)
+
+
+def around_nodule(window, segmentation, number: int) -> np.ndarray:
+    """Return the middle of the picture when a slice view looks at a nodule."""
+    window.look_at(tuple(segmentation.GetSegmentCenterRAS(f"Nodule_{number}")), 30.0)
+    return window.render()[50:150, 50:150].astype(int)
+
+
+def test_loaded_scene_shows_nothing_of_a_rejected_nodule(panel, window, run_events, tmp_path, warnings):
+    add_ct()
+    panel.ui.applyButton.click()
+    run_events(lambda: not panel.logic.isRunning)
+    Findings(panel._parameter.segmentation).reject(2)
+    slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
+    run_events(lambda: window.logic.GetSliceCompositeNode().GetForegroundVolumeID())
+    picture = around_nodule(window, panel._parameter.segmentation, 2)
+    assert picture.max() > 150, "the CT is shown"
+    assert np.ptp(picture, axis=-1).max() == 0, "the model's outline lies over the CT"
+    assert "no display properties" not in warnings.GetOutput()
+
+
+def test_scene_of_an_older_version_shows_the_outlines_and_not_the_model_output(panel, window, run_events):
+    slicer.mrmlScene.ReadFromMRB(str(OLD_SCENE), True)
+    segmentation = panel._parameter.segmentation
+    assert not segmentation.GetNodeReference(Originals.ROLE).GetDisplayNode().GetVisibility()
+    run_events(lambda: window.logic.GetSliceCompositeNode().GetForegroundVolumeID())
+    distance = np.abs(around_nodule(window, segmentation, 1) - 255 * np.array(segment_color(1))).max(-1)
+    assert (distance < 30).sum() > 100
+
+
+def test_scene_of_an_older_version_is_mended_when_the_panel_is_opened_later(core, scene):
+    import panel_host
+
+    slicer.mrmlScene.ReadFromMRB(str(OLD_SCENE), True)
+    original = Cases.results()[0].GetNodeReference(Originals.ROLE).GetDisplayNode()
+    assert original.GetVisibility()
+    panel = panel_host.make_panel(core)
+    assert not original.GetVisibility()
+    panel.cleanup()
