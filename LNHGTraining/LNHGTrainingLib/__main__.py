@@ -1,7 +1,7 @@
 """`lnhg-train`: prepare, train, export, calibrate, evaluate without Slicer (the same as `python -m LNHGTrainingLib`).
 
-Exit status 0 done, 1 it failed, 2 the input or the arguments are wrong, 143 a training stopped on SIGTERM with a
-checkpoint to `--resume` from; then one sentence on stderr.
+Exit status 0 done, 1 it failed, 2 the input or the arguments are wrong, 143 stopped by SIGTERM (a training within
+seconds, with a checkpoint to `--resume` from; any other command leaves nothing half done); then one sentence on stderr.
 """
 
 import argparse
@@ -41,11 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_huge_pages()
     try:
         options = _parser().parse_args(arguments)
-        options.run(options)
+        with stopping.breaking_off():
+            options.run(options)
     except InputError as error:
         return _fail(error, 2)
     except stopping.Stopped as stop:
         return _fail(stop, stopping.STATUS)
+    except stopping.BrokenOff:
+        return _fail("Stopped by SIGTERM before it was done; give the same command again.", stopping.STATUS)
     except (Cancelled, KeyboardInterrupt):
         return _fail("Cancelled.", 1)
     except Exception as error:

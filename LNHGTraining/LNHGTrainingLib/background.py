@@ -76,8 +76,11 @@ def _load(path: Path, unknown: list[list[int]], cache: Path) -> Background:
     stored = cache / f"{path.name}-{zlib.crc32(json.dumps(unknown).encode()):08x}.npz"
     if not stored.exists():
         temporary = stored.with_suffix(f".{os.getpid()}.npz")
-        np.savez_compressed(temporary, **_prepare(path, unknown))
-        temporary.replace(stored)
+        try:
+            np.savez_compressed(temporary, **_prepare(path, unknown))
+            temporary.replace(stored)
+        finally:
+            temporary.unlink(missing_ok=True)
     with np.load(stored) as file:
         hu, known, lung = file["hu"], file["known"], file["lung"]
     return Labelled(hu, np.zeros(hu.shape, bool), known, path.name, {}), lung

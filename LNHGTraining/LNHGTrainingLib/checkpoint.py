@@ -1,5 +1,7 @@
 """Complete checkpoints: everything a run needs to go on as if it had never stopped; and how a run begins."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +11,9 @@ from LNHGLib.errors import InputError
 from torch import nn
 
 from LNHGTrainingLib import distributed
+from LNHGTrainingLib.background import Sources, load_sources
 from LNHGTrainingLib.outputs import replacing
+from LNHGTrainingLib.stopping import BrokenOff, Stopped, StopSignal
 
 
 class Run:
@@ -28,7 +32,7 @@ class Run:
     def __init__(self, config: dict, device: torch.device) -> None:
         self.asked_parts = config.get("parts")
         self.config, self.device = config | {"parts": self.asked_parts or distributed.world()}, device
-        self.step = 0
+        self.step = self.judged = 0
         self.best = -1.0
         self.stale = 0
         torch.manual_seed(config["seed"])
@@ -36,7 +40,8 @@ class Run:
     def state(self) -> dict:
         """All that `restore` needs; of process 0, which draws all that depends on what was drawn before."""
         state = {name: getattr(self, name).state_dict() for name in self.kept}
-        state |= {"step": self.step, "best": self.best, "stale": self.stale, "config": self.config}
+        state |= {"step": self.step, "judged": self.judged, "best": self.best, "stale": self.stale}
+        state["config"] = self.config
         state["random"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
@@ -74,14 +79,29 @@ class Run:
         for name in self.kept:
             getattr(self, name).load_state_dict(state[name])
         self.step, self.best, self.stale = state["step"], state["best"], state.get("stale", 0)
+        self.judged = state.get("judged", self.step)
         self.config["parts"] = self.asked_parts or state["config"].get("parts", 1)
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
 
+    def load(self, out: Path, stop: StopSignal) -> Sources:
+        """What the configuration's `data` names; the first process of each node prepares it for the others.
+
+        Raises:
+            InputError: nothing fits, or a patient is on both sides.
+            Stopped: SIGTERM came to one of the processes.
+        """
+        with distributed.first_on_node():
+            sources = stop.unless_given(lambda: load_sources(self.config["data"], out.parent / "cache"))
+        if distributed.anywhere(stop.given, self.device):
+            raise Stopped("Stopped by SIGTERM before the first step; give the same command again.")
+        return sources
+
     def judge(self, score: float, out: Path) -> None:
         """End an epoch: keep the run as `last.pt`, and as `best.pt` if no epoch before had a better score."""
         better = score > self.best
+        self.judged = self.step
         self.best, self.stale = (score, 0) if better else (self.best, self.stale + 1)
         if better:
             self.save(out / "best.pt")
@@ -92,10 +112,28 @@ class Run:
         if distributed.rank() == 0:
             save(path, self.state())
 
+    def due(self) -> bool:
+        """Whether an epoch ends with this step and is not judged yet."""
+        ends = self.step % self.config["epoch_steps"] == 0 or self.step == self.config["steps"]
+        return ends and self.judged < self.step
+
     def finished(self) -> bool:
-        """Whether all steps are done, or the last `patience` epochs brought nothing better (0: never)."""
+        """Whether all steps are done and judged, or the last `patience` epochs brought nothing better (0: never)."""
         patience = self.config.get("patience", 0)
-        return self.step >= self.config["steps"] or 0 < patience <= self.stale
+        return not self.due() and (self.step >= self.config["steps"] or 0 < patience <= self.stale)
+
+    def settle(self, end_epoch: Callable[[], None], out: Path, stop: StopSignal) -> None:
+        """End the epoch where one is due, then stop if told to; an epoch's end that is broken off is due again later.
+
+        Raises:
+            Stopped: SIGTERM came to one of the processes; `last.pt` is the state at this step.
+        """
+        if self.due():
+            with suppress(BrokenOff):
+                end_epoch()
+        if distributed.anywhere(stop.given, self.device) and not self.finished():
+            self.save(out / "last.pt")
+            raise Stopped(f"Stopped by SIGTERM after step {self.step}; go on with --resume.")
 
 
 def save(path: Path, state: dict) -> None:

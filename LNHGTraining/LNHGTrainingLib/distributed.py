@@ -23,6 +23,8 @@ from LNHGLib.errors import InputError
 from LNHGLib.pipeline import choose_device
 from torch import Tensor, distributed, nn
 
+from LNHGTrainingLib.stopping import BrokenOff, StopSignal
+
 T = TypeVar("T")
 R = TypeVar("R")
 Parts = list[tuple[int, T]]
@@ -100,13 +102,18 @@ def own_parts(count: int) -> range:
     return range(rank(), count, world())
 
 
-def each(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """`function` of every item, in order; the processes share the work, and all get all results."""
-    own = [function(item) for item in items[rank() :: world()]]
-    if world() == 1:
-        return own
-    shares: list[list[R]] = [[] for _ in range(world())]
-    distributed.all_gather_object(shares, own)
+def each(function: Callable[[T], R], items: Sequence[T], stop: StopSignal) -> list[R]:
+    """`function` of every item, in order; the processes share the work, and all get all results.
+
+    Raises:
+        BrokenOff: in all processes, as SIGTERM came to one of them meanwhile.
+    """
+    shares = [stop.unless_given(lambda: [function(item) for item in items[rank() :: world()]])]
+    if world() > 1:
+        own, shares = shares[0], [None] * world()
+        distributed.all_gather_object(shares, own)
+    if None in shares:
+        raise BrokenOff
     return [shares[i % world()][i // world()] for i in range(len(items))]
 
 

@@ -15,15 +15,14 @@ from LNHGLib.detector import build_detector
 from torch import Tensor, nn
 
 from LNHGTrainingLib import checkpoint
-from LNHGTrainingLib.background import load_sources
 from LNHGTrainingLib.data import Crops
-from LNHGTrainingLib.distributed import Parts, anywhere, first_on_node, mean_gradients, processes, without_subnormals
+from LNHGTrainingLib.distributed import Parts, mean_gradients, processes, without_subnormals
 from LNHGTrainingLib.loading import load_steps
 from LNHGTrainingLib.log import RunLog
 from LNHGTrainingLib.losses import precision, set_rate
 from LNHGTrainingLib.pictures import detector_examples
 from LNHGTrainingLib.slices import DetectorSlices
-from LNHGTrainingLib.stopping import Stopped, StopSignal
+from LNHGTrainingLib.stopping import StopSignal
 from LNHGTrainingLib.validate import crop_froc
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -100,8 +99,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
     with StopSignal() as stop, processes(device) as here, without_subnormals():
         run = DetectorRun(config, here)
         run.begin(out, resume)
-        with first_on_node():
-            sources = load_sources(config["data"], out.parent / "cache")
+        sources = run.load(out, stop)
         step_mm = config["detector"]["slice_step_mm"]
         slices = DetectorSlices(
             *(sources.train, sources.backgrounds, config["sampling"], config["window_hu"], step_mm, config["seed"]),
@@ -115,6 +113,10 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
 def _loop(
     run: DetectorRun, slices: DetectorSlices, validation: Crops, log: RunLog, out: Path, stop: StopSignal
 ) -> None:
+    def end_epoch() -> None:
+        _end_epoch(run, validation, log, out, stop)
+
+    run.settle(end_epoch, out, stop)
     for parts in load_steps(slices, run.config, run.step):
         if run.finished():
             return
@@ -122,20 +124,17 @@ def _loop(
         losses = run.train_step(parts)
         run.step += 1
         log.step(run.step, losses | {"rate": rate})
-        if run.step % run.config["epoch_steps"] == 0 or run.step == run.config["steps"]:
-            _end_epoch(run, validation, log, out)
-        if anywhere(stop.given, run.device) and not run.finished():
-            run.save(out / "last.pt")
-            raise Stopped(f"Stopped by SIGTERM after step {run.step}; go on with --resume.")
+        run.settle(end_epoch, out, stop)
 
 
-def _end_epoch(run: DetectorRun, validation: Crops, log: RunLog, out: Path) -> None:
+def _end_epoch(run: DetectorRun, validation: Crops, log: RunLog, out: Path, stop: StopSignal) -> None:
     window, step_mm = run.config["window_hu"], run.config["detector"]["slice_step_mm"]
-    sensitivity = crop_froc(run.average, validation, window, step_mm)
+    sensitivity = crop_froc(run.average, validation, window, step_mm, stop)
     score = sum(sensitivity.values()) / len(sensitivity)
     rates = {f"at_{rate}": value for rate, value in sensitivity.items()}
-    pictures = {}
-    if log.writes:
-        pictures["reference-green-found-red"] = detector_examples(run.average, validation, window, step_mm)
-    log.epoch(run.step, {"score": score, "best": max(score, run.best), **rates}, pictures)
+    figures = {"score": score, "best": max(score, run.best), **rates}
+    drawn = None
+    if log.draws:
+        drawn = stop.unless_given(lambda: detector_examples(run.average, validation, window, step_mm))
+    log.epoch(run.step, figures, {"reference-green-found-red": drawn})
     run.judge(score, out)

@@ -16,9 +16,8 @@ from LNHGLib.gan import Critic
 from torch import Tensor, nn
 
 from LNHGTrainingLib import checkpoint
-from LNHGTrainingLib.background import load_sources
 from LNHGTrainingLib.data import Crops
-from LNHGTrainingLib.distributed import Parts, anywhere, first_on_node, mean_gradients, processes, without_subnormals
+from LNHGTrainingLib.distributed import Parts, mean_gradients, processes, without_subnormals
 from LNHGTrainingLib.loading import load_steps
 from LNHGTrainingLib.log import RunLog
 from LNHGTrainingLib.losses import (
@@ -34,7 +33,7 @@ from LNHGTrainingLib.losses import (
 from LNHGTrainingLib.methods import build_generator
 from LNHGTrainingLib.patches import Batch, SegmenterPatches
 from LNHGTrainingLib.pictures import segmenter_examples
-from LNHGTrainingLib.stopping import Stopped, StopSignal
+from LNHGTrainingLib.stopping import StopSignal
 from LNHGTrainingLib.validate import crop_dice
 
 
@@ -141,8 +140,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
     with StopSignal() as stop, processes(device) as here, without_subnormals():
         run = SegmenterRun(config, here)
         run.begin(out, resume)
-        with first_on_node():
-            sources = load_sources(config["data"], out.parent / "cache")
+        sources = run.load(out, stop)
         patches = SegmenterPatches(
             *(sources.train, sources.backgrounds, config["sampling"], config["window_hu"], config["seed"]),
             target=config.get("target", "intensity"),
@@ -161,6 +159,10 @@ def _loop(
     out: Path,
     stop: StopSignal,
 ) -> None:
+    def end_epoch() -> None:
+        _end_epoch(run, validation, log, out, stop)
+
+    run.settle(end_epoch, out, stop)
     for drawn in load_steps(patches, run.config, run.step):
         if run.finished():
             return
@@ -173,20 +175,17 @@ def _loop(
         losses |= run.generator_step(parts)
         run.step += 1
         log.step(run.step, losses | {"rate": rate})
-        if run.step % run.config["epoch_steps"] == 0 or run.step == run.config["steps"]:
-            _end_epoch(run, validation, log, out)
-        if anywhere(stop.given, run.device) and not run.finished():
-            run.save(out / "last.pt")
-            raise Stopped(f"Stopped by SIGTERM after step {run.step}; go on with --resume.")
+        run.settle(end_epoch, out, stop)
 
 
-def _end_epoch(run: SegmenterRun, validation: Crops, log: RunLog, out: Path) -> None:
+def _end_epoch(run: SegmenterRun, validation: Crops, log: RunLog, out: Path, stop: StopSignal) -> None:
     window = run.config["window_hu"]
-    scores = crop_dice(run.average, validation, window, run.config["generator"]["threshold"])
+    scores = crop_dice(run.average, validation, window, run.config["generator"]["threshold"], stop)
     dice = float(np.mean(scores))
     diameter = np.array([float(crop.row["luna_diameter_exact_mm"]) for crop in validation])
     sizes = {"small": diameter < 6, "middle": (diameter >= 6) & (diameter < 10), "large": diameter >= 10}
     by_size = {f"dice_{name}": float(np.mean(scores[chosen])) for name, chosen in sizes.items() if chosen.any()}
-    pictures = {"ct-reference-generated": segmenter_examples(run.average, validation, window)} if log.writes else {}
-    log.epoch(run.step, {"dice": dice, "best": max(dice, run.best), **by_size}, pictures)
+    figures = {"dice": dice, "best": max(dice, run.best), **by_size}
+    drawn = stop.unless_given(lambda: segmenter_examples(run.average, validation, window)) if log.draws else None
+    log.epoch(run.step, figures, {"ct-reference-generated": drawn})
     run.judge(dice, out)

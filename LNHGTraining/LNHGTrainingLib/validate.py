@@ -15,6 +15,7 @@ from LNHGTrainingLib.data import CUBE, Labelled
 from LNHGTrainingLib.distributed import each
 from LNHGTrainingLib.evaluate_crops import center_component
 from LNHGTrainingLib.metrics import Detections, Froc, dice, froc, sensitivity_at
+from LNHGTrainingLib.stopping import StopSignal
 from LNHGTrainingLib.surroundings import lung_of_cube
 
 LUNG_CUBES = 40
@@ -39,14 +40,16 @@ def cube_looks(generator: nn.Module, second: nn.Module | None, card: dict) -> tu
     return first, further(first, second and partial(generate, second, window_hu=card["window_hu"]), card)
 
 
-def crop_dice(generator: nn.Module, crops: Sequence[Labelled], window_hu: list, threshold: float) -> np.ndarray:
-    """Dice of each crop's central nodule: (N,)."""
+def crop_dice(
+    generator: nn.Module, crops: Sequence[Labelled], window_hu: list, threshold: float, stop: StopSignal
+) -> np.ndarray:
+    """Dice of each crop's central nodule: (N,); broken off as `each` is."""
 
     def score(crop: Labelled) -> float:
         found = center_component(generate(generator, crop.hu, window_hu) > threshold)
         return dice(found & crop.known, crop.mask)
 
-    return np.array(each(score, crops))
+    return np.array(each(score, crops, stop))
 
 
 def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> np.ndarray:
@@ -58,9 +61,14 @@ def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> n
     return run_detector(detector.eval(), normalise(hu, window_hu), lung_of_cube(hu), step=step)
 
 
-def crop_froc(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int) -> dict[int, float]:
-    """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out."""
-    boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops)
+def crop_froc(
+    detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int, stop: StopSignal
+) -> dict[int, float]:
+    """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out.
+
+    It is broken off as `each` is.
+    """
+    boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops, stop)
     curve = froc(cube_detections(candidates(*one, step) for one in zip(crops, boxes, strict=True)))
     return sensitivities(curve)
 

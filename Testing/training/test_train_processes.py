@@ -14,6 +14,7 @@ from LNHGLib.errors import InputError
 from LNHGTrainingLib import checkpoint, distributed
 from LNHGTrainingLib.loading import load_steps
 from LNHGTrainingLib.patches import SegmenterPatches
+from LNHGTrainingLib.stopping import BrokenOff, StopSignal
 from torch import nn
 
 BRANCHES = {"segmenter": ("generator", "average", "critic"), "detector": ("detector", "average")}
@@ -155,4 +156,15 @@ def test_work_shared_by_processes_comes_back_in_order(monkeypatch):
     monkeypatch.setattr(distributed, "world", lambda: 3)
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     monkeypatch.setattr(distributed.distributed, "all_gather_object", exchange)
-    assert distributed.each(lambda x: 10 * x, list(range(7))) == [0, 10, 20, 30, 40, 50, 60]
+    with StopSignal() as stop:
+        assert distributed.each(lambda x: 10 * x, list(range(7)), stop) == [0, 10, 20, 30, 40, 50, 60]
+
+
+def test_work_is_broken_off_in_all_processes_when_one_was_told_to_stop(monkeypatch):
+    """Process 1 of 2 has done its share; process 0 says that it was broken off."""
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    exchange = lambda shares, own: shares.__setitem__(slice(None), [None, own])  # noqa: E731
+    monkeypatch.setattr(distributed.distributed, "all_gather_object", exchange)
+    with StopSignal() as stop, pytest.raises(BrokenOff):
+        distributed.each(lambda x: x, [1, 2, 3], stop)

@@ -11,17 +11,38 @@ from pathlib import Path
 import pytest
 import small_data
 import torch
-from LNHGTrainingLib import checkpoint, train_detector, train_gan
+from LNHGTrainingLib import checkpoint, train_detector, train_gan, validate
 from LNHGTrainingLib.log import RunLog
 from LNHGTrainingLib.settings import override, read
-from LNHGTrainingLib.stopping import STATUS, StopSignal
+from LNHGTrainingLib.stopping import STATUS, Stopped, StopSignal
+from tiny_model import write_model
 
 ROOT = Path(__file__).parents[2]
-RECIPE = small_data.RESOURCES / "segmenter.toml"
-TINY = [
-    *("batch=2", "validate_crops=1", "generator.width=2", "critic.width=2", "sampling.sides=[[16, 16, 16]]"),
-    *("loss.adversarial_from_step=1", "data.background=[]", "data.train_folds=[0]", "data.validation_folds=[1]"),
-]
+BRANCHES = {"segmenter": train_gan, "detector": train_detector}
+TINY = ["batch=2", "validate_crops=1", "data.background=[]", "data.train_folds=[0]", "data.validation_folds=[1]"]
+NETWORKS = {
+    "segmenter": [
+        *("generator.width=2", "critic.width=2", "sampling.sides=[[16, 16, 16]]", "loss.adversarial_from_step=1")
+    ],
+    "detector": ["detector.width=4", "sampling.tile=32"],
+}
+FOREVER = """
+import sys
+from pathlib import Path
+from LNHGTrainingLib import {module} as module
+from LNHGTrainingLib.__main__ import main
+
+plain = module.{name}
+
+def again_and_again(*arguments, **named):
+    Path({mark!r}).touch()
+    while True:
+        plain(*arguments, **named)
+
+module.{name} = again_and_again
+sys.exit(main(sys.argv[1:]))
+"""
+"""`lnhg-train` in which a function does its work again and again, for ever."""
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +52,25 @@ def folder(tmp_path_factory):
     return path
 
 
-def start(folder: Path, out: Path, *settings: str) -> subprocess.Popen:
-    """`lnhg-train train segmenter` in a process group of its own."""
-    changes = [word for setting in (*TINY, *settings) for word in ("--set", setting)]
-    command = [sys.executable, "-m", "LNHGTrainingLib", "train", "segmenter", "--config", str(RECIPE), *changes]
+def environment() -> dict[str, str]:
     paths = [str(ROOT / "LNHGSegmentation"), str(ROOT / "LNHGTraining"), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def start(
+    folder: Path,
+    out: Path,
+    *settings: str,
+    branch: str = "segmenter",
+    program: tuple[str, ...] = ("-m", "LNHGTrainingLib"),
+) -> subprocess.Popen:
+    """`lnhg-train train` in a process group of its own."""
+    changes = [word for setting in (*TINY, *NETWORKS[branch], *settings) for word in ("--set", setting)]
+    recipe = small_data.RESOURCES / f"{branch}.toml"
+    command = [sys.executable, *program, "train", branch, "--config", str(recipe), *changes]
     return subprocess.Popen(
         [*command, "--data", str(folder), str(out)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        env=environment(),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -51,20 +83,21 @@ def wait_for(happened: Callable[[], object], process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def train(folder: Path, out: Path, *settings: str, resume: bool = False) -> None:
-    config = override(read(RECIPE), [*TINY, *settings])
+def train(folder: Path, out: Path, *settings: str, resume: bool = False, branch: str = "segmenter") -> None:
+    config = override(read(small_data.RESOURCES / f"{branch}.toml"), [*TINY, *NETWORKS[branch], *settings])
     config["data"]["folder"] = str(folder)
-    train_gan.train(config, out, resume)
+    BRANCHES[branch].train(config, out, resume)
 
 
 def assert_same_run(one: Path, two: Path) -> None:
     a, b = checkpoint.load(one / "last.pt"), checkpoint.load(two / "last.pt")
     assert (a["step"], a["best"], a["stale"]) == (b["step"], b["best"], b["stale"])
     assert torch.equal(a["random"], b["random"])
-    for part in ("generator", "average", "critic"):
+    segmenter = "critic" in a
+    for part in ("generator", "average", "critic") if segmenter else ("detector", "average"):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
-    moments = (state["generator_optimizer"]["state"][0]["exp_avg"] for state in (a, b))
-    assert torch.equal(*moments)
+    optimizer = "generator_optimizer" if segmenter else "optimizer"
+    assert torch.equal(*(state[optimizer]["state"][0]["exp_avg"] for state in (a, b)))
     assert epochs(one) == epochs(two)
 
 
@@ -104,6 +137,98 @@ def test_sigterm_to_all_processes_writes_a_checkpoint_to_go_on_from(folder, tmp_
     train(folder, out, *settings, resume=True)
     train(folder, tmp_path / "whole", *settings)
     assert_same_run(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("branch", ["segmenter", "detector"])
+def test_sigterm_while_validating_is_answered_at_once_and_costs_no_result(folder, tmp_path, branch):
+    """It comes in the middle of a crop that takes for ever; the resumed run judges that epoch after all."""
+    out, mark = tmp_path / "stopped", tmp_path / "validating"
+    draw = {"segmenter": "generate", "detector": "detect"}[branch]
+    settings = "epoch_steps=2", "steps=4"
+    program = "-c", FOREVER.format(module="validate", name=draw, mark=str(mark))
+    process = start(folder, out, *settings, branch=branch, program=program)
+    wait_for(mark.exists, process)
+    told = time.monotonic()
+    os.killpg(process.pid, signal.SIGTERM)
+    errors = process.communicate(timeout=60)[1]
+    assert time.monotonic() - told < 10
+    assert process.returncode == STATUS == 143, errors
+    assert "Stopped by SIGTERM after step 2; go on with --resume." in errors
+    assert checkpoint.load(out / "last.pt")["step"] == 2
+    train(folder, out, *settings, resume=True, branch=branch)
+    train(folder, tmp_path / "whole", *settings, branch=branch)
+    assert_same_run(tmp_path / "whole", out)
+
+
+def test_sigterm_while_two_processes_validate_leaves_one_checkpoint(folder, tmp_path):
+    out, mark = tmp_path / "stopped", tmp_path / "validating"
+    program = tmp_path / "program.py"
+    program.write_text(FOREVER.format(module="validate", name="generate", mark=str(mark)))
+    torchrun = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)
+    process = start(folder, out, "epoch_steps=2", "steps=4", "parts=2", "validate_crops=2", program=torchrun)
+    wait_for(mark.exists, process)
+    told = time.monotonic()
+    process.send_signal(signal.SIGTERM)  # torchrun hands it on
+    errors = process.communicate(timeout=60)[1]
+    assert time.monotonic() - told < 10
+    assert "Stopped by SIGTERM after step 2; go on with --resume." in errors
+    state = checkpoint.load(out / "last.pt")
+    assert (state["step"], state["judged"]) == (2, 0)
+
+
+def test_a_run_that_is_stopped_in_its_last_validation_is_not_done(folder, tmp_path, monkeypatch):
+    settings = "epoch_steps=2", "steps=2"
+
+    def told(*_: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("SIGTERM did not break off the work")
+
+    plain = validate.generate
+    monkeypatch.setattr(validate, "generate", told)
+    with pytest.raises(Stopped, match="after step 2"):
+        train(folder, tmp_path, *settings)
+    monkeypatch.setattr(validate, "generate", plain)
+    assert not (tmp_path / "best.pt").exists()
+    train(folder, tmp_path, *settings, resume=True)
+    assert checkpoint.load(tmp_path / "best.pt")["step"] == 2
+
+
+def test_sigterm_while_data_are_prepared_is_answered_at_once(folder, tmp_path, monkeypatch):
+    def told(*_: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("SIGTERM did not break off the work")
+
+    monkeypatch.setattr(checkpoint, "load_sources", told)
+    with pytest.raises(Stopped, match="before the first step"):
+        train(folder, tmp_path, "steps=2")
+
+
+@pytest.mark.parametrize("command", ["crossvalidate", "evaluate"])
+def test_other_commands_end_on_sigterm_and_leave_nothing_behind(folder, tmp_path, command):
+    """A nodule is scored for ever; SIGTERM comes while `crossvalidate` keeps drawings in a temporary folder."""
+    train(folder, tmp_path / "run", "epoch_steps=1", "steps=1")
+    write_model(tmp_path / "model")
+    mark, out, temporary = tmp_path / "drawing", tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    what = {"crossvalidate": [str(tmp_path / "run" / "last.pt"), str(out), "--name", "n", "--device", "cpu"]}
+    what["evaluate"] = ["--model", str(tmp_path / "model"), str(out), "--device", "cpu"]
+    program = FOREVER.format(module="evaluate_crops", name="score_crop", mark=str(mark))
+    data = ["--crops", str(folder / "crops" / "luna16_crops.h5"), "--table", str(folder / "crops" / "luna16_crops.csv")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, command, *what[command], *data],
+        env=environment() | {"TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(mark.exists, process)
+    told = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=60)[1]
+    assert time.monotonic() - told < 10
+    assert process.returncode == STATUS
+    assert "Stopped by SIGTERM before it was done; give the same command again." in errors
+    assert not out.exists()
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_checkpoint_of_the_first_version_goes_on_with_one_part(folder, tmp_path):
