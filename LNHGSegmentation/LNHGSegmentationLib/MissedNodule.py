@@ -125,8 +125,9 @@ class MissedNodule(VTKObservationMixin):
         if self._point is None:
             return
         self.removeObservers()
-        if self._isAwaited(self._point):
-            self._placing()[0].SwitchToViewTransformMode()
+        interaction, selection = self._placing()
+        if selection.GetActivePlaceNodeID() in (None, "", self._point.GetID()):  # else another module places a point
+            interaction.SwitchToViewTransformMode()
         point, self._point = self._point, None
         if point.GetScene() and not slicer.mrmlScene.IsClosing():  # a closing scene takes the point along
             slicer.mrmlScene.RemoveNode(point)

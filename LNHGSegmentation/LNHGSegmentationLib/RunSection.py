@@ -120,6 +120,9 @@ class RunSection(VTKObservationMixin):
         self._update()
         if outcome.state != "done":
             self._setStatus(outcome.message)
+        elif outcome.result.segmentation is not self._parameter.segmentation:
+            name = Cases.volumeOf(outcome.result.segmentation).GetName()
+            self._setStatus(_("{name} is segmented: choose it to see its findings.").format(name=name))
         if outcome.state == "failed":
             logging.error("LNHG: %s", outcome.message)
             slicer.util.errorDisplay(outcome.message)
@@ -130,6 +133,8 @@ class RunSection(VTKObservationMixin):
         Overlay.setUpCT(volumeNode)
         if volumeNode is self._parameter.inputVolume:
             Cases.choose(self._parameter, result.segmentation)
+        else:  # another CT was chosen, or another scene loaded, meanwhile
+            Cases.showOnly(self._parameter.segmentation)
 
     def _learn(self, result: ResultNodes) -> None:
         run = Cases.runOf(result.segmentation)
