@@ -77,6 +77,23 @@ def start(
     )
 
 
+@pytest.fixture(autouse=True)
+def all_are_ended(monkeypatch):
+    """A process that does not end as it should goes with its test."""
+    started = []
+    plain = subprocess.Popen.__init__
+
+    def begin(process: subprocess.Popen, *arguments: object, **named: object) -> None:
+        plain(process, *arguments, **named)
+        started.append(process)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", begin)
+    yield
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def wait_for(happened: Callable[[], object], process: subprocess.Popen) -> None:
     while not happened():
         assert process.poll() is None, process.stderr.read()
@@ -219,6 +236,7 @@ def test_other_commands_end_on_sigterm_and_leave_nothing_behind(folder, tmp_path
         env=environment() | {"TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     wait_for(mark.exists, process)
     told = time.monotonic()
