@@ -72,8 +72,16 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
     ),
     ("file_names_tell_the_layer", f"{LIBRARY}/panel_parts.py", "", "panel_parts.py is not CamelCase"),
     ("file_names_tell_the_layer", f"{CORE}/VolumeTools.py", "", "VolumeTools.py is not snake_case"),
-    ("files_and_functions_are_short", f"{CORE}/long.py", "x = 1\n" * 401, "long.py has 401 lines"),
-    ("files_and_functions_are_short", f"{CORE}/long.py", "def f():\n" + "    x = 1\n" * 40, "long.py: f has 41 lines"),
+    (
+        "observers_remove_and_rebuild_nothing",
+        f"{LIBRARY}/A.py",
+        "class A:\n    def start(self):\n        self.addObserver(node, event, self._onClick)\n"
+        "    def _onClick(self):\n        self._end()\n"
+        "    def _end(self):\n        slicer.mrmlScene.RemoveNode(self.node)\n",
+        "A.py: A._onClick is an observer and calls RemoveNode",
+    ),
+    ("files_and_functions_are_short", f"{CORE}/long.py", "x = 1\n" * 601, "long.py has 601 lines"),
+    ("files_and_functions_are_short", f"{CORE}/long.py", "def f():\n" + "    x = 1\n" * 60, "long.py: f has 61 lines"),
     ("descriptions_agree", f"{CORE}/__init__.py", '__version__ = "9.9.9"', "version differs"),
     ("descriptions_agree", "LNHG.s4ext", S4EXT.replace("description ", "description Another "), "description differs"),
     ("requirement_files_agree", "requirements/runtime.txt", "numpy==1.0", "numpy>=2.0 is pinned as ['1.0']"),

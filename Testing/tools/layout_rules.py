@@ -21,9 +21,11 @@ from PIL import Image
 MODULES = ("LNHGSegmentation", "LNHGTraining")
 SLICER = ("slicer", "qt", "vtk", "ctk", "PythonQt")
 HEAVY = ("torch", "torchvision", "skimage")
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 40
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 600, 60
 MAX_FILE_BYTES, MAX_CHECKOUT_BYTES = 45 * 2**20, 100 * 2**20
 RAW = "https://raw.githubusercontent.com/lnhg-project/SlicerLNHG/main/"
+
+REMOVING = {"RemoveNode", "RemoveSegment", "RemoveAllSegments", "Clear", "SetViewArrangement", "deleteLater"}
 
 Rule = Callable[[Path], list[str]]
 
@@ -204,6 +206,42 @@ def file_names_tell_the_layer(root: Path) -> list[str]:
     ]
 
 
+def observers_remove_and_rebuild_nothing(root: Path) -> list[str]:
+    """Slicer goes on with a node, a scene or a layout after its observers were called: what removes waits for a timer.
+
+    Follows calls of methods of the same class; what is handed to a timer is not called.
+    """
+    faults = []
+    for path in slicer_side(root):
+        for cls in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)):
+            methods = {node.name: node for node in cls.body if isinstance(node, ast.FunctionDef)}
+            calls = {name: list(_calls(node)) for name, node in methods.items()}
+            watched = {
+                argument.attr
+                for node in methods.values()
+                for call in ast.walk(node)
+                if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "addObserver"
+                for argument in call.args[2:]
+                if isinstance(argument, ast.Attribute)
+            }
+            for name in sorted(watched & methods.keys()):
+                reached = [name]
+                for each in reached:  # grows while it is walked
+                    reached += [call for call in calls[each] if call in methods and call not in reached]
+                found = sorted({call for each in reached for call in calls[each]} & REMOVING)
+                faults += [f"{path.name}: {cls.name}.{name} is an observer and calls {call}" for call in found]
+    return faults
+
+
+def _calls(node: ast.AST) -> Iterator[str]:
+    """Yield the names of what is called, outside of lambdas."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+            yield child.func.attr
+        if not isinstance(child, ast.Lambda):
+            yield from _calls(child)
+
+
 # How long things may be -----------------------------------------------------------------------------
 
 
@@ -318,6 +356,7 @@ RULES: list[Rule] = [
     slicer_takes_nothing_heavy_from_the_core,
     the_panel_stands_on_the_logic_and_the_logic_on_the_parameters,
     file_names_tell_the_layer,
+    observers_remove_and_rebuild_nothing,
     files_and_functions_are_short,
     descriptions_agree,
     requirement_files_agree,
