@@ -1,6 +1,9 @@
 """The layout with the plain CT on the left and the same slice with map and outlines on the right, linked."""
 
+from dataclasses import dataclass
+
 import slicer
+import vtk
 
 SIDE_BY_SIDE = 7219  # of our own; Slicer's are below 1000
 PLAIN_VIEW, MAP_VIEW = "LNHGPlain", "Red"
@@ -42,8 +45,34 @@ def isSideBySide() -> bool:
     return node is not None and node.GetViewArrangement() == SIDE_BY_SIDE
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What a slice view looks at.
+
+    :ivar sliceToRAS: position and directions of the slice.
+    :ivar origin: how far the view is panned.
+    :ivar field: the shorter side of the view, in mm.
+    """
+
+    sliceToRAS: vtk.vtkMatrix4x4
+    origin: tuple[float, float, float]
+    field: float
+
+
+def sight() -> Sight | None:
+    """Return what the map's view looks at, None where there is no such view."""
+    node = _sliceNode(MAP_VIEW)
+    if node is None:
+        return None
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(node.GetSliceToRAS())
+    return Sight(matrix, tuple(node.GetXYZOrigin()), min(node.GetFieldOfView()[:2]))
+
+
 def enter() -> int:
-    """Show the layout with linked views at the slice of the axial view.
+    """Show the layout.
+
+    Slicer sets a view that is shown for the first time to its own start only when events run: `link` has to wait.
 
     :return: the layout that was shown before.
     """
@@ -51,12 +80,25 @@ def enter() -> int:
     node = layoutNode()
     before = node.GetViewArrangement()
     node.SetViewArrangement(SIDE_BY_SIDE)
+    return before
+
+
+def link(sight: Sight) -> None:
+    """Let both views look at one thing and move together; does nothing where the layout is no longer shown."""
+    nodes = [node for name in (PLAIN_VIEW, MAP_VIEW) if (node := _sliceNode(name))]
+    if not isSideBySide() or len(nodes) < 2:
+        return
+    for node in nodes:
+        width, height, depth = node.GetFieldOfView()
+        scale = sight.field / min(width, height)
+        node.GetSliceToRAS().DeepCopy(sight.sliceToRAS)
+        node.UpdateMatrices()
+        node.SetFieldOfView(width * scale, height * scale, depth)
+        node.SetXYZOrigin(*sight.origin)
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         if composite.GetLayoutName() in (PLAIN_VIEW, MAP_VIEW):
             composite.SetLinkedControl(True)
             composite.SetHotLinkedControl(True)
-    _alignPlainView()
-    return before
 
 
 def leave(layout: int) -> None:
@@ -74,11 +116,6 @@ def keepOffPlainView(display: slicer.vtkMRMLDisplayNode) -> None:
             display.AddViewNodeID(each)
 
 
-def _alignPlainView() -> None:
-    nodes = {node.GetLayoutName(): node for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")}
-    plain, other = nodes.get(PLAIN_VIEW), nodes.get(MAP_VIEW)
-    if plain is not None and other is not None:
-        plain.SetOrientation(other.GetOrientation())
-        plain.GetSliceToRAS().DeepCopy(other.GetSliceToRAS())
-        plain.UpdateMatrices()
-        plain.SetFieldOfView(*other.GetFieldOfView())
+def _sliceNode(name: str) -> slicer.vtkMRMLSliceNode | None:
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+    return next((node for node in nodes if node.GetLayoutName() == name), None)

@@ -47,12 +47,13 @@ class OverlaySection(VTKObservationMixin):
         self._parameter: Parameter | None = None
         self._guiTag = self._shown = self._drawn = self._volume = None
         self._layoutBefore = FOUR_UP
+        self._sight: Layouts.Sight | None = None  # what the views of side by side are to look at once they are made
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Overlay.ui"))
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self._later = qt.QTimer()
         self._later.setSingleShot(True)
         self._later.setInterval(0)
-        self._later.timeout.connect(self._redraw)
+        self._later.timeout.connect(self._onLater)
         for name in CHOICES:
             self._fill(name)
         self.ui.fitRangeButton.clicked.connect(self.onFitRange)
@@ -65,7 +66,7 @@ class OverlaySection(VTKObservationMixin):
             self._parameter.disconnectGui(self._guiTag)
         self.removeObservers()
         self._later.stop()
-        self._parameter, self._shown, self._drawn = parameter, None, None
+        self._parameter, self._shown, self._drawn, self._sight = parameter, None, None, None
         if parameter is not None:
             self._volume = parameter.inputVolume
             self._guiTag = parameter.connectGui(self.ui)
@@ -97,8 +98,9 @@ class OverlaySection(VTKObservationMixin):
         if Layouts.isSideBySide():
             Layouts.leave(self._layoutBefore)
         else:
+            self._sight = Layouts.sight()
             self._layoutBefore = Layouts.enter()
-        self._redraw()
+        self._later.start()
 
     def _onParameterChanged(self, *_args) -> None:
         self._updateControls()
@@ -108,6 +110,12 @@ class OverlaySection(VTKObservationMixin):
                 self._redraw()
             else:  # another result: the other sections have work with it, too
                 self._later.start()
+
+    def _onLater(self) -> None:
+        if self._sight is not None:
+            Layouts.link(self._sight)
+            self._sight = None
+        self._redraw()
 
     def _redraw(self) -> None:
         """Bring the views up to date; does only what has changed."""
@@ -155,6 +163,9 @@ class OverlaySection(VTKObservationMixin):
     def _onSceneLoaded(self, *_args) -> None:
         """Mend what Slicer shows of a scene that is loaded, or that was there before the panel."""
         Originals.hide()
+        if Layouts.isSideBySide():
+            self._sight = Layouts.sight()
+            self._later.start()
 
     def _observeLayout(self) -> None:
         Layouts.register()

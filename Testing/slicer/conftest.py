@@ -82,3 +82,32 @@ def working(panel, run_events):
     panel.ui.applyButton.click()
     run_events(lambda: panel.ui.statusLabel.text.startswith("working, "))
     return panel
+
+
+@pytest.fixture
+def layout(scene):
+    """A layout node that makes view nodes, as in Slicer; they outlive the closing of the scene."""
+    import slicer
+
+    classes = ("vtkMRMLAbstractViewNode", "vtkMRMLLayoutNode")
+    before = [node for each in classes for node in slicer.util.getNodesByClass(each)]
+    logic = slicer.vtkMRMLLayoutLogic()
+    logic.SetMRMLScene(slicer.mrmlScene)
+    node = logic.GetLayoutNode()
+    node.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    yield node
+    logic.SetMRMLScene(None)
+    for each in [node for name in classes for node in slicer.util.getNodesByClass(name) if node not in before]:
+        slicer.mrmlScene.RemoveNode(each)
+
+
+@pytest.fixture
+def links(scene):
+    """What makes linked slice views move together."""
+    import slicer
+
+    links = slicer.vtkMRMLSliceLinkLogic()
+    links.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+    links.SetMRMLScene(scene)
+    yield links
+    links.SetMRMLScene(None)

@@ -208,21 +208,6 @@ def test_map_of_a_large_ct_takes_memory_for_its_nodules_only(result, section):
     assert slicer.util.arrayFromVolume(node).sum() == 400
 
 
-@pytest.fixture
-def layout(scene):
-    """A layout node that makes view nodes, as in Slicer; they outlive the closing of the scene."""
-    classes = ("vtkMRMLAbstractViewNode", "vtkMRMLLayoutNode")
-    before = [node for each in classes for node in slicer.util.getNodesByClass(each)]
-    logic = slicer.vtkMRMLLayoutLogic()
-    logic.SetMRMLScene(slicer.mrmlScene)
-    node = logic.GetLayoutNode()
-    node.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-    yield node
-    logic.SetMRMLScene(None)
-    for each in [node for name in classes for node in slicer.util.getNodesByClass(name) if node not in before]:
-        slicer.mrmlScene.RemoveNode(each)
-
-
 def composite(name: str):
     nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     return next((node for node in nodes if node.GetLayoutName() == name), None)
@@ -244,9 +229,9 @@ def test_side_by_side_shows_the_plain_ct_beside_the_map(layout, view, section, p
     section.ui.sideBySideButton.click()
     assert layout.GetViewArrangement() == Layouts.SIDE_BY_SIDE
     plain = composite(Layouts.PLAIN_VIEW)
+    run_events(lambda: plain.GetLinkedControl())
     assert (plain.GetBackgroundVolumeID(), plain.GetForegroundVolumeID()) == (a_ct.GetID(), None)
     assert view.GetForegroundVolumeID() == shown_map(result).GetID()
-    assert plain.GetLinkedControl()
     assert view.GetLinkedControl()
     ids = result.segmentation.GetDisplayNode().GetViewNodeIDs()
     names = {slicer.mrmlScene.GetNodeByID(each).GetLayoutName() for each in ids}
@@ -254,6 +239,7 @@ def test_side_by_side_shows_the_plain_ct_beside_the_map(layout, view, section, p
     assert Layouts.PLAIN_VIEW not in names
     section.ui.sideBySideButton.click()
     assert layout.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+    run_events(lambda: not result.segmentation.GetDisplayNode().GetNumberOfViewNodeIDs())
     assert list(result.segmentation.GetDisplayNode().GetViewNodeIDs()) == []
 
 
@@ -279,18 +265,16 @@ def own_views(scene, monkeypatch):
 
 
 def test_plain_ct_and_map_move_together_and_show_what_they_should(
-    own_views, layout, section, parameter, a_ct, tmp_path, run_events
+    own_views, links, layout, section, parameter, a_ct, tmp_path, run_events
 ):
     with_map, plain = own_views
-    links = slicer.vtkMRMLSliceLinkLogic()
-    links.SetMRMLApplicationLogic(slicer.app.applicationLogic())
-    links.SetMRMLScene(slicer.mrmlScene)
     result = fakes.make_result_nodes(a_ct, tmp_path)
     parameter.inputVolume = a_ct
     Cases.choose(parameter, result.segmentation)
     section.setParameter(parameter)
     run_events(lambda: with_map.logic.GetSliceCompositeNode().GetForegroundVolumeID())
     section.ui.sideBySideButton.click()
+    run_events(lambda: plain.logic.GetSliceCompositeNode().GetLinkedControl())
     section.ui.lungWindowButton.click()
     center = (fakes.IJK_TO_RAS @ [*fakes.NODULES[1][0][::-1], 1.0])[:3]
     for view in own_views:
@@ -301,4 +285,3 @@ def test_plain_ct_and_map_move_together_and_show_what_they_should(
     with_map.logic.SetSliceOffset(with_map.logic.GetSliceOffset() + 5)
     with_map.logic.EndSliceNodeInteraction()
     assert plain.node.GetSliceOffset() == pytest.approx(with_map.node.GetSliceOffset())
-    links.SetMRMLScene(None)

@@ -16,9 +16,8 @@ from LNHGLib.nodule_segment import segment_color
 from LNHGSegmentationLib import Cases, Originals
 from LNHGSegmentationLib.Findings import Findings
 
-OLD_SCENE = (
-    Path(__file__).parents[1] / "data" / "scene_of_b361d9c.mrb"
-)  # saved by that commit after a run of the fake core
+# Saved by commit b361d9c after a run of the fake core: the model output has no display node.
+OLD_SCENE = Path(__file__).parents[1] / "data" / "scene_of_b361d9c.mrb"
 
 SETTINGS = {
     "overlayOpacity": 0.35,
