@@ -2,64 +2,111 @@
 
     Slicer --no-main-window --python-script .../LNHGSegmentationLib/BatchScenes.py INPUT OUT [options of lnhg batch]
 
-OUT gets all that `lnhg batch` writes, and OUT/scenes/<case>.mrb with the CT, its nodules and the heterogeneity map. Run
-again with --resume, it goes on: scenes newer than their results are kept. The exit status is that of `lnhg batch`.
+OUT gets all that `lnhg batch` writes, and OUT/scenes/<case>.mrb with the CT, its nodules and the heterogeneity map.
+Each scene stands alone: OUT/scenes/failed.csv lists those that could not be saved, and why. Where the batch ended
+early, its finished cases get their scenes too, unless it was refused (status 2: wrong arguments, or OUT is full). Run
+again with --resume, it goes on: scenes newer than their results are kept.
+
+Slicer always ends. The exit status is that of `lnhg batch` if it failed, else 1 if a scene could not be saved, else 0.
 """
 
 import csv
+import errno
 import logging
+import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import slicer
 
 MODULE_FOLDER = Path(__file__).resolve().parents[1]  # holds LNHGLib and LNHGSegmentationLib
 CORE = "import sys; sys.path.insert(0, {folder!r}); from LNHGLib.__main__ import main; sys.exit(main())"
+FAILED = 1
 
 
 def main(arguments: list[str], python: str | None = None) -> int:
-    """Run the batch and make the scenes.
+    """Run the batch and make the scenes; whatever happens, it returns, as Slicer would hang else.
 
     :param arguments: those of ``lnhg batch``.
     :param python: Python interpreter for the core; by default PythonSlicer.
     :return: exit status.
     """
-    from LNHGLib.__main__ import parse
+    try:
+        return _run(arguments, python)
+    except SystemExit as end:  # of --help
+        return end.code if isinstance(end.code, int) else FAILED
+    except KeyboardInterrupt:
+        logging.error("LNHG: stopped by the user; the same command with --resume goes on.")
+    except BaseException as error:
+        logging.error("LNHG: %s", _reason(error))
+    return FAILED
+
+
+def _run(arguments: list[str], python: str | None) -> int:
+    from LNHGLib.__main__ import WRONG, parse
 
     from LNHGSegmentationLib.SegmentationLogic import pythonSlicer
 
     core = [python or pythonSlicer(), "-c", CORE.format(folder=str(MODULE_FOLDER))]
     status = subprocess.run([*core, "batch", *arguments], check=False).returncode
-    if status == 0:
-        options = parse(["batch", *arguments])
-        saveScenes(options.inputs, options.out)
-    return status
+    if status == WRONG:
+        return status
+    options = parse(["batch", *arguments])
+    _made, failed = saveScenes(options.inputs, options.out)
+    return status or (FAILED if failed else 0)
 
 
-def saveScenes(inputs: list[str], out: Path) -> list[Path]:
-    """Save a scene for each case of a batch that is done.
+def saveScenes(inputs: list[str], out: Path) -> tuple[list[Path], dict[str, str]]:
+    """Save a scene for each case of a batch that is done; one that cannot be saved keeps no other back.
 
     :param inputs: INPUT of the batch.
     :param out: OUT of the batch.
-    :return: the scenes that were made anew.
+    :return: the scenes that were made anew, and one sentence for each case whose scene could not be saved.
     """
+    from LNHGLib.batch_store import DONE, Store
     from LNHGLib.cohort import find_cases
 
-    with (out / "cases.csv").open(newline="", encoding="utf-8") as file:
-        done = {row["case"] for row in csv.DictReader(file) if row["status"] == "done"}
-    made = []
+    store, made, failed = Store(out.absolute()), [], {}
     for case in find_cases(inputs, out).cases:
-        target, results = out / "scenes" / f"{case.id}.mrb", out / "cases" / case.id
-        if case.id in done and not (target.exists() and target.stat().st_mtime >= results.stat().st_mtime):
+        target, results = out / "scenes" / f"{case.id}.mrb", store.folder(case.id)
+        try:
+            record = store.ended(case)
+            if record is None or record.status != DONE:
+                continue
+            if target.is_file() and target.stat().st_mtime >= results.stat().st_mtime:
+                continue
             logging.info("LNHG: saving %s", target)
             _saveScene(case, results, target)
             made.append(target)
-    return made
+        except (Exception, SystemExit) as error:
+            failed[case.id] = _reason(error)
+            logging.error("LNHG: the scene of %s was not saved: %s", case.id, failed[case.id])
+    slicer.mrmlScene.Clear(0)
+    _listFailed(failed, out / "scenes" / "failed.csv")
+    return made, failed
+
+
+def _listFailed(failed: dict[str, str], path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+        if failed:
+            path.parent.mkdir(exist_ok=True)
+            with path.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("case", "reason"), *failed.items()])
+    except OSError as error:  # the disk that is full for the scenes is full for the list: the log has it
+        logging.error("LNHG: %s was not written: %s", path, error)
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    told = text and isinstance(error, (OSError, RuntimeError, ValueError))
+    return text if told else f"{type(error).__name__}: {text or 'no reason given'}"
 
 
 def _saveScene(case, results: Path, target: Path) -> None:
+    from LNHGLib import disk
+
     from LNHGSegmentationLib import Overlay, ResultNodes
     from LNHGSegmentationLib.VolumeExchange import VolumeExchange
 
@@ -67,25 +114,37 @@ def _saveScene(case, results: Path, target: Path) -> None:
     volumeNode = _volumeNode(case)
     Overlay.setUpCT(volumeNode)
     ResultNodes.load(results, volumeNode, VolumeExchange(volumeNode))
-    target.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".lnhg-") as folder:
-        part = Path(folder) / target.name
-        if not slicer.mrmlScene.WriteToMRB(str(part)):
-            raise RuntimeError(
-                f"The scene {target} cannot be written: check that its folder has room and may be written."
-            )
-        part.replace(target)
-    slicer.mrmlScene.Clear(0)
+    with disk.writing(target.parent, "The scene"):
+        target.parent.mkdir(exist_ok=True)
+        with disk.temporary_folder(target.parent) as folder:
+            _writeBundle(folder / target.name)
+            (folder / target.name).replace(target)
+
+
+def _writeBundle(path: Path) -> None:
+    """Write the scene; a bundle that fails leaves its files in Slicer's cache, so that lies beside it meanwhile."""
+    cache = slicer.mrmlScene.GetCacheManager()
+    before = cache.GetRemoteCacheDirectory()
+    cache.SetRemoteCacheDirectory(str(path.parent))
+    try:
+        if not slicer.mrmlScene.WriteToMRB(str(path)):
+            raise OSError(errno.EIO, "Slicer could not write it to its end")
+    finally:
+        cache.SetRemoteCacheDirectory(before)
 
 
 def _volumeNode(case) -> slicer.vtkMRMLScalarVolumeNode:
     """Put a scan into the scene as the core reads it: the results lie on its voxels."""
+    from LNHGLib import disk
     from LNHGLib.batch_segment import read_case
 
     from LNHGSegmentationLib import Geometry
 
-    with tempfile.TemporaryDirectory() as folder:
-        volume = read_case(case, Path(folder))
+    folder = disk.task_folder()
+    try:
+        volume = read_case(case, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return Geometry.addVolume(volume.array, volume.grid.affine, case.id)
 
 
