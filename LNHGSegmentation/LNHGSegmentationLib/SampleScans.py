@@ -14,29 +14,59 @@ PHANTOM = "LNHGPhantom"
 PHANTOM_SHA256 = (
     "b775868ff01e51a0e76a4d6ef71526651d58201b54258a9914335dbbf1cb9ef8"  # of the voxels, little-endian int16
 )
+FILE_NAME = f"{PHANTOM}-{PHANTOM_SHA256[:8]}.nrrd"  # in Slicer's cache; another chest has another name
 CT_CHEST = "CTChest"
 MODULE_FOLDER = Path(__file__).parents[1]
 THUMBNAIL = MODULE_FOLDER / "Resources" / "Thumbnails" / "LNHGPhantom.png"
 
 
 def register() -> None:
-    """Offer the scans in Slicer's module Sample Data."""
+    """Offer the scans in Slicer's module Sample Data, to its buttons and to its ``downloadSample``."""
     import SampleData
 
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category=CATEGORY,
+    class DrawnSource(SampleData.SampleDataSource):
+        """A file that is drawn when somebody asks where it is: Slicer uses custom downloaders for its buttons alone."""
+
+        @property
+        def uris(self) -> list[str]:
+            return [drawnFile().as_uri()]
+
+        @uris.setter
+        def uris(self, _uris: list[str]) -> None:
+            """Take none; Slicer's own class sets one."""
+
+        def __str__(self) -> str:
+            return f"{CATEGORY}: {PHANTOM}"  # Slicer compares sources by their text, which must draw nothing
+
+    phantom = DrawnSource(
         sampleName=PHANTOM,
-        uris=(MODULE_FOLDER / "LNHGLib" / "phantom.py").as_uri(),  # draws it: nothing is downloaded
-        fileNames=f"{PHANTOM}.nrrd",
+        uris="",
+        fileNames=FILE_NAME,
         nodeNames=PHANTOM,
         customDownloader=loadPhantom,
         thumbnailFileName=str(THUMBNAIL),
-        checksums=f"SHA256:{PHANTOM_SHA256}",
     )
     chest = SampleData.SampleDataLogic().sourceForSampleName(CT_CHEST)
-    ours = slicer.modules.sampleDataSources[CATEGORY]
-    if chest is not None and chest not in ours:
-        ours.append(chest)
+    slicer.modules.sampleDataSources[CATEGORY] = [phantom] if chest is None else [phantom, chest]
+
+
+def drawnFile() -> Path:
+    """Return the synthetic chest CT as a file in Slicer's cache; draws it if it is not there.
+
+    :raises DiskError: if it cannot be written.
+    """
+    from LNHGLib import disk
+    from LNHGLib.volume import write_image
+
+    cache = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory())
+    if not (cache / FILE_NAME).exists():
+        volume = _draw()
+        with disk.writing(cache, "The synthetic chest CT"):
+            cache.mkdir(parents=True, exist_ok=True)
+            with disk.temporary_folder(cache) as folder:
+                write_image(volume.array, volume.grid, folder / FILE_NAME)
+                (folder / FILE_NAME).replace(cache / FILE_NAME)
+    return cache / FILE_NAME
 
 
 def loadPhantom(_source: object = None) -> slicer.vtkMRMLScalarVolumeNode:
@@ -44,6 +74,14 @@ def loadPhantom(_source: object = None) -> slicer.vtkMRMLScalarVolumeNode:
 
     :return: the volume node.
     """
+    volume = _draw()
+    node = _show(volume.array, volume.grid.affine, PHANTOM)
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    return node
+
+
+def _draw():
+    """Return the synthetic chest CT, and tell where it is not the published one."""
     from LNHGLib.phantom import make_phantom  # here, as it would slow down Slicer's start
 
     with slicer.util.WaitCursor():
@@ -56,9 +94,7 @@ def loadPhantom(_source: object = None) -> slicer.vtkMRMLScalarVolumeNode:
             digest,
             PHANTOM_SHA256,
         )
-    node = _show(volume.array, volume.grid.affine, PHANTOM)
-    slicer.util.setSliceViewerLayers(background=node, fit=True)
-    return node
+    return volume
 
 
 def partOfPhantom(marginMm: float) -> tuple[slicer.vtkMRMLScalarVolumeNode, np.ndarray]:

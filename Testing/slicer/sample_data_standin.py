@@ -1,8 +1,15 @@
-"""Slicer's module SampleData as far as the project uses it: the list of sources, with the signatures of Slicer 5.12."""
+"""Slicer's module SampleData as far as the project uses it, with the signatures and the ways of Slicer 5.12.
+
+As there, a custom downloader is for the buttons alone: scripts go through addresses, files in the cache and checksums.
+"""
+
+import urllib.request
+from pathlib import Path
 
 import slicer
 
 BUILT_IN = "General"
+TRIES = 3
 
 
 class SampleDataSource:
@@ -28,8 +35,12 @@ class SampleDataSource:
         self.uris, self.fileNames, self.nodeNames, self.checksums = [uris], [fileNames], [nodeNames], [checksums]
         self.customDownloader, self.thumbnailFileName = customDownloader, thumbnailFileName
 
+    def __str__(self) -> str:
+        files = zip(self.uris, self.fileNames, self.nodeNames, self.checksums, strict=True)
+        return str([self.sampleName, self.customDownloader, self.thumbnailFileName, *files])
+
     def __eq__(self, other) -> bool:
-        return str(vars(self)) == str(vars(other))
+        return str(self) == str(other)
 
     def click(self):
         """Do what the source's button in the module does."""
@@ -42,6 +53,40 @@ class SampleDataLogic:
     def __init__(self, logMessage=None) -> None:
         chest = SampleDataSource("CTChest", None, "file:CT-chest.nrrd", "CT-chest.nrrd", "CTChest")
         self._append(BUILT_IN, chest)
+
+    def downloadSample(self, sampleName):
+        return self.downloadSamples(sampleName)[0]
+
+    def downloadSamples(self, sampleName):
+        source = self.sourceForSampleName(sampleName)
+        return [] if source is None else self.downloadFromSource(source)
+
+    def downloadFromSource(self, source):
+        nodes, paths = [], []
+        for uri, name, nodeName, checksum in zip(
+            source.uris, source.fileNames, source.nodeNames, source.checksums, strict=True
+        ):
+            for _ in range(TRIES):
+                try:
+                    paths.append(self._fileInCache(uri, name, checksum))
+                except OSError:
+                    continue
+                node = _loaded(paths[-1], nodeName)
+                if node is not None:
+                    nodes.append(node)
+                    break
+                paths[-1].unlink(missing_ok=True)
+        return nodes or paths
+
+    def _fileInCache(self, uri, name, checksum) -> Path:
+        """Return a file, which is gone again where its checksum is not the expected one."""
+        path = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory(), name)
+        algorithm, digest = slicer.util.extractAlgoAndDigest(checksum)
+        if not path.exists() or path.stat().st_size == 0:
+            urllib.request.urlretrieve(uri, path)
+        if algorithm and slicer.util.computeChecksum(algorithm, str(path)) != digest:
+            path.unlink()
+        return path
 
     @staticmethod
     def registerCustomSampleDataSource(
@@ -80,3 +125,14 @@ class SampleDataLogic:
         sources = slicer.modules.sampleDataSources.setdefault(category, [])
         if source not in sources:
             sources.append(source)
+
+
+def _loaded(path: Path, name: str):
+    """Load a volume and forget its file; None where it cannot be read."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    if path.exists() and storage.ReadData(node):
+        return node
+    slicer.mrmlScene.RemoveNode(node)
+    return None

@@ -6,16 +6,20 @@ slicer_host.start()
 
 import hashlib
 import logging
+import shutil
 import sys
 import types
 from pathlib import Path
 
+import LNHGLib.phantom
 import numpy as np
 import pytest
 import sample_data_standin
 import slicer
+from LNHGLib.errors import DiskError
 from LNHGLib.phantom import make_phantom
 from LNHGSegmentationLib import SampleScans
+from LNHGSegmentationLib.Geometry import ijkToRAS
 from PIL import Image
 
 import LNHGSegmentation
@@ -48,7 +52,8 @@ def sources(scene, monkeypatch):
 def test_drawn_chest_and_slicers_own_ct_are_offered_once(sources):
     assert [source.sampleName for source in sources] == ["LNHGPhantom", "CTChest"]
     SampleScans.register()  # the module is reloaded
-    assert [source.sampleName for source in sources] == ["LNHGPhantom", "CTChest"]
+    offered = slicer.modules.sampleDataSources[SampleScans.CATEGORY]
+    assert [source.sampleName for source in offered] == ["LNHGPhantom", "CTChest"]
 
 
 def test_slicers_own_ct_is_the_very_source_that_slicer_has(sources):
@@ -61,9 +66,47 @@ def test_picture_of_the_drawn_chest_has_the_size_that_slicer_wants(sources):
     assert 240 <= height <= 320
 
 
-def test_registered_checksum_is_that_of_the_voxels(sources, phantom):
+def test_published_checksum_is_that_of_the_voxels(phantom):
     voxels = np.ascontiguousarray(phantom.volume.array, "<i2").tobytes()
-    assert sources[0].checksums == [f"SHA256:{hashlib.sha256(voxels).hexdigest()}"]
+    assert hashlib.sha256(voxels).hexdigest() == SampleScans.PHANTOM_SHA256
+
+
+@pytest.fixture
+def cache(scene, tmp_path):
+    """Slicer's cache, still without its folder."""
+    manager = scene.GetCacheManager()
+    before = manager.GetRemoteCacheDirectory()
+    manager.SetRemoteCacheDirectory(str(tmp_path / "cache folder"))
+    shutil.rmtree(tmp_path / "cache folder")
+    yield tmp_path / "cache folder"
+    manager.SetRemoteCacheDirectory(before)
+
+
+def test_script_gets_the_same_chest_as_a_click(sources, cache):
+    clicked = sources[0].click()
+    node = sample_data_standin.SampleDataLogic().downloadSample("LNHGPhantom")
+    assert node.GetName() == "LNHGPhantom"
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), slicer.util.arrayFromVolume(clicked))
+    np.testing.assert_allclose(ijkToRAS(node), ijkToRAS(clicked), atol=1e-3)
+
+
+def test_chest_is_drawn_for_scripts_at_the_first_call_alone(sources, cache, monkeypatch):
+    drawn = []
+    make = LNHGLib.phantom.make_phantom
+    monkeypatch.setattr("LNHGLib.phantom.make_phantom", lambda: drawn.append(1) or make())
+    SampleScans.register()
+    sample_data_standin.SampleDataLogic()
+    assert drawn == []
+    for _ in range(2):
+        assert sample_data_standin.SampleDataLogic().downloadSample("LNHGPhantom") is not None
+    assert drawn == [1]
+    assert [path.name for path in cache.iterdir()] == [SampleScans.FILE_NAME], "nothing half-written stays"
+
+
+def test_cache_that_cannot_be_written_is_told_in_one_sentence(sources, cache):
+    cache.touch()
+    with pytest.raises(DiskError, match="The synthetic chest CT cannot be written in"):
+        sample_data_standin.SampleDataLogic().downloadSample("LNHGPhantom")
 
 
 def test_click_draws_the_chest_at_its_place_in_the_lung_window(sources, phantom, caplog):
