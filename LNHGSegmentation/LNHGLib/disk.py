@@ -61,10 +61,13 @@ def require_whole_gzip(path: Path, size: int) -> None:
 
 
 @contextmanager
-def temporary_folder(home: Path, prefix: str = PREFIX) -> Iterator[Path]:
-    """Make a folder that goes with the block; those that killed processes left in the same place go as well."""
-    sweep(home, prefix)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=home))
+def temporary_folder(home: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
+    """Make a folder that goes with the block, without a home a task's; those that killed processes left go as well."""
+    if home is None:
+        folder = task_folder()
+    else:
+        sweep(home, prefix)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=home))
     try:
         yield folder
     finally:
@@ -72,9 +75,9 @@ def temporary_folder(home: Path, prefix: str = PREFIX) -> Iterator[Path]:
 
 
 def task_folder() -> Path:
-    """Make a folder for one task of Slicer's, and remove those that dead processes left; the caller removes it.
+    """Make a folder for one task and remove those that dead processes left; the caller removes it.
 
-    Its name tells computer and process, so that a patient's CT does not stay for a day when Slicer is killed.
+    Its name tells computer and process, so that a patient's CT does not stay for a day when the process is killed.
     """
     home = Path(tempfile.gettempdir())
     sweep(home, TASK)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import SimpleITK as sitk  # noqa: N813
 
+from LNHGLib import disk
 from LNHGLib.errors import InputError
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
@@ -57,7 +57,7 @@ def _alone(path: Path) -> Iterator[Path]:
     if path.suffix.lower() != ".gz" or not path.with_suffix("").exists():
         yield path
         return
-    with TemporaryDirectory() as folder:
+    with disk.temporary_folder() as folder:
         yield Path(shutil.copy(path, folder))
 
 

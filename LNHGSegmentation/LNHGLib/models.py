@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,7 +193,7 @@ def add(source: str | Path) -> Model:
     source = Path(source)
     if not source.is_file():
         return _keep(source)
-    with disk.temporary_folder(Path(tempfile.gettempdir()), "LNHG-model-") as folder:
+    with disk.temporary_folder() as folder:
         with disk.writing(folder, "The model"):
             model_archive.unpack(source, folder)
         return _keep(folder)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from LNHGLib import cohort, dicom, zipped
+from LNHGLib import cohort, dicom, disk, zipped
 from LNHGLib.case import READY, Case
 from LNHGLib.errors import InputError
 from LNHGLib.study_images import Subject
@@ -212,9 +211,9 @@ def _candidates(path: Path, series_uid: str | None) -> Iterator[Iterator[tuple[P
         yield iter([(path, series_uid, ())])
         return
     cases = [case for case in cohort.find_cases([str(path)], path.parent / "none").cases if case.state == READY]
-    with tempfile.TemporaryDirectory(prefix="lnhg-") as scratch:
+    with disk.temporary_folder() as scratch:
         yield (
-            _unpacked(case, Path(scratch) / str(number))
+            _unpacked(case, scratch / str(number))
             for number, case in enumerate(cases)
             if series_uid in (None, case.series_uid)
         )

@@ -13,7 +13,6 @@ Slicer always ends. The exit status is that of `lnhg batch` if it failed, else 1
 import csv
 import errno
 import logging
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,11 +139,8 @@ def _volumeNode(case) -> slicer.vtkMRMLScalarVolumeNode:
 
     from LNHGSegmentationLib import Geometry
 
-    folder = disk.task_folder()
-    try:
+    with disk.temporary_folder() as folder:
         volume = read_case(case, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return Geometry.addVolume(volume.array, volume.grid.affine, case.id)
 
 

@@ -117,3 +117,21 @@ def test_folders_of_killed_processes_go_with_the_next_work_and_others_stay(tmp_p
     with disk.temporary_folder(tmp_path) as folder:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lnhg-alive", "thesis", folder.name])
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lnhg-alive", "thesis"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot say whether a process lives without ending it")
+def test_scan_that_a_killed_process_unpacked_goes_with_the_next_work_and_that_of_a_living_one_stays(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(disk.tempfile, "tempdir", str(tmp_path))
+    unpack = "import os, sys; from LNHGLib import disk; print(disk.task_folder(), flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", unpack]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=CORE, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with disk.temporary_folder() as folder:
+            assert len(list(tmp_path.iterdir())) == 2
+        assert not folder.exists()
+        other.kill()
+    with disk.temporary_folder() as folder:
+        assert list(tmp_path.iterdir()) == [folder]
