@@ -54,7 +54,7 @@ class FindingsSection(VTKObservationMixin):
             self._parameter.disconnectGui(self._guiTag)
         self._parameter = parameter
         if parameter is not None:
-            self._guiTag = parameter.connectGui(self.ui)
+            self._guiTag = parameter.bind(self.ui)
             self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameter)
         self._onParameter()
 

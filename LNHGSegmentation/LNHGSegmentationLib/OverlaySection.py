@@ -13,7 +13,7 @@ from LNHGSegmentationLib.Parameter import Parameter
 
 RESOURCES = Path(__file__).parents[1] / "Resources"
 FOUR_UP = 3  # Slicer's layout to return to when there was no other before
-RANGE_STEP = 0.05
+LEAST_SPAN = 0.01  # of the fixed range: what its boxes can tell apart
 CHOICES = {  # parameter: its widget, and value, text and tooltip of each choice
     "scaleMode": (
         "scaleSelector",
@@ -54,6 +54,7 @@ class OverlaySection(VTKObservationMixin):
         self._later.setSingleShot(True)
         self._later.setInterval(0)
         self._later.timeout.connect(self._onLater)
+        self._rangeHigh: float | None = None
         for name in CHOICES:
             self._fill(name)
         self.ui.fitRangeButton.clicked.connect(self.onFitRange)
@@ -69,7 +70,7 @@ class OverlaySection(VTKObservationMixin):
         self._parameter, self._shown, self._drawn, self._sight = parameter, None, None, None
         if parameter is not None:
             self._volume = parameter.inputVolume
-            self._guiTag = parameter.connectGui(self.ui)
+            self._guiTag = parameter.bind(self.ui)
             self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
             self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneLoaded)
             self._observeLayout()
@@ -87,7 +88,7 @@ class OverlaySection(VTKObservationMixin):
         low, high = Overlay.spread(signal[signal > 0])
         low, high = round(low, 2), round(high, 2)
         with slicer.util.NodeModify(self._parameter.parameterNode):
-            self._parameter.rangeLow, self._parameter.rangeHigh = low, max(high, low + 0.01)
+            self._parameter.rangeLow, self._parameter.rangeHigh = low, max(high, low + LEAST_SPAN)
 
     def onLungWindow(self, *_args) -> None:
         """Show the chosen CT in the lung window."""
@@ -103,6 +104,7 @@ class OverlaySection(VTKObservationMixin):
         self._later.start()
 
     def _onParameterChanged(self, *_args) -> None:
+        self._pushRange()
         self._updateControls()
         if self._parameter is not None:
             self._follow(self._parameter.segmentation, self._parameter.heterogeneity)
@@ -116,6 +118,18 @@ class OverlaySection(VTKObservationMixin):
             Layouts.link(self._sight)
             self._sight = None
         self._redraw()
+
+    def _pushRange(self) -> None:
+        """Let an end of the fixed range that is moved past the other one push it along."""
+        p = self._parameter
+        if p is None:
+            return
+        moved, self._rangeHigh = p.rangeHigh != self._rangeHigh, p.rangeHigh
+        if p.rangeHigh - p.rangeLow < LEAST_SPAN / 2:
+            if moved:
+                p.rangeLow = round(p.rangeHigh - LEAST_SPAN, 2)
+            else:
+                p.rangeHigh = round(p.rangeLow + LEAST_SPAN, 2)
 
     def _redraw(self) -> None:
         """Bring the views up to date; does only what has changed."""
@@ -192,8 +206,6 @@ class OverlaySection(VTKObservationMixin):
             self._select(name, getattr(p, name))
         for widget in (self.ui.rangeLabel, self.ui.rangeFrame):
             widget.setVisible(p.scaleMode == "fixed")
-        self.ui.rangeLowBox.setMaximum(p.rangeHigh - RANGE_STEP)
-        self.ui.rangeHighBox.setMinimum(p.rangeLow + RANGE_STEP)
 
     def _fill(self, name: str) -> None:
         widgetName, *choices = CHOICES[name]

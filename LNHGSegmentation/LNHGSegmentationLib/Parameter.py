@@ -34,9 +34,20 @@ class Parameter:
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
     colorMap: Annotated[str, Choice(["viridis", "jet"])] = "viridis"
     scaleMode: Annotated[str, Choice(["fixed", "nodule", "slice"])] = "fixed"
-    rangeLow: float = 0.0
-    rangeHigh: float = 1.2
+    rangeLow: Annotated[float, WithinRange(0.0, 9.99)] = 0.0
+    rangeHigh: Annotated[float, WithinRange(0.01, 10.0)] = 1.2
     segmentStyle: Annotated[str, Choice(["outline", "fill"])] = "outline"
     zoomToFinding: bool = True
     segmentation: vtkMRMLSegmentationNode
     heterogeneity: vtkMRMLScalarVolumeNode
+
+    def bind(self, ui) -> int:
+        """Bind the widgets that carry the property ``SlicerParameterName``, both ways.
+
+        ``connectGui`` does this too, but Slicer 5.12 may return nothing by which it could be undone.
+
+        :param ui: has the widgets.
+        :return: the tag for ``disconnectGui``.
+        """
+        names = {widget.property("SlicerParameterName"): widget for widget in vars(ui).values()}
+        return self.connectParametersToGui({name: widget for name, widget in names.items() if name})

@@ -68,7 +68,7 @@ class RunSection(VTKObservationMixin):
             self._stopClock()
             self._setStatus("")
         else:
-            self._guiTag = parameter.connectGui(self.ui)
+            self._guiTag = parameter.bind(self.ui)
             self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 

@@ -4,13 +4,16 @@ MRML, segmentation, color and display classes and `slicer.util` are the real one
 `slicer.parameterNodeWrapper` and `slicer.ScriptedLoadableModule` stand in, reduced to what the project uses.
 """
 
-import dataclasses
+import functools
+import itertools
+import math
 import os
 import sys
 import tempfile
 import types
 import typing
 import unittest
+import weakref
 from pathlib import Path
 
 import qt_standin
@@ -127,132 +130,176 @@ class Application:
         """No cursor is shown off-screen."""
 
 
-@dataclasses.dataclass
 class WithinRange:
-    minimum: float
-    maximum: float
+    def __init__(self, minimum: float, maximum: float) -> None:
+        self.minimum, self.maximum = minimum, maximum
+
+    def validate(self, value: float) -> None:
+        if not self.minimum <= value <= self.maximum:
+            raise ValueError(f"{value} is not within [{self.minimum}, {self.maximum}]")
 
 
-@dataclasses.dataclass
 class Choice:
-    choices: list
+    def __init__(self, choices: list) -> None:
+        self.choices = choices
+
+    def validate(self, value) -> None:
+        if value not in self.choices:
+            raise ValueError(f"{value} is not in {self.choices}")
+
+
+class _Parameter:
+    """One annotated name of a wrapped class, by the rules of Slicer's serializers and validators."""
+
+    def __init__(self, name: str, hint, default) -> None:
+        self.name, self.default = name, default
+        self.kind, *self.annotations = typing.get_args(hint) or (hint,)
+        self.isNode = issubclass(self.kind, slicer.vtkMRMLNode)
+
+    def annotation(self, cls: type):
+        return next((each for each in self.annotations if isinstance(each, cls)), None)
+
+    def write(self, node, value) -> None:
+        if not isinstance(value, (self.kind, int) if self.kind is float else self.kind) and not (
+            self.isNode and value is None
+        ):
+            raise TypeError(f"{self.name} must be of type {self.kind}, is {value!r}")
+        for each in self.annotations:
+            each.validate(value)
+        node.SetParameter(self.name, "" if self.isNode else str(value))
+        if self.isNode:
+            node.SetNodeReferenceID(self.name, value.GetID() if value else None)
+
+    def read(self, node):
+        """Return the value; a node that has none gets the default."""
+        if not node.HasParameter(self.name):
+            self.write(node, self.default)
+        if self.isNode:
+            return node.GetNodeReference(self.name)
+        text = node.GetParameter(self.name)
+        return text == "True" if self.kind is bool else self.kind(text)
 
 
 def parameterNodeWrapper(cls):
-    """Turn annotations into properties kept in a vtkMRMLScriptedModuleNode, with the names of Slicer's own wrapper."""
+    """Turn annotations into properties kept in a vtkMRMLScriptedModuleNode, by the rules of Slicer 5.12's own wrapper.
+
+    Values are read when the node says that it was modified, not each time; a value that is out of range is refused.
+    """
     hints = typing.get_type_hints(cls, include_extras=True)
-    cls.allParameters = {name: (hint, getattr(cls, name, None)) for name, hint in hints.items()}
-    for name, (hint, default) in cls.allParameters.items():
-        setattr(cls, name, _node_property(name) if _is_node(hint) else _value_property(name, hint, default))
-    cls.__init__, cls.connectGui, cls.disconnectGui = _init, _connect_gui, _disconnect_gui
-    return cls
+    cls.allParameters = {name: _Parameter(name, hint, getattr(cls, name, None)) for name, hint in hints.items()}
+    for name in hints:
+        setattr(cls, name, property(lambda self, name=name: self._values[name], functools.partial(_set, name)))
+    return type(cls.__name__, (cls, _ParameterNode), {"__doc__": cls.__doc__, "__module__": cls.__module__})
 
 
-def _is_node(hint) -> bool:
-    return isinstance(hint, type) and issubclass(hint, slicer.vtkMRMLNode)
+def _set(name: str, wrapper, value) -> None:
+    parameter, node = wrapper.allParameters[name], wrapper.parameterNode
+    with slicer.util.NodeModify(node):
+        parameter.write(node, value)
+        wrapper._values[name] = parameter.read(node)
 
 
-def _node_property(name: str) -> property:
-    return property(
-        lambda self: self.parameterNode.GetNodeReference(name),
-        lambda self, node: self.parameterNode.SetNodeReferenceID(name, node.GetID() if node else None),
-    )
+class _ParameterNode:
+    """What the wrapper gives to each wrapped class."""
 
+    def __init__(self, parameterNode) -> None:
+        self.parameterNode, self._guis, self._updating, self._values = parameterNode, {}, False, {}
+        self._read()
+        self._observe(_ParameterNode._read)
 
-def _value_property(name: str, hint, default) -> property:
-    kind, *annotations = typing.get_args(hint) or (hint,)
+    def _observe(self, react) -> int:
+        """Follow the node without being kept alive by it: Python's garbage collection would break the observer."""
+        weak = weakref.ref(self)
+        return self.parameterNode.AddObserver(
+            vtk.vtkCommand.ModifiedEvent, lambda *_: (me := weak()) is not None and react(me)
+        )
 
-    def read(self):
-        text = self.parameterNode.GetParameter(name)
-        return default if text == "" else text == "True" if kind is bool else kind(text)
+    def _read(self) -> None:
+        for name, parameter in self.allParameters.items():
+            self._values[name] = parameter.read(self.parameterNode)
 
-    def write(self, value):
-        for annotation in annotations:
-            if isinstance(annotation, Choice) and value not in annotation.choices:
-                raise ValueError(f"{value} is not in {annotation.choices}")
-            if isinstance(annotation, WithinRange) and not annotation.minimum <= value <= annotation.maximum:
-                raise ValueError(f"{value} is not within [{annotation.minimum}, {annotation.maximum}]")
-        self.parameterNode.SetParameter(name, str(value))
+    def connectGui(self, gui) -> None:
+        """Bind the widgets that carry the property SlicerParameterName; returns no tag (Slicer's issue 7547)."""
+        widgets = [each for each in vars(gui).values() if each.property("SlicerParameterName")]
+        self.connectParametersToGui({each.property("SlicerParameterName"): each for each in widgets})
 
-    return property(read, write)
+    def connectParametersToGui(self, widgets: dict) -> int:
+        """Bind widgets by the names of their parameters, both ways; returns a tag for `disconnectGui`."""
+        connectors = [_Connector(self, self.allParameters[name], widget) for name, widget in widgets.items()]
+        for each in connectors:
+            each.write()
+            each.connect()
+        tag = self._observe(_ParameterNode._updateGui)
+        self._guis[tag] = connectors
+        return tag
 
+    def disconnectGui(self, tag: int | None) -> None:
+        if tag in self._guis:
+            self.parameterNode.RemoveObserver(tag)
+            for each in self._guis.pop(tag):
+                each.disconnect()
 
-def _init(self, parameterNode) -> None:
-    self.parameterNode, self._connections, self._updating = parameterNode, {}, False
-
-
-def _connect_gui(self, gui) -> int:
-    """Bind the widgets that carry the property SlicerParameterName, both ways."""
-    bound = {}
-    for widget in vars(gui).values():
-        if widget.property("SlicerParameterName"):
-            bound[widget.property("SlicerParameterName")] = _Connector(self, widget)
-
-    def update(*_args) -> None:
+    def _updateGui(self) -> None:
+        if self._updating:
+            return
         self._updating = True
-        for connector in bound.values():
-            connector.write()
-        self._updating = False
-
-    update()
-    tag = self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, update)
-    self._connections[tag] = bound
-    return tag
-
-
-def _disconnect_gui(self, tag: int) -> None:
-    self.parameterNode.RemoveObserver(tag)
-    for connector in self._connections.pop(tag).values():
-        connector.disconnect()
+        try:
+            with slicer.util.NodeModify(self.parameterNode):
+                for each in itertools.chain(*self._guis.values()):
+                    each.write()
+        finally:
+            self._updating = False
 
 
 SIGNALS = {
-    "QCheckBox": "stateChanged",
-    "QComboBox": "currentIndexChanged",
-    "QDoubleSpinBox": "valueChanged",
-    "ctkSliderWidget": "valueChanged",
+    ("QCheckBox", bool): "stateChanged",
+    ("QDoubleSpinBox", float): "valueChanged",
+    ("ctkSliderWidget", float): "valueChanged",
 }
 
 
 class _Connector:
-    """One widget bound to one parameter, in the manner of Slicer's GUI connectors."""
+    """One widget bound to one parameter, by the rules of Slicer's GUI connectors."""
 
-    def __init__(self, wrapper, widget) -> None:
-        self._wrapper, self._widget = wrapper, widget
-        self._name = widget.property("SlicerParameterName")
-        self._kind = type(widget).__name__
-        self._signal = getattr(widget, SIGNALS.get(self._kind, "currentNodeChanged"))
-        if self._kind == "QComboBox":
-            annotations = typing.get_args(wrapper.allParameters[self._name][0])[1:]
-            self._choices = next(a.choices for a in annotations if isinstance(a, Choice))
-            widget.clear()
-            widget.addItems(self._choices)
+    def __init__(self, wrapper, parameter: _Parameter, widget) -> None:
+        self._wrapper, self._parameter, self._widget = wrapper, parameter, widget
+        kind = type(widget).__name__
+        if kind == "qMRMLNodeComboBox" and parameter.isNode:
+            self._signal = widget.currentNodeChanged
+            return
+        if (kind, parameter.kind) not in SIGNALS:
+            raise RuntimeError(f"{kind} cannot be connected to {parameter.name} of {parameter.kind}.")
+        self._signal = getattr(widget, SIGNALS[kind, parameter.kind])
+        if parameter.kind is float:
+            within = parameter.annotation(WithinRange)
+            if within is None and kind == "ctkSliderWidget":
+                raise RuntimeError(f"{parameter.name} has no range, which a ctkSliderWidget needs.")
+            widget.minimum, widget.maximum = (within.minimum, within.maximum) if within else (-math.inf, math.inf)
+
+    def connect(self) -> None:
         self._signal.connect(self._changed)
 
     def disconnect(self) -> None:
         self._signal.disconnect(self._changed)
 
     def write(self) -> None:
-        value = getattr(self._wrapper, self._name)
-        if self._kind == "QComboBox":
-            self._widget.currentIndex = self._choices.index(value)
-        elif self._kind == "qMRMLNodeComboBox":
+        value = getattr(self._wrapper, self._parameter.name)
+        if self._parameter.isNode:
             self._widget.setCurrentNode(value)
-        elif self._kind == "QCheckBox":
+        elif self._parameter.kind is bool:
             self._widget.checked = value
         else:
             self._widget.value = value
 
     def _changed(self, *_args) -> None:
-        if self._wrapper._updating:
-            return
-        if self._kind == "QComboBox":
-            value = self._choices[self._widget.currentIndex]
-        elif self._kind == "qMRMLNodeComboBox":
-            value = self._widget.currentNode()
-        else:
-            value = self._widget.checked if self._kind == "QCheckBox" else self._widget.value
-        setattr(self._wrapper, self._name, value)
+        with slicer.util.NodeModify(self._wrapper.parameterNode):
+            if self._wrapper._updating:
+                return
+            if self._parameter.isNode:
+                value = self._widget.currentNode()
+            else:
+                value = self._widget.checked if self._parameter.kind is bool else self._widget.value
+            setattr(self._wrapper, self._parameter.name, value)
 
 
 def load_requirements(path) -> list:

@@ -133,13 +133,45 @@ def test_range_is_typed_or_fitted_and_shown_for_the_fixed_scale_only(result, sec
     display = shown_map(result).GetDisplayNode()
     section.ui.rangeLowBox.setValue(0.2)
     assert display.GetWindowLevelMin() == pytest.approx(0.2)
-    assert section.ui.rangeHighBox.minimum() == pytest.approx(0.25)
     section.ui.fitRangeButton.click()
     signal = slicer.util.arrayFromVolume(result.heterogeneity)
     low, high = np.percentile(signal[signal > 0], (1, 99))
     assert (parameter.rangeLow, parameter.rangeHigh) == pytest.approx((low, high), abs=0.006)
     choose(section.ui.scaleSelector, "nodule")
     assert not section.ui.rangeFrame.visible
+
+
+def test_range_boxes_have_finite_limits_though_slicer_sets_them_anew(section):
+    boxes = (section.ui.rangeLowBox, section.ui.rangeHighBox)
+    assert [(box.minimum, box.maximum) for box in boxes] == [(0.0, 9.99), (0.01, 10.0)]
+    assert [(box.decimals, box.singleStep) for box in boxes] == [(2, 0.05), (2, 0.05)]
+
+
+def test_end_of_the_range_that_is_moved_past_the_other_pushes_it_along(result, section, parameter):
+    boxes = (section.ui.rangeLowBox, section.ui.rangeHighBox)
+    boxes[0].setValue(1.5)
+    assert (parameter.rangeLow, parameter.rangeHigh) == (1.5, 1.51)
+    boxes[1].setValue(0.4)
+    assert (parameter.rangeLow, parameter.rangeHigh) == (0.39, 0.4)
+    assert tuple(box.value for box in boxes) == (0.39, 0.4)
+
+
+def test_range_of_a_loaded_scene_stands_in_the_boxes(section, parameter):
+    with slicer.util.NodeModify(parameter.parameterNode):
+        parameter.rangeLow, parameter.rangeHigh = 5.0, 8.0
+    assert (section.ui.rangeLowBox.value, section.ui.rangeHighBox.value) == (5.0, 8.0)
+
+
+def test_range_beyond_the_limits_is_refused(parameter):
+    with pytest.raises(ValueError, match="within"):
+        parameter.rangeLow = -1.0
+    assert parameter.rangeLow == 0.0
+
+
+def test_section_that_has_let_go_of_a_scene_writes_nothing_into_it(section, parameter):
+    section.setParameter(None)
+    section.ui.opacitySlider.setValue(0.25)
+    assert parameter.overlayOpacity == 0.6
 
 
 def test_check_box_hides_the_map_and_its_legend(result, section, view):
