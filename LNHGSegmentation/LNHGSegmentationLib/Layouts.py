@@ -109,11 +109,14 @@ def leave(layout: int) -> None:
 def keepOffPlainView(display: slicer.vtkMRMLDisplayNode) -> None:
     """Show a node in all views but that of the plain CT while this is shown, else in all."""
     views = slicer.util.getNodesByClass("vtkMRMLAbstractViewNode") if isSideBySide() else []
-    wanted = [view.GetID() for view in views if view.GetLayoutName() != PLAIN_VIEW]
-    if wanted != list(display.GetViewNodeIDs()):
-        display.RemoveAllViewNodeIDs()
-        for each in wanted:
-            display.AddViewNodeID(each)
+    display.SetViewNodeIDs([view.GetID() for view in views if view.GetLayoutName() != PLAIN_VIEW])
+
+
+def legendView() -> slicer.vtkMRMLSliceNode | None:
+    """Return the slice view that shows the map's legend: the map's own, or the first one where the layout lacks it."""
+    nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLSliceNode") if node.GetLayoutName() != PLAIN_VIEW]
+    shown = [node for node in nodes if node.IsMappedInLayout()]
+    return min(shown or nodes, key=lambda node: node.GetLayoutName() != MAP_VIEW, default=None)
 
 
 def _sliceNode(name: str) -> slicer.vtkMRMLSliceNode | None:

@@ -11,11 +11,14 @@ SMALLEST_SIGNAL, HIGHEST_SIGNAL = 1e-6, 1e6  # everything above zero is shown
 SHOWN_PERCENTILES = (1, 99)  # a few outliers must not flatten the colors of all nodules
 TABLE_ATTRIBUTE = "LNHG.ColorMap"
 COLOR_TITLES = {"jet": "LNHG jet", "viridis": "LNHG viridis"}
-LEGENDS = {  # title and label format of each scale mode
+LEGENDS = {  # title and label format of each scale mode; Slicer fits the letters of all to the width of the labels
     "fixed": ("Heterogeneity\n(relative signal)", "%.2f"),
-    "nodule": ("Heterogeneity\n(% of the nodule's range)", "%.0f"),
-    "slice": ("Heterogeneity\n(% of the slice's range)", "%.0f"),
+    "nodule": ("Heterogeneity\n(% of nodule range)", "%4.0f"),
+    "slice": ("Heterogeneity\n(% of slice range)", "%4.0f"),
 }
+LEGEND_ATTRIBUTE = "LNHG.Legend"
+LEGEND_PLACE = (0.97, 0.03)  # a finding lies in the middle of the view, Slicer's own texts in the other corners
+LEGEND_VIEW, LEGEND_PIXELS = 400.0, (34.0, 100.0)  # its size in a view of that shorter side; the title is wider
 FILL_OPACITY = 0.4
 OUTLINE_PIXELS = 2
 
@@ -57,6 +60,16 @@ def setScale(heterogeneity: slicer.vtkMRMLScalarVolumeNode, mode: str, fixedRang
     legend = _legend(heterogeneity)
     legend.SetTitleText(title)
     legend.SetLabelFormat(labels)
+
+
+def placeLegend(heterogeneity: slicer.vtkMRMLScalarVolumeNode, view: slicer.vtkMRMLSliceNode | None) -> None:
+    """Show the map's legend in one slice view only: readable in a small one, and small in a large one."""
+    if view is None:
+        return
+    legend, (width, height, _depth) = _legend(heterogeneity), view.GetDimensions()
+    scale = (min(width, height) / LEGEND_VIEW) ** 0.5
+    legend.SetSize(scale * LEGEND_PIXELS[0] / width, scale * LEGEND_PIXELS[1] / height)
+    legend.SetViewNodeIDs([view.GetID()])
 
 
 def setUpCT(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> None:
@@ -115,15 +128,26 @@ def setStyle(segmentation: slicer.vtkMRMLSegmentationNode, style: str) -> None:
 
 def _legend(heterogeneity) -> slicer.vtkMRMLColorLegendDisplayNode:
     display, logic = heterogeneity.GetDisplayNode(), slicer.vtkSlicerColorLogic
-    return logic.GetColorLegendDisplayNode(display) or _newLegend(logic.AddDefaultColorLegendDisplayNode(display))
-
-
-def _newLegend(legend):
-    title, labels = LEGENDS["fixed"]
-    legend.SetTitleText(title)
-    legend.SetLabelFormat(labels)
-    legend.SetNumberOfLabels(5)
+    legend = logic.GetColorLegendDisplayNode(display) or logic.AddDefaultColorLegendDisplayNode(display)
+    if legend.GetAttribute(LEGEND_ATTRIBUTE) is None:  # new, or of an older scene
+        _setUpLegend(legend)
     return legend
+
+
+def _setUpLegend(legend) -> None:
+    title, labels = LEGENDS["fixed"]
+    with slicer.util.NodeModify(legend):
+        legend.SetAttribute(LEGEND_ATTRIBUTE, "small")
+        legend.SetTitleText(title)
+        legend.SetLabelFormat(labels)
+        legend.SetNumberOfLabels(3)
+        legend.SetPosition(*LEGEND_PLACE)
+        for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+            text.SetFontSize(10)
+            text.SetBold(True)
+            text.SetShadow(False)
+            text.SetBackgroundColor(0.0, 0.0, 0.0)
+            text.SetBackgroundOpacity(0.6)
 
 
 def _newColorTable(name: str) -> slicer.vtkMRMLColorTableNode:

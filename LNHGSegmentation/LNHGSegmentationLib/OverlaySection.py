@@ -46,6 +46,7 @@ class OverlaySection(VTKObservationMixin):
         super().__init__()
         self._parameter: Parameter | None = None
         self._guiTag = self._shown = self._drawn = self._volume = None
+        self._legendView = self._legendRoom = None
         self._layoutBefore = FOUR_UP
         self._sight: Layouts.Sight | None = None  # what the views of side by side are to look at once they are made
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Overlay.ui"))
@@ -68,6 +69,7 @@ class OverlaySection(VTKObservationMixin):
         self.removeObservers()
         self._later.stop()
         self._parameter, self._shown, self._drawn, self._sight = parameter, None, None, None
+        self._legendView = None
         if parameter is not None:
             self._volume = parameter.inputVolume
             self._guiTag = parameter.bind(self.ui)
@@ -161,8 +163,23 @@ class OverlaySection(VTKObservationMixin):
         if shownMap is not None:
             Overlay.applyColorMap(shownMap, p.colorMap)
             Overlay.setScale(shownMap, p.scaleMode, (p.rangeLow, p.rangeHigh))
+            self._placeLegend(shownMap)
         Overlay.setStyle(p.segmentation, p.segmentStyle)
         return shownMap
+
+    def _placeLegend(self, shownMap) -> None:
+        """Put the legend into its view, and again when that has another size."""
+        view = Layouts.legendView()
+        if view is not self._legendView:
+            self.removeObservers(self._onLegendViewChanged)
+            if view is not None:
+                self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onLegendViewChanged)
+        self._legendView, self._legendRoom = view, view and view.GetDimensions()
+        Overlay.placeLegend(shownMap, view)
+
+    def _onLegendViewChanged(self, *_args) -> None:
+        if self._legendView.GetDimensions() != self._legendRoom:
+            self._later.start()
 
     def _follow(self, segmentation, heterogeneity) -> None:
         """Follow what a reader does to the findings: it changes the signal and which segments are switched on."""

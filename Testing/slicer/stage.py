@@ -23,10 +23,6 @@ OUTLINE_PIXELS = 1.5
 OPACITY = 0.6  # the panel's own at the start
 LUNGS_GRID_MM = 1.5
 LUNGS_COLOR, LUNGS_OPACITY = (0.55, 0.75, 0.95), 0.18
-LEGEND_SIZE = (0.08, 0.42)  # of the view; the letters grow with the width, and the title is wider than it
-LEGEND_BOX = (0.25, 0.42)  # what bar, labels and title cover
-LEGEND_PLACES = ((0.96, 0.9), (0.96, 0.2), (0.06, 0.9), (0.06, 0.2))  # clear of direction letters and scale bar
-COLORED = 40  # grey levels between a pixel's channels
 DARK = (0.06, 0.07, 0.09)
 
 
@@ -64,7 +60,6 @@ class Stage:
         self._color(self._near.heterogeneity)
         self._near.segmentation.GetDisplayNode().SetSliceIntersectionThickness(round(OUTLINE_PIXELS * OVERSAMPLING))
         self._legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(self._near.heterogeneity.GetDisplayNode())
-        self._legend.SetSize(*LEGEND_SIZE)
 
     def _color(self, heterogeneity: slicer.vtkMRMLScalarVolumeNode) -> None:
         """Color a map as the panel does for a user who has changed nothing."""
@@ -73,22 +68,16 @@ class Stage:
         Overlay.setScale(heterogeneity, p.scaleMode, (p.rangeLow, p.rangeHigh))
 
     def slice_panel(self, name: str, caption: str, overlay: bool = True, legend: bool = False) -> Panel:
-        """Render a slice view; the legend goes where it hides least."""
+        """Render a slice view; the legend stands where the panel puts it."""
         view = self._views[name]
-        picture = self._render(view, overlay)
-        if legend:
-            self._legend.SetPosition(*quietest_place(picture, LEGEND_BOX, LEGEND_PLACES))
-            picture = self._render(view, overlay, legend=True)
-        picture = views.shrunk(picture, OVERSAMPLING)
-        return Panel(picture, caption, view.directions, self._field_mm / picture.shape[1])
-
-    def _render(self, view: views.SliceView, overlay: bool, legend: bool = False) -> np.ndarray:
         self._near.segmentation.SetDisplayVisibility(overlay)
-        self._legend.RemoveAllViewNodeIDs()
-        self._legend.AddViewNodeID(view.node.GetID() if legend else "nowhere")
         Overlay.show(self.ct, self._near.heterogeneity, overlay, OPACITY)
         view.look_at(self.center_lps_mm * [-1, -1, 1], self._field_mm)
-        return view.render()
+        Overlay.placeLegend(self._near.heterogeneity, view.node)
+        self._legend.SetSize(*(OVERSAMPLING**0.5 * side for side in self._legend.GetSize()))
+        self._legend.SetVisibility(legend)
+        picture = views.shrunk(view.render(), OVERSAMPLING)
+        return Panel(picture, caption, view.directions, self._field_mm / picture.shape[1])
 
     def lungs_panel(self, size: tuple[int, int], caption: str, zoom: float = 1.6) -> Panel:
         """Render the lungs from the front, with all findings in them."""
@@ -99,27 +88,6 @@ class Stage:
             self.result.segmentation.CreateClosedSurfaceRepresentation()
         view.look_from_front(zoom)
         return Panel(views.shrunk(view.render(), OVERSAMPLING), caption, view.directions)
-
-
-def quietest_place(
-    picture: np.ndarray, size: tuple[float, float], places: Sequence[tuple[float, float]]
-) -> tuple[float, float]:
-    """Return the place where a box hides nothing colored and covers the darkest part of a picture.
-
-    Args:
-        picture: (height, width, 3) uint8.
-        size: width and height of the box, as fractions of the picture's.
-        places: where the box may lie, as fractions of the room that is left, from the lower left (as Slicer has it).
-    """
-    height, width = picture.shape[:2]
-    wide, high = round(size[0] * width), round(size[1] * height)
-
-    def cost(place: tuple[float, float]) -> tuple[bool, float]:
-        left, top = round(place[0] * (width - wide)), round((1 - place[1]) * (height - high))
-        hidden = picture[top : top + high, left : left + wide].astype(int)
-        return bool((np.ptp(hidden, axis=-1) > COLORED).any()), float(hidden.mean())
-
-    return min(places, key=cost)
 
 
 def _slice_view(name: str, size: tuple[int, int]) -> views.SliceView:

@@ -38,6 +38,7 @@ def picture(scene, view, tmp_path):
         result.segmentation.SetDisplayVisibility(outline)
         center = fakes.NODULES[NODULE - 1][0]
         view.look_at((fakes.IJK_TO_RAS @ [*center[::-1], 1.0])[:3], field_of_view_mm=34.0)
+        Overlay.placeLegend(result.heterogeneity, view.node)
         return view.render()
 
     render.left_to_right = lambda: view.node.GetSliceToRAS().GetElement(0, 0)
@@ -49,7 +50,7 @@ def colorfulness(picture: np.ndarray) -> np.ndarray:
 
 
 def without_legend(picture: np.ndarray) -> np.ndarray:
-    return picture[80:, :240]
+    return picture[:, :200]
 
 
 @pytest.mark.parametrize("color_map", ["jet", "viridis"])
@@ -69,7 +70,7 @@ def test_only_the_nodule_and_the_legend_are_colored(picture):
     colored = colorfulness(picture(outline=False)) > 40
     height, width = colored.shape
     legend = colored[:, 3 * width // 4 :].sum()
-    assert legend > 500
+    assert legend > 300
     near_nodule = colored[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4].sum()
     assert near_nodule > 2000
     assert colored.sum() == pytest.approx(legend + near_nodule, rel=0.05)

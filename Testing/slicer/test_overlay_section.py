@@ -98,13 +98,13 @@ def test_own_scales_are_the_cores_in_percent(result, section, mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "unit"), [("fixed", "relative signal"), ("nodule", "% of the nodule"), ("slice", "% of the slice")]
+    ("mode", "unit"), [("fixed", "relative signal"), ("nodule", "% of nodule range"), ("slice", "% of slice range")]
 )
 def test_legend_names_the_unit_of_the_scale(result, section, mode, unit):
     choose(section.ui.scaleSelector, "slice")
     choose(section.ui.scaleSelector, mode)
     assert unit in legend_of(result).GetTitleText()
-    assert legend_of(result).GetLabelFormat() == ("%.2f" if mode == "fixed" else "%.0f")
+    assert legend_of(result).GetLabelFormat() == ("%.2f" if mode == "fixed" else "%4.0f")
 
 
 def test_signal_that_is_measured_stays_as_it_is(result, section):

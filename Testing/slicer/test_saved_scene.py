@@ -142,7 +142,7 @@ def test_map_of_a_ct_that_slicer_turns_on_loading_has_no_leftovers(panel, run_ev
 @pytest.fixture(scope="module")
 def window():
     """A real slice view."""
-    return views.SliceView("Saved", "Axial", (200, 200))
+    return views.SliceView("Saved", "Axial", (400, 400))
 
 
 @pytest.fixture
@@ -158,8 +158,8 @@ def warnings():
 
 def around_nodule(window, segmentation, number: int) -> np.ndarray:
     """Return the middle of the picture when a slice view looks at a nodule."""
-    window.look_at(tuple(segmentation.GetSegmentCenterRAS(f"Nodule_{number}")), 30.0)
-    return window.render()[50:150, 50:150].astype(int)
+    window.look_at(tuple(segmentation.GetSegmentCenterRAS(f"Nodule_{number}")), 60.0)
+    return window.render()[150:250, 150:250].astype(int)
 
 
 def test_loaded_scene_shows_nothing_of_a_rejected_nodule(panel, window, run_events, tmp_path, warnings):

@@ -151,15 +151,6 @@ def colorfulness(picture: np.ndarray) -> np.ndarray:
     return np.ptp(picture.astype(int), axis=-1)
 
 
-def test_legend_hides_no_color_and_prefers_dark_tissue():
-    picture = np.full((100, 100, 3), 200, np.uint8)
-    picture[:50] = 30
-    places = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
-    assert stage_module.quietest_place(picture, (0.2, 0.3), places) == (1.0, 1.0)
-    picture[10, 90] = (255, 0, 0)
-    assert stage_module.quietest_place(picture, (0.2, 0.3), places) == (0.0, 1.0)
-
-
 def test_close_up_of_thick_slices_has_no_bricks():
     volume = tiny_model.tiny_chest()
     labels = spheres(volume)
