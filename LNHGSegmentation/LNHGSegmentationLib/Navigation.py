@@ -3,6 +3,8 @@
 import numpy as np
 import slicer
 
+from LNHGSegmentationLib import Geometry
+from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.Geometry import RAS_TO_LPS
 
 LEAST_FIELD_MM = 60.0
@@ -30,18 +32,34 @@ def goTo(row: dict, zoom: bool) -> None:
             scale = field / min(width, height)
             node.SetFieldOfView(width * scale, height * scale, depth)
         node.JumpSliceByCentering(*position)
+    _lookAt(position, field if zoom else None)
+
+
+def frameFindings(segmentation: slicer.vtkMRMLSegmentationNode) -> None:
+    """Show all outlined findings that count in the 3D views, from where those look now."""
+    findings = Findings(segmentation)
+    crops = [crop for row in findings.reported() if (crop := findings.crop(row["number"])) is not None]
+    if crops:
+        corners = np.concatenate([_cornersOf(crop.box, findings.volumeNode) for crop in crops])
+        low, high = corners.min(0), corners.max(0)
+        _lookAt((low + high) / 2, max(LEAST_FIELD_MM, (high - low).max()))
+
+
+def _cornersOf(box: Geometry.Box, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """Return the corners of a box of a CT's voxels in world RAS mm."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * Geometry.sizeOf(box)
+    return Geometry.gridAt(volumeNode, box).index_to_lps(corners) @ RAS_TO_LPS[:3, :3]
+
+
+def _lookAt(position: np.ndarray, field: float | None) -> None:
+    """Turn all cameras' focus to a point, keeping their directions, and their distances where there is no field."""
     for view in slicer.util.getNodesByClass("vtkMRMLViewNode"):
         camera = slicer.modules.cameras.logic().GetViewActiveCameraNode(view)
-        if camera is not None:
-            _look(camera, position, field if zoom else None)
-
-
-def _look(camera: slicer.vtkMRMLCameraNode, position: np.ndarray, field: float | None) -> None:
-    """Turn a camera's focus to a point, keeping its direction, and its distance where there is no field."""
-    before, focus = np.array(camera.GetPosition()), np.array(camera.GetFocalPoint())
-    away = before - focus
-    distance = np.linalg.norm(away) or 1.0
-    wanted = distance if field is None else CAMERA_DISTANCE * field
-    camera.SetFocalPoint(*position)
-    camera.SetPosition(*(position + away / distance * wanted))
-    camera.ResetClippingRange()
+        if camera is None:
+            continue
+        away = np.subtract(camera.GetPosition(), camera.GetFocalPoint())
+        distance = np.linalg.norm(away) or 1.0
+        wanted = distance if field is None else CAMERA_DISTANCE * field
+        camera.SetFocalPoint(*position)
+        camera.SetPosition(*(position + away / distance * wanted))
+        camera.ResetClippingRange()

@@ -9,7 +9,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib import Cases, Overlay, RunTexts
+from LNHGSegmentationLib import Cases, Navigation, Overlay, RunTexts
 from LNHGSegmentationLib.InstallLogic import InstallLogic
 from LNHGSegmentationLib.ModelChoice import ModelChoice
 from LNHGSegmentationLib.Parameter import Parameter
@@ -132,7 +132,10 @@ class RunSection(VTKObservationMixin):
         volumeNode = Cases.volumeOf(result.segmentation)
         Overlay.setUpCT(volumeNode)
         if volumeNode is self._parameter.inputVolume:
+            isFirst = self._parameter.segmentation is None
             Cases.choose(self._parameter, result.segmentation)
+            if isFirst:
+                Navigation.frameFindings(result.segmentation)
         else:  # another CT was chosen, or another scene loaded, meanwhile
             Cases.showOnly(self._parameter.segmentation)
 
