@@ -62,7 +62,7 @@ def require_whole_gzip(path: Path, size: int) -> None:
 
 @contextmanager
 def temporary_folder(home: Path | None = None, prefix: str = PREFIX) -> Iterator[Path]:
-    """Make a folder that goes with the block, without a home a task's; those that killed processes left go as well."""
+    """Make a folder that goes with the block, by default a `task_folder`; those of killed processes go as well."""
     if home is None:
         folder = task_folder()
     else:

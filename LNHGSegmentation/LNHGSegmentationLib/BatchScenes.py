@@ -66,7 +66,8 @@ def saveScenes(inputs: list[str], out: Path) -> tuple[list[Path], dict[str, str]
     from LNHGLib.batch_store import DONE, Store
     from LNHGLib.cohort import find_cases
 
-    store, made, failed = Store(out.absolute()), [], {}
+    out = out.absolute()
+    store, made, failed = Store(out), [], {}
     for case in find_cases(inputs, out).cases:
         target, results = out / "scenes" / f"{case.id}.mrb", store.folder(case.id)
         try:

@@ -85,8 +85,12 @@ class Run:
         self._over = self._cancelled = False
         from LNHGLib import disk  # here, as Slicer's start needs nothing of the core
 
-        checkRoom(volumeNode.GetImageData().GetActualMemorySize() * 1024)
-        self.folder = disk.task_folder()
+        self.folder = disk.task_folder()  # first, as it removes what dead processes left on the disk
+        try:
+            checkRoom(volumeNode.GetImageData().GetActualMemorySize() * 1024)
+        except OSError:
+            self.folder.rmdir()
+            raise
 
     def start(self, request: Request, python: str, launcher: Callable | None = None) -> None:
         """Start; returns at once.

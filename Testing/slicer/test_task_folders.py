@@ -5,6 +5,7 @@ import slicer_host
 slicer_host.start()
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,14 @@ def test_folders_of_another_computer_that_shares_the_disk_are_left_to_their_age(
         folder = begin("run")
     begin("run")
     assert folder.exists()
+
+
+def test_room_that_a_dead_slicer_took_is_free_for_the_next_run(begin, monkeypatch):
+    folder = begin("search")
+    os.utime(folder, (0, 0))
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=0 if folder.exists() else 10**9))
+    assert begin("run").exists()
 
 
 def test_folders_that_only_begin_alike_stay(begin, tmp_path):
