@@ -10,6 +10,7 @@ from LNHGSegmentationLib.Geometry import RAS_TO_LPS
 LEAST_FIELD_MM = 60.0
 FIELD_PER_SIZE = 4.0  # the finding takes about a quarter of the view
 CAMERA_DISTANCE = 3.0  # of the field
+FRAME_MARGIN = 1.25  # a 3D view may be narrower than high
 
 
 def positionOf(row: dict) -> np.ndarray:
@@ -42,7 +43,7 @@ def frameFindings(segmentation: slicer.vtkMRMLSegmentationNode) -> None:
     if crops:
         corners = np.concatenate([_cornersOf(crop.box, findings.volumeNode) for crop in crops])
         low, high = corners.min(0), corners.max(0)
-        _lookAt((low + high) / 2, max(LEAST_FIELD_MM, (high - low).max()))
+        _lookAt((low + high) / 2, max(LEAST_FIELD_MM, FRAME_MARGIN * (high - low).max()))
 
 
 def _cornersOf(box: Geometry.Box, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
