@@ -36,7 +36,7 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
     (
         "resources_stay_apart",
         "LNHGTraining/CMakeLists.txt",
-        "set(MODULE_PYTHON_RESOURCES Resources/LNHGRequirements.txt)",
+        "set(MODULE_PYTHON_RESOURCES Resources/UI/Run.ui)",
         "is a resource of two modules",
     ),
     ("module_folders_hold_one_script", "LNHGTraining/helper.py", "", "helper.py"),
@@ -89,9 +89,9 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
     ("requirement_files_agree", "requirements/extra.txt", "--index" + "-url x", "extra.txt names a host"),
     (
         "slicer_installs_what_the_project_needs",
-        "LNHGSegmentation/Resources/LNHGRequirements.txt",
-        "torch>=2.6",
-        "torch comes with Slicer or PyTorch",
+        f"{CORE}/package_list.py",
+        "TORCH = Package('torch', '2.5', 'torch', 1, 1)",
+        "torch>=2.5 is torch>=2.6 in pyproject.toml",
     ),
     ("readme_introduces_every_module", "README.md", "LNHG", "does not mention LNHGTraining"),
 ]

@@ -1,38 +1,87 @@
-"""Whether the packages that the core needs really load: `python -m LNHGLib.packages`, in a process of its own.
+"""The Python packages that LNHG needs: whether they load, and their installation. Needs nothing beyond Python itself.
 
-Needs nothing beyond Python itself. Each line says how far it came, so that the last one tells the culprit even where
-loading a broken package ends the process.
+    PythonSlicer -m LNHGLib.packages [check] [GROUP ...]
+    PythonSlicer -m LNHGLib.packages install [GROUP ...] [--yes] [--torch BUILD]
+
+`check` (the default) loads the packages in this process of its own and prints lines of JSON; each says how far it came,
+so that the last one tells the culprit even where loading a broken package ends the process. `install` brings what is
+missing, and anew what does not load. GROUP is segmentation (the default), training, which has all of segmentation, or
+tensorboard: training draws its curves with it where it is there.
+
+PyTorch is installed where it is missing: by default the build that fits this computer's driver, chosen by
+light-the-torch as the PyTorch extension of 3D Slicer does; what the extension has installed stays.
 """
 
-import importlib
-import json
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-NAMES = ("torch", "torchvision", "matplotlib", "safetensors", "skimage")
-"""Import names of what Slicer does not bring, in the order of loading: torchvision fails where torch does not fit."""
-
-
-def load(names: Sequence[str] = NAMES) -> bool:
-    """Load the packages one after the other and print lines of JSON; returns whether all of them work.
-
-    A line has `trying` (the name that is being loaded, None at the end), `versions` and `faults`, by name.
-    """
-    versions: dict[str, str] = {}
-    faults: dict[str, str] = {}
-    for name in names:
-        _tell(name, versions, faults)
-        try:
-            versions[name] = str(getattr(importlib.import_module(name), "__version__", "?"))
-        except Exception as error:
-            faults[name] = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}"
-    _tell(None, versions, faults)
-    return not faults
+from LNHGLib import package_install, package_list
+from LNHGLib.console import Stop, progress_printer
+from LNHGLib.errors import Cancelled, InputError, WorkError
 
 
-def _tell(trying: str | None, versions: dict[str, str], faults: dict[str, str]) -> None:
-    print(json.dumps({"trying": trying, "versions": versions, "faults": faults}), flush=True)
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> None:
+        raise InputError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    prog = "python -m LNHGLib.packages"
+    about, _, explained = __doc__.partition("\n\n")
+    parser = _Parser(
+        prog=prog, description=about, epilog=explained, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", nargs="?", choices=("check", "install"), default="check", help="what to do")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(package_list.GROUPS)}")
+    parser.add_argument("--yes", action="store_true", help="install without asking")
+    parser.add_argument(
+        "--torch",
+        metavar="BUILD",
+        help="another build of PyTorch: cpu, cu128 and so on (a cluster's login node often has no driver), or pypi for "
+        "that of the package index (where no other site can be reached)",
+    )
+    parser.add_argument("--progress-lines", action="store_true", help="print PROGRESS lines for a program")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check or install; returns 0 where all is well, 1 where something does not work, 2 for wrong arguments."""
+    try:
+        options = _parser().parse_args(arguments)
+        packages = package_list.needed(options.groups or ["segmentation"])
+        if options.command == "check":
+            return 0 if package_list.load([package.module for package in packages]) else 1
+        with Stop().listening() as stop:
+            progress = progress_printer(options.progress_lines)
+            print(package_install.install(packages, options.torch, progress, stop.wished, _agree(options.yes)))
+    except InputError as error:
+        return _fail(error, 2)
+    except (Cancelled, WorkError) as error:
+        return _fail(error, 1)
+    return 0
+
+
+def _agree(without_asking: bool) -> Callable[[str], bool]:
+    """What asks the person at the terminal."""
+
+    def ask(text: str) -> bool:
+        print(text, file=sys.stderr, flush=True)
+        if without_asking:
+            return True
+        if not sys.stdin.isatty():
+            raise InputError("Nobody can be asked here; add --yes to install without asking.")
+        return input("Install now? [y/N] ").strip().lower() in ("y", "yes")
+
+    return ask
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"lnhg: {error}", file=sys.stderr, flush=True)
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(0 if load(sys.argv[1:] or NAMES) else 1)
+    sys.exit(main())

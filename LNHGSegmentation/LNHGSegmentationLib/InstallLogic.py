@@ -1,44 +1,35 @@
-"""The Python packages that the core needs beyond Slicer's own: looked for and installed only when first needed."""
+"""The Python packages that the core needs beyond Slicer's own: looked for and installed only when first needed.
+
+A child process installs them (`LNHGLib.packages`): Slicer loads none of them, and its window goes on. torch comes as
+the PyTorch extension brings it; the extension's own call would load torch into Slicer and stop the window meanwhile.
+"""
 
 import importlib
-import json
+import importlib.util
 import logging
-import subprocess
-import time
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
-from LNHGSegmentationLib import InstallRoom
 from LNHGSegmentationLib.ChildProcess import MODULE_FOLDER, ChildProcess
+from LNHGSegmentationLib.Run import Outcome
 
-TORCH_REQUIREMENT = ">=2.6"
-TORCHVISION_REQUIREMENT = ">=0.21"
-PYTORCH = ("torch", "torchvision")  # come from the PyTorch extension, and from nowhere else
-REQUIREMENTS_FILE = Path(__file__).parents[1] / "Resources" / "LNHGRequirements.txt"
-IMPORT_NAMES = {"scikit-image": "skimage"}
-REQUESTER = "Lung Nodules (LNHG)"
-CHECK_LIMIT_S = 180
-PAUSE_S = 0.02
-
-
-@dataclass(frozen=True)
-class Check:
-    """What happened when the packages were loaded in a process of their own.
-
-    :ivar versions: of those that work, by import name.
-    :ivar faults: why the others do not, by import name.
-    """
-
-    versions: dict[str, str]
-    faults: dict[str, str]
+TITLE = "Lung Nodules (LNHG)"
+GROUP = "segmentation"
+CHECK_LIMIT_MS = 180_000
 
 
 class InstallLogic:
-    """Sees to it that the child process finds its packages."""
+    """Sees to it that the child process finds its packages; nothing of it blocks.
+
+    :ivar onTold: called with a sentence on how the packages stand, and whether it tells of a problem.
+    :ivar onProgress: called with the fraction done, 0 to 1, and what is being done.
+    :ivar onChanged: called when `isWorking` or `isInstalling` has changed.
+    """
 
     def __init__(self, launcher: Callable | None = None, findPython: Callable[[], str] | None = None) -> None:
         """Make a logic.
@@ -47,136 +38,178 @@ class InstallLogic:
         :param findPython: returns the Python interpreter for the core; by default PythonSlicer.
         """
         self._launcher, self._findPython = launcher, findPython
-        self.onTold: Callable[[str, bool], None] = lambda _sentence, _isProblem: None
+        self._child: ChildProcess | None = None
+        self._folder: Path | None = None
+        self._waiting: list[tuple[Callable[[float, str], None], Callable[[Outcome], None]]] = []
+        self._isCancelled = False
+        self.forgetListener()
+
+    def forgetListener(self) -> None:
+        """Tell nobody any more how the packages stand."""
+        self.onTold = self.onProgress = self.onChanged = lambda *_: None
+
+    @property
+    def isWorking(self) -> bool:
+        """Whether packages are being checked or installed."""
+        return self._child is not None
+
+    @property
+    def isInstalling(self) -> bool:
+        """Whether packages are being installed."""
+        return self._folder is not None
 
     def missing(self) -> list[str]:
-        """Return the requirements that are not met; nothing is loaded."""
-        import slicer.packaging
+        """Return the names of the packages that are not there; nothing is loaded."""
+        return [package.name for package in self._missing()]
 
-        return [str(each) for each in self._requirements() if not slicer.packaging.pip_check(each)]
+    def ensure(self, onProgress: Callable[[float, str], None], onEnded: Callable[[Outcome], None]) -> bool:
+        """Return whether all packages are there; else ask the user, and install what is missing in the background.
 
-    def ensure(self) -> None:
-        """Install what is missing, after asking the user; where nothing is missing, nothing is asked or fetched.
-
-        :raises RuntimeError: one sentence, if the user declines or the packages do not work afterwards.
+        :param onProgress: called with the fraction done, 0 to 1, and what is being done.
+        :param onEnded: called once at the end, where False was returned.
+        :raises RuntimeError: one sentence, if the user declines or nothing can be installed.
         """
-        missing = self.missing()
-        if missing:
-            self._saying(lambda: self._install(missing, {}))
+        if not self.isInstalling:
+            missing = self._missing()
+            if not missing:
+                return True
+            self._sayingWhyNot(lambda: self._install(missing, {}))
+        self._waiting.append((onProgress, onEnded))
+        return False
 
-    def check(self) -> Check:
-        """Load the packages in the core's interpreter, not in Slicer's process; events go on meanwhile.
+    def check(self, onChecked: Callable[[object], None]) -> None:
+        """Load the packages in the core's interpreter, not in Slicer's process.
 
+        :param onChecked: called with a ``LNHGLib.package_list.Check``.
         :raises RuntimeError: if that interpreter is not found.
         """
-        lines: list[str] = []
-        status: list[int] = []
+        from LNHGLib.package_list import Check, read_check
 
-        def ended(code: int, lastLine: str) -> None:
-            lines.append(lastLine)
-            status.append(code)
+        limit = _("the packages did not load within {limit} s").format(limit=CHECK_LIMIT_MS // 1000)
+
+        def ended(status: int, lastLine: str) -> None:
+            self._setChild(None)
+            onChecked(read_check(status, lastLine))
+
+        def giveUp() -> None:
+            if self._child is child:
+                child.kill()
+                self._setChild(None)
+                onChecked(Check({}, {"torch": limit}))
 
         child = ChildProcess(lambda *_: None, ended, launcher=self._launcher)
-        child.start([self._python(), "-m", "LNHGLib.packages"], cwd=MODULE_FOLDER)
-        deadline = time.monotonic() + CHECK_LIMIT_S
-        while not status and time.monotonic() < deadline:
-            slicer.app.processEvents()
-            time.sleep(PAUSE_S)
-        if not status:
-            child.kill()
-            return Check({}, {"torch": _("the packages did not load within {limit} s").format(limit=CHECK_LIMIT_S)})
-        return readCheck(status[0], lines[0])
+        child.start([self._python(), "-m", "LNHGLib.packages", "check", GROUP], cwd=MODULE_FOLDER)
+        self._setChild(child)
+        qt.QTimer.singleShot(CHECK_LIMIT_MS, giveUp)
 
-    def repair(self) -> None:
+    def repair(self, onFailed: Callable[[str], None]) -> None:
         """Look what does not load, and install it anew after asking the user.
 
-        :raises RuntimeError: one sentence, if the user declines or the packages do not work afterwards.
+        :param onFailed: called with one sentence.
+        :raises RuntimeError: if Slicer's Python is not found.
         """
-        faults = self.check().faults
-        missing = self.missing()
-        if faults or missing:
-            self._saying(lambda: self._install(missing, faults))
-        else:
-            self.tell(_("All packages load: there is nothing to repair."))
 
-    def tell(self, sentence: str, isProblem: bool = False) -> None:
-        """Say how the packages stand, to who listens."""
-        self.onTold(sentence, isProblem)
+        def checked(check: object) -> None:
+            wrong = self._missing(check.faults)
+            if not wrong:
+                self.onTold(_("All packages load: there is nothing to repair."), False)
+                return
+            try:
+                self._sayingWhyNot(lambda: self._install(wrong, check.faults))
+            except RuntimeError as error:
+                onFailed(str(error))
+            else:
+                self._waiting.append((lambda *_: None, ended))
 
-    def _saying(self, work: Callable[[], None]) -> None:
+        def ended(outcome: Outcome) -> None:
+            if outcome.state == "failed":
+                onFailed(outcome.message)
+
+        self.onTold(_("Loading the packages..."), False)
+        self.check(checked)
+
+    def cancel(self) -> None:
+        """End the installation; what is half installed counts as missing, and is installed anew the next time."""
+        if self.isInstalling:
+            self._isCancelled = True
+            self._child.cancel()
+
+    def cleanup(self) -> None:
+        """End everything at once, silently."""
+        self.forgetListener()
+        self._waiting.clear()
+        if self._child is not None:
+            self._child.kill()
+        self._forgetFolder()
+
+    def _missing(self, faults: dict[str, str] | None = None) -> list:
+        """Return the packages that are not there or, by import name, do not load."""
+        from LNHGLib import package_list
+
+        importlib.invalidate_caches()
+        packages = package_list.needed([GROUP])
+        absent = package_list.missing(packages)
+        return [package for package in packages if package in absent or package.module in (faults or {})]
+
+    def _sayingWhyNot(self, work: Callable[[], None]) -> None:
         try:
             work()
         except RuntimeError as error:
-            self.tell(str(error), isProblem=True)
+            self.onTold(str(error), True)
             raise
 
-    def _install(self, missing: list[str], faults: dict[str, str]) -> None:
-        absent = [each for each in self._requirements() if str(each) in missing]
-        broken = [each for each in self._requirements() if str(each) not in missing and importName(each.name) in faults]
-        InstallRoom.ask([each.name for each in (*absent, *broken)], faults)
-        try:
-            if any(each.name in PYTORCH for each in (*absent, *broken)):
-                self._installTorch(anew=any(each.name in PYTORCH for each in broken))
-            self._installOthers(_others(absent), _others(broken))
-        except (subprocess.CalledProcessError, OSError, ImportError, ValueError) as error:
-            raise RuntimeError(failure(error)) from error
-        importlib.invalidate_caches()
-        self._verify()
+    def _install(self, packages: list, faults: dict[str, str]) -> None:
+        from LNHGLib import disk, package_list, package_room
 
-    def _installTorch(self, anew: bool) -> None:
-        try:
-            import PyTorchUtils
-        except ModuleNotFoundError as error:
+        if {*packages} & {*package_list.TORCH} and importlib.util.find_spec("PyTorchUtils") is None:
             raise RuntimeError(
                 _(
                     'The extension "PyTorch" is not installed: install it in the Extensions Manager, restart Slicer '
                     "and try again."
                 )
-            ) from error
-        logic = PyTorchUtils.PyTorchUtilsLogic()
-        if anew:
-            self.tell(_("Removing the PyTorch that does not load..."))
-            logic.uninstallTorch()
-        self.tell(_("Installing PyTorch; the Python console shows how it goes..."))
-        logic.installTorch(
-            askConfirmation=False,
-            torchVersionRequirement=TORCH_REQUIREMENT,
-            torchvisionVersionRequirement=TORCHVISION_REQUIREMENT,
-        )
-
-    def _installOthers(self, absent: list, broken: list) -> None:
-        """Install what is absent with what it needs itself, and what is broken anew, alone: Slicer's own stays."""
-        from slicer import packaging
-
-        if absent or broken:
-            self.tell(_("Installing {packages}...").format(packages=", ".join(map(str, (*absent, *broken)))))
-        if broken:
-            again = ["--force-reinstall", "--no-deps", *map(str, broken)]
-            packaging.pip_install(again, show_progress=False, requester=REQUESTER)
-        if absent:
-            packaging.pip_ensure(absent, prompt_install=False, show_progress=False, requester=REQUESTER)
-
-    def _verify(self) -> None:
-        """Load what was installed: pip's word alone has often been wrong."""
-        self.tell(_("Checking that the packages load..."))
-        missing, check = self.missing(), self.check()
-        if check.faults or missing:
-            what = "; ".join([*(f"{name}: {reason}" for name, reason in check.faults.items()), *missing])
-            raise RuntimeError(
-                _("The packages were installed but do not work ({what}): restart Slicer and press Repair.").format(
-                    what=what
-                )
             )
-        logging.info("LNHG: packages %s", check.versions)
-        self.tell(summary(check))
+        room = package_room.Room(packages)
+        room.require()
+        if not slicer.util.confirmOkCancelDisplay(f"{room.question(faults)}\n{_('Install now?')}", TITLE):
+            raise RuntimeError(_("Nothing was installed: nodules cannot be segmented without these packages."))
+        python = self._python()
+        if self._child is not None:  # a check that is under way has nothing to say any more
+            self._child.kill()
+        self._folder, self._isCancelled = disk.task_folder(), False
+        child = ChildProcess(self._tellProgress, self._onInstalled, self._folder / "cancel", self._launcher)
+        command = [python, "-m", "LNHGLib.packages", "install", GROUP, "--yes", "--progress-lines"]
+        child.start(command, cwd=MODULE_FOLDER)
+        self._setChild(child)
 
-    def _requirements(self) -> list:
-        from packaging.requirements import Requirement
-        from slicer import packaging
+    def _tellProgress(self, fraction: float, text: str) -> None:
+        for onProgress in (self.onProgress, *(waiting[0] for waiting in self._waiting)):
+            onProgress(fraction, text)
 
-        bounds = (TORCH_REQUIREMENT, TORCHVISION_REQUIREMENT)
-        torch = [Requirement(name + bound) for name, bound in zip(PYTORCH, bounds, strict=True)]
-        return [*torch, *packaging.load_requirements(REQUIREMENTS_FILE)]
+    def _onInstalled(self, status: int, lastLine: str) -> None:
+        self._forgetFolder()
+        self._setChild(None)
+        if self._isCancelled:
+            text = _("Cancelled: packages that were not finished are installed anew the next time.")
+            outcome = Outcome("cancelled", text)
+        elif status != 0 or self._missing():
+            reason = lastLine or _("Python ended with status {status}").format(status=status)
+            outcome = Outcome("failed", reason)
+            logging.error("LNHG: installing failed: %s", reason)
+        else:
+            outcome = Outcome("done")
+        self.onTold(outcome.message or lastLine, outcome.state == "failed")
+        waiting, self._waiting = self._waiting, []
+        for _onProgress, onEnded in waiting:
+            onEnded(outcome)
+
+    def _setChild(self, child: ChildProcess | None) -> None:
+        self._child = child
+        self.onChanged()
+
+    def _forgetFolder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def _python(self) -> str:
         if self._findPython is not None:
@@ -184,46 +217,3 @@ class InstallLogic:
         from LNHGSegmentationLib.SegmentationLogic import pythonSlicer
 
         return pythonSlicer()
-
-
-def _others(requirements: list) -> list:
-    return [each for each in requirements if each.name not in PYTORCH]
-
-
-def importName(distribution: str) -> str:
-    """Return the name by which a distribution is imported."""
-    return IMPORT_NAMES.get(distribution, distribution)
-
-
-def readCheck(status: int, lastLine: str) -> Check:
-    """Read the last line of ``python -m LNHGLib.packages``."""
-    try:
-        told = json.loads(lastLine)
-        faults = dict(told["faults"])
-        if told["trying"] is not None:
-            faults[told["trying"]] = _("loading it ended the process (status {status})").format(status=status)
-        return Check(dict(told["versions"]), faults)
-    except (ValueError, KeyError, TypeError):
-        return Check({}, {"torch": lastLine or _("Python ended with status {status}").format(status=status)})
-
-
-def summary(check: Check) -> str:
-    """Say in one line how the packages stand."""
-    if check.faults:
-        return "; ".join(f"{name}: {reason}" for name, reason in check.faults.items())
-    return _("All packages load: {versions}.").format(
-        versions=", ".join(f"{name} {version}" for name, version in check.versions.items())
-    )
-
-
-def failure(error: Exception) -> str:
-    """Say in one sentence why installing failed and what to do."""
-    logging.error("LNHG: installing failed: %s", error)
-    if isinstance(error, subprocess.CalledProcessError):
-        reason = _("pip ended with status {status}").format(status=error.returncode)
-    else:
-        reason = " ".join(str(error).split()) or type(error).__name__
-    return _(
-        "The packages could not be installed ({reason}): check the network, its proxy and the free disk, see what pip "
-        "said in the Python console, and press Repair under Set-up; if PyTorch is in use, restart Slicer before."
-    ).format(reason=reason)

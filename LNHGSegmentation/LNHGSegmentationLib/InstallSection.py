@@ -1,11 +1,10 @@
-"""The panel's last section: whether the Python packages work, and their repair."""
+"""The panel's last section: whether the Python packages work, their installation and their repair."""
 
 from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
 
-from LNHGSegmentationLib import InstallLogic as Install
 from LNHGSegmentationLib.InstallLogic import InstallLogic
 from LNHGSegmentationLib.Parameter import Parameter
 
@@ -21,35 +20,54 @@ class InstallSection:
         :param installLogic: knows, checks and repairs the packages.
         """
         self._logic = installLogic
-        self._logic.onTold = self._show
+        self._logic.onTold, self._logic.onProgress, self._logic.onChanged = self._show, self._showProgress, self._update
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Install.ui"))
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.ui.checkButton.clicked.connect(self.onCheck)
         self.ui.repairButton.clicked.connect(self.onRepair)
+        self.ui.installCancelButton.clicked.connect(self.onCancel)
         self._showMissing()
+        self._update()
 
     def setParameter(self, _parameter: Parameter | None) -> None:
         """Do nothing: the packages belong to Slicer, not to a scene."""
 
     def cleanup(self) -> None:
-        """Let go of the logic."""
-        self._logic.onTold = lambda _sentence, _isProblem: None
+        """End an installation and let go of the logic."""
+        self._logic.cleanup()
 
     def onCheck(self, *_args) -> None:
         """Load the packages in a process of their own and say what happened."""
-        with self._working(), slicer.util.tryWithErrorDisplay(_("The packages cannot be checked."), waitCursor=True):
+        from LNHGLib.package_list import summary
+
+        with slicer.util.tryWithErrorDisplay(_("The packages cannot be checked.")):
             self._show(_("Loading the packages..."))
-            check = self._logic.check()
-            self._show(Install.summary(check), isProblem=bool(check.faults))
+            self._logic.check(lambda check: self._show(summary(check), isProblem=bool(check.faults)))
 
     def onRepair(self, *_args) -> None:
         """Install anew what does not load."""
-        with self._working(), slicer.util.tryWithErrorDisplay(_("The packages are not repaired."), waitCursor=True):
-            self._show(_("Loading the packages..."))
-            self._logic.repair()
+        with slicer.util.tryWithErrorDisplay(_("The packages are not repaired.")):
+            self._logic.repair(slicer.util.errorDisplay)
 
-    def _working(self) -> "_Disabled":
-        return _Disabled(self.ui.checkButton, self.ui.repairButton)
+    def onCancel(self, *_args) -> None:
+        """End the installation."""
+        self.ui.installCancelButton.setEnabled(False)
+        self._show(_("Cancelling..."))
+        self._logic.cancel()
+
+    def _update(self) -> None:
+        """Show what can be clicked: nothing that began already can begin again."""
+        for button in (self.ui.checkButton, self.ui.repairButton):
+            button.setEnabled(not self._logic.isWorking)
+        for widget in (self.ui.installProgressBar, self.ui.installCancelButton):
+            widget.setVisible(self._logic.isInstalling)
+        self.ui.installCancelButton.setEnabled(True)
+        self.ui.installProgressBar.setValue(0)
+
+    def _showProgress(self, fraction: float, text: str) -> None:
+        self.ui.installProgressBar.setValue(int(100 * fraction))
+        if self.ui.installCancelButton.enabled:
+            self._show(_("Installing: {text}").format(text=text))
 
     def _showMissing(self) -> None:
         missing = self._logic.missing()
@@ -63,19 +81,3 @@ class InstallSection:
         self.ui.installLabel.setText(sentence)
         if isProblem:
             self.ui.installCollapsibleButton.collapsed = False
-        slicer.app.processEvents()
-
-
-class _Disabled:
-    """Buttons that cannot be clicked again while what they began goes on."""
-
-    def __init__(self, *buttons) -> None:
-        self._buttons = buttons
-
-    def __enter__(self) -> None:
-        for button in self._buttons:
-            button.setEnabled(False)
-
-    def __exit__(self, *_args) -> None:
-        for button in self._buttons:
-            button.setEnabled(True)

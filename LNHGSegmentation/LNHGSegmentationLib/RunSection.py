@@ -42,6 +42,7 @@ class RunSection(VTKObservationMixin):
         self._devices, self._runTime = logic.devices, runTime or RunTime()
         self._parameter: Parameter | None = None
         self._guiTag = self._volume = self._segmentation = self._clock = None
+        self._waiting = None  # the CT that is segmented when the packages are installed
         self._fraction, self._stage, self._isCancelling = 0.0, "", False
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Run.ui"))
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
@@ -79,29 +80,49 @@ class RunSection(VTKObservationMixin):
         self.removeObservers()
 
     def onApply(self) -> None:
-        """Start a run."""
+        """Start a run; where packages are missing they are installed first, in the background."""
         p = self._parameter
         with slicer.util.tryWithErrorDisplay(_("Nodules cannot be segmented."), waitCursor=True):
-            self._installLogic.ensure()
-            self._devices.find(self._onDevicesFound)
             self._isCancelling = False
-            self._clock = Clock(self._expected())
-            self._logic.start(p.inputVolume, self._onProgress, self._onEnded, model=p.model, device=p.device)
-            self._tick.start()
+            if self._installLogic.ensure(self._onProgress, self._onInstalled):
+                self._devices.find(self._onDevicesFound)
+                self._clock = Clock(self._expected())
+                self._logic.start(p.inputVolume, self._onProgress, self._onEnded, model=p.model, device=p.device)
+                self._tick.start()
+            else:
+                self._waiting = p.inputVolume
         self._update()
 
     def onCancel(self) -> None:
-        """Ask the run to end."""
+        """Ask the run, or the installation before it, to end."""
         self._isCancelling = True
         self._update()
         self._showProgress()
-        self._logic.cancel()
+        if self._logic.isRunning:
+            self._logic.cancel()
+        else:
+            self._installLogic.cancel()
+
+    def _onInstalled(self, outcome: Outcome) -> None:
+        waiting, self._waiting = self._waiting, None
+        self._stopClock()
+        self._update()
+        if outcome.state != "done":
+            self._setStatus(outcome.message)
+        elif self._parameter and self._parameter.inputVolume is waiting and not self._whyNot():
+            self.onApply()
+        if outcome.state == "failed":
+            slicer.util.errorDisplay(outcome.message)
 
     def _onButton(self, *_args) -> None:
-        if self._logic.isRunning:
+        if self._isBusy():
             self.onCancel()
         else:
             self.onApply()
+
+    def _isBusy(self) -> bool:
+        """Return whether a run is under way, or waits for its packages."""
+        return self._logic.isRunning or self._waiting is not None
 
     def _onProgress(self, fraction: float, stage: str) -> None:
         self._fraction, self._stage = fraction, stage
@@ -154,7 +175,7 @@ class RunSection(VTKObservationMixin):
         return self._runTime.expected(p.inputVolume, self._models.name(p.model), device)
 
     def _update(self, *_args) -> None:
-        p, running = self._parameter, self._logic.isRunning
+        p, running = self._parameter, self._isBusy()
         if p is not None:
             self._models.show(p.model)
             self._showDevice(p.device)

@@ -27,8 +27,9 @@ class NothingToInstall(InstallLogic):
         """Return that nothing is missing."""
         return []
 
-    def ensure(self) -> None:
-        """Install nothing."""
+    def ensure(self, onProgress, onEnded) -> bool:
+        """Return that a run can start at once."""
+        return True
 
 
 def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:

@@ -17,10 +17,11 @@ class InstallNothing(InstallLogic):
     def missing(self) -> list[str]:
         return []
 
-    def ensure(self) -> None:
+    def ensure(self, onProgress, onEnded) -> bool:
         self.asked += 1
         if self.refusal:
             raise RuntimeError(self.refusal)
+        return True
 
 
 class LNHGSegmentationLogic(ScriptedLoadableModuleLogic):

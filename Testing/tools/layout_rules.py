@@ -323,20 +323,22 @@ def requirement_files_agree(root: Path) -> list[str]:
 
 
 def slicer_installs_what_the_project_needs(root: Path) -> list[str]:
-    """Lower bounds in Slicer are those of pyproject.toml; torch comes only through the PyTorch extension."""
-    known = {need.name: need for need in map(Requirement, pyproject(root)["project"]["dependencies"])}
-    text = (root / "LNHGSegmentation/Resources/LNHGRequirements.txt").read_text()
-    listed = [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
-    faults = [f"{need} is not in pyproject.toml" for need in listed if need != known.get(need.name)]
-    faults += [
-        f"{need.name} comes with Slicer or PyTorch"
-        for need in listed
-        if need.name in (*HEAVY[:2], "numpy", "SimpleITK")
+    """Lower bounds in Slicer are those of pyproject.toml; torch comes as the PyTorch extension brings it."""
+    project = pyproject(root)["project"]
+    needs = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["training"]])
+    known = {need.name: str(need.specifier) for need in needs}
+    core = root / "LNHGSegmentation/LNHGLib"
+    calls = [node for node in ast.walk(ast.parse((core / "package_list.py").read_text())) if isinstance(node, ast.Call)]
+    packages = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Package"]
+    listed = {name.value: f">={least.value}" for name, least, *_ in packages}
+    faults = [
+        f"package_list.py: {name}{listed.get(name, '')} is {name}{known.get(name, '')} in pyproject.toml"
+        for name in known.keys() | listed.keys()
+        if known.get(name) != listed.get(name)
     ]
-    install = (root / "LNHGSegmentation/LNHGSegmentationLib/InstallLogic.py").read_text()
-    bounds = {"torch": "TORCH_REQUIREMENT", "torchvision": "TORCHVISION_REQUIREMENT"}
-    lines = {name: f'{variable} = "{known[name].specifier}"' for name, variable in bounds.items()}
-    return faults + [f"InstallLogic.py lacks {line}" for line in lines.values() if line not in install]
+    if "light_the_torch" not in (core / "package_install.py").read_text():
+        faults.append("package_install.py does not take torch as the PyTorch extension does")
+    return faults
 
 
 def readme_introduces_every_module(root: Path) -> list[str]:
