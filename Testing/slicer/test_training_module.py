@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
+from LNHGLib import package_list
 
 
 @pytest.fixture
@@ -51,6 +52,22 @@ def test_child_reports_its_lines_and_its_end(module, run_events):
     assert statuses == [3]
 
 
-def test_self_test_passes(module, monkeypatch):
+def test_self_test_trains_a_step(module, monkeypatch):
     monkeypatch.setattr(module.shutil, "which", lambda _name: sys.executable)
     module.LNHGTrainingTest().runTest()
+
+
+def test_self_test_fails_where_training_does(module, monkeypatch):
+    monkeypatch.setattr(module.shutil, "which", lambda _name: sys.executable)
+    monkeypatch.setattr(module, "TINY_TRAINING", ("steps=none",))
+    with pytest.raises(AssertionError, match="steps"):
+        module.LNHGTrainingTest().runTest()
+
+
+def test_self_test_is_skipped_where_packages_are_missing_and_names_the_call_that_brings_them(
+    module, monkeypatch, caplog
+):
+    h5py = next(package for package in package_list.needed(["training"]) if package.name == "h5py")
+    monkeypatch.setattr(package_list, "missing", lambda _packages: [h5py])
+    module.LNHGTrainingTest().runTest()
+    assert "h5py not installed yet: run PythonSlicer -m LNHGLib.packages install training" in caplog.text
