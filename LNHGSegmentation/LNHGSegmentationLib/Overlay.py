@@ -66,7 +66,8 @@ def placeLegend(heterogeneity: slicer.vtkMRMLScalarVolumeNode, view: slicer.vtkM
     """Show the map's legend in one slice view only: readable in a small one, and small in a large one."""
     if view is None:
         return
-    legend, (width, height, _depth) = _legend(heterogeneity), view.GetDimensions()
+    legend = _legend(heterogeneity)
+    width, height = (max(side, 1) for side in view.GetDimensions()[:2])  # a hidden view may have none
     scale = (min(width, height) / LEGEND_VIEW) ** 0.5
     legend.SetSize(scale * LEGEND_PIXELS[0] / width, scale * LEGEND_PIXELS[1] / height)
     legend.SetViewNodeIDs([view.GetID()])

@@ -165,12 +165,13 @@ def around_nodule(window, segmentation, number: int) -> np.ndarray:
 def test_loaded_scene_shows_nothing_of_a_rejected_nodule(panel, window, run_events, tmp_path, warnings):
     add_ct()
     panel.ui.applyButton.click()
-    run_events(lambda: not panel.logic.isRunning)
+    run_events(lambda: not panel.logic.isRunning and panel._parameter.segmentation.GetNodeReference(Cases.SHOWN_ROLE))
     Findings(panel._parameter.segmentation).reject(2)
     slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear()
     slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
-    run_events(lambda: window.logic.GetSliceCompositeNode().GetForegroundVolumeID())
+    shown = panel._parameter.segmentation.GetNodeReference(Cases.SHOWN_ROLE)
+    run_events(lambda: not slicer.util.arrayFromVolume(shown)[fakes.make_labels() == 2].any())
     picture = around_nodule(window, panel._parameter.segmentation, 2)
     assert picture.max() > 150, "the CT is shown"
     assert np.ptp(picture, axis=-1).max() == 0, "the model's outline lies over the CT"
