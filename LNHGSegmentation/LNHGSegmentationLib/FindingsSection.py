@@ -20,6 +20,15 @@ from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Worker import Worker
 
 RESOURCES = Path(__file__).parents[1] / "Resources"
+MENU = (  # of the button "More": key, text and tooltip of what is done less often
+    ("redo", "Redo", "Do the step again that was taken back."),
+    ("rename", "Rename...", "Type another name for the current finding."),
+    ("merge", "Merge", "Join the selected findings to one; select several rows with Ctrl or Shift."),
+    ("split", "Split", "Part the current finding into its separate pieces, or one piece at its waist."),
+    ("restore", "Restore", "Bring back what the model found, before merging, splitting and editing."),
+    ("copy", "Copy table", "Copy the table to the clipboard, separated by tabs."),
+    ("zoom", "Zoom to the finding", "Zoom all views to the finding when going to it."),
+)
 
 
 class FindingsSection(VTKObservationMixin):
@@ -44,7 +53,9 @@ class FindingsSection(VTKObservationMixin):
         self._escape.setContext(qt.Qt.ApplicationShortcut)  # the views have the keyboard when the mouse is over them
         self._escape.setEnabled(False)
         self._escape.activated.connect(self._stopAdding)
+        self.actions = self._fillMenu()
         self._connectButtons()
+        self._say("")
         self._update()
 
     def setParameter(self, parameter: Parameter | None) -> None:
@@ -64,24 +75,48 @@ class FindingsSection(VTKObservationMixin):
         self.removeObservers()
 
     def _connectButtons(self) -> None:
-        for button, action in (
+        for button, act in (
             ("previousButton", lambda: self.table.step(-1)),
             ("nextButton", lambda: self.table.step(+1)),
             ("rejectButton", self._toggleKept),
-            ("renameButton", lambda: self.table.editName()),
-            ("mergeButton", lambda: self._do(lambda f: f.merge(self.table.selected()))),
-            ("splitButton", lambda: self._do(lambda f: f.split(self.table.current()))),
-            ("restoreButton", lambda: self._do(lambda f: f.restore(self.table.current()))),
             ("editButton", self._edit),
             ("undoButton", lambda: self._do(Findings.undo, told=_("Taken back: {text}."))),
-            ("redoButton", lambda: self._do(Findings.redo, told=_("Done again: {text}."))),
-            ("copyButton", self._copy),
         ):
-            getattr(self.ui, button).clicked.connect(lambda *_args, action=action: action())
+            getattr(self.ui, button).clicked.connect(lambda *_args, act=act: act())
         self.ui.addButton.clicked.connect(self._onAdd)
         self.ui.findingsTable.itemSelectionChanged.connect(self._updateButtons)
 
+    def _fillMenu(self) -> dict[str, qt.QAction]:
+        """Fill the menu of the button "More" and return its actions."""
+        acts = {
+            "redo": lambda: self._do(Findings.redo, told=_("Done again: {text}.")),
+            "rename": self._askName,
+            "merge": lambda: self._do(lambda f: f.merge(self.table.selected())),
+            "split": lambda: self._do(lambda f: f.split(self.table.current())),
+            "restore": lambda: self._do(lambda f: f.restore(self.table.current())),
+            "copy": self._copy,
+        }
+        menu, actions = qt.QMenu(self.ui.moreButton), {}
+        menu.setToolTipsVisible(True)
+        for key, text, toolTip in MENU:
+            actions[key] = menu.addAction(_(text))
+            actions[key].setToolTip(_(toolTip))
+        for key, act in acts.items():
+            actions[key].triggered.connect(lambda *_args, act=act: act())
+        actions["zoom"].setCheckable(True)
+        actions["zoom"].toggled.connect(self._onZoom)
+        menu.insertSeparator(actions["zoom"])
+        menu.addMenu(self.table.columnMenu)
+        self.ui.moreButton.setMenu(menu)
+        return actions
+
+    def _onZoom(self, zoom: bool) -> None:
+        if self._parameter is not None:
+            self._parameter.zoomToFinding = zoom
+
     def _onParameter(self, *_args) -> None:
+        if self._parameter is not None:
+            self.actions["zoom"].setChecked(self._parameter.zoomToFinding)
         segmentation = self._parameter.segmentation if self._parameter else None
         if segmentation is not self._segmentation:
             self._leave()
@@ -92,8 +127,9 @@ class FindingsSection(VTKObservationMixin):
 
     def _enter(self, segmentation) -> None:
         self._segmentation = segmentation
+        isNew = segmentation is not None and segmentation.GetAttribute(Cases.THRESHOLD_ATTRIBUTE) is None
         if segmentation is not None:
-            self.ui.thresholdSlider.minimum = float(Cases.runOf(segmentation).get("lowest") or 0.0)
+            self._fitSlider(Cases.runOf(segmentation))
             self.findings = Findings(segmentation)
             self.findings.threshold = self._parameter.threshold
             self._display = FindingsDisplay(self.findings)
@@ -101,7 +137,16 @@ class FindingsSection(VTKObservationMixin):
             qt.QTimer.singleShot(0, self._display.makeSurfaces)  # table and map have their turn first
             Worker(FindingMeasures.load, lambda *_: None)
         self._update()
-        self.table.fit()
+        if isNew:
+            self.table.step(+1)
+
+    def _fitSlider(self, run: dict) -> None:
+        """Let the slider show the model's own threshold with all its decimals, and reach all that the run has kept."""
+        slider, threshold = self.ui.thresholdSlider, self._parameter.threshold
+        digits = FindingsTexts.decimals(run.get("threshold") or 0.0)
+        slider.decimals = self.table.scoreDecimals = digits
+        slider.minimum = FindingsTexts.roundedDown(run.get("lowest") or 0.0, digits)
+        slider.value = threshold  # the limits of the result before may have held it off
 
     def _leave(self) -> None:
         self._stopAdding()
@@ -134,7 +179,7 @@ class FindingsSection(VTKObservationMixin):
         if self._display is not None:
             self._display.update([row for row in rows if row["kept"]])
         total = len(self.findings.rows()) if self.findings else 0
-        self.ui.shownLabel.setText(_("{shown} of {total} shown").format(shown=len(rows), total=total))
+        self.ui.shownLabel.setText(_("{shown} of {total}").format(shown=len(rows), total=total))
         self._updateButtons()
 
     def _updateButtons(self) -> None:
@@ -142,32 +187,34 @@ class FindingsSection(VTKObservationMixin):
         selected, current = self.table.selected(), self.table.current()
         one = ready and current is not None
         row = next((row for row in self.table.rows if row["number"] == current), None)
-        for name, possible in {
-            **dict.fromkeys(("previousButton", "nextButton", "copyButton"), bool(self.table.rows)),
-            **dict.fromkeys(("rejectButton", "renameButton", "splitButton", "restoreButton", "editButton"), one),
-            "mergeButton": ready and len(selected) > 1,
-            "undoButton": ready and bool(self.findings.steps.done),
-            "redoButton": ready and bool(self.findings.steps.undone),
-            "addButton": ready,
-            "thresholdSlider": there,
-        }.items():
-            getattr(self.ui, name).setEnabled(possible)
+        ui, actions, hasRows = self.ui, self.actions, bool(self.table.rows)
+        for each, possible in (
+            *((each, hasRows) for each in (ui.previousButton, ui.nextButton, actions["copy"])),
+            *((each, one) for each in (ui.rejectButton, ui.editButton)),
+            *((actions[key], one) for key in ("rename", "split", "restore")),
+            (actions["merge"], ready and len(selected) > 1),
+            (ui.undoButton, ready and bool(self.findings.steps.done)),
+            (actions["redo"], ready and bool(self.findings.steps.undone)),
+            (ui.addButton, ready),
+            (ui.thresholdSlider, there),
+        ):
+            each.setEnabled(possible)
         self.ui.rejectButton.setText(_("Keep") if row and not row["kept"] else _("Reject"))
         if ready:
             self._tellSteps()
 
     def _tellSteps(self) -> None:
         steps = self.findings.steps
-        for button, verb, done in (
+        for each, verb, done in (
             (self.ui.undoButton, _("Take back: {text}"), steps.done),
-            (self.ui.redoButton, _("Do again: {text}"), steps.undone),
+            (self.actions["redo"], _("Do again: {text}"), steps.undone),
         ):
-            button.setToolTip(verb.format(text=done[-1].text) if done else _("There is nothing to take back or redo."))
+            each.setToolTip(verb.format(text=done[-1].text) if done else _("There is nothing to take back or redo."))
 
     def _goTo(self, number: int) -> None:
         row = self.findings.row(number)
         if row["box_lps_mm"] is not None:
-            Navigation.goTo(row, self.ui.zoomCheckBox.checked)
+            Navigation.goTo(row, self._parameter.zoomToFinding)
         self._updateButtons()
 
     def _toggleKept(self) -> None:
@@ -181,6 +228,18 @@ class FindingsSection(VTKObservationMixin):
     def _setKept(self, number: int, kept: bool) -> None:
         self._do(lambda f: f.keep(number) if kept else f.reject(number))
 
+    def _askName(self) -> None:
+        """Let the reader type another name: in the table, or in a dialog where the column of names is not shown."""
+        if self.table.editName():
+            return
+        number = self.table.current()
+        before = self.findings.row(number)["name"]
+        name = qt.QInputDialog.getText(
+            self.uiWidget, _("Rename"), _("Name of the finding:"), qt.QLineEdit.Normal, before
+        )
+        if name:
+            self._rename(number, name)
+
     def _rename(self, number: int, name: str) -> None:
         self._do(lambda f: f.rename(number, name))
         self._update()
@@ -193,7 +252,7 @@ class FindingsSection(VTKObservationMixin):
         self._update()
 
     def _copy(self) -> None:
-        qt.QApplication.clipboard().setText(FindingsTexts.clipboard(self.table.rows))
+        qt.QApplication.clipboard().setText(FindingsTexts.clipboard(self.table.rows, self.table.scoreDecimals))
         self._say(_("The table is on the clipboard, separated by tabs."))
 
     def _onAdd(self, *_args) -> None:

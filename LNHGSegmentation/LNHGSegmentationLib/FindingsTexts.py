@@ -1,14 +1,18 @@
 """How findings are written in the table, in tool tips and on the clipboard."""
 
+import math
+
 from slicer.i18n import tr as _
 
 from LNHGSegmentationLib.Findings import isAdded, isEdited
 
 UNKNOWN = "-"
+KEYS = ("number", "name", "score", "foundBy", "place", "size", "volume", "hu", "type", "heterogeneity")
+"""What the columns of the table hold, from left to right."""
 
 
 def columns() -> list[str]:
-    """Return the headers of the table."""
+    """Return the names of the columns."""
     size, volume = _("Size (mm)"), _("Volume (mm³)")
     return [
         *(_("No."), _("Name"), _("Score"), _("Found by"), _("Place")),
@@ -16,9 +20,30 @@ def columns() -> list[str]:
     ]
 
 
-def cells(row: dict) -> list[str]:
-    """Return a finding's texts, one a column."""
-    return [str(row["number"]), row["name"], number(row["score"], 2), provenance(row), place(row), *_measures(row)]
+def headers() -> list[str]:
+    """Return the names of the columns as the narrow table has room for them."""
+    return [_("Vol. (mm³)") if key == "volume" else name for key, name in zip(KEYS, columns(), strict=True)]
+
+
+def cells(row: dict, scoreDecimals: int = 2, isNarrow: bool = False) -> list[str]:
+    """Return a finding's texts, one a column; as the narrow table has room for them if asked to."""
+    score = number(row["score"], scoreDecimals)
+    return [str(row["number"]), row["name"], score, provenance(row), place(row, isNarrow), *_measures(row)]
+
+
+def decimals(score: float) -> int:
+    """Return how many decimals tell a least score as it is: two to four."""
+    return max(2, len(f"{score:.4f}".rstrip("0").partition(".")[2]))
+
+
+def leastScore(score: float) -> str:
+    """Return a least score with all its decimals."""
+    return number(score, decimals(score))
+
+
+def roundedDown(score: float, digits: int) -> float:
+    """Return the largest number of so many decimals that is no larger than a score."""
+    return math.floor(score * 10**digits + 1e-6) / 10**digits
 
 
 def sortKeys(row: dict) -> list[tuple]:
@@ -42,10 +67,13 @@ def provenance(row: dict) -> str:
     return _("{text}, edited").format(text=text) if isEdited(row) else text
 
 
-def place(row: dict) -> str:
+def place(row: dict, isNarrow: bool) -> str:
     """Return side and slice."""
-    side = {"left": _("left"), "right": _("right")}.get(row.get("side"), UNKNOWN)
-    return f"{side}, {row['slice']}" if row.get("slice") else side
+    sides = {"left": _("L"), "right": _("R")} if isNarrow else {"left": _("left"), "right": _("right")}
+    side = sides.get(row.get("side"), UNKNOWN)
+    if not row.get("slice"):
+        return side
+    return f"{side} {row['slice']}" if isNarrow else f"{side}, {row['slice']}"
 
 
 def number(value: float | None, digits: int) -> str:
@@ -71,10 +99,10 @@ def toolTip(row: dict) -> str:
     return "\n".join(lines)
 
 
-def clipboard(rows: list[dict]) -> str:
+def clipboard(rows: list[dict], scoreDecimals: int = 2) -> str:
     """Return findings as tab-separated text with a line of headers, as spreadsheets take it."""
     headers = [*columns()[:1], _("Kept"), *columns()[1:]]
-    lines = [headers, *([str(row["number"]), _yes(row["kept"]), *cells(row)[1:]] for row in rows)]
+    lines = [headers, *([str(row["number"]), _yes(row["kept"]), *cells(row, scoreDecimals)[1:]] for row in rows)]
     return "\n".join("\t".join(text.replace("\t", " ") for text in line) for line in lines) + "\n"
 
 

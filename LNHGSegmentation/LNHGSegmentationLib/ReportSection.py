@@ -150,10 +150,12 @@ class ReportSection(VTKObservationMixin):
         for index, row in enumerate(rows):
             for column, text in enumerate(_sizeCells(row, rule)):
                 table.setItem(index, column, qt.QTableWidgetItem(text))
-        table.resizeColumnsToContents()
+        for column in (0, 1):  # the last one takes the rest
+            table.resizeColumnToContents(column)
 
     def _say(self, text: str) -> None:
         self.ui.reportStatusLabel.setText(text)
+        self.ui.reportStatusLabel.setVisible(bool(text))
 
 
 def _sizeCells(row: dict, rule) -> tuple[str, str, str]:

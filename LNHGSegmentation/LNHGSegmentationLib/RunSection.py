@@ -209,6 +209,7 @@ class RunSection(VTKObservationMixin):
 
     def _setStatus(self, text: str) -> None:
         self.ui.statusLabel.setText(text)
+        self.ui.statusLabel.setVisible(bool(text))
 
     def _observe(self, volumeNode, segmentation) -> None:
         """Follow the CT's voxels, which may come after the node and may go, and what is done to the findings."""

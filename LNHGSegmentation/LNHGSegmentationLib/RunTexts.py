@@ -2,7 +2,7 @@
 
 from slicer.i18n import tr as _
 
-from LNHGSegmentationLib import Cases
+from LNHGSegmentationLib import Cases, FindingsTexts
 from LNHGSegmentationLib.Findings import Findings
 
 MINUTE = 60
@@ -97,7 +97,8 @@ def summary(segmentation, threshold: float) -> str:
     """Say what there is at a score, what the reader did to it, and what the core wants the user to know."""
     if Cases.rowsOf(segmentation) is None:
         return ""
-    run, findings = Cases.runOf(segmentation), Findings(segmentation)
+    run, findings, threshold = Cases.runOf(segmentation), Findings(segmentation), round(threshold, 4)
+    least, digits = FindingsTexts.leastScore(threshold), FindingsTexts.decimals(threshold)
     rows, shown = findings.rows(), findings.shown(threshold)
     scores = [row["score"] for row in rows if row["score"] is not None]
     highest = max(scores, default=run["highest"])
@@ -105,15 +106,15 @@ def summary(segmentation, threshold: float) -> str:
     found = [row for row in kept if row["score"] is not None and row["score"] >= threshold]
     if found:
         count = _("1 nodule") if len(found) == 1 else _("{count} nodules").format(count=len(found))
-        first = _("{count} with a score of at least {score:.2f}").format(count=count, score=threshold)
+        first = _("{count} with a score of at least {score}").format(count=count, score=least)
     elif highest is None:
         first = _("No nodule found: the networks saw nothing that looks like one")
     elif highest < threshold:
-        first = _("No nodule with a score of at least {score:.2f}; the highest score seen is {highest:.2f}").format(
-            score=threshold, highest=highest
+        first = _("No nodule with a score of at least {score}; the highest score seen is {highest}").format(
+            score=least, highest=FindingsTexts.number(FindingsTexts.roundedDown(highest, digits), digits)
         )
     else:
-        first = _("No nodule with a score of at least {score:.2f}").format(score=threshold)
+        first = _("No nodule with a score of at least {score}").format(score=least)
     below = len(rows) - len(shown) if found else 0
     for text, count in (
         (_("{count} more below it"), below),

@@ -39,7 +39,7 @@ class StudySection(VTKObservationMixin):
         self._parameter = parameter
         if parameter is not None:
             self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
-        self.ui.studyStatusLabel.setText("")
+        self._say("")
         self._update()
 
     def cleanup(self) -> None:
@@ -54,7 +54,7 @@ class StudySection(VTKObservationMixin):
             return
         with slicer.util.tryWithErrorDisplay(_("The reader study is not made."), waitCursor=True):
             self._study.start(self._wish(Path(target)), self._onEnded)
-            self.ui.studyStatusLabel.setText(_("Drawing and writing..."))
+            self._say(_("Drawing and writing..."))
         self._update()
 
     def _wish(self, target: Path) -> Wish:
@@ -67,10 +67,14 @@ class StudySection(VTKObservationMixin):
         )
 
     def _onEnded(self, state: str, text: str) -> None:
-        self.ui.studyStatusLabel.setText(text)
+        self._say(text)
         self._update()
         if state == "failed":
             slicer.util.errorDisplay(text)
+
+    def _say(self, text: str) -> None:
+        self.ui.studyStatusLabel.setText(text)
+        self.ui.studyStatusLabel.setVisible(bool(text))
 
     def _update(self, *_args) -> None:
         reason = _("A reader study is being written: wait for its end.") if self._study.isWriting else ""

@@ -260,6 +260,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def _setDecimals(self, decimals: int) -> None:
         self._box.setDecimals(decimals)
         self.setValue(self._value)
+        self.valueChanged.emit(self._value)
 
     value = QtCore.Property(float, lambda s: s._value, setValue)
     minimum = QtCore.Property(float, lambda s: s._minimum, lambda s, value: s._setLimits(value, max(value, s._maximum)))

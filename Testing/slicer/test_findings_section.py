@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib import Cases, FindingMeasures, Geometry, Originals
+from LNHGSegmentationLib import Cases, FindingMeasures, FindingsTable, Geometry, Originals, RunTexts
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.FindingsSection import FindingsSection
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
@@ -22,6 +22,7 @@ from PySide6 import QtCore, QtTest
 @pytest.fixture
 def section(a_ct, core, tmp_path):
     """The section on the two findings of the fake core, scores 0.9 and 0.8."""
+    slicer.app.userSettings().remove(FindingsTable.SETTING)
     result = measured(fakes.make_result_nodes(a_ct, tmp_path))
     section = FindingsSection(SegmentationLogic(python=str(core.python)))
     section.core = core
@@ -61,6 +62,10 @@ def click_cell(section, row: int, column: int = 2, keys=QtCore.Qt.NoModifier) ->
     QtTest.QTest.mouseClick(table.viewport(), QtCore.Qt.LeftButton, keys, place)
 
 
+def column_action(section, name: str):
+    return next(action for action in section.table.columnMenu.actions() if action.text == name)
+
+
 def visible(section) -> list[str]:
     display = section.findings.segmentation.GetDisplayNode()
     return [each for each in section.findings.segments.ids() if display.GetSegmentVisibility(each)]
@@ -80,7 +85,7 @@ def test_slider_filters_table_and_segments_at_once(section):
     section.ui.thresholdSlider.setValue(0.85)
     assert texts(section, 0) == ["1"]
     assert visible(section) == ["Nodule_1"]
-    assert section.ui.shownLabel.text == "1 of 2 shown"
+    assert section.ui.shownLabel.text == "1 of 2"
     section.ui.thresholdSlider.setValue(0.6)
     assert visible(section) == ["Nodule_1", "Nodule_2"]
 
@@ -98,10 +103,27 @@ def test_click_goes_to_the_finding_in_all_views_and_zooms(section):
     slicer.mrmlScene.RemoveNode(node)
 
 
+def test_first_finding_of_a_new_result_is_shown_at_once(section, a_ct, tmp_path):
+    assert section.table.current() == 1
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Test")
+    (tmp_path / "second").mkdir()
+    Cases.choose(section.parameter, measured(fakes.make_result_nodes(a_ct, tmp_path / "second")).segmentation)
+    low, high = np.array(section.findings.row(1)["box_lps_mm"])
+    np.testing.assert_allclose(node.GetSliceToRAS().GetElement(2, 3), ((low + high) / 2)[2], atol=1e-6)
+    slicer.mrmlScene.RemoveNode(node)
+
+
+def test_views_stay_where_they_are_when_a_result_is_shown_again(section):
+    shown = section.findings.segmentation
+    Cases.choose(section.parameter, None)
+    Cases.choose(section.parameter, shown)
+    assert section.table.current() is None
+
+
 def test_views_keep_their_zoom_when_asked_to(section):
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Test")
     node.SetFieldOfView(400, 300, 1)
-    section.ui.zoomCheckBox.click()
+    section.actions["zoom"].trigger()
     click_cell(section, 0)
     assert node.GetFieldOfView()[0] == 400
     slicer.mrmlScene.RemoveNode(node)
@@ -118,6 +140,13 @@ def test_camera_of_the_3d_view_turns_to_the_finding(section):
     assert np.linalg.norm(np.subtract(camera.GetPosition(), camera.GetFocalPoint())) == pytest.approx(3 * 4 * 17.5)
     for node in (camera, view):
         slicer.mrmlScene.RemoveNode(node)
+
+
+def test_arrow_keys_go_on_from_where_a_button_went(section):
+    section.ui.nextButton.click()
+    assert section.table.current() == 2
+    QtTest.QTest.keyClick(section.ui.findingsTable, QtCore.Qt.Key_Up)
+    assert section.table.current() == 1
 
 
 def test_arrow_keys_and_buttons_walk_through_the_findings(section):
@@ -153,7 +182,7 @@ def test_reject_hides_the_finding_goes_on_to_the_next_and_is_undone(section):
     assert "reject Nodule 1" in section.ui.undoButton.toolTip
     section.ui.undoButton.click()
     assert visible(section) == ["Nodule_1", "Nodule_2"]
-    section.ui.redoButton.click()
+    section.actions["redo"].trigger()
     assert visible(section) == ["Nodule_2"]
 
 
@@ -168,8 +197,9 @@ def test_tick_keeps_and_rejects(section):
 
 
 def test_name_is_typed_in_the_table(section, run_events):
+    column_action(section, "Name").trigger()
     click_cell(section, 0)
-    section.ui.renameButton.click()
+    section.actions["rename"].trigger()
     editor = section.ui.findingsTable.findChild(qt.QLineEdit)
     QtTest.QTest.keyClicks(editor, "hilar")
     QtTest.QTest.keyClick(editor, QtCore.Qt.Key_Return)
@@ -177,17 +207,115 @@ def test_name_is_typed_in_the_table(section, run_events):
     assert section.findings.segmentation.GetSegmentation().GetSegment("Nodule_1").GetName() == "hilar"
 
 
-def test_merge_split_and_restore_by_buttons(section):
+def test_name_is_asked_for_where_its_column_is_not_shown(section, monkeypatch):
+    asked = []
+    monkeypatch.setattr(qt.QInputDialog, "getText", lambda *args: asked.append(args[-1]) or "hilar")
+    click_cell(section, 0)
+    section.actions["rename"].trigger()
+    assert asked == ["Nodule 1"]
+    assert section.findings.row(1)["name"] == "hilar"
+    assert section.ui.findingsTable.item(0, 2).toolTip().startswith("hilar")
+    monkeypatch.setattr(qt.QInputDialog, "getText", lambda *_args: "")  # as PythonQt's on Cancel
+    section.actions["rename"].trigger()
+    assert section.findings.row(1)["name"] == "hilar"
+
+
+def test_columns_are_chosen_in_a_menu_of_the_header_and_remembered(section):
+    header = section.ui.findingsTable.horizontalHeader()
+    assert section.table.shownColumns() == ["number", "score", "place", "size", "volume"]
+    right_click = qt.QContextMenuEvent(qt.QContextMenuEvent.Mouse, QtCore.QPoint(5, 5), QtCore.QPoint(5, 5))
+    qt.QApplication.sendEvent(header.viewport(), right_click)
+    assert section.table.columnMenu.isVisible()
+    section.table.columnMenu.hide()
+    column_action(section, "Type").trigger()
+    column_action(section, "Place").trigger()
+    chosen = ["number", "score", "size", "volume", "type"]
+    assert section.table.shownColumns() == chosen
+    again = FindingsSection(SegmentationLogic(python=str(section.core.python)))
+    assert again.table.shownColumns() == chosen
+    assert column_action(again, "Type").checked
+    again.cleanup()
+
+
+def test_selection_outlasts_the_hiding_of_its_column(section):
+    column_action(section, "Name").trigger()
+    section.table.select(2)
+    column_action(section, "Name").trigger()
+    assert section.table.selected() == [2]
+    QtTest.QTest.keyClick(section.ui.findingsTable, QtCore.Qt.Key_Up)
+    assert section.table.current() == 1
+
+
+def test_damaged_setting_shows_the_columns_of_the_start(section):
+    slicer.app.userSettings().setValue(FindingsTable.SETTING, "{broken")
+    again = FindingsSection(SegmentationLogic(python=str(section.core.python)))
+    assert again.table.shownColumns() == list(FindingsTable.SHOWN_AT_FIRST)
+    again.cleanup()
+
+
+def test_menu_holds_what_is_done_less_often_and_says_what_it_does(section):
+    menu = section.ui.moreButton.menu()
+    assert menu.toolTipsVisible()
+    entries = [action for action in menu.actions() if not action.isSeparator()]
+    names = ["Redo", "Rename...", "Merge", "Split", "Restore", "Copy table", "Zoom to the finding", "Columns"]
+    assert [action.text for action in entries] == names
+    assert all(len(section.actions[key].toolTip) > 20 for key in section.actions)
+    assert section.actions["rename"].enabled
+    assert not section.actions["redo"].enabled
+    click_cell(section, 0)
+    section.ui.rejectButton.click()
+    section.ui.undoButton.click()
+    assert "reject Nodule 1" in section.actions["redo"].toolTip
+
+
+def test_least_score_is_the_models_own_number_in_box_table_and_text(section):
+    give_scores(section, threshold=0.611, lowest=0.3055, scores=(0.611, 0.3055))
+    box = section.ui.thresholdSlider.findChild(qt.QDoubleSpinBox)
+    assert box.text() == "0.611"
+    assert texts(section, 2) == ["0.611"]
+    assert RunTexts.summary(section.findings.segmentation, 0.611).startswith("1 nodule with a score of at least 0.611,")
+    box.stepDown()
+    box.stepUp()
+    assert section.parameter.threshold == pytest.approx(0.611)
+    assert texts(section, 0) == ["1"]
+
+
+def test_lowest_score_that_a_run_has_kept_can_be_reached(section):
+    give_scores(section, threshold=0.611, lowest=0.3055, scores=(0.611, 0.3055))
+    box = section.ui.thresholdSlider.findChild(qt.QDoubleSpinBox)
+    box.setValue(box.minimum)
+    assert texts(section, 0) == ["1", "2"]
+
+
+def test_highest_score_that_is_told_is_below_the_least_one(section):
+    give_scores(section, threshold=0.611, lowest=0.3055, scores=(0.6106, 0.3055))
+    text = RunTexts.summary(section.findings.segmentation, 0.611)
+    assert text == "No nodule with a score of at least 0.611; the highest score seen is 0.610."
+
+
+def give_scores(section, threshold: float, lowest: float, scores: tuple[float, float]) -> None:
+    """Show the result as one of a model with this threshold, for the first time."""
+    segmentation = section.findings.segmentation
+    rows = [{**row, "score": score} for row, score in zip(section.findings.rows(), scores, strict=True)]
+    run = {**Cases.runOf(segmentation), "threshold": threshold, "lowest": lowest}
+    Cases.choose(section.parameter, None)
+    segmentation.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps(rows))
+    segmentation.SetAttribute(Cases.RUN_ATTRIBUTE, json.dumps(run))
+    segmentation.RemoveAttribute(Cases.THRESHOLD_ATTRIBUTE)
+    Cases.choose(section.parameter, segmentation)
+
+
+def test_merge_split_and_restore_by_the_menu(section):
     labels = fakes.make_labels()
     click_cell(section, 0)
-    assert not section.ui.mergeButton.enabled
+    assert not section.actions["merge"].enabled
     click_cell(section, 1, keys=QtCore.Qt.ControlModifier)
-    section.ui.mergeButton.click()
+    section.actions["merge"].trigger()
     assert texts(section, 3) == ["fused, edited"]
     assert (map_voxels(section)[labels > 0] > 0).all()
-    section.ui.splitButton.click()
+    section.actions["split"].trigger()
     assert texts(section, 0) == ["1", "3"]
-    section.ui.restoreButton.click()
+    section.actions["restore"].trigger()
     assert texts(section, 0) == ["1", "2"]
     assert texts(section, 3) == ["fused", "fused"]
     np.testing.assert_array_equal(map_voxels(section) > 0, labels > 0)
@@ -195,12 +323,12 @@ def test_merge_split_and_restore_by_buttons(section):
 
 def test_what_cannot_be_done_is_said_in_the_panel(section):
     click_cell(section, 0)
-    section.ui.splitButton.click()
+    section.actions["split"].trigger()
     assert "without a waist" in section.ui.findingsLabel.text
 
 
 def test_copy_puts_the_table_on_the_clipboard_separated_by_tabs(section):
-    section.ui.copyButton.click()
+    section.actions["copy"].trigger()
     lines = qt.QApplication.clipboard().text().splitlines()
     assert lines[0].split("\t")[:4] == ["No.", "Kept", "Name", "Score"]
     assert lines[1].split("\t")[:4] == ["1", "yes", "Nodule 1", "0.90"]
@@ -220,8 +348,10 @@ def test_edit_opens_the_segment_editor_on_the_finding(section, monkeypatch):
 
 def test_without_a_result_nothing_can_be_clicked(scene, core):
     section = FindingsSection(SegmentationLogic(python=str(core.python)))
-    for name in ("nextButton", "rejectButton", "mergeButton", "undoButton", "addButton", "copyButton"):
+    for name in ("nextButton", "rejectButton", "undoButton", "editButton", "addButton"):
         assert not getattr(section.ui, name).enabled, name
+    for name in ("redo", "rename", "merge", "split", "restore", "copy"):
+        assert not section.actions[name].enabled, name
     section.cleanup()
 
 
