@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from LNHGLib import package_list
 from LNHGLib.console import use_huge_pages
 from LNHGLib.errors import Cancelled, InputError
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs th
 
 DEBUG = "LNHG_DEBUG"
 """Environment variable: set, an unexpected failure shows its traceback, as in `lnhg`."""
+
+INSTALL = "python -m LNHGLib.packages install training"
+INSTALLED = [package.module for package in package_list.needed(["training"])]
 
 TEXTS = ("name", "description")
 """What `second` can change in a card beside the generator."""
@@ -54,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
+        if isinstance(error, ModuleNotFoundError) and error.name in INSTALLED:
+            return _fail(f"{error.name} is not installed: run {INSTALL}, in 3D Slicer by PythonSlicer.", 1)
         return _fail(f"failed: {type(error).__name__}: {error}; set {DEBUG}=1 to see where.", 1)
     return 0
 
