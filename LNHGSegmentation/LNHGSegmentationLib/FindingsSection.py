@@ -97,7 +97,7 @@ class FindingsSection(VTKObservationMixin):
             "copy": self._copy,
         }
         menu, actions = qt.QMenu(self.ui.moreButton), {}
-        menu.setToolTipsVisible(True)
+        menu.toolTipsVisible = True
         for key, text, toolTip in MENU:
             actions[key] = menu.addAction(_(text))
             actions[key].setToolTip(_(toolTip))

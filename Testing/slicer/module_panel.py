@@ -33,7 +33,7 @@ class NothingToInstall(InstallLogic):
 
 
 def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:
-    """Click "Segment nodules" and go to the first finding in the scene's panel, with a core that finds `result`.
+    """Click "Segment nodules" in the scene's panel, with a core that finds `result`.
 
     Args:
         result: what `lnhg segment` wrote for the scene's first volume.
@@ -52,8 +52,6 @@ def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:
         panel.uiWidget.show()
         panel.ui.applyButton.click()
         fakes.run_events(lambda: not logic.isRunning, limit_s=300.0)
-        panel.ui.nextButton.click()
-        panel.ui.reportCollapsibleButton.collapsed = True  # the picture is no longer than the views beside it
         for _ in range(SETTLING_ROUNDS):
             panel.uiWidget.resize(*size)
             qt.QApplication.processEvents()

@@ -35,6 +35,7 @@ PROPERTIES = {
         name: (name, f"set{name[0].upper()}{name[1:]}")
         for name in ("value", "minimum", "maximum", "singleStep", "decimals")
     },
+    QtWidgets.QMenu: {"toolTipsVisible": ("toolTipsVisible", "setToolTipsVisible")},
     QtGui.QAction: {
         "enabled": ("isEnabled", "setEnabled"),
         "checked": ("isChecked", "setChecked"),

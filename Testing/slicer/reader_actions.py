@@ -135,7 +135,8 @@ def drag_sensitivity_slider(desk: Desk) -> None:
     desk.findings.undo()
     slider = desk.ui.thresholdSlider.findChild(qt.QSlider)
     y, width = slider.height() // 2, slider.width()
-    QtTest.QTest.mousePress(slider, qt.Qt.LeftButton, qt.Qt.NoModifier, qt.QPoint(width // 2, y))
+    handle = round(width * (slider.value() - slider.minimum()) / (slider.maximum() - slider.minimum()))
+    QtTest.QTest.mousePress(slider, qt.Qt.LeftButton, qt.Qt.NoModifier, qt.QPoint(handle, y))
     for share in (0.6, 0.7, 0.8, 0.9, 0.97):
         QtTest.QTest.mouseMove(slider, qt.QPoint(round(share * width), y))
         QtTest.QTest.qWait(1)

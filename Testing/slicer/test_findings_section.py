@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib import Cases, FindingMeasures, FindingsTable, Geometry, Originals, RunTexts
+from LNHGSegmentationLib import Cases, FindingMeasures, Geometry, Originals, RunTexts
 from LNHGSegmentationLib.Findings import Findings
 from LNHGSegmentationLib.FindingsSection import FindingsSection
 from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
 from panel_host import LNHGSegmentationLogic
 from PySide6 import QtCore, QtTest
 
+COLUMNS_SETTING = "LNHG/FindingsColumns"
+
 
 @pytest.fixture
 def section(a_ct, core, tmp_path):
     """The section on the two findings of the fake core, scores 0.9 and 0.8."""
-    slicer.app.userSettings().remove(FindingsTable.SETTING)
+    slicer.app.userSettings().remove(COLUMNS_SETTING)
     result = measured(fakes.make_result_nodes(a_ct, tmp_path))
     section = FindingsSection(SegmentationLogic(python=str(core.python)))
     section.core = core
@@ -247,15 +249,15 @@ def test_selection_outlasts_the_hiding_of_its_column(section):
 
 
 def test_damaged_setting_shows_the_columns_of_the_start(section):
-    slicer.app.userSettings().setValue(FindingsTable.SETTING, "{broken")
+    slicer.app.userSettings().setValue(COLUMNS_SETTING, "{broken")
     again = FindingsSection(SegmentationLogic(python=str(section.core.python)))
-    assert again.table.shownColumns() == list(FindingsTable.SHOWN_AT_FIRST)
+    assert again.table.shownColumns() == ["number", "score", "place", "size", "volume"]
     again.cleanup()
 
 
 def test_menu_holds_what_is_done_less_often_and_says_what_it_does(section):
     menu = section.ui.moreButton.menu()
-    assert menu.toolTipsVisible()
+    assert menu.toolTipsVisible
     entries = [action for action in menu.actions() if not action.isSeparator()]
     names = ["Redo", "Rename...", "Merge", "Split", "Restore", "Copy table", "Zoom to the finding", "Columns"]
     assert [action.text for action in entries] == names

@@ -11,7 +11,7 @@ import fakes
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib import Cases, FindingMeasures, FindingsTable
+from LNHGSegmentationLib import Cases, FindingMeasures
 from LNHGSegmentationLib.Findings import Findings
 
 WIDTH, HEIGHT = 365, 780
@@ -22,7 +22,7 @@ SECTIONS = ("run", "advanced", "findings", "display", "report", "study", "instal
 
 @pytest.fixture(autouse=True)
 def _columns_of_the_start():
-    slicer.app.userSettings().remove(FindingsTable.SETTING)
+    slicer.app.userSettings().remove("LNHG/FindingsColumns")
 
 
 @pytest.fixture
@@ -119,8 +119,8 @@ def test_panel_is_narrow_enough_after_a_run(panel, run_events):
     fakes.make_ct_node(LONG)
     run(panel, run_events)
     show_findings(panel, 99, 88)
-    assert panel.ui.shownLabel.text == "88 of 99"
     assert least_width(panel) <= WIDTH
+    assert panel.ui.shownLabel.text == "88 of 99"
     for action in panel.sections[1].table.columnMenu.actions():
         action.setChecked(True)
     assert least_width(panel) <= WIDTH
@@ -130,16 +130,17 @@ def test_table_shows_number_score_place_size_and_volume_without_scrolling_sidewa
     fakes.make_ct_node()
     run(panel, run_events)
     show_findings(panel, 99, 88)
-    table, header = panel.ui.findingsTable, panel.ui.findingsTable.horizontalHeader()
-    assert panel.sections[1].table.shownColumns() == ["number", "score", "place", "size", "volume"]
-    for column in range(table.columnCount()):  # each header with the mark of the sorted column
-        if not table.isColumnHidden(column):
-            header.sectionClicked.emit(column)
-            least_width(panel)
-            assert table.verticalScrollBar().maximum() > 0
-            assert table.horizontalScrollBar().maximum() == 0
-            text = table.fontMetrics().horizontalAdvance("R 512") + 8  # with the margins of a cell
-            assert table.columnWidth(FindingsTable.PLACE) >= text + RESERVE
+    table = panel.ui.findingsTable
+    shown = [column for column in range(table.columnCount()) if not table.isColumnHidden(column)]
+    texts = {table.item(0, column).text(): column for column in shown}
+    assert list(texts) == ["1", "0.888", "R 512", "28.8 x 28.8", "28888"]
+    for column in shown:  # each header with the mark of the sorted column
+        table.horizontalHeader().sectionClicked.emit(column)
+        least_width(panel)
+        assert table.verticalScrollBar().maximum() > 0
+        assert table.horizontalScrollBar().maximum() == 0
+        text = table.fontMetrics().horizontalAdvance("R 512") + 8  # with the margins of a cell
+        assert table.columnWidth(texts["R 512"]) >= text + RESERVE
 
 
 def test_segment_findings_and_display_fit_below_each_other_after_a_run(panel, run_events):
