@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,7 +162,8 @@ class InstallLogic:
     def _install(self, packages: list, faults: dict[str, str]) -> None:
         from LNHGLib import disk, package_list, package_room
 
-        if {*packages} & {*package_list.TORCH} and importlib.util.find_spec("PyTorchUtils") is None:
+        hasExtension = "PyTorchUtils" in sys.modules or importlib.util.find_spec("PyTorchUtils") is not None
+        if {*packages} & {*package_list.TORCH} and not hasExtension:
             raise RuntimeError(
                 _(
                     'The extension "PyTorch" is not installed: install it in the Extensions Manager, restart Slicer '

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import small_data
 import torch
-from LNHGTrainingLib import checkpoint, train_detector, train_gan, validate
+from LNHGTrainingLib import checkpoint, log, train_detector, train_gan, validate
 from LNHGTrainingLib.log import RunLog
 from LNHGTrainingLib.settings import override, read
 from LNHGTrainingLib.stopping import STATUS, Stopped, StopSignal
@@ -305,3 +305,11 @@ def test_a_log_forgets_epochs_that_were_not_kept(tmp_path):
     with RunLog(tmp_path, 4, 2) as log:
         log.epoch(4, {"dice": 0.75}, {})
     assert [line[:6] for line in (tmp_path / "epochs.csv").read_text().splitlines()] == ["step,d", "2,0.25", "4,0.75"]
+
+
+def test_a_log_needs_no_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setattr(log.importlib.util, "find_spec", lambda _name: None)
+    with RunLog(tmp_path, 4, 0) as run_log:
+        run_log.step(1, {"mse": 0.5})
+        run_log.epoch(1, {"dice": 0.25}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["epochs.csv"]
