@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from LNHGLib.errors import Cancelled
+from LNHGLib.errors import CANCELLED, Cancelled
 
 CANCEL_FILE = "LNHG_CANCEL_FILE"
 """Environment variable: the work stops as soon as the file it names is there."""
 
-CANCELLED = "cancelled by the user."
 _POLL_S = 0.1
 _GRACE_S = 1.0
 _BAR = 30

@@ -15,3 +15,6 @@ class WorkError(RuntimeError):
 
 class DiskError(WorkError):
     """Files cannot be written: the disk is full or fails."""
+
+
+CANCELLED = "cancelled by the user."

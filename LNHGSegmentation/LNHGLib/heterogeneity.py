@@ -1,121 +1,13 @@
-"""The intra-nodular signal: display scales, color maps, compositing with the CT, and statistics.
-
-The paper shows the generator's signal inside a nodule as a JET overlay scaled anew on every slice. That look is kept as
-`render_paper`; the scales "nodule" and "fixed" make colors comparable, and `statistics` supplies the numbers that the
-paper lacks (register U3, U22). Images are RGB uint8 throughout, never BGR.
-"""
-
-from functools import cache
-from typing import Literal
+"""The signal inside a nodule in numbers, which the paper lacks (register U3, U22)."""
 
 import numpy as np
 from scipy import ndimage
 
-ScaleMode = Literal["slice", "nodule", "fixed"]
-
-LUNG_LEVEL_HU, LUNG_WIDTH_HU = -600.0, 1500.0
 ENTROPY_BIN_WIDTH = 0.02
 """Width of the histogram bins behind `entropy_bits`, in signal units; bin edges are multiples of it."""
 
 STATISTICS = ("mean", "sd", "entropy_bits", "p10_p90_range", "gradient_per_mm", "edge_to_core")
 """Keys of the dictionary that `statistics` returns, in the order in which tables show them."""
-
-
-def scale(
-    signal: np.ndarray,
-    labels: np.ndarray,
-    mode: ScaleMode,
-    fixed_range: tuple[float, float] = (0.0, 1.0),
-) -> np.ndarray:
-    """Map the signal to 0..1 for display.
-
-    Args:
-        signal: (z, y, x) or (y, x) float, relative units.
-        labels: same shape, integer; 0 outside nodules.
-        mode: "slice" spreads each slice between its own minimum and maximum, background included (the paper);
-            "nodule" does so for each label's voxels; "fixed" uses `fixed_range`, the same for all.
-        fixed_range: signal values shown as 0 and 1 in mode "fixed".
-
-    Returns:
-        float32 in 0..1, the signal's shape; 0 where the range is empty (register U3), and outside nodules except in
-        mode "slice".
-
-    Raises:
-        ValueError: if the mode is unknown, shapes differ or the fixed range is not increasing.
-    """
-    if signal.shape != labels.shape:
-        raise ValueError(f"signal {signal.shape} and labels {labels.shape} must have the same shape.")
-    if mode == "slice":
-        return _stretch(signal, signal.min((-2, -1), keepdims=True), signal.max((-2, -1), keepdims=True))
-    if mode == "nodule":
-        low, high = _range_by_label(signal, labels)
-        return np.where(labels > 0, _stretch(signal, low[labels], high[labels]), np.float32(0))
-    if mode == "fixed":
-        low, high = fixed_range
-        if not low < high:
-            raise ValueError(f"the fixed range is {fixed_range}: give the lower value first.")
-        return np.where(labels > 0, _stretch(signal, low, high), np.float32(0))
-    raise ValueError(f"the scale mode is {mode!r}: expected 'slice', 'nodule' or 'fixed'.")
-
-
-def jet(scaled: np.ndarray) -> np.ndarray:
-    """Color 0..1 values with JET in closed form, quantized to 8 bits by truncation as in the paper.
-
-    Args:
-        scaled: any shape, values in 0..1.
-
-    Returns:
-        uint8 RGB, the shape of `scaled` with a last axis of 3.
-    """
-    return _jet_table()[_to_uint8(scaled)]
-
-
-def viridis(scaled: np.ndarray) -> np.ndarray:
-    """Color 0..1 values with a perceptually uniform map that also reads in grey and for color-blind eyes."""
-    return _viridis_table()[_to_uint8(scaled)]
-
-
-COLOR_MAPS = {"jet": jet, "viridis": viridis}
-
-
-def window(hu: np.ndarray, level_hu: float = LUNG_LEVEL_HU, width_hu: float = LUNG_WIDTH_HU) -> np.ndarray:
-    """Map HU to 8-bit grey through a display window; values beyond it saturate."""
-    low = level_hu - width_hu / 2
-    return _to_uint8(_stretch(hu, low, low + width_hu))
-
-
-def composite(grey: np.ndarray, color: np.ndarray, mask: np.ndarray, opacity: float = 1.0) -> np.ndarray:
-    """Lay colors over a grey image where the mask is set.
-
-    Args:
-        grey: (..., ) uint8.
-        color: (..., 3) uint8 RGB.
-        mask: (..., ) bool.
-        opacity: weight of the color inside the mask; 1 hides the grey (the paper).
-
-    Returns:
-        (..., 3) uint8 RGB.
-    """
-    base = np.repeat(grey[..., None], 3, axis=-1)
-    blend = np.rint(opacity * color.astype(np.float32) + (1 - opacity) * base).astype(np.uint8)
-    return np.where(mask[..., None], blend, base)
-
-
-def render_paper(hu: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """Render the paper's overlay: CT and signal scaled per slice, JET where the 8-bit signal is above zero.
-
-    A slice without signal range is plain CT (the original divides by zero there, and swaps red and blue: register U3).
-
-    Args:
-        hu: (z, y, x) or (y, x) CT.
-        signal: same shape, the generator's output.
-
-    Returns:
-        uint8 RGB with a last axis of 3.
-    """
-    scaled = scale(signal, np.ones(signal.shape, np.uint8), "slice")
-    grey = _to_uint8(_stretch(hu, hu.min((-2, -1), keepdims=True), hu.max((-2, -1), keepdims=True)))
-    return composite(grey, jet(scaled), _to_uint8(scaled) > 0)
 
 
 def statistics(signal: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ...]) -> dict[str, float | None]:
@@ -149,40 +41,6 @@ def statistics(signal: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ..
         "gradient_per_mm": float(_gradient_magnitude(signal, mask, spacing_mm)[mask].mean()),
         "edge_to_core": _edge_to_core(signal, mask, spacing_mm),
     }
-
-
-def _stretch(values: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
-    """Map low..high linearly to 0..1, clipped; all zeros where high equals low."""
-    width = np.subtract(high, low, dtype=np.float32)
-    scaled = np.subtract(values, low, dtype=np.float32) / np.where(width > 0, width, np.float32(1))
-    return np.clip(np.where(width > 0, scaled, np.float32(0)), 0, 1).astype(np.float32)
-
-
-def _range_by_label(signal: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    present = np.unique(labels)
-    low, high = np.zeros(present[-1] + 1, np.float32), np.zeros(present[-1] + 1, np.float32)
-    low[present] = ndimage.minimum(signal, labels, present)
-    high[present] = ndimage.maximum(signal, labels, present)
-    return low, high
-
-
-def _to_uint8(scaled: np.ndarray) -> np.ndarray:
-    """Truncate 255 x to 8 bits; the small addend keeps i / 255 at i in single precision."""
-    return np.floor(255 * np.asarray(scaled, np.float32) + np.float32(1e-3)).clip(0, 255).astype(np.uint8)
-
-
-@cache
-def _jet_table() -> np.ndarray:
-    t = np.arange(256) / 255
-    channels = [np.clip(1.5 - np.abs(4 * t - peak), 0, 1) for peak in (3, 2, 1)]
-    return np.rint(255 * np.stack(channels, -1)).astype(np.uint8)
-
-
-@cache
-def _viridis_table() -> np.ndarray:
-    from matplotlib import colormaps  # only this map needs matplotlib
-
-    return colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
 
 
 def _entropy_bits(values: np.ndarray) -> float:

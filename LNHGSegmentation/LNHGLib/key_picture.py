@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from LNHGLib import heterogeneity
+from LNHGLib import colors
 from LNHGLib.cut import Cut, cuts
 from LNHGLib.measurement import Measurement
 from LNHGLib.nodule_segment import segment_color
@@ -91,8 +91,8 @@ def draw(
     _draw_outline(axes[1], close, inside, color, 1.5)
     _draw_diameters(axes[1], nodule.measurement, color)
     signal_range = shading.range_of(signal[inside >= 0.5])
-    scaled = heterogeneity.scale(signal, inside >= 0.5, "fixed", signal_range)
-    overlay = heterogeneity.composite(greys[1], heterogeneity.COLOR_MAPS[shading.color_map](scaled), inside >= 0.5)
+    scaled = colors.scale(signal, inside >= 0.5, "fixed", signal_range)
+    overlay = colors.composite(greys[1], colors.COLOR_MAPS[shading.color_map](scaled), inside >= 0.5)
     axes[2].imshow(overlay, extent=close.extent, interpolation="bilinear")
     _draw_outline(axes[2], close, inside, color, 0.8)
     _draw_legend(figure, place, shading.color_map, signal_range, text_color)
@@ -120,7 +120,7 @@ def place_axes(figure: Figure, left: float, top: float, width: float, height: fl
 def show_ct(ax: Axes, cut: Cut, result: "Result") -> np.ndarray:
     """Draw the CT in the lung window; returns the grey picture (row, column), uint8."""
     box, part = cut.crop(result.volume.grid)
-    grey = heterogeneity.window(cut.sample(result.volume.array[box], part, -1024))
+    grey = colors.window(cut.sample(result.volume.array[box], part, -1024))
     ax.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=cut.extent, interpolation="bilinear")
     ax.set(xlim=cut.extent[:2], ylim=cut.extent[2:])
     return grey
@@ -179,7 +179,7 @@ def _draw_legend(
 ) -> None:
     left = place.left + 3 * place.size + 2 * GAP + 0.1
     ax = place_axes(figure, left, place.top + 0.1, 0.12, place.size - 0.2)
-    ramp = heterogeneity.COLOR_MAPS[color_map](np.linspace(0, 1, 256))[::-1, None]
+    ramp = colors.COLOR_MAPS[color_map](np.linspace(0, 1, 256))[::-1, None]
     ax.imshow(ramp, extent=(0, 1, *signal_range), aspect="auto")
     ax.yaxis.tick_right()
     ax.set_yticks(np.linspace(*signal_range, 6))

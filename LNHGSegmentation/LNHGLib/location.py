@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from LNHGLib.lungs import split
 from LNHGLib.measurement import Measurement, axial_axis
 from LNHGLib.volume import Grid
 
@@ -38,7 +39,7 @@ class Sides:
         steps = [max(1, int(STEP_MM / spacing)) for spacing in grid.spacing_mm]
         coarse = np.ascontiguousarray(lungs[tuple(slice(None, None, step) for step in steps)])
         spacing_mm = tuple(step * spacing for step, spacing in zip(steps, grid.spacing_mm, strict=True))
-        parts = [grid.index_to_lps(np.argwhere(part) * steps) for part in split(coarse, spacing_mm)]
+        parts = [grid.index_to_lps(np.argwhere(part) * steps) for part in split_lungs(coarse, spacing_mm)]
         parts.sort(key=lambda points: -points[:, 0].mean())
         if len(parts) < 2:
             return cls(float(np.mean([parts[0][:, 0].min(), parts[0][:, 0].max()])), None)
@@ -68,3 +69,26 @@ def slice_number(
     axis = axial_axis(grid)
     index = grid.lps_to_index(np.mean(ends, axis=0))[axis]
     return int(np.clip(np.rint(index), 0, grid.shape[axis] - 1)) + 1
+
+
+def split_lungs(air: np.ndarray, spacing_mm: tuple[float, ...]) -> list[np.ndarray]:
+    """Return the two lungs, also where they touch; one array if there is only one lung or they do not come apart."""
+    depth = None
+    for radius_mm in (0, 2, 4, 6, 8, 10, 12):
+        if radius_mm == 2:
+            depth = distance_mm(~air, spacing_mm)
+        labels, _ = ndimage.label(air if depth is None else depth > radius_mm)
+        sizes = np.bincount(labels.ravel(), minlength=3)
+        sizes[0] = 0
+        second, first = sizes.argsort()[-2:]
+        if sizes[second] > 0.2 * sizes[first]:
+            nearer = distance_mm(labels == first, spacing_mm) <= distance_mm(labels == second, spacing_mm)
+            return [air & nearer, air & ~nearer]
+    return [air]
+
+
+def distance_mm(mask: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:
+    """Distance in mm from every voxel to the nearest one of the mask, not positive inside."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    image.SetSpacing(spacing_mm[::-1])
+    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))

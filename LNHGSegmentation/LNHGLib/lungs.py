@@ -4,8 +4,9 @@ Every array here is zyx with z to the head, y to the back and x to the left.
 """
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
+
+from LNHGLib.location import distance_mm, split_lungs
 
 TISSUE_HU = -300
 LUNG_HU = -400
@@ -67,7 +68,7 @@ def lung_region(air: np.ndarray, airway: np.ndarray, body: np.ndarray, spacing_m
         Boolean array like `air`.
     """
     region = np.zeros_like(air)
-    for side in split(air, spacing_mm):
+    for side in split_lungs(air, spacing_mm):
         box = ndimage.find_objects(side.astype(np.uint8))[0]
         reach = [int(np.ceil(CLOSING_MM / s)) for s in spacing_mm]
         box = tuple(slice(max(b.start - r, 0), b.stop + r) for b, r in zip(box, reach, strict=True))
@@ -135,37 +136,14 @@ def _trachea(lumen: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     return (stacks == length.argmax()) & (stacks > 0) if length.any() else np.zeros_like(lumen)
 
 
-def split(air: np.ndarray, spacing_mm: Spacing) -> list[np.ndarray]:
-    """Return the two lungs, also where they touch; one array if there is only one lung or they do not come apart."""
-    depth = None
-    for radius_mm in (0, 2, 4, 6, 8, 10, 12):
-        if radius_mm == 2:
-            depth = _distance(~air, spacing_mm)
-        labels, _ = ndimage.label(air if depth is None else depth > radius_mm)
-        sizes = np.bincount(labels.ravel(), minlength=3)
-        sizes[0] = 0
-        second, first = sizes.argsort()[-2:]
-        if sizes[second] > 0.2 * sizes[first]:
-            nearer = _distance(labels == first, spacing_mm) <= _distance(labels == second, spacing_mm)
-            return [air & nearer, air & ~nearer]
-    return [air]
-
-
 def _closed(lung: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     """Close with a ball, fill what is enclosed and grow by the margin; a lung that the scan's end cuts goes on."""
     rz, ry, rx = (int(np.ceil(CLOSING_MM / s)) + 1 for s in spacing_mm)
     below, above = (rz if end.any() else 0 for end in (lung[0], lung[-1]))
     padded = np.pad(np.pad(lung, ((below, above), (0, 0), (0, 0)), mode="edge"), ((0, 0), (ry, ry), (rx, rx)))
-    near = _distance(padded, spacing_mm) <= CLOSING_MM
-    closed = _distance(~near, spacing_mm) > CLOSING_MM - MARGIN_MM
+    near = distance_mm(padded, spacing_mm) <= CLOSING_MM
+    closed = distance_mm(~near, spacing_mm) > CLOSING_MM - MARGIN_MM
     return ndimage.binary_fill_holes(closed)[below : below + len(lung), ry:-ry, rx:-rx]
-
-
-def _distance(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Distance in mm from every voxel to the nearest one of the mask, not positive inside."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(spacing_mm[::-1])
-    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))
 
 
 def _opened(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:

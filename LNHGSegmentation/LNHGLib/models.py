@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from LNHGLib import disk, model_archive
+from LNHGLib.card import FusionOptions
 from LNHGLib.errors import InputError
-from LNHGLib.fusion import FusionOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

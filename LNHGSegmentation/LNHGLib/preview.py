@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from LNHGLib import heterogeneity, key_picture
+from LNHGLib import colors, key_picture
 from LNHGLib.cut import whole_cut
 from LNHGLib.key_picture import Place, Shading
 from LNHGLib.nodule_segment import segment_color, segment_name
@@ -50,7 +50,7 @@ def write_preview(result: "Result", path: Path) -> dict:
         "color_map": SHADING.color_map,
         "scale": SHADING.scale,
         "signal_range": list(SHADING.signal_range),
-        "window_hu": [heterogeneity.LUNG_LEVEL_HU, heterogeneity.LUNG_WIDTH_HU],
+        "window_hu": [colors.LUNG_LEVEL_HU, colors.LUNG_WIDTH_HU],
     }
 
 
@@ -83,8 +83,8 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     note = (
-        f"Axial, patient's right on the left  ·  W {heterogeneity.LUNG_WIDTH_HU:.0f} "
-        f"L {heterogeneity.LUNG_LEVEL_HU:.0f} HU  ·  research software, not for diagnosis"
+        f"Axial, patient's right on the left  ·  W {colors.LUNG_WIDTH_HU:.0f} "
+        f"L {colors.LUNG_LEVEL_HU:.0f} HU  ·  research software, not for diagnosis"
     ).replace("-", "\N{MINUS SIGN}")
     figure.text(MARGIN / width, 0.13 / height, note, color=DIM, fontsize=7.5)
     return figure

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from LNHGLib import heterogeneity, key_picture
+from LNHGLib import colors, key_picture
 from LNHGLib.dicom_codes import model_of, version_of
 from LNHGLib.key_picture import Place, Shading
 from LNHGLib.nodule_segment import segment_color
@@ -221,9 +221,7 @@ class _Report:
 
 
 def _footer(page: Figure, number: int, count: int) -> None:
-    window = f"W {heterogeneity.LUNG_WIDTH_HU:.0f} L {heterogeneity.LUNG_LEVEL_HU:.0f} HU".replace(
-        "-", "\N{MINUS SIGN}"
-    )
+    window = f"W {colors.LUNG_WIDTH_HU:.0f} L {colors.LUNG_LEVEL_HU:.0f} HU".replace("-", "\N{MINUS SIGN}")
     left = (
         f"Axial slices, patient's right on the left, {window}; colors: relative signal of the network, not HU. "
         "Research use only, not for diagnosis."

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from LNHGLib import __version__, disk, heterogeneity, study_dicom, study_seal, study_viewer
+from LNHGLib import __version__, colors, disk, study_dicom, study_seal, study_viewer
 from LNHGLib.checksum import file_sha256
-from LNHGLib.console import CANCELLED
-from LNHGLib.errors import Cancelled, InputError
+from LNHGLib.errors import CANCELLED, Cancelled, InputError
 from LNHGLib.study_design import Read, Secret, plan
 from LNHGLib.study_images import Look, Pictures, draw, png
 from LNHGLib.study_input import Entry
@@ -212,7 +211,7 @@ class _Study:
             "question": options.question,
             "ends": list(options.ends),
             "look": asdict(options.look),
-            "window_hu": {"width": heterogeneity.LUNG_WIDTH_HU, "level": heterogeneity.LUNG_LEVEL_HU},
+            "window_hu": {"width": colors.LUNG_WIDTH_HU, "level": colors.LUNG_LEVEL_HU},
             "burned_in_annotation_taken": options.forced,
         }
 

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from LNHGLib import heterogeneity, projection
+from LNHGLib import colors, projection
 from LNHGLib.errors import InputError
 from LNHGLib.study_scores import CT, CT_MAP
 from LNHGLib.volume import Grid, Volume, resample
@@ -37,7 +37,7 @@ class Look:
 
     Attributes:
         layout: one of `LAYOUTS`: the slice of largest area, three slices side by side, or all slices to scroll through.
-        color_map: one of `heterogeneity.COLOR_MAPS`.
+        color_map: one of `colors.COLOR_MAPS`.
         signal_range: signal shown with the first and the last color.
         opacity: weight of the color inside the nodule; 1 as in the paper.
         field_mm: side of the square shown; wider where the nodule needs it.
@@ -54,7 +54,7 @@ class Look:
         rules = (
             (self.layout in LAYOUTS, f"layout is {self.layout!r}, expected {', '.join(LAYOUTS)}"),
             (low < high, f"signal range is {low:g} to {high:g}, expected the lower value first"),
-            (self.color_map in heterogeneity.COLOR_MAPS, f"color map is {self.color_map!r}, expected jet or viridis"),
+            (self.color_map in colors.COLOR_MAPS, f"color map is {self.color_map!r}, expected jet or viridis"),
             (0 < self.opacity <= 1, f"opacity is {self.opacity:g}, expected more than 0 and at most 1"),
             (10 <= self.field_mm <= 500, f"field is {self.field_mm:g} mm, expected 10 to 500"),
         )
@@ -91,8 +91,8 @@ def draw(subject: Subject, look: Look) -> Pictures:
     size = PANEL_PX[look.layout]
     grid = _plane_grid(center, heights, field_mm, size)
     grey, inside, signal = _sampled(subject, grid)
-    scaled = heterogeneity.scale(signal, inside, "fixed", look.signal_range)
-    colored = heterogeneity.composite(grey, heterogeneity.COLOR_MAPS[look.color_map](scaled), inside, look.opacity)
+    scaled = colors.scale(signal, inside, "fixed", look.signal_range)
+    colored = colors.composite(grey, colors.COLOR_MAPS[look.color_map](scaled), inside, look.opacity)
     plain = np.repeat(grey[..., None], 3, axis=-1)
     captions = [_offset(height - heights[start]) for height in heights] if len(heights) > 1 else [""]
     frames = {}
@@ -162,7 +162,7 @@ def _sampled(subject: Subject, target: Grid) -> tuple[np.ndarray, np.ndarray, np
     covered = resample(mask.astype(np.float32), there, target, fill=0)
     signal = resample(np.where(mask, subject.signal[box], 0).astype(np.float32), there, target, fill=0)
     signal = np.divide(signal, covered, out=np.zeros_like(signal), where=covered > 0)
-    return heterogeneity.window(hu), covered >= 0.5, signal
+    return colors.window(hu), covered >= 0.5, signal
 
 
 def _offset(rise_mm: float) -> str:
@@ -201,7 +201,7 @@ def _page(panels: list[Image.Image], look: Look | None) -> np.ndarray:
     for index, panel in enumerate(panels):
         page.paste(panel, (index * (size + GAP_PX), 0))
     left, pen = page.width - LEGEND_PX, ImageDraw.Draw(page)
-    for line, text in enumerate((f"L {heterogeneity.LUNG_LEVEL_HU:.0f} HU", f"W {heterogeneity.LUNG_WIDTH_HU:.0f} HU")):
+    for line, text in enumerate((f"L {colors.LUNG_LEVEL_HU:.0f} HU", f"W {colors.LUNG_WIDTH_HU:.0f} HU")):
         _text(pen, (left + LEGEND_PX / 2, size - 8 - 17 * line), text, "mb", SMALL_PX, GREY)
     if look:
         _draw_legend(page, pen, left, look)
@@ -210,7 +210,7 @@ def _page(panels: list[Image.Image], look: Look | None) -> np.ndarray:
 
 def _draw_legend(page: Image.Image, pen: ImageDraw.ImageDraw, left: int, look: Look) -> None:
     top, bottom, x, width = 66, page.height - 62, left + 8, 20
-    ramp = heterogeneity.COLOR_MAPS[look.color_map](np.linspace(1, 0, bottom - top))
+    ramp = colors.COLOR_MAPS[look.color_map](np.linspace(1, 0, bottom - top))
     page.paste(Image.fromarray(np.repeat(ramp[:, None], width, axis=1)), (x, top))
     low, high = look.signal_range
     for share in np.linspace(0, 1, 6):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from LNHGLib import heterogeneity
+from LNHGLib import colors
 from LNHGLib.cut import whole_cut
 from LNHGLib.nodule_segment import segment_color
 
@@ -32,7 +32,7 @@ def draw(result: "Result") -> str:
     )
     cut = whole_cut(grid, (low + high) / 2)
     box, part = cut.crop(grid)
-    grey = heterogeneity.window(cut.sample(result.volume.array[box], part, -1024))
+    grey = colors.window(cut.sample(result.volume.array[box], part, -1024))
     image = Image.fromarray(grey.astype(np.uint8)).resize((PIXELS, PIXELS), Image.Resampling.BOX).convert("RGB")
     if best:
         left, _, _, top = cut.extent

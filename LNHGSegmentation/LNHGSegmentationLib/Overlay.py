@@ -91,9 +91,9 @@ def spread(signal: np.ndarray) -> tuple[float, float]:
 
 def computeColors() -> None:
     """Compute the color tables, which loads packages; call it in a thread so that the first use does not wait."""
-    from LNHGLib import heterogeneity
+    from LNHGLib import colors
 
-    for color in heterogeneity.COLOR_MAPS.values():
+    for color in colors.COLOR_MAPS.values():
         color(np.zeros(1))
 
 
@@ -152,12 +152,12 @@ def _setUpLegend(legend) -> None:
 
 
 def _newColorTable(name: str) -> slicer.vtkMRMLColorTableNode:
-    from LNHGLib import heterogeneity  # here, as scipy would slow down Slicer's start
+    from LNHGLib import colors  # here, as scipy would slow down Slicer's start
 
     table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", COLOR_TITLES[name])
     table.SetAttribute(TABLE_ATTRIBUTE, name)
     table.SetTypeToUser()
     table.SetNumberOfColors(256)
-    for index, rgb in enumerate(heterogeneity.COLOR_MAPS[name](np.arange(256) / 255) / 255):
+    for index, rgb in enumerate(colors.COLOR_MAPS[name](np.arange(256) / 255) / 255):
         table.SetColor(index, f"{index / 255:.2f}", *rgb.tolist(), 1.0)
     return table

@@ -62,19 +62,19 @@ def scaled(signal: np.ndarray, crops: list[Crop], mode: str) -> list[np.ndarray]
     :param signal: (z, y, x).
     :param crops: masks of the nodules; the signal counts as zero outside.
     """
-    from LNHGLib import heterogeneity  # here, as scipy would slow down Slicer's start
+    from LNHGLib import colors  # here, as scipy would slow down Slicer's start
 
     if mode == "fixed":
         return [signal[crop.box] for crop in crops]
     if mode == "nodule":
-        return [PERCENT * heterogeneity.scale(signal[crop.box], crop.array.astype(np.uint8), mode) for crop in crops]
+        return [PERCENT * colors.scale(signal[crop.box], crop.array.astype(np.uint8), mode) for crop in crops]
     highest = np.zeros((len(signal), 1, 1), np.float32)
     for crop in crops:
         inside = np.where(crop.array, signal[crop.box], np.float32(0)).max((1, 2), keepdims=True)
         highest[crop.box[0]] = np.maximum(highest[crop.box[0]], inside)
     highest[highest == 0] = 1
     return [
-        PERCENT * heterogeneity.scale(signal[crop.box] / highest[crop.box[0]], crop.array.astype(np.uint8), "fixed")
+        PERCENT * colors.scale(signal[crop.box] / highest[crop.box[0]], crop.array.astype(np.uint8), "fixed")
         for crop in crops
     ]
 

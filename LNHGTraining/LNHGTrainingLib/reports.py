@@ -34,7 +34,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from LNHGTrainingLib import compare, compare_tables, outputs
+    from LNHGTrainingLib import compare, outputs
 
     if not 0 < options.margin < 1:
         raise InputError(f"--margin is {options.margin:g}, expected a Dice between 0 and 1.")
@@ -42,7 +42,7 @@ def _compare(options: argparse.Namespace) -> None:
     read = compare.read_evaluations(options.evaluations)
     report = compare.compare(read, options.margin, options.seed, options.with_first)
     compare.write(report, options.out, options.overwrite)
-    print(compare_tables.render(report))
+    print(compare.render(report))
     print(options.out)
 
 

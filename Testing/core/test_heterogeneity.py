@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from LNHGLib import heterogeneity
+from LNHGLib import colors, heterogeneity
 from matplotlib import image as png
 from scipy import ndimage
 
@@ -34,19 +34,19 @@ def ball(shape=(21, 21, 21), radius=8.0):
 
 @pytest.mark.parametrize(("index", "rgb"), GOLDEN_JET.items())
 def test_jet_equals_the_known_colors_in_rgb_order(index, rgb):
-    color = heterogeneity.jet(np.array([index / 255], np.float32))[0]
+    color = colors.jet(np.array([index / 255], np.float32))[0]
     assert np.abs(color.astype(int) - rgb).max() <= 1
 
 
 def test_jet_truncates_to_eight_bits_as_the_paper_does():
     levels = np.arange(256) / 255
-    exact, within = heterogeneity.jet(levels.astype(np.float32)), heterogeneity.jet(levels[:-1] + 0.9 / 255)
+    exact, within = colors.jet(levels.astype(np.float32)), colors.jet(levels[:-1] + 0.9 / 255)
     assert len(np.unique(exact, axis=0)) == 256
     np.testing.assert_array_equal(within, exact[:-1])
 
 
 def test_viridis_is_perceptually_uniform_in_lightness():
-    rgb = heterogeneity.viridis(np.arange(256) / 255) / 255
+    rgb = colors.viridis(np.arange(256) / 255) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     lightness = 116 * np.cbrt(linear @ (0.2126, 0.7152, 0.0722)) - 16
     steps = np.diff(lightness[::15])
@@ -59,7 +59,7 @@ def test_slice_scale_spreads_every_slice_on_its_own_and_leaves_a_constant_one_at
     signal[0, 1:3, 1:3] = [[0.2, 0.1], [0.05, 0.2]]
     signal[1, 1, 1] = 0.8
     signal[2] = 0.5
-    scaled = heterogeneity.scale(signal, (signal > 0).astype(np.uint16), "slice")
+    scaled = colors.scale(signal, (signal > 0).astype(np.uint16), "slice")
     assert scaled[0].max() == scaled[1].max() == 1
     assert scaled[0, 1, 2] == pytest.approx(0.5)
     assert not scaled[2].any()
@@ -67,13 +67,13 @@ def test_slice_scale_spreads_every_slice_on_its_own_and_leaves_a_constant_one_at
 
 def test_nodule_scale_spreads_every_nodule_on_its_own():
     signal = np.array([[0.1, 0.3, 0.0, 0.6, 0.6]], np.float32)
-    scaled = heterogeneity.scale(signal, np.array([[1, 1, 0, 4, 4]], np.uint16), "nodule")
+    scaled = colors.scale(signal, np.array([[1, 1, 0, 4, 4]], np.uint16), "nodule")
     np.testing.assert_allclose(scaled, [[0, 1, 0, 0, 0]])
 
 
 def test_fixed_scale_gives_equal_signals_equal_values_everywhere():
     signal = np.array([[0.1, 0.3, 0.3, 2.0, -1.0]], np.float32)
-    scaled = heterogeneity.scale(signal, np.array([[1, 1, 2, 2, 3]]), "fixed", (0.1, 0.5))
+    scaled = colors.scale(signal, np.array([[1, 1, 2, 2, 3]]), "fixed", (0.1, 0.5))
     np.testing.assert_allclose(scaled, [[0, 0.5, 0.5, 1, 0]], atol=1e-6)
     assert scaled.dtype == np.float32
 
@@ -82,36 +82,34 @@ def test_fixed_scale_gives_equal_signals_equal_values_everywhere():
 def test_scales_stay_finite_without_any_nodule(mode):
     empty = np.zeros((2, 3, 3), np.float32)
     with np.errstate(all="raise"):
-        assert not heterogeneity.scale(empty, empty.astype(np.uint16), mode).any()
+        assert not colors.scale(empty, empty.astype(np.uint16), mode).any()
 
 
 def test_scale_refuses_an_unknown_mode_and_an_empty_fixed_range():
     values = np.zeros((2, 2), np.float32)
     with pytest.raises(ValueError, match="'volume'"):
-        heterogeneity.scale(values, values.astype(int), "volume")
+        colors.scale(values, values.astype(int), "volume")
     with pytest.raises(ValueError, match="lower value first"):
-        heterogeneity.scale(values, values.astype(int), "fixed", (1.0, 1.0))
+        colors.scale(values, values.astype(int), "fixed", (1.0, 1.0))
 
 
 def test_composite_keeps_the_ct_outside_the_mask_and_blends_inside():
     grey = np.array([[10, 100]], np.uint8)
     color = np.array([[[255, 0, 0], [255, 0, 0]]], np.uint8)
     mask = np.array([[False, True]])
-    np.testing.assert_array_equal(heterogeneity.composite(grey, color, mask), [[[10, 10, 10], [255, 0, 0]]])
-    np.testing.assert_array_equal(heterogeneity.composite(grey, color, mask, 0.5)[0, 1], [178, 50, 50])
+    np.testing.assert_array_equal(colors.composite(grey, color, mask), [[[10, 10, 10], [255, 0, 0]]])
+    np.testing.assert_array_equal(colors.composite(grey, color, mask, 0.5)[0, 1], [178, 50, 50])
 
 
 def test_lung_window_maps_its_ends_to_black_and_white():
-    np.testing.assert_array_equal(
-        heterogeneity.window(np.array([-3000, -1350, -600, 150, 3000])), [0, 0, 127, 255, 255]
-    )
+    np.testing.assert_array_equal(colors.window(np.array([-3000, -1350, -600, 150, 3000])), [0, 0, 127, 255, 255])
 
 
 def test_paper_rendering_of_a_slice_without_signal_is_plain_ct():
     hu = np.linspace(-1000, 400, 32).reshape(2, 4, 4)
     signal = np.zeros((2, 4, 4), np.float32)
     signal[1, 1, 1:3] = 0.5, 1.0
-    image = heterogeneity.render_paper(hu, signal)
+    image = colors.render_paper(hu, signal)
     assert (image[0] == image[0][..., :1]).all()
     np.testing.assert_array_equal(image[1, 1, 2], (128, 0, 0))
     assert image[0, 0, 0, 0] == image[1, 0, 0, 0] == 0
@@ -119,13 +117,13 @@ def test_paper_rendering_of_a_slice_without_signal_is_plain_ct():
 
 def test_paper_rendering_looks_like_the_golden_picture(golden):
     hu, signal, _ = _scene()
-    golden(heterogeneity.render_paper(hu, signal), "heterogeneity_paper.png")
+    golden(colors.render_paper(hu, signal), "heterogeneity_paper.png")
 
 
 def test_viridis_overlay_looks_like_the_golden_picture(golden):
     hu, signal, labels = _scene()
-    scaled = heterogeneity.scale(signal, labels, "nodule")
-    image = heterogeneity.composite(heterogeneity.window(hu), heterogeneity.viridis(scaled), labels > 0, 0.6)
+    scaled = colors.scale(signal, labels, "nodule")
+    image = colors.composite(colors.window(hu), colors.viridis(scaled), labels > 0, 0.6)
     golden(image, "heterogeneity_viridis.png")
 
 

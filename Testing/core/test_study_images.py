@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 from LNHGLib import study_images
+from LNHGLib.colors import jet, window
 from LNHGLib.errors import InputError
-from LNHGLib.heterogeneity import jet, window
 from LNHGLib.study_images import GAP_PX, LEGEND_PX, Look, Subject, draw, png
 from LNHGLib.study_scores import CT, CT_MAP
 from LNHGLib.volume import Grid, Source, Volume

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from LNHGLib import heterogeneity as core_heterogeneity
+from LNHGLib import colors
 from LNHGSegmentationLib import Cases, Layouts
 from LNHGSegmentationLib.OverlaySection import OverlaySection
 from LNHGSegmentationLib.Parameter import Parameter
@@ -90,7 +90,7 @@ def test_fixed_scale_shows_the_signal_itself_in_the_same_range_for_all(result):
 def test_own_scales_are_the_cores_in_percent(result, section, mode):
     choose(section.ui.scaleSelector, mode)
     signal, labels = slicer.util.arrayFromVolume(result.heterogeneity), fakes.make_labels()
-    expected = 100 * core_heterogeneity.scale(signal, labels, mode)
+    expected = 100 * colors.scale(signal, labels, mode)
     np.testing.assert_allclose(values(result), expected, atol=1e-4)
     assert (values(result)[labels > 0] > 0).all()
     display = shown_map(result).GetDisplayNode()

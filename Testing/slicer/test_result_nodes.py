@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from LNHGLib import heterogeneity as core_heterogeneity
+from LNHGLib import colors
 from LNHGLib.nodule_segment import segment_color
 from LNHGSegmentationLib import Cases, Originals, Overlay, ResultNodes, SegmentVoxels
 from LNHGSegmentationLib.Findings import Findings
@@ -132,9 +132,7 @@ def test_color_tables_are_the_cores_own(scene, name):
     rgba = np.zeros(4)
     for index in (0, 31, 128, 200, 255):
         table.GetColor(index, rgba)
-        np.testing.assert_allclose(
-            rgba[:3], core_heterogeneity.COLOR_MAPS[name](np.array(index / 255)) / 255, atol=1e-6
-        )
+        np.testing.assert_allclose(rgba[:3], colors.COLOR_MAPS[name](np.array(index / 255)) / 255, atol=1e-6)
 
 
 def test_color_table_is_made_once_a_scene_and_again_after_the_scene_was_closed(scene):

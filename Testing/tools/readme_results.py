@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from LNHGTrainingLib import branches, compare, compare_tables, map_study, tables
+from LNHGTrainingLib import branches, compare, map_study, tables
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -45,7 +45,7 @@ def of_study(report: dict) -> str:
     """The tables of a study: of a comparison without its sources, of branches, or of maps over nodules of all sizes."""
     if "methods" in report:
         methods = [method | {"groups": _main_groups(method)} for method in report["methods"]]
-        _, *blocks, _ = compare_tables.render(report | {"methods": methods}).split("\n\n")
+        _, *blocks, _ = compare.render(report | {"methods": methods}).split("\n\n")
         return "\n\n".join(blocks)
     if report["kind"] == "branches":
         return "\n\n".join(branches.render(report).strip().split("\n\n")[1:])

@@ -7,37 +7,38 @@ from math import sqrt
 import numpy as np
 import pytest
 from evaluation_data import CARD, QUIET, empty, perfect, read_csv
+from LNHGLib import paired_tests
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import compare, compare_tables, evaluate, outputs, significance
+from LNHGTrainingLib import compare, evaluate, outputs
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.evaluate_crops import Selection
 from scipy import stats
 
 
 def test_wilcoxon_of_five_positive_differences_is_two_of_thirty_two_signs():
-    assert significance.wilcoxon_p(np.array([0.1, 0.2, 0.3, 0.4, 0.5])) == pytest.approx(2 / 2**5)
-    assert significance.wilcoxon_p(np.array([0.1, 0.2, 0.3, 0.4, -0.5])) == pytest.approx(2 * 10 / 2**5)
-    assert significance.wilcoxon_p(np.zeros(4)) == 1.0
+    assert paired_tests.wilcoxon_p(np.array([0.1, 0.2, 0.3, 0.4, 0.5])) == pytest.approx(2 / 2**5)
+    assert paired_tests.wilcoxon_p(np.array([0.1, 0.2, 0.3, 0.4, -0.5])) == pytest.approx(2 * 10 / 2**5)
+    assert paired_tests.wilcoxon_p(np.zeros(4)) == 1.0
 
 
 def test_equivalence_is_the_worse_of_both_one_sided_t_tests():
     differences = np.array([0.01, 0.0, 0.02, 0.01])
     error = sqrt(0.0002 / 3) / sqrt(4)
-    assert significance.tost_p(differences, 0.05) == pytest.approx(stats.t.sf((0.05 - 0.01) / error, df=3))
-    assert significance.tost_p(-differences, 0.05) == pytest.approx(significance.tost_p(differences, 0.05))
-    assert significance.tost_p(differences, 0.01) == pytest.approx(0.5)
+    assert paired_tests.tost_p(differences, 0.05) == pytest.approx(stats.t.sf((0.05 - 0.01) / error, df=3))
+    assert paired_tests.tost_p(-differences, 0.05) == pytest.approx(paired_tests.tost_p(differences, 0.05))
+    assert paired_tests.tost_p(differences, 0.01) == pytest.approx(0.5)
 
 
 def test_equivalence_needs_two_patients_and_stands_differences_without_spread():
-    assert np.isnan(significance.tost_p(np.array([0.0]), 0.02))
-    assert significance.tost_p(np.array([0.01, 0.01]), 0.02) == 0.0
-    assert significance.tost_p(np.array([0.03, 0.03]), 0.02) == 1.0
+    assert np.isnan(paired_tests.tost_p(np.array([0.0]), 0.02))
+    assert paired_tests.tost_p(np.array([0.01, 0.01]), 0.02) == 0.0
+    assert paired_tests.tost_p(np.array([0.03, 0.03]), 0.02) == 1.0
 
 
 def test_holm_steps_down_and_never_falls_back():
-    assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert significance.holm([0.9, 0.8]) == [1.0, 1.0]
-    first, missing = significance.holm([0.02, float("nan")])
+    assert paired_tests.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert paired_tests.holm([0.9, 0.8]) == [1.0, 1.0]
+    first, missing = paired_tests.holm([0.02, float("nan")])
     assert first == pytest.approx(0.02)
     assert np.isnan(missing)
 
@@ -59,8 +60,8 @@ def test_p_values_are_adjusted_over_all_pairs():
     smallest = 2 / 2**12
     assert found["a", "b"]["wilcoxon_p"] == pytest.approx(smallest, rel=1e-2)
     assert found["a", "b"]["wilcoxon_p_holm"] == pytest.approx(3 * smallest, rel=1e-2)
-    assert compare_tables.reading(found["a", "b"]) == "different"
-    assert compare_tables.reading(found["a", "c"]) == "equivalent"
+    assert compare.reading(found["a", "b"]) == "different"
+    assert compare.reading(found["a", "c"]) == "equivalent"
 
 
 def test_the_first_alone_against_the_others_is_adjusted_over_those_pairs():
@@ -75,7 +76,7 @@ def test_the_first_alone_against_the_others_is_adjusted_over_those_pairs():
     [(0.01, 0.01, "different, within the margin"), (0.3, 0.2, "undecided"), (None, None, "undecided")],
 )
 def test_both_tests_are_read_together(wilcoxon, tost, text):
-    assert compare_tables.reading({"wilcoxon_p_holm": wilcoxon, "tost_p_holm": tost}) == text
+    assert compare.reading({"wilcoxon_p_holm": wilcoxon, "tost_p_holm": tost}) == text
 
 
 def eroded(hu):
