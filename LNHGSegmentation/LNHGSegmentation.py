@@ -3,12 +3,12 @@
 import sys
 
 import slicer
-from LNHGSegmentationLib import SampleScans
-from LNHGSegmentationLib.InstallLogic import InstallLogic
-from LNHGSegmentationLib.Parameter import Parameter
-from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.SelfTest import SelfTest
-from LNHGSegmentationLib.Widget import Widget
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Panel.Parameter import Parameter
+from LNHGSegmentationLib.Panel.Widget import Widget
+from LNHGSegmentationLib.Setup import SampleScans
+from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.SelfTest import SelfTest
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (

@@ -111,7 +111,7 @@ class LNHGTrainingTest(ScriptedLoadableModuleTest):
 
     def test_training_step(self):
         """Prepare two drawn nodules, split them by patient and train one step."""
-        from LNHGLib import package_list
+        from LNHGLib.setup import package_list
 
         missing = package_list.missing(package_list.needed(["training"]))
         if missing:

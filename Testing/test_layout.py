@@ -48,7 +48,7 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
     (
         "pure_packages_know_nothing_above_them",
         f"{CORE}/a.py",
-        "from LNHGTrainingLib import data",
+        "from LNHGTrainingLib.data import crops as data",
         "imports LNHGTrainingLib",
     ),
     ("pure_packages_know_nothing_above_them", f"{TRAINING}/a.py", "import vtk.util", "a.py imports vtk.util"),
@@ -68,7 +68,7 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
         "the_panel_stands_on_the_logic_and_the_logic_on_the_parameters",
         f"{LIBRARY}/Parameter.py",
         "from LNHGSegmentationLib import SegmentationLogic",
-        "Parameter.py imports LNHGSegmentationLib.SegmentationLogic",
+        "Parameter.py imports LNHGSegmentationLib.Core.SegmentationLogic",
     ),
     ("file_names_tell_the_layer", f"{LIBRARY}/panel_parts.py", "", "panel_parts.py is not CamelCase"),
     ("file_names_tell_the_layer", f"{CORE}/VolumeTools.py", "", "VolumeTools.py is not snake_case"),

@@ -13,14 +13,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from LNHGLib import __version__, batch_command, devices, models, report_command, study_command
-from LNHGLib.console import Stop, part_of, progress_printer, use_huge_pages
+from LNHGLib import __version__
+from LNHGLib.cli import batch, reader_study, report
+from LNHGLib.cli.console import Stop, part_of, progress_printer, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError, WorkError
+from LNHGLib.models import folder as models
+from LNHGLib.segmentation import devices
 
 if TYPE_CHECKING:
-    from LNHGLib.phantom import Phantom
-    from LNHGLib.pipeline import Result
-    from LNHGLib.volume import Volume
+    from LNHGLib.image.volume import Volume
+    from LNHGLib.phantom.chest import Phantom
+    from LNHGLib.segmentation.pipeline import Result
 
 DONE, FAILED, WRONG = 0, 1, 2
 DEMO_FOLDER = Path("demo-output")
@@ -97,15 +100,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("out", metavar="OUT", type=Path, nargs="?", default=DEMO_FOLDER, help="default: %(default)s")
     demo.set_defaults(run=_demo)
 
-    for command in (segment, demo, batch_command.add_parser(commands)):
+    for command in (segment, demo, batch.add_parser(commands)):
         command.add_argument("--device", default="auto", type=_device, help="auto (default), cpu, cuda or cuda:N")
         command.add_argument("--model", metavar="NAME|FOLDER", help="default: the first of lnhg models list")
         command.add_argument(
             "--threshold", metavar="S", type=_score, help="lowest score kept, 0 to 1; default: the model's"
         )
         command.add_argument("--json", action="store_true", help="progress as PROGRESS lines on stdout")
-    report_command.add_parser(commands)
-    study_command.add_parser(commands)
+    report.add_parser(commands)
+    reader_study.add_parser(commands)
     devices.add_parser(commands)
     _add_models(commands)
     return parser
@@ -159,7 +162,7 @@ def _segment(options: argparse.Namespace, stop: Stop) -> None:
     _check_out(options.out, options.overwrite, options.ct)
 
     def read() -> "Volume":
-        from LNHGLib.volume import read_volume
+        from LNHGLib.image.volume import read_volume
 
         return read_volume(options.ct, options.series, part=bool(options.at))
 
@@ -171,7 +174,7 @@ def _segment(options: argparse.Namespace, stop: Stop) -> None:
 
 
 def _demo(options: argparse.Namespace, stop: Stop) -> None:
-    from LNHGLib.phantom import Phantom, make_phantom
+    from LNHGLib.phantom.chest import Phantom, make_phantom
 
     _check_out(options.out, True)
     made: list[Phantom] = []
@@ -193,7 +196,8 @@ def _run(options: argparse.Namespace, stop: Stop, read: Callable[[], "Volume"], 
     progress = progress_printer(options.json)
     progress(0.0, "Loading the model")
     model = models.load(options.model)
-    from LNHGLib import pipeline, results
+    from LNHGLib.results import writer
+    from LNHGLib.segmentation import pipeline
 
     pipeline.choose_device(options.device)
     progress(0.01, "Reading the CT")
@@ -202,25 +206,25 @@ def _run(options: argparse.Namespace, stop: Stop, read: Callable[[], "Volume"], 
     seconds = round(time.perf_counter() - began, 3)
     find = functools.partial(pipeline.segment, threshold=options.threshold)
     if getattr(options, "at", None):
-        from LNHGLib.place import segment_at
+        from LNHGLib.segmentation.point_prompt import segment_at
 
         find = functools.partial(segment_at, place_lps_mm=options.at)
     result = find(volume, model, device=options.device, progress=part_of(progress, 0.05, 0.95), cancelled=stop.wished)
     result.report["seconds"] = {"read": seconds, **result.report["seconds"]}
     progress(0.95, "Writing the results")
     stop.writing = True
-    results.write_result(result, options.out, overwrite)
+    writer.write_result(result, options.out, overwrite)
     progress(1.0, "Done")
     return result
 
 
 def _check_out(out: Path, overwrite: bool, ct: Path | None = None) -> None:
     """Refuse a folder that cannot or should not be written, before anything is computed."""
-    from LNHGLib import results
+    from LNHGLib.results import writer
 
     if ct and ct.resolve().is_relative_to(out.resolve()):
         raise InputError(f"OUT {out} holds the CT itself, expected a folder of its own; give another OUT.")
-    results.check_target(out, overwrite)
+    writer.check_target(out, overwrite)
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     try:
         with tempfile.TemporaryDirectory(prefix=".lnhg-", dir=parent):

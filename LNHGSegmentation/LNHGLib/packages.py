@@ -16,9 +16,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from LNHGLib import package_install, package_list
-from LNHGLib.console import Stop, progress_printer
+from LNHGLib.cli.console import Stop, progress_printer
 from LNHGLib.errors import Cancelled, InputError, WorkError
+from LNHGLib.setup import install, package_list
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if package_list.load([package.module for package in packages]) else 1
         with Stop().listening() as stop:
             progress = progress_printer(options.progress_lines)
-            print(package_install.install(packages, options.torch, progress, stop.wished, _agree(options.yes)))
+            print(install.install(packages, options.torch, progress, stop.wished, _agree(options.yes)))
     except InputError as error:
         return _fail(error, 2)
     except (Cancelled, WorkError) as error:

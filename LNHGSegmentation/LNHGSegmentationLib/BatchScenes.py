@@ -45,7 +45,7 @@ def main(arguments: list[str], python: str | None = None) -> int:
 def _run(arguments: list[str], python: str | None) -> int:
     from LNHGLib.__main__ import WRONG, parse
 
-    from LNHGSegmentationLib.SegmentationLogic import pythonSlicer
+    from LNHGSegmentationLib.Core.SegmentationLogic import pythonSlicer
 
     core = [python or pythonSlicer(), "-c", CORE.format(folder=str(MODULE_FOLDER))]
     status = subprocess.run([*core, "batch", *arguments], check=False).returncode
@@ -63,8 +63,8 @@ def saveScenes(inputs: list[str], out: Path) -> tuple[list[Path], dict[str, str]
     :param out: OUT of the batch.
     :return: the scenes that were made anew, and one sentence for each case whose scene could not be saved.
     """
-    from LNHGLib.batch_store import DONE, Store
-    from LNHGLib.cohort import find_cases
+    from LNHGLib.batch.discover import find_cases
+    from LNHGLib.batch.store import DONE, Store
 
     out = out.absolute()
     store, made, failed = Store(out), [], {}
@@ -105,10 +105,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _saveScene(case, results: Path, target: Path) -> None:
-    from LNHGLib import disk
+    from LNHGLib.files import disk
 
-    from LNHGSegmentationLib import Overlay, ResultNodes
-    from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+    from LNHGSegmentationLib.Scene import Overlay, ResultNodes
+    from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 
     slicer.mrmlScene.Clear(0)
     volumeNode = _volumeNode(case)
@@ -135,10 +135,10 @@ def _writeBundle(path: Path) -> None:
 
 def _volumeNode(case) -> slicer.vtkMRMLScalarVolumeNode:
     """Put a scan into the scene as the core reads it: the results lie on its voxels."""
-    from LNHGLib import disk
-    from LNHGLib.batch_segment import read_case
+    from LNHGLib.batch.segment_case import read_case
+    from LNHGLib.files import disk
 
-    from LNHGSegmentationLib import Geometry
+    from LNHGSegmentationLib.Scene import Geometry
 
     with disk.temporary_folder() as folder:
         volume = read_case(case, folder)

@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from LNHGLib import package_list
-from LNHGLib.console import use_huge_pages
+from LNHGLib.cli.console import use_huge_pages
 from LNHGLib.errors import Cancelled, InputError
+from LNHGLib.setup import package_list
 
-from LNHGTrainingLib import nnunet_command, prepare_command, reports, settings, stopping
+from LNHGTrainingLib import config as settings
+from LNHGTrainingLib.cli import baselines, prepare, studies
+from LNHGTrainingLib.training import sigterm
 
 if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs them
-    from LNHGLib.models import Model
+    from LNHGLib.models.folder import Model
 
-    from LNHGTrainingLib.evaluate import Options
+    from LNHGTrainingLib.evaluation.run import Options
 
 DEBUG = "LNHG_DEBUG"
 """Environment variable: set, an unexpected failure shows its traceback, as in `lnhg`."""
@@ -45,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     use_huge_pages()
     try:
         options = _parser().parse_args(arguments)
-        with stopping.breaking_off():
+        with sigterm.breaking_off():
             options.run(options)
     except InputError as error:
         return _fail(error, 2)
-    except stopping.Stopped as stop:
-        return _fail(stop, stopping.STATUS)
-    except stopping.BrokenOff:
-        return _fail("Stopped by SIGTERM before it was done; give the same command again.", stopping.STATUS)
+    except sigterm.Stopped as stop:
+        return _fail(stop, sigterm.STATUS)
+    except sigterm.BrokenOff:
+        return _fail("Stopped by SIGTERM before it was done; give the same command again.", sigterm.STATUS)
     except (Cancelled, KeyboardInterrupt):
         return _fail("Cancelled.", 1)
     except Exception as error:
@@ -73,16 +75,16 @@ def _fail(message: object, status: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lnhg-train", description="Train, evaluate and export LNHG models.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    prepare_command.add_prepare(commands.add_parser("prepare", help="make training data of CTs and outlines"))
-    prepare_command.add_folds(commands.add_parser("folds", help="split prepared data by patient"))
+    prepare.add_prepare(commands.add_parser("prepare", help="make training data of CTs and outlines"))
+    prepare.add_folds(commands.add_parser("folds", help="split prepared data by patient"))
     _add_train(commands.add_parser("train", help="train a branch from a configuration"))
     _add_mine(commands.add_parser("mine", help="find places that a model takes for nodules, to train on as negatives"))
-    nnunet_command.add_nnunet(commands.add_parser("nnunet", help="train nnU-Net on one fold, to compare with"))
+    baselines.add_nnunet(commands.add_parser("nnunet", help="train nnU-Net on one fold, to compare with"))
     _add_evaluate(commands.add_parser("evaluate", help="score a model on crops or on whole scans"))
     _add_calibrate(commands.add_parser("calibrate", help="choose a model's thresholds on validation crops"))
     _add_export(commands.add_parser("export", help="make a model folder from the checkpoints of both branches"))
     _add_second(commands.add_parser("second", help="give a model a second generator, for another look at each finding"))
-    reports.add_commands(commands)
+    studies.add_commands(commands)
     return parser
 
 
@@ -181,25 +183,25 @@ def _configured(options: argparse.Namespace) -> dict:
 
 def _mine(options: argparse.Namespace) -> None:
     config = _configured(options)
-    from LNHGLib import models
-    from LNHGLib.pipeline import choose_device
+    from LNHGLib.models import folder as models
+    from LNHGLib.segmentation.pipeline import choose_device
 
-    from LNHGTrainingLib import negatives
-    from LNHGTrainingLib.background import load_sources
+    from LNHGTrainingLib.data import hard_negatives
+    from LNHGTrainingLib.data.background import load_sources
 
     model, where = models.load(options.model), choose_device(options.device)
-    negatives.check(model, options.out)
+    hard_negatives.check(model, options.out)
     sources = load_sources(config["data"] | {"hard_negatives": ""}, options.out.parent / "cache")
-    count = negatives.mine(model, sources.train, sources.backgrounds, options.out, where)
+    count = hard_negatives.mine(model, sources.train, sources.backgrounds, options.out, where)
     print(f"{options.out}: {count} places")
 
 
 def _train(options: argparse.Namespace) -> None:
     config = _configured(options)
     if options.branch == "segmenter":
-        from LNHGTrainingLib.train_gan import train
+        from LNHGTrainingLib.training.segmenter import train
     else:
-        from LNHGTrainingLib.train_detector import train
+        from LNHGTrainingLib.training.detector import train
     best = train(config, options.out, options.resume, options.device)
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
         print(best)
@@ -209,7 +211,7 @@ def _export(options: argparse.Namespace) -> None:
     for path in (options.segmenter, options.detector):
         _require(path, "a checkpoint that training wrote")
     config = settings.override(settings.read(options.config), options.settings)
-    from LNHGTrainingLib.export import export
+    from LNHGTrainingLib.release.export import export
 
     export(options.segmenter, options.detector, config, options.out)
     print(options.out)
@@ -217,9 +219,9 @@ def _export(options: argparse.Namespace) -> None:
 
 def _second(options: argparse.Namespace) -> None:
     _require(options.segmenter, "a checkpoint that training wrote")
-    from LNHGLib import models
+    from LNHGLib.models import folder as models
 
-    from LNHGTrainingLib.export import add_second
+    from LNHGTrainingLib.release.export import add_second
 
     texts = {text: given for text in TEXTS if (given := getattr(options, text))}
     add_second(models.load(options.model), options.segmenter, options.out, texts)
@@ -228,33 +230,35 @@ def _second(options: argparse.Namespace) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     _require(options.data, "a folder with crops/", folder=True)
-    from LNHGLib import models
-    from LNHGLib.pipeline import choose_device
+    from LNHGLib.models import folder as models
+    from LNHGLib.segmentation.pipeline import choose_device
     from tqdm import tqdm
 
-    from LNHGTrainingLib import calibrate, card
+    from LNHGTrainingLib.release import calibrate, model_card
 
     model, where = models.load(options.model), choose_device(options.device)
     crops = calibrate.validation_crops(model, options.data)
     seen = calibrate.look(model, tqdm(crops, unit="nodule", disable=None), where)
     chosen = calibrate.choose(seen, model.card, options.false_per_scan)
     chosen.pop("results", None)  # they were measured at the former thresholds
-    card.write(model.folder, chosen)
+    model_card.write(model.folder, chosen)
     print(model.folder / "model.json")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     _check_evaluation(options)
-    from LNHGLib import models
+    from LNHGLib.models import folder as models
 
-    from LNHGTrainingLib import card, outputs, tables
+    from LNHGTrainingLib import output_files
+    from LNHGTrainingLib.evaluation import markdown
+    from LNHGTrainingLib.release import model_card
 
-    outputs.check_free(options.out, options.overwrite)
+    output_files.check_free(options.out, options.overwrite)
     model = models.load(options.model)
     report = _evaluate_crops(model, options) if options.crops else _evaluate_scans(model, options)
     if options.write_card:
-        card.update(model.folder, report)
-    print(tables.render(report))
+        model_card.update(model.folder, report)
+    print(markdown.render(report))
     print(options.out)
 
 
@@ -275,33 +279,31 @@ def _check_evaluation(options: argparse.Namespace) -> None:
 
 
 def _evaluate_crops(model: "Model", options: argparse.Namespace) -> dict:
-    from LNHGLib.pipeline import choose_device
+    from LNHGLib.segmentation.pipeline import choose_device
 
-    from LNHGTrainingLib import evaluate
-    from LNHGTrainingLib.evaluate_crops import Selection
+    from LNHGTrainingLib.evaluation import run
+    from LNHGTrainingLib.evaluation.crops import Selection
 
     selection = Selection(options.folds, options.min_readers, options.include_scan_test, options.limit)
-    predict = evaluate.model_predictor(model, choose_device(options.device))
-    return evaluate.run_crops(
+    predict = run.model_predictor(model, choose_device(options.device))
+    return run.run_crops(
         model.card, predict, options.crops, options.table, options.out, selection, _evaluation_options(options)
     )
 
 
 def _evaluate_scans(model: "Model", options: argparse.Namespace) -> dict:
-    from LNHGLib.pipeline import choose_device
+    from LNHGLib.segmentation.pipeline import choose_device
 
-    from LNHGTrainingLib import evaluate
+    from LNHGTrainingLib.evaluation import run
 
     choose_device(options.device)
-    threshold = min(evaluate.FROC_THRESHOLD, model.card["threshold"])
-    segment = evaluate.pipeline_segmenter(model, options.device, threshold)
-    return evaluate.run_scans(
-        model.card, segment, options.scans, options.out, options.limit, _evaluation_options(options)
-    )
+    threshold = min(run.FROC_THRESHOLD, model.card["threshold"])
+    segment = run.pipeline_segmenter(model, options.device, threshold)
+    return run.run_scans(model.card, segment, options.scans, options.out, options.limit, _evaluation_options(options))
 
 
 def _evaluation_options(options: argparse.Namespace) -> "Options":
-    from LNHGTrainingLib.evaluate import Options
+    from LNHGTrainingLib.evaluation.run import Options
 
     return Options(options.seed, options.data_name, options.overwrite)
 

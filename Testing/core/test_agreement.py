@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from LNHGLib import agreement, paired
+from LNHGLib.stats import agreement, paired
 
 SHROUT_FLEISS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
 """Shrout and Fleiss (1979, Psychol Bull 86:420), table 2: six targets, four judges."""

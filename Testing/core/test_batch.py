@@ -12,8 +12,10 @@ import batch_process
 import pytest
 from batch_content import LIMIT_S, content, make_scans, rows, states, wait_for
 from LNHGLib import __main__ as cli
-from LNHGLib import batch, results, run_lock
-from LNHGLib.batch_store import DIED, INPUT, Store
+from LNHGLib.batch import lock as run_lock
+from LNHGLib.batch import run as batch
+from LNHGLib.batch.store import DIED, INPUT, Store
+from LNHGLib.results import writer
 from stand_in_work import StandIn, computed, noted
 from tiny_model import write_model
 
@@ -57,7 +59,7 @@ def test_good_and_bad_cases_go_to_the_end_and_into_the_tables(tmp_path, lnhg, ca
     assert reasons["d"] == "RuntimeError: a fault in the program"
     assert [row["case"] for row in rows(out, "cohort.csv")] == ["a", "e"]
     assert sorted(path.name for path in (out / "cases").iterdir()) == ["a", "e"]
-    assert sorted(path.name for path in (out / "cases" / "a").iterdir()) == sorted(results.FILES)
+    assert sorted(path.name for path in (out / "cases" / "a").iterdir()) == sorted(writer.FILES)
     told = capsys.readouterr()
     assert told.out.startswith("5 cases: 2 done, 3 failed;")
     assert told.err.count("lnhg: failed: ") == 3
@@ -129,7 +131,7 @@ def test_a_run_killed_at_a_random_moment_resumes_to_the_same_files(tmp_path, lnh
     records = (tmp_path / "out" / ".lnhg-batch" / "records").glob("*.json")
     finished = {path.stem for path in records if (tmp_path / "out" / "cases" / path.stem).exists()}
     folders = list((tmp_path / "out").glob("cases/*"))
-    assert all(sorted(f.name for f in folder.iterdir()) == sorted(results.FILES) for folder in folders)
+    assert all(sorted(f.name for f in folder.iterdir()) == sorted(writer.FILES) for folder in folders)
     time.sleep(0.3)  # the workers end with the run
     before = computed(log)
     assert lnhg("--jobs", "2", "--resume") == 0

@@ -15,7 +15,7 @@ import pytest
 from batch_content import content, rows
 from cohort_data import write_broken, write_dicom, write_file, zip_folder
 from LNHGLib import __main__ as cli
-from LNHGLib.volume import Grid, Volume, canonical, read_volume, resample
+from LNHGLib.image.volume import Grid, Volume, canonical, read_volume, resample
 from tiny_model import write_model
 
 CORE = Path(cli.__file__).parents[1]

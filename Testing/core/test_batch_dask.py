@@ -16,10 +16,12 @@ from batch_content import content, make_scans, rows, states, wait_for
 from batch_process import PYTHONPATH
 from dask_cluster import dask_cluster
 from LNHGLib import __main__ as cli
-from LNHGLib import batch, batch_dask, batch_dask_worker, slurm
-from LNHGLib.batch_dask_worker import Claim, Withdrawn
-from LNHGLib.batch_store import Record, Store
-from LNHGLib.case import Case
+from LNHGLib import slurm
+from LNHGLib.batch import dask_executor, dask_worker
+from LNHGLib.batch import run as batch
+from LNHGLib.batch.case import Case
+from LNHGLib.batch.dask_worker import Claim, Withdrawn
+from LNHGLib.batch.store import Record, Store
 from LNHGLib.errors import Cancelled, InputError, WorkError
 from stand_in_work import StandIn, computed, noted
 from tiny_model import write_model
@@ -191,7 +193,7 @@ def test_slurm_example_fits_dask_jobqueue():
 
 def test_wrong_address_and_jobs_beside_a_scheduler_are_refused(tmp_path, lnhg, model, capsys, monkeypatch):
     make_scans(tmp_path / "in", a="one")
-    monkeypatch.setattr("LNHGLib.batch_dask.CONNECT_S", 1)
+    monkeypatch.setattr("LNHGLib.batch.dask_executor.CONNECT_S", 1)
     arguments = ["batch", tmp_path / "in", tmp_path / "out", "--model", model, "--scheduler", "tcp://127.0.0.1:1"]
     assert cli.main([str(argument) for argument in arguments]) == 2
     assert "No Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
@@ -239,8 +241,8 @@ def test_worker_that_was_taken_for_dead_can_write_nothing_any_more(tmp_path, cla
 
 
 def test_computation_that_nobody_waits_for_ends(claim, monkeypatch):
-    monkeypatch.setattr(batch_dask_worker, "REPORT_S", 0.0)
-    look = batch_dask_worker._watch(claim)
+    monkeypatch.setattr(dask_worker, "REPORT_S", 0.0)
+    look = dask_worker._watch(claim)
     look(0.1, "")
     claim.withdraw()
     with pytest.raises(Withdrawn):
@@ -252,15 +254,15 @@ def test_wish_to_stop_is_no_lost_scheduler(claim, log, error, told):
     def nthreads():
         raise error
 
-    pool = batch_dask.DaskPool(StandIn(log), Store(claim.out), SimpleNamespace(nthreads=nthreads))
+    pool = dask_executor.DaskPool(StandIn(log), Store(claim.out), SimpleNamespace(nthreads=nthreads))
     with pytest.raises(told):
         next(pool.run([Case("a", "a.nii", claim.out)]))
 
 
 def test_workers_that_never_get_ready_end_the_run(claim, log):
     client = SimpleNamespace(cancel=lambda *_, **__: None)
-    pool = batch_dask.DaskPool(StandIn(log), Store(claim.out), client)
-    nodes = pool._workers = [batch_dask._Node(f"tcp://10.0.0.{number}:1", None, pool) for number in range(3)]
+    pool = dask_executor.DaskPool(StandIn(log), Store(claim.out), client)
+    nodes = pool._workers = [dask_executor._Node(f"tcp://10.0.0.{number}:1", None, pool) for number in range(3)]
     first, second, third = nodes
     assert not [*pool._bury(first), *pool._bury(second)]
     with pytest.raises(WorkError, match="end before they are ready"):
@@ -270,9 +272,9 @@ def test_workers_that_never_get_ready_end_the_run(claim, log):
 def test_worker_of_another_version_or_without_the_files_says_so(tmp_path, claim, log):
     recipe = StandIn(log)
     with pytest.raises(InputError, match=r"has LNHG .*, expected 0\.0 as here"):
-        batch_dask_worker.prepare(recipe, Store(tmp_path), tmp_path, "0.0", 0, 1)
+        dask_worker.prepare(recipe, Store(tmp_path), tmp_path, "0.0", 0, 1)
     with pytest.raises(InputError, match="expected the same files on all computers"):
-        batch_dask_worker.prepare(recipe, Store(tmp_path / "elsewhere"), tmp_path, batch.__version__, 0, 1)
+        dask_worker.prepare(recipe, Store(tmp_path / "elsewhere"), tmp_path, batch.__version__, 0, 1)
 
 
 def test_result_that_went_with_its_worker_is_not_waited_for_for_ever():
@@ -282,4 +284,4 @@ def test_result_that_went_with_its_worker_is_not_waited_for_for_ever():
         def result(self, timeout):
             raise TimeoutError
 
-    assert batch_dask._result(Gone()) is None
+    assert dask_executor._result(Gone()) is None

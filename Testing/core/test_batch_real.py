@@ -13,7 +13,7 @@ import pytest
 from cohort_data import write_broken, write_dicom, write_file, zip_folder
 from dask_cluster import dask_cluster
 from LNHGLib import __main__ as cli
-from LNHGLib.result_files import FILES
+from LNHGLib.results.files import FILES
 from tiny_model import tiny_chest, write_model
 
 CORE = Path(cli.__file__).parents[1]

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from LNHGLib import __main__ as cli
-from LNHGLib import console, models, pipeline
+from LNHGLib.cli import console
 from LNHGLib.errors import Cancelled, WorkError
-from LNHGLib.results import FILES
-from LNHGLib.volume import write_image
+from LNHGLib.image.volume import write_image
+from LNHGLib.models import folder
+from LNHGLib.results.writer import FILES
+from LNHGLib.segmentation import pipeline
 from tiny_model import tiny_chest, with_stand_ins, write_model
 
 CORE = Path(cli.__file__).parents[1]
@@ -44,14 +46,14 @@ def ct(workplace):
 @pytest.fixture(autouse=True)
 def own_models(tmp_path, monkeypatch):
     monkeypatch.setenv("LNHG_MODELS", str(tmp_path / "user-models"))
-    monkeypatch.setattr(models, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(folder, "BUNDLED", tmp_path / "bundled")
 
 
 @pytest.fixture
 def blob_detector(monkeypatch):
     """Let the command line's model use the stand-in that finds bright blobs."""
-    load = models.load
-    monkeypatch.setattr(models, "load", lambda name=None: with_stand_ins(load(name)))
+    load = folder.load
+    monkeypatch.setattr(folder, "load", lambda name=None: with_stand_ins(load(name)))
 
 
 def lnhg(*arguments):
@@ -266,7 +268,7 @@ def test_a_signal_cancels_and_its_former_handler_comes_back(number):
 
 DEAF = """
 import hashlib
-from LNHGLib.console import Stop
+from LNHGLib.cli.console import Stop
 with Stop().listening():
     while True:
         try:
@@ -327,8 +329,8 @@ def test_help_and_version_end_well(capsys):
 
 
 def test_the_demo_prints_a_table_and_ends_with_the_picture(model_folder, tmp_path, capsys, monkeypatch):
-    from LNHGLib import phantom
-    from LNHGLib.volume import Source, Volume
+    from LNHGLib.image.volume import Source, Volume
+    from LNHGLib.phantom import chest as phantom
 
     chest = tiny_chest()
     labels = np.zeros(chest.array.shape, np.uint8)
@@ -336,8 +338,8 @@ def test_the_demo_prints_a_table_and_ends_with_the_picture(model_folder, tmp_pat
     truth = [{"label": 1, "kind": "solid", "diameter_mm": 16.0, "centre_lps": (0, 0, 0), "hu": 40}]
     volume = Volume(chest.array, chest.grid, Source("synthetic chest CT"))
     monkeypatch.setattr(phantom, "make_phantom", lambda: phantom.Phantom(volume, labels, truth))
-    load = models.load
-    monkeypatch.setattr(models, "load", lambda name=None: with_stand_ins(load(name)))
+    load = folder.load
+    monkeypatch.setattr(folder, "load", lambda name=None: with_stand_ins(load(name)))
     for _ in range(2):  # a second demo replaces the first
         assert lnhg("demo", tmp_path / "demo", "--model", model_folder) == 0
     lines = capsys.readouterr().out.splitlines()

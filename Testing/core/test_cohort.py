@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from cohort_data import a_block, write_broken, write_dicom, write_file, zip_folder
-from LNHGLib import batch_segment, case_names, cohort, zipped
-from LNHGLib.case import FAILED, READY, SKIPPED, Case
-from LNHGLib.cohort import find_cases
+from LNHGLib.batch import case_names, discover, segment_case
+from LNHGLib.batch.case import FAILED, READY, SKIPPED, Case
+from LNHGLib.batch.discover import find_cases
 from LNHGLib.errors import InputError
+from LNHGLib.image import zip_scans
 
 OUT = Path("no-such-out")
 
@@ -24,7 +25,7 @@ def found(*inputs, out=OUT) -> dict[str, Case]:
 
 def read(case: Case, scratch: Path):
     scratch.mkdir()
-    return batch_segment.read_case(case, scratch)
+    return segment_case.read_case(case, scratch)
 
 
 def test_a_tree_gives_a_case_for_each_series_zip_and_volume(tmp_path, block):
@@ -80,7 +81,7 @@ def test_hidden_files_earlier_results_and_out_itself_are_left_aside(tmp_path, bl
     write_file(tmp_path / "P01.nii.gz", block)
     write_file(tmp_path / "out" / "cases" / "x.nii.gz", block)
     write_file(tmp_path / "earlier" / "labelmap.nii.gz", block)
-    for name in cohort.RESULT_FILES:
+    for name in discover.RESULT_FILES:
         (tmp_path / "earlier" / name).touch()
     (tmp_path / "._P01.nii.gz").write_bytes(b"AppleDouble")
     (tmp_path / "nodules.seg.nrrd").write_bytes(b"NRRD")
@@ -178,8 +179,8 @@ def test_members_of_an_archive_stay_in_the_scratch_folder(tmp_path, block):
         archive.writestr("../../escaped.nii.gz", volume.read_bytes())
         archive.writestr("C:\\windows.nii.gz", volume.read_bytes())
     (tmp_path / "deep" / "er").mkdir(parents=True)
-    for image in zipped.look_into(tmp_path / "evil.zip").images:
-        (file,) = zipped.unpack(tmp_path / "evil.zip", (image,), tmp_path / "deep" / "er")
+    for image in zip_scans.look_into(tmp_path / "evil.zip").images:
+        (file,) = zip_scans.unpack(tmp_path / "evil.zip", (image,), tmp_path / "deep" / "er")
         assert file.parent == tmp_path / "deep" / "er"
     assert sorted(path.name for path in (tmp_path / "deep" / "er").iterdir()) == ["escaped.nii.gz", "windows.nii.gz"]
 
@@ -187,9 +188,9 @@ def test_members_of_an_archive_stay_in_the_scratch_folder(tmp_path, block):
 def test_an_archive_larger_than_the_disk_is_refused(tmp_path, block, monkeypatch):
     archive = zip_folder(write_dicom(tmp_path / "d", block, "1.2.1"), tmp_path / "d.zip")
     (case,) = found(archive).values()
-    monkeypatch.setattr(zipped, "SPARE_BYTES", 2**60)
+    monkeypatch.setattr(zip_scans, "SPARE_BYTES", 2**60)
     with pytest.raises(InputError, match="make room"):
-        zipped.unpack(archive, case.members, tmp_path)
+        zip_scans.unpack(archive, case.members, tmp_path)
 
 
 def test_names_are_unique_fit_for_folders_and_the_same_in_every_run():

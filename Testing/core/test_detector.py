@@ -1,6 +1,6 @@
 import pytest
 import torch
-from LNHGLib.detector import build_detector, giou_loss, unit_boxes
+from LNHGLib.models.detector import build_detector, giou_loss, unit_boxes
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import generalized_box_iou_loss
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from LNHGLib import devices
 from LNHGLib.__main__ import main
+from LNHGLib.segmentation import devices
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from LNHGLib import dicom
 from LNHGLib.errors import InputError
-from LNHGLib.volume import read_volume
+from LNHGLib.image import dicom_series
+from LNHGLib.image.volume import read_volume
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
@@ -344,6 +344,6 @@ def test_a_damaged_file_is_named_even_beside_a_whole_series(tmp_path):
 def test_the_headers_of_600_slices_are_read_quickly(tmp_path):
     write_slice(tmp_path / "slice", a_chest()[0], ORIGIN)
     start = time.process_time()
-    headers = [dicom.read_header(tmp_path / "slice") for _ in range(600)]
+    headers = [dicom_series.read_header(tmp_path / "slice") for _ in range(600)]
     assert time.process_time() - start < 15, "seconds of processor time, which a busy machine does not change much"
     assert all(header.kind == "CT" for header in headers)

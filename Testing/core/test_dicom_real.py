@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from LNHGLib.volume import Grid, Volume, from_sitk, read_volume
+from LNHGLib.image.volume import Grid, Volume, from_sitk, read_volume
 
 
 @functools.cache

@@ -11,11 +11,11 @@ import pydicom
 import pytest
 import report_data
 import SimpleITK as sitk
-from LNHGLib import report
-from LNHGLib.dicom import read_pixels
-from LNHGLib.dicom_source import OriginalSeries, find_series, onto_slices
 from LNHGLib.errors import InputError
-from LNHGLib.volume import Grid
+from LNHGLib.image.dicom_series import read_pixels
+from LNHGLib.image.volume import Grid
+from LNHGLib.report import write
+from LNHGLib.report.dicom_source import OriginalSeries, find_series, onto_slices
 from pydicom.sr.codedict import codes
 from report_data import ORIENTATIONS, Scan, make_nodules, make_scan, reordered, write_dicom, write_result
 
@@ -27,7 +27,7 @@ def written(scan: Scan, result_scan: Scan, folder: Path, **changes) -> Path:
     """The folder with SEG and SR of a result that is stored as `result_scan`."""
     ct = write_dicom(scan, folder / "ct")
     result = write_result(result_scan, folder / "result", ct, **changes)
-    notes = report.write_report(report.Options(result, folder / "out", parts=("dicom",)))
+    notes = write.write_report(write.Options(result, folder / "out", parts=("dicom",)))
     assert notes == []
     return folder / "out"
 
@@ -44,13 +44,13 @@ def out(scan: Scan, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def segmentation(out: Path) -> hd.seg.Segmentation:
-    return hd.seg.segread(out / report.SEG)
+    return hd.seg.segread(out / write.SEG)
 
 
 @pytest.fixture(scope="module")
 def groups(out: Path) -> dict[str, dict]:
     """The SR's volumetric groups and line groups by tracking identifier."""
-    sr = hd.sr.srread(out / report.SR)
+    sr = hd.sr.srread(out / write.SR)
     assert isinstance(sr.content, hd.sr.MeasurementReport)
     found: dict[str, dict] = {}
     for group in sr.content.get_volumetric_roi_measurement_groups():
@@ -96,7 +96,7 @@ def expected_voxels(scan: Scan, number: int) -> set[tuple[int, ...]]:
 def test_every_voxel_comes_back_at_its_place_in_the_patient(name, order, flips, tmp_path):
     scan = make_scan(ORIENTATIONS[name])
     out = written(scan, reordered(scan, order, flips), tmp_path)
-    seg = hd.seg.segread(out / report.SEG)
+    seg = hd.seg.segread(out / write.SEG)
     assert seg.number_of_segments == 2
     for number in (1, 2):
         found, expected = world_voxels(seg, number), expected_voxels(scan, number)
@@ -176,7 +176,7 @@ def test_report_points_at_the_segment_of_the_same_nodule(groups, segmentation):
 def test_axes_are_lines_at_the_ends_that_were_measured(name, tmp_path):
     scan = make_scan(ORIENTATIONS[name])
     out = written(scan, scan, tmp_path)
-    sr = hd.sr.srread(out / report.SR)
+    sr = hd.sr.srread(out / write.SR)
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in (tmp_path / "ct").iterdir()]
     slices = {header.SOPInstanceUID: header for header in headers}
     lines = [group for group in sr.content.get_image_measurement_groups() if len(group.get_measurements()) == 2]
@@ -213,39 +213,37 @@ def test_rejected_findings_are_in_neither_and_the_readers_part_is_said(scan, tmp
         2: {"name": "Apex", "history": [{"action": "found", **entry}, {"action": "edited", **entry}]},
     }
     out = written(scan, scan, tmp_path, changes=changes)
-    seg = hd.seg.segread(out / report.SEG)
+    seg = hd.seg.segread(out / write.SEG)
     assert seg.number_of_segments == 1
     segment = seg.get_segment_description(1)
     assert (segment.segment_label, segment.algorithm_type.value) == ("Apex", "SEMIAUTOMATIC")
     assert world_voxels(seg, 1) == expected_voxels(scan, 2)
-    names = {
-        group.tracking_identifier for group in hd.sr.srread(out / report.SR).content.get_image_measurement_groups()
-    }
+    names = {group.tracking_identifier for group in hd.sr.srread(out / write.SR).content.get_image_measurement_groups()}
     assert names == {"LNHG nodule 2", "LNHG nodule 3"}
 
 
 def test_drawn_nodule_is_manual_and_needs_no_score(scan, tmp_path):
     drawn = {"history": [{"action": "drawn", "by": "user", "time": ""}], "score": None, "provenance": "manual"}
     out = written(scan, scan, tmp_path, changes={1: {**drawn, "heterogeneity": None}})
-    segments = [hd.seg.segread(out / report.SEG).get_segment_description(n) for n in (1, 2)]
+    segments = [hd.seg.segread(out / write.SEG).get_segment_description(n) for n in (1, 2)]
     manual = next(segment for segment in segments if segment.tracking_id == "LNHG nodule 1")
     assert manual.algorithm_type == hd.seg.SegmentAlgorithmTypeValues.MANUAL
 
 
 def test_tracking_identifiers_stay_when_the_same_result_is_written_again(out, groups, tmp_path):
-    report.write_report(report.Options(out.parent / "result", tmp_path / "again", parts=("dicom",)))
-    again = hd.seg.segread(tmp_path / "again" / report.SEG)
+    write.write_report(write.Options(out.parent / "result", tmp_path / "again", parts=("dicom",)))
+    again = hd.seg.segread(tmp_path / "again" / write.SEG)
     assert again.get_segment_description(1).tracking_uid == groups["LNHG nodule 1"]["volume"].tracking_uid
-    assert again.SOPInstanceUID != hd.seg.segread(out / report.SEG).SOPInstanceUID
+    assert again.SOPInstanceUID != hd.seg.segread(out / write.SEG).SOPInstanceUID
 
 
 def test_only_box_findings_make_a_report_without_a_segmentation(scan, tmp_path):
     result = write_result(
         scan, tmp_path / "result", write_dicom(scan, tmp_path / "ct"), changes={1: {"kept": False}, 2: {"kept": False}}
     )
-    notes = report.write_report(report.Options(result, tmp_path / "out", parts=("dicom",)))
+    notes = write.write_report(write.Options(result, tmp_path / "out", parts=("dicom",)))
     assert any("none of the kept findings is outlined" in note for note in notes)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [report.SR]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [write.SR]
 
 
 def errors(file: Path) -> list[str]:
@@ -259,14 +257,14 @@ needs_validator = pytest.mark.skipif(
 
 
 @needs_validator
-@pytest.mark.parametrize("name", [report.SEG, report.SR])
+@pytest.mark.parametrize("name", [write.SEG, write.SR])
 def test_dciodvfy_finds_no_error(out, name):
     assert errors(out / name) == []
 
 
 @needs_validator
 def test_dciodvfy_finds_an_error_that_is_planted(out, tmp_path):
-    broken = pydicom.dcmread(out / report.SEG)
+    broken = pydicom.dcmread(out / write.SEG)
     del broken.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
     broken.save_as(tmp_path / "broken.dcm")
     assert errors(tmp_path / "broken.dcm")
@@ -274,7 +272,7 @@ def test_dciodvfy_finds_an_error_that_is_planted(out, tmp_path):
 
 def the_refusal(tmp_path: Path, result: Path, **options) -> str:
     with pytest.raises(InputError) as caught:
-        report.write_report(report.Options(result, tmp_path / "out", parts=("dicom",), **options))
+        write.write_report(write.Options(result, tmp_path / "out", parts=("dicom",), **options))
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*")), "nothing half-written stays"
     sentence = str(caught.value)
@@ -374,10 +372,10 @@ def test_real_ct_keeps_voxels_and_passes_the_validator(data_dir, tmp_path):
     labels = np.select([labels == 2, labels == 4], [1, 2], 0).astype(np.uint16)
     scan = Scan(series.grid, np.stack([read_pixels(file) for file in series.files]), labels)
     result = write_result(scan, tmp_path / "result", tmp_path / "ct", series.series_uid, {3: {"kept": False}})
-    report.write_report(report.Options(result, tmp_path / "out", parts=("dicom",)))
-    seg = hd.seg.segread(tmp_path / "out" / report.SEG)
+    write.write_report(write.Options(result, tmp_path / "out", parts=("dicom",)))
+    seg = hd.seg.segread(tmp_path / "out" / write.SEG)
     uids = [each.SOPInstanceUID for each in series.slices]
     found = seg.get_pixels_by_source_instance(uids, combine_segments=True, assert_missing_frames_are_empty=True)
     np.testing.assert_array_equal(found, labels)
     if shutil.which(VALIDATOR):
-        assert errors(tmp_path / "out" / report.SEG) + errors(tmp_path / "out" / report.SR) == []
+        assert errors(tmp_path / "out" / write.SEG) + errors(tmp_path / "out" / write.SR) == []

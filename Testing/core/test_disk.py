@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from LNHGLib import disk, preview, results
-from LNHGLib.batch_worker import Task
-from LNHGLib.case import Case
+from LNHGLib.batch.case import Case
+from LNHGLib.batch.worker import Task
 from LNHGLib.errors import DiskError
-from LNHGLib.volume import Grid, Source, Volume
+from LNHGLib.figures import preview
+from LNHGLib.files import disk
+from LNHGLib.image.volume import Grid, Source, Volume
+from LNHGLib.results import writer
 
 CORE = Path(disk.__file__).parents[1]
 NEEDS_LIMITS = pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
@@ -47,9 +49,9 @@ def test_a_full_disk_is_one_sentence_with_the_room_left_and_nothing_stays(tmp_pa
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("LNHGLib.results._write_report", fail)
+    monkeypatch.setattr("LNHGLib.results.writer._write_report", fail)
     with pytest.raises(DiskError, match=r"cannot be written in .* \(the disk is full; \d+ MB are free there\); make"):
-        results.write_result(no_nodules(), tmp_path / "deep" / "OUT")
+        writer.write_result(no_nodules(), tmp_path / "deep" / "OUT")
     assert not list(tmp_path.iterdir())
 
 
@@ -57,9 +59,9 @@ def test_another_failure_of_the_disk_is_told_by_its_own_name(tmp_path, monkeypat
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("LNHGLib.results._write_report", fail)
+    monkeypatch.setattr("LNHGLib.results.writer._write_report", fail)
     with pytest.raises(DiskError, match=r"\(Input/output error; \d+ MB"):
-        results.write_result(no_nodules(), tmp_path / "OUT")
+        writer.write_result(no_nodules(), tmp_path / "OUT")
 
 
 def test_a_failure_that_is_none_of_the_disk_keeps_its_kind(tmp_path):
@@ -74,7 +76,7 @@ def test_files_that_the_system_cuts_short_are_noticed_whatever_library_writes_th
         import resource, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import test_disk
-        from LNHGLib import preview, results
+        from LNHGLib.figures import preview; from LNHGLib.results import writer as results
         from pathlib import Path
         preview.write_preview = lambda _, path: path.touch() or {{}}
         resource.setrlimit(resource.RLIMIT_FSIZE, ({kilobytes} * 1024, resource.RLIM_INFINITY))
@@ -124,7 +126,7 @@ def test_scan_that_a_killed_process_unpacked_goes_with_the_next_work_and_that_of
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(disk.tempfile, "tempdir", str(tmp_path))
-    unpack = "import os, sys; from LNHGLib import disk; print(disk.task_folder(), flush=True); sys.stdin.read()"
+    unpack = "import os, sys; from LNHGLib.files import disk; print(disk.task_folder(), flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", unpack]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, cwd=CORE, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

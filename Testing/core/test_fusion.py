@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from LNHGLib import fusion
-from LNHGLib.components import close_pairs, component_scores, components
 from LNHGLib.errors import InputError
-from LNHGLib.fusion import FusionOptions, combine, fuse, link
+from LNHGLib.segmentation import fusion
+from LNHGLib.segmentation.components import close_pairs, component_scores, components
+from LNHGLib.segmentation.fusion import FusionOptions, combine, fuse, link
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from LNHGLib.gan import Critic, PaperGenerator, StridedGenerator
-from LNHGLib.generators import build_generator
+from LNHGLib.models.gan import Critic, PaperGenerator, StridedGenerator
+from LNHGLib.models.registry import build_generator
 from torch import nn
 
 

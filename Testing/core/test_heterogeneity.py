@@ -2,7 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from LNHGLib import colors, heterogeneity
+from LNHGLib.figures import colors
+from LNHGLib.measurement import signal as heterogeneity
 from matplotlib import image as png
 from scipy import ndimage
 

@@ -1,8 +1,8 @@
 """What a reader did to a finding is told by its history, as far as it still holds."""
 
 import pytest
-from LNHGLib.history import changes
-from LNHGLib.report_case import ReportNodule
+from LNHGLib.measurement.reader_edits import changes
+from LNHGLib.report.case import ReportNodule
 
 
 def history(*actions: str) -> tuple[dict, ...]:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from LNHGLib import inference
 from LNHGLib.errors import Cancelled, WorkError
-from LNHGLib.generators import build_generator
-from LNHGLib.inference import run_detector, run_generator
-from LNHGLib.progress import Monitor
+from LNHGLib.models.registry import build_generator
+from LNHGLib.segmentation import tiled_inference
+from LNHGLib.segmentation.progress import Monitor
+from LNHGLib.segmentation.tiled_inference import run_detector, run_generator
 from tiny_model import BlobDetector, gate_generator
 from torch import nn
 
@@ -140,7 +140,7 @@ class _OnGpu(_Small):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(inference, "_on_cpu", lambda network: getattr(network, "where", "cpu") == "cpu")
+    monkeypatch.setattr(tiled_inference, "_on_cpu", lambda network: getattr(network, "where", "cpu") == "cpu")
 
 
 def test_pieces_get_smaller_when_the_memory_does_not_suffice_and_it_is_told_once():

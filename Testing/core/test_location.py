@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from LNHGLib.location import Sides, slice_number
-from LNHGLib.phantom import make_phantom
-from LNHGLib.preprocessing import find_lungs
-from LNHGLib.volume import Grid
+from LNHGLib.image.volume import Grid
+from LNHGLib.measurement.location import Sides, slice_number
+from LNHGLib.phantom.chest import make_phantom
+from LNHGLib.segmentation.preprocessing import find_lungs
 
 UPRIGHT = Grid.aligned((50, 65, 90), (5, 4, 4), (-140, -130, 100))
 ORDERS = list(itertools.product(itertools.permutations(range(3)), itertools.product((False, True), repeat=3)))[::7]

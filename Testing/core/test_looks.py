@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from LNHGLib import looks
-from LNHGLib.fusion import Finding, FusionOptions, combine
-from LNHGLib.inference import run_generator
+from LNHGLib.segmentation import ensemble
+from LNHGLib.segmentation.fusion import Finding, FusionOptions, combine
+from LNHGLib.segmentation.tiled_inference import run_generator
 from torch import nn
 
 SHAPE = (48, 64, 64)
@@ -24,7 +24,7 @@ class _Lopsided(nn.Module):
 
 
 look = partial(run_generator, _Lopsided())
-turned = looks.half_turned(look)
+turned = ensemble.half_turned(look)
 
 
 def ball(center, radius):
@@ -48,18 +48,18 @@ def drawn():
 
 
 def look_again(drawn, findings, others=(turned,)):
-    return looks.look_again(*drawn, findings, others, FusionOptions())
+    return ensemble.look_again(*drawn, findings, others, FusionOptions())
 
 
 def redraw(drawn, findings):
     _ct, generated, labels = drawn
     views = look_again(drawn, findings)
-    return looks.redraw(generated, labels, list(views), views, 0.1)
+    return ensemble.redraw(generated, labels, list(views), views, 0.1)
 
 
 def test_two_looks_are_the_same_turned_or_not():
     ct = np.random.default_rng(0).random((8, 16, 16), np.float32)
-    twice = looks.mean_look(look, [turned])
+    twice = ensemble.mean_look(look, [turned])
     np.testing.assert_allclose(twice(ct[:, ::-1, ::-1]), twice(ct)[:, ::-1, ::-1], rtol=1e-6)
     assert not np.allclose(look(ct[:, ::-1, ::-1]), look(ct)[:, ::-1, ::-1])
 
@@ -139,7 +139,7 @@ def test_all_looks_give_a_finding_its_score(drawn):
 def test_components_of_one_finding_count_by_their_voxels(drawn):
     ct, _generated, labels = drawn
     image = np.where(labels == 1, ct, 0)
-    both = looks.rescored(finding(1, 2), labels, image, ct, FusionOptions(weight=0.0))
+    both = ensemble.rescored(finding(1, 2), labels, image, ct, FusionOptions(weight=0.0))
     share = (labels == 1).sum() / (labels > 0).sum()
     assert both.segmenter_score == pytest.approx(share)
     assert both.score == pytest.approx(share)
@@ -151,12 +151,12 @@ def test_without_further_looks_scores_and_outlines_stay(drawn):
     views = look_again(drawn, [finding(1)], [])
     assert [one.segmenter_score for one in views] == pytest.approx([1.0])
     alone = finding()
-    assert looks.redraw(generated, labels, [*views, alone], views, 0.1)[1:] == [alone]
+    assert ensemble.redraw(generated, labels, [*views, alone], views, 0.1)[1:] == [alone]
     np.testing.assert_array_equal(labels, before)
 
 
 def test_a_card_asks_for_its_looks():
-    assert looks.further(look, None, {}) == []
-    assert looks.further(look, None, {"generator": {"half_turn": False}}) == []
-    assert looks.further(look, turned, {"generator": {}}) == [turned]
-    assert looks.further(look, turned, {"generator": {"half_turn": True}})[1:] == [turned]
+    assert ensemble.further(look, None, {}) == []
+    assert ensemble.further(look, None, {"generator": {"half_turn": False}}) == []
+    assert ensemble.further(look, turned, {"generator": {}}) == [turned]
+    assert ensemble.further(look, turned, {"generator": {"half_turn": True}})[1:] == [turned]

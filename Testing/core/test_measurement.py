@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LNHGLib import volume
-from LNHGLib.measurement import axial_axis, measure
-from LNHGLib.volume import Grid
+from LNHGLib.image import volume
+from LNHGLib.image.volume import Grid
+from LNHGLib.measurement.size import axial_axis, measure
 
 CENTER = np.array([12.3, -40.7, 95.1])
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from LNHGLib import model_archive, models
 from LNHGLib.errors import InputError
+from LNHGLib.models import archive as model_archive
+from LNHGLib.models import folder as models
 from tiny_model import write_model
 
 
@@ -298,7 +299,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(a_folder):
 
 def test_listing_models_needs_no_torch():
     code = (
-        "import sys; from LNHGLib import models; models.available(); "
+        "import sys; from LNHGLib.models import folder as models; models.available(); "
         "sys.exit(not {'torch', 'safetensors'}.isdisjoint(sys.modules))"
     )
     folder = Path(models.__file__).parents[1]

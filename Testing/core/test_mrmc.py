@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from LNHGLib import mrmc, roc
+from LNHGLib.stats import mrmc, roc
 
 # Van Dyke et al. (1993, RSNA), the standard example of the field: 5 readers rate 69 sound and 45 sick cases in 2
 # modalities. Inputs and results as Chakraborty prints them (The RJafroc Book, chapter "Obuchowski Rockette

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from browser import Browser
-from LNHGLib import overview
+from LNHGLib.batch import overview
 from PIL import Image
 
 NASTY = '<script>alert(1)</script> "&'

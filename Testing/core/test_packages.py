@@ -12,8 +12,10 @@ from pathlib import Path
 
 import fake_packages
 import pytest
-from LNHGLib import package_list, package_pip, package_room, packages
+from LNHGLib import packages
 from LNHGLib.errors import WorkError
+from LNHGLib.setup import package_list, pip
+from LNHGLib.setup import room as package_room
 
 CORE = Path(packages.__file__).parents[1]
 TRAINING = {package.name for package in package_list.needed(["training"])}
@@ -26,7 +28,7 @@ def check(tmp_path):
     (tmp_path / "deadly.py").write_text("import os; os._exit(77)")
 
     def run(*names):
-        code = "import sys; from LNHGLib import package_list; sys.exit(not package_list.load(sys.argv[1:]))"
+        code = "import sys; from LNHGLib.setup import package_list; sys.exit(not package_list.load(sys.argv[1:]))"
         command, search = [sys.executable, "-c", code, *names], {"PYTHONPATH": f"{tmp_path}:{CORE}"}
         done = subprocess.run(command, env=search, capture_output=True, text=True, check=False)
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
@@ -283,9 +285,9 @@ def test_progress_follows_the_downloads(monkeypatch, tmp_path):
         return 0
 
     told = []
-    monkeypatch.setattr(package_pip, "run", run)
-    monkeypatch.setattr(package_pip, "_pip_version", lambda: "25.0")
-    package_pip.Pip(tmp_path, 200, lambda *words: told.append(words), lambda: False).install(["torch"])
+    monkeypatch.setattr(pip, "run", run)
+    monkeypatch.setattr(pip, "_pip_version", lambda: "25.0")
+    pip.Pip(tmp_path, 200, lambda *words: told.append(words), lambda: False).install(["torch"])
     assert [text for _fraction, text in told] == [
         "downloading torch (180 MB)",
         "downloading torch, 90 of 180 MB",

@@ -2,7 +2,9 @@ import inspect
 
 import numpy as np
 import pytest
-from LNHGLib import phantom, phantom_canvas, phantom_chest, preprocessing
+from LNHGLib.phantom import anatomy, canvas
+from LNHGLib.phantom import chest as phantom
+from LNHGLib.segmentation import preprocessing
 from scipy import ndimage
 
 COARSE_MM = (4.0, 2.5, 2.5)
@@ -152,6 +154,6 @@ def test_nodules_that_do_not_fit_are_refused_in_a_sentence():
 
 
 def test_the_phantom_is_small_code_without_embedded_data():
-    sources = [inspect.getsource(module) for module in (phantom, phantom_canvas, phantom_chest)]
+    sources = [inspect.getsource(module) for module in (phantom, canvas, anatomy)]
 
     assert sum(map(len, sources)) < 30_000

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from LNHGLib import pipeline
 from LNHGLib.errors import Cancelled, InputError
-from LNHGLib.volume import Grid, Source, Volume, resample
+from LNHGLib.image.volume import Grid, Source, Volume, resample
+from LNHGLib.segmentation import pipeline
 from tiny_model import NODULES, BlobDetector, centers_lps_mm, gate_generator, tiny_chest, with_stand_ins, write_model
 from torch import nn
 

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from LNHGLib import pipeline, place
 from LNHGLib.__main__ import main
 from LNHGLib.errors import InputError
-from LNHGLib.projection import box_around
-from LNHGLib.volume import Volume, write_image
+from LNHGLib.image.volume import Volume, write_image
+from LNHGLib.segmentation import pipeline, point_prompt
+from LNHGLib.segmentation.native_grid import box_around
 from tiny_model import centers_lps_mm, tiny_chest, with_stand_ins, write_model
 
 
@@ -35,7 +35,7 @@ def nodule_at(result, point):
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_the_place_gives_the_same_nodule_as_the_whole_run(chest, model, whole, index):
     center = centers_lps_mm(chest)[index]
-    result = place.segment_at(chest, model, tuple(center + 2.0))
+    result = point_prompt.segment_at(chest, model, tuple(center + 2.0))
     expected = nodule_at(whole, center)
     assert [nodule.provenance for nodule in result.nodules] == ["segmenter"]
     assert result.nodules[0].measurement == expected.measurement
@@ -51,7 +51,7 @@ def test_a_card_has_vessels_trimmed_from_outlines(chest, model, tmp_path):
     vessel = Volume(array, chest.grid, chest.source)
     trimming = write_model(tmp_path / "trimming", generator={**model.card["generator"], "trim": True})
     plain, trimming = with_stand_ins(model), with_stand_ins(trimming)
-    for segment in (pipeline.segment, lambda *given: place.segment_at(*given, tuple(center))):
+    for segment in (pipeline.segment, lambda *given: point_prompt.segment_at(*given, tuple(center))):
         alone, with_vessel, trimmed = (
             nodule_at(segment(*given), center).measurement.volume_mm3
             for given in ((chest, plain), (vessel, plain), (vessel, trimming))
@@ -63,29 +63,29 @@ def test_a_card_has_vessels_trimmed_from_outlines(chest, model, tmp_path):
 def test_a_part_of_the_ct_suffices(chest, model):
     center = centers_lps_mm(chest)[1]
     box = box_around((tuple(center), tuple(center)), chest.grid, 45.0)
-    from LNHGLib.projection import subgrid
+    from LNHGLib.segmentation.native_grid import subgrid
 
     part = Volume(chest.array[box], subgrid(chest.grid, box), chest.source)
-    whole, cut = (place.segment_at(each, model, tuple(center)).nodules[0] for each in (chest, part))
+    whole, cut = (point_prompt.segment_at(each, model, tuple(center)).nodules[0] for each in (chest, part))
     assert cut.measurement.volume_mm3 == whole.measurement.volume_mm3
     np.testing.assert_allclose(cut.measurement.centroid_lps_mm, whole.measurement.centroid_lps_mm)
 
 
 def test_a_place_without_a_nodule_says_so(chest, model):
     with pytest.raises(InputError, match=r"no nodule within 5 mm of L,P,S .*draw it by hand"):
-        place.segment_at(chest, model, tuple(centers_lps_mm(chest)[0] + [0, 0, 30]))
+        point_prompt.segment_at(chest, model, tuple(centers_lps_mm(chest)[0] + [0, 0, 30]))
 
 
 def test_a_place_outside_the_ct_is_refused(chest, model):
     with pytest.raises(InputError, match="outside the CT"):
-        place.segment_at(chest, model, (9999.0, 0.0, 0.0))
+        point_prompt.segment_at(chest, model, (9999.0, 0.0, 0.0))
 
 
 def test_the_papers_grid_works_too(chest, tmp_path):
     generator = {"kind": "paper", "width": 1, "weights": "generator.safetensors", "threshold": 0.1, "slab": 3}
     paper = write_model(tmp_path / "paper", grid={"kind": "fov", "size": 96}, generator=generator)
     center = centers_lps_mm(chest)[1]
-    found = place.segment_at(chest, paper, tuple(center)).nodules[0].measurement
+    found = point_prompt.segment_at(chest, paper, tuple(center)).nodules[0].measurement
     assert np.linalg.norm(np.subtract(found.centroid_lps_mm, center)) < 3.0
 
 

@@ -7,10 +7,12 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LNHGLib import phantom, preprocessing, volume
 from LNHGLib.errors import InputError
-from LNHGLib.phantom_canvas import PLACED_AT_LPS_MM
-from LNHGLib.volume import Grid, Source, Volume
+from LNHGLib.image import volume
+from LNHGLib.image.volume import Grid, Source, Volume
+from LNHGLib.phantom import chest as phantom
+from LNHGLib.phantom.canvas import PLACED_AT_LPS_MM
+from LNHGLib.segmentation import preprocessing
 from scipy import ndimage
 
 COARSE_MM = (4.0, 2.5, 2.5)

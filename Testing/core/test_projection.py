@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from LNHGLib.projection import box_lps_mm, outline, subgrid
-from LNHGLib.volume import Grid
+from LNHGLib.image.volume import Grid
+from LNHGLib.segmentation.native_grid import box_lps_mm, outline, subgrid
 
 WORK = Grid.aligned((30, 30, 30), (1.0, 1.0, 1.0), (5.0, -20.0, 100.0))
 

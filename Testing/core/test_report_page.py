@@ -6,11 +6,11 @@ from datetime import datetime
 import numpy as np
 import pytest
 import report_data
-from LNHGLib import report_page
 from LNHGLib.__main__ import main
-from LNHGLib.report_case import read_case, write_crops
-from LNHGLib.report_page import PageOptions, _Report
-from LNHGLib.volume import Source, Volume, write_image
+from LNHGLib.image.volume import Source, Volume, write_image
+from LNHGLib.report import page as report_page
+from LNHGLib.report.case import read_case, write_crops
+from LNHGLib.report.page import PageOptions, _Report
 from matplotlib import image as png
 from matplotlib.text import Text
 from report_data import make_scan, write_dicom, write_result

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LNHGLib import preview, results
-from LNHGLib.cut import Cut
 from LNHGLib.errors import InputError
-from LNHGLib.heterogeneity import statistics
-from LNHGLib.measurement import measure
-from LNHGLib.nodule import Nodule
-from LNHGLib.nodule_segment import TERMINOLOGY, segment_color
-from LNHGLib.result_files import COLUMNS, MEASURES
-from LNHGLib.volume import Grid, Source, Volume, from_sitk
+from LNHGLib.figures import preview
+from LNHGLib.figures.axial_plane import Cut
+from LNHGLib.figures.segment_style import TERMINOLOGY, segment_color
+from LNHGLib.image.volume import Grid, Source, Volume, from_sitk
+from LNHGLib.measurement.nodule import Nodule
+from LNHGLib.measurement.signal import statistics
+from LNHGLib.measurement.size import measure
+from LNHGLib.results import writer as results
+from LNHGLib.results.files import COLUMNS, MEASURES
 from matplotlib import image as png
 from matplotlib.text import Text
 
@@ -324,7 +325,7 @@ def test_a_failure_midway_leaves_no_trace_and_the_earlier_result_whole(no_pictur
         raise OSError("No space left on device")
 
     out = tmp_path / "deep" / "OUT"
-    monkeypatch.setattr(f"LNHGLib.results.{writer}", fail)
+    monkeypatch.setattr(f"LNHGLib.results.writer.{writer}", fail)
     with pytest.raises(OSError, match="No space"):
         results.write_result(make_result(), out)
     assert not list(tmp_path.iterdir())

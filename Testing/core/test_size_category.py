@@ -1,8 +1,8 @@
 import inspect
 
 import pytest
-from LNHGLib import size_category
-from LNHGLib.size_category import FLEISCHNER, LUNG_RADS, RULES, fleischner, lung_rads
+from LNHGLib.measurement import size_rules
+from LNHGLib.measurement.size_rules import FLEISCHNER, LUNG_RADS, RULES, fleischner, lung_rads
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_what_is_not_measured_is_said():
 
 
 def test_rules_and_sources_stand_in_the_documentation_and_nothing_advises():
-    text = inspect.getdoc(size_category)
+    text = inspect.getdoc(size_rules)
     assert FLEISCHNER in text
     assert LUNG_RADS in text
     assert "Radiology 2017;284:228-243" in text
     for word in ("follow-up", "biopsy", "malignan", "category 4", "months"):
-        assert word not in inspect.getsource(size_category).lower()
+        assert word not in inspect.getsource(size_rules).lower()

@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from LNHGLib import __main__ as cli
-from LNHGLib import mrmc, roc, study_analysis, study_report
-from LNHGLib.study_scores import CT, CT_MAP, Score, write_scores, write_truth
-from LNHGLib.study_settings import Settings
+from LNHGLib.reader_study import analysis as study_analysis
+from LNHGLib.reader_study import report as study_report
+from LNHGLib.reader_study.scores import CT, CT_MAP, Score, write_scores, write_truth
+from LNHGLib.reader_study.settings import Settings
+from LNHGLib.stats import mrmc, roc
 from scipy.stats import beta
 
 PAPER = {"1": (78.4, 15.63), "2": (66.2, 22.07), "3": (69.0, 10.30)}

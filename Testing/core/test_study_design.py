@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from LNHGLib.errors import InputError
-from LNHGLib.study_design import ALPHABET, MOST_REPEATS, Secret, plan, readers_of
-from LNHGLib.study_scores import CT, MODALITIES, SESSIONS
+from LNHGLib.reader_study.design import ALPHABET, MOST_REPEATS, Secret, plan, readers_of
+from LNHGLib.reader_study.scores import CT, MODALITIES, SESSIONS
 
 STUDIES = st.tuples(
     st.lists(st.sampled_from([0, 1, None]), min_size=1, max_size=30),

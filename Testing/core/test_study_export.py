@@ -12,12 +12,13 @@ from collections import Counter
 import numpy as np
 import pydicom
 import pytest
-from LNHGLib import study_export, study_seal
 from LNHGLib.errors import Cancelled, InputError
-from LNHGLib.study_export import Options, export
-from LNHGLib.study_images import Look, draw
-from LNHGLib.study_input import Entry
-from LNHGLib.study_scores import CT, CT_MAP, MODALITIES, read_scores, read_truth
+from LNHGLib.reader_study import blinding_key
+from LNHGLib.reader_study import export as study_export
+from LNHGLib.reader_study.cases import Entry
+from LNHGLib.reader_study.export import Options, export
+from LNHGLib.reader_study.images import Look, draw
+from LNHGLib.reader_study.scores import CT, CT_MAP, MODALITIES, read_scores, read_truth
 from PIL import Image
 from study_cases import some_entries
 
@@ -149,22 +150,22 @@ def test_any_change_of_the_study_shows(tmp_path):
     outcome = export(some_entries(2), out, Options(("R1",)))
     assert outcome.seal == hashlib.sha256((out / "study.json").read_bytes()).hexdigest()
     count = sum(path.is_file() for path in out.rglob("*"))
-    assert study_seal.verify(out) == count - 1
+    assert blinding_key.verify(out) == count - 1
     for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != "study.json"):
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with pytest.raises(InputError, match="was changed"):
-            study_seal.verify(out)
+            blinding_key.verify(out)
         path.write_bytes(content)
     (out / "sealed").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"sealed/key\.csv .*is missing, and 3 more"):
-        study_seal.verify(out)
-    assert study_seal.verify(out, tmp_path / "elsewhere") == count - 1
+        blinding_key.verify(out)
+    assert blinding_key.verify(out, tmp_path / "elsewhere") == count - 1
     (out / "packages" / "R1-session-1" / "truth.txt").touch()
     with pytest.raises(InputError, match=r"truth\.txt .*was added"):
-        study_seal.verify(out, tmp_path / "elsewhere")
+        blinding_key.verify(out, tmp_path / "elsewhere")
     with pytest.raises(InputError, match="is no reader study"):
-        study_seal.verify(tmp_path)
+        blinding_key.verify(tmp_path)
 
 
 def test_a_study_is_never_replaced_and_nothing_is_left_of_one_that_fails(tmp_path):

@@ -4,12 +4,12 @@ import io
 
 import numpy as np
 import pytest
-from LNHGLib import study_images
-from LNHGLib.colors import jet, window
 from LNHGLib.errors import InputError
-from LNHGLib.study_images import GAP_PX, LEGEND_PX, Look, Subject, draw, png
-from LNHGLib.study_scores import CT, CT_MAP
-from LNHGLib.volume import Grid, Source, Volume
+from LNHGLib.figures.colors import jet, window
+from LNHGLib.image.volume import Grid, Source, Volume
+from LNHGLib.reader_study import images
+from LNHGLib.reader_study.images import GAP_PX, LEGEND_PX, Look, Subject, draw, png
+from LNHGLib.reader_study.scores import CT, CT_MAP
 from PIL import Image
 from study_cases import a_subject
 
@@ -22,7 +22,7 @@ def pair(subject, **look):
 @pytest.mark.parametrize(("layout", "frames", "panels"), [("slice", 1, 1), ("strip", 1, 3), ("stack", 9, 1)])
 def test_both_modalities_have_the_same_pictures_but_for_nodule_and_legend(layout, frames, panels):
     pictures, _, _ = pair(a_subject(), layout=layout)
-    size = study_images.PANEL_PX[layout]
+    size = images.PANEL_PX[layout]
     for plain, colored in zip(pictures.frames[CT], pictures.frames[CT_MAP], strict=True):
         assert plain.shape == colored.shape == (size, panels * (size + GAP_PX) + LEGEND_PX, 3)
         assert (plain[..., 0] == plain[..., 1]).all()
@@ -102,7 +102,7 @@ def test_a_stack_goes_from_feet_to_head_and_starts_at_the_largest_area():
 def test_a_large_nodule_widens_the_field_and_a_nodule_at_the_edge_of_the_scan_is_padded_with_air():
     pictures, plain, colored = pair(a_subject(radius_mm=25.0))
     assert pictures.pixel_mm * 640 == pytest.approx(75, abs=3)
-    assert (colored[15:40, 100:200] == int(window(np.array([study_images.OUTSIDE_HU]))[0])).all()
+    assert (colored[15:40, 100:200] == int(window(np.array([images.OUTSIDE_HU]))[0])).all()
     assert (plain != colored).any()
 
 

@@ -10,7 +10,7 @@ import pytest
 from cohort_data import write_dicom, write_file, zip_folder
 from LNHGLib.__main__ import main
 from LNHGLib.errors import InputError
-from LNHGLib.study_input import Wish, find_entries, read_list
+from LNHGLib.reader_study.cases import Wish, find_entries, read_list
 from pydicom.uid import SecondaryCaptureImageStorage
 from study_cases import a_subject, write_result
 

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from LNHGLib import study_scores
 from LNHGLib.errors import InputError
-from LNHGLib.study_scores import CT, CT_MAP, Score
+from LNHGLib.reader_study import scores as study_scores
+from LNHGLib.reader_study.scores import CT, CT_MAP, Score
 
 NAMES = st.text("abcXYZ019-_, \"'\u00e4", min_size=1, max_size=12).map(str.strip).filter(bool)
 SCORES = st.builds(

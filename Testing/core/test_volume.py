@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LNHGLib import image_file
 from LNHGLib.errors import InputError
-from LNHGLib.volume import Grid, Source, Volume, canonical, from_sitk, read_volume, resample, to_sitk, write_image
+from LNHGLib.image import single_file
+from LNHGLib.image.volume import Grid, Source, Volume, canonical, from_sitk, read_volume, resample, to_sitk, write_image
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"]
 AXIS_ORDERS = [
@@ -231,7 +231,7 @@ def test_wider_types_hold_the_same_hu(tmp_path, dtype):
 
 
 def test_double_precision_is_not_kept_in_memory(tmp_path):
-    image = image_file.read_image(a_file(tmp_path, a_chest().astype(np.float64)))
+    image = single_file.read_image(a_file(tmp_path, a_chest().astype(np.float64)))
     assert image.GetPixelID() == sitk.sitkFloat32
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from LNHGLib.volume import Grid, resample
+from LNHGLib.image.volume import Grid, resample
 from scipy import ndimage
 
 SPACING_MM = 0.25

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import report_data
 import slicer
-from LNHGLib.dicom_source import OriginalSeries, find_series
-from LNHGSegmentationLib.Geometry import addVolume
-from LNHGSegmentationLib.Reporting import INSTANCES_ATTRIBUTE
+from LNHGLib.report.dicom_source import OriginalSeries, find_series
+from LNHGSegmentationLib.Core.ReportTask import INSTANCES_ATTRIBUTE
+from LNHGSegmentationLib.Scene.Geometry import addVolume
 
 
 class Database:

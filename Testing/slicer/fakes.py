@@ -87,8 +87,8 @@ def run_events(condition, limit_s: float = 60.0) -> float:
 def make_result_nodes(ct, folder: Path):
     """Let the fake core work in this process and load its result."""
     import fake_core
-    from LNHGSegmentationLib import ResultNodes
-    from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+    from LNHGSegmentationLib.Scene import ResultNodes
+    from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 
     exchange = VolumeExchange(ct)
     exchange.write(folder / "ct.nrrd")

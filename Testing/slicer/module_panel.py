@@ -7,9 +7,9 @@ from pathlib import Path
 import fakes
 import numpy as np
 import qt
-from LNHGSegmentationLib.InstallLogic import InstallLogic
-from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.Widget import Widget
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Panel.Widget import Widget
+from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
 
 from LNHGSegmentation import LNHGSegmentationLogic
 

@@ -1,9 +1,9 @@
 """The real panel with a child process that plays the core."""
 
-from LNHGSegmentationLib.InstallLogic import InstallLogic
-from LNHGSegmentationLib.Parameter import Parameter
-from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.Widget import Widget
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Panel.Parameter import Parameter
+from LNHGSegmentationLib.Panel.Widget import Widget
+from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 

@@ -23,8 +23,8 @@ import numpy as np
 import panel_host
 import qt
 import slicer
-from LNHGSegmentationLib import Cases
-from LNHGSegmentationLib.Geometry import ijkToRAS
+from LNHGSegmentationLib.Scene import SceneResults
+from LNHGSegmentationLib.Scene.Geometry import ijkToRAS
 from PySide6 import QtTest
 
 ABSENT = 2  # number of the nodule that a reader adds
@@ -253,9 +253,9 @@ def import_results_during_run(desk: Desk) -> None:
     assert desk.logic.isRunning
     fakes.run_events(lambda: not desk.logic.isRunning)
     assert "CT is segmented: choose it" in desk.ui.statusLabel.text
-    assert Cases.latestOf(desk.ct) is not None
-    assert len({Cases.volumeOf(node).GetID() for node in Cases.results()}) == 2
-    fakes.run_events(lambda: [node.GetDisplayVisibility() for node in Cases.results()].count(1) == 1, limit_s=5)
+    assert SceneResults.latestOf(desk.ct) is not None
+    assert len({SceneResults.volumeOf(node).GetID() for node in SceneResults.results()}) == 2
+    fakes.run_events(lambda: [node.GetDisplayVisibility() for node in SceneResults.results()].count(1) == 1, limit_s=5)
 
 
 def quit_during_run(desk: Desk) -> None:

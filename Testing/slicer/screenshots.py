@@ -24,9 +24,9 @@ import composition
 import module_panel
 import numpy as np
 from composition import Panel
-from LNHGTrainingLib import metrics
-from LNHGTrainingLib.evaluate_scans import Case, read_case
-from LNHGTrainingLib.matching import paired_masks
+from LNHGTrainingLib.evaluation import metrics
+from LNHGTrainingLib.evaluation.matching import paired_masks
+from LNHGTrainingLib.evaluation.scans import Case, read_case
 from PIL.Image import Image
 from stage import Stage
 

@@ -10,11 +10,11 @@ import numpy as np
 import slicer
 import views
 from composition import Panel
-from LNHGLib.preprocessing import find_lungs
-from LNHGLib.volume import Grid, Volume, resample, write_image
-from LNHGSegmentationLib import Overlay, ResultNodes
-from LNHGSegmentationLib.Geometry import addVolume
-from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+from LNHGLib.image.volume import Grid, Volume, resample, write_image
+from LNHGLib.segmentation.preprocessing import find_lungs
+from LNHGSegmentationLib.Scene import Overlay, ResultNodes
+from LNHGSegmentationLib.Scene.Geometry import addVolume
+from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 
 from LNHGSegmentation import LNHGSegmentationLogic
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import slicer
 from cohort_data import write_dicom, write_file, zip_folder
-from LNHGLib.volume import LOWEST_HU
-from LNHGSegmentationLib import BatchScenes, Cases
+from LNHGLib.image.volume import LOWEST_HU
+from LNHGSegmentationLib import BatchScenes
+from LNHGSegmentationLib.Scene import SceneResults
 from tiny_model import tiny_chest, write_model
 
 AS_SLICER_RUNS_IT = """
@@ -104,7 +105,7 @@ def test_a_scene_a_case_holds_ct_nodules_and_map_and_is_not_made_twice(scene, ch
         ct = slicer.util.arrayFromVolume(slicer.util.getNode(path.stem))
         np.testing.assert_array_equal(ct, np.maximum(chest.array, LOWEST_HU))
         segmentation = slicer.util.getNode(f"{path.stem} nodules")
-        drawn = [nodule for nodule in Cases.rowsOf(segmentation) if nodule["provenance"] != "detector-box"]
+        drawn = [nodule for nodule in SceneResults.rowsOf(segmentation) if nodule["provenance"] != "detector-box"]
         assert segmentation.GetSegmentation().GetNumberOfSegments() == len(drawn) > 0
 
 
@@ -134,16 +135,16 @@ def test_slicer_ends_with_status_1_and_a_list_when_a_scene_in_the_middle_cannot_
 
 @pytest.mark.parametrize("error", [ValueError("voxels\nare gone"), KeyError("nodules"), SystemExit(3)])
 def test_ct_that_cannot_be_read_costs_no_other_scene(scene, batch, a_core_that_ends, error, monkeypatch):
-    from LNHGLib import batch_segment
+    from LNHGLib.batch import segment_case
 
-    read = batch_segment.read_case
+    read = segment_case.read_case
 
     def read_case(case, scratch):
         if case.id == "P02":
             raise error
         return read(case, scratch)
 
-    monkeypatch.setattr(batch_segment, "read_case", read_case)
+    monkeypatch.setattr(segment_case, "read_case", read_case)
     assert BatchScenes.main(batch, a_core_that_ends(0)) == 1
     assert scenes(batch) == ["P01.mrb", "P03.mrb", "failed.csv"]
     reason = {ValueError: "voxels are gone", KeyError: "KeyError: 'nodules'", SystemExit: "SystemExit: 3"}[type(error)]

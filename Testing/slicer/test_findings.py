@@ -8,11 +8,11 @@ import fakes
 import numpy as np
 import pytest
 import slicer
-from LNHGLib import measurement
-from LNHGLib.volume import Grid
-from LNHGSegmentationLib.Findings import Findings, isEdited
-from LNHGSegmentationLib.Geometry import RAS_TO_LPS, ZYX_TO_IJK
-from LNHGSegmentationLib.SegmentVoxels import Crop
+from LNHGLib.image.volume import Grid
+from LNHGLib.measurement import size
+from LNHGSegmentationLib.Findings.Findings import Findings, isEdited
+from LNHGSegmentationLib.Scene.Geometry import RAS_TO_LPS, ZYX_TO_IJK
+from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def voxels(findings, number: int) -> np.ndarray:
 def fresh(findings, mask: np.ndarray) -> dict:
     """The core's measurements of a mask on the whole CT."""
     grid = Grid(mask.shape, RAS_TO_LPS @ fakes.IJK_TO_RAS @ ZYX_TO_IJK)
-    return vars(measurement.measure(slicer.util.arrayFromVolume(findings.volumeNode), grid, mask))
+    return vars(size.measure(slicer.util.arrayFromVolume(findings.volumeNode), grid, mask))
 
 
 def assert_measured(row: dict, expected: dict) -> None:
@@ -151,7 +151,7 @@ def assert_same(state, expected) -> None:
 
 def test_a_change_that_fails_leaves_everything_as_it_was(findings, monkeypatch):
     before = findings.rows(), findings.segments.ids()
-    monkeypatch.setattr("LNHGSegmentationLib.FindingMeasures.measure", lambda *_: 1 / 0)
+    monkeypatch.setattr("LNHGSegmentationLib.Findings.FindingMeasures.measure", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         findings.merge([1, 2])
     assert (findings.rows(), findings.segments.ids()) == before

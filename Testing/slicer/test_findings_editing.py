@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from LNHGLib import heterogeneity, measurement
-from LNHGLib.volume import Grid
-from LNHGSegmentationLib import Cases, SignalStore
-from LNHGSegmentationLib.Findings import Findings, isEdited
-from LNHGSegmentationLib.FindingsDisplay import FindingsDisplay
-from LNHGSegmentationLib.Geometry import RAS_TO_LPS, ZYX_TO_IJK, gridAt
-from LNHGSegmentationLib.SegmentEditing import EditWatch
-from LNHGSegmentationLib.SegmentVoxels import Crop, union
+from LNHGLib.image.volume import Grid
+from LNHGLib.measurement import signal as heterogeneity
+from LNHGLib.measurement import size
+from LNHGSegmentationLib.Findings.Findings import Findings, isEdited
+from LNHGSegmentationLib.Findings.FindingsDisplay import FindingsDisplay
+from LNHGSegmentationLib.Findings.SegmentEditing import EditWatch
+from LNHGSegmentationLib.Scene import SceneResults, SignalStore
+from LNHGSegmentationLib.Scene.Geometry import RAS_TO_LPS, ZYX_TO_IJK, gridAt
+from LNHGSegmentationLib.Scene.SegmentVoxels import Crop, union
 from test_volume_exchange import add_linear_transform
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -76,7 +77,7 @@ def assert_fresh(findings, number: int) -> None:
     """Row and map equal what the core computes from the finding's mask on the whole CT."""
     mask, row, grid = mask_of(findings, number), findings.row(number), world_grid(findings)
     ct = slicer.util.arrayFromVolume(findings.volumeNode)
-    for key, value in vars(measurement.measure(ct, grid, mask)).items():
+    for key, value in vars(size.measure(ct, grid, mask)).items():
         if isinstance(value, str):
             assert row["measurement"][key] == value
         else:
@@ -84,7 +85,7 @@ def assert_fresh(findings, number: int) -> None:
     expected = heterogeneity.statistics(SIGNAL, mask, grid.spacing_mm)
     assert row["heterogeneity"] == pytest.approx(expected, rel=1e-5)
     findings.display.update(findings.reported())
-    shown = slicer.util.arrayFromVolume(Cases.heterogeneityOf(findings.segmentation))
+    shown = slicer.util.arrayFromVolume(SceneResults.heterogeneityOf(findings.segmentation))
     np.testing.assert_allclose(shown[mask], SIGNAL[mask], rtol=1e-6)
 
 
@@ -101,7 +102,7 @@ def test_edit_refreshes_this_finding_only_and_equals_a_fresh_computation(watched
 
 def test_map_follows_an_outline_that_grows_and_shrinks(watched):
     small, large = mask_of(watched, 1), grown(mask_of(watched, 1))
-    voxels = slicer.util.arrayFromVolume(Cases.heterogeneityOf(watched.segmentation))
+    voxels = slicer.util.arrayFromVolume(SceneResults.heterogeneityOf(watched.segmentation))
     for mask in (large, small):
         paint(watched, "Nodule_1", mask)
         watched.watch.follow()
@@ -205,7 +206,7 @@ def test_real_segment_editor_logic_with_overwriting_keeps_findings_apart(watched
 
 def assert_fresh_measures(findings, number: int) -> None:
     ct = slicer.util.arrayFromVolume(findings.volumeNode)
-    expected = measurement.measure(ct, world_grid(findings), mask_of(findings, number))
+    expected = size.measure(ct, world_grid(findings), mask_of(findings, number))
     measured = findings.row(number)["measurement"]
     assert measured["volume_mm3"] == pytest.approx(expected.volume_mm3)
     assert measured["mean_hu"] == pytest.approx(expected.mean_hu)
@@ -224,7 +225,7 @@ def test_saved_and_loaded_scene_has_the_same_table_voxels_and_provenance(watched
     assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "case.mrb"))
     slicer.mrmlScene.Clear()
     assert slicer.mrmlScene.ReadFromMRB(str(tmp_path / "case.mrb"))
-    loaded = Findings(Cases.results()[0])
+    loaded = Findings(SceneResults.results()[0])
     assert loaded.rows() == rows
     assert loaded.threshold == 0.85
     for number, expected in places.items():
@@ -311,7 +312,7 @@ def timed(action) -> float:
 
 def full_size_findings() -> Findings:
     """Thirty balls of up to 20 mm in a CT of full size."""
-    from LNHGSegmentationLib import ResultNodes
+    from LNHGSegmentationLib.Scene import ResultNodes
 
     shape, rng = (300, 512, 512), np.random.default_rng(0)
     ct = slicer.util.addVolumeFromArray(np.full(shape, -800, np.int16), np.diag([0.7, 0.7, 1.0, 1.0]), "CT")

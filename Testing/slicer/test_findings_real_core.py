@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 import slicer
-from LNHGLib.volume import Volume
-from LNHGSegmentationLib.Geometry import RAS_TO_LPS, ZYX_TO_IJK, gridAt
-from LNHGSegmentationLib.NoduleAtPlace import NoduleAtPlace
+from LNHGLib.image.volume import Volume
+from LNHGSegmentationLib.Core.PointPrompt import NoduleAtPlace
+from LNHGSegmentationLib.Scene.Geometry import RAS_TO_LPS, ZYX_TO_IJK, gridAt
 from test_real_core import TURN
 from test_volume_exchange import add_linear_transform
 from tiny_model import centers_lps_mm, tiny_chest, write_model

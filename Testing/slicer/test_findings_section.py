@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib import Cases, FindingMeasures, Geometry, Originals, RunTexts
-from LNHGSegmentationLib.Findings import Findings
-from LNHGSegmentationLib.FindingsSection import FindingsSection
-from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Findings import FindingMeasures
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Panel import RunTexts
+from LNHGSegmentationLib.Panel.FindingsSection import FindingsSection
+from LNHGSegmentationLib.Scene import Geometry, ModelOutput, SceneResults
 from panel_host import LNHGSegmentationLogic
 from PySide6 import QtCore, QtTest
 
@@ -30,7 +32,7 @@ def section(a_ct, core, tmp_path):
     section.core = core
     parameter = LNHGSegmentationLogic().getParameterNode()
     parameter.inputVolume = a_ct
-    Cases.choose(parameter, result.segmentation)
+    SceneResults.choose(parameter, result.segmentation)
     section.uiWidget.resize(620, 520)
     section.uiWidget.show()
     section.setParameter(parameter)
@@ -48,8 +50,8 @@ def measured(result):
         {**row, **FindingMeasures.measure(result.segmentation, findings.crop(row["number"]))} for row in findings.rows()
     ]
     rows = [{**row, "side": "left", "slice": 10 * row["number"]} for row in rows]
-    for node in (result.segmentation, result.segmentation.GetNodeReference(Originals.ROLE)):
-        node.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps(rows))
+    for node in (result.segmentation, result.segmentation.GetNodeReference(ModelOutput.ROLE)):
+        node.SetAttribute(SceneResults.NODULES_ATTRIBUTE, json.dumps(rows))
     return result
 
 
@@ -74,7 +76,7 @@ def visible(section) -> list[str]:
 
 
 def map_voxels(section) -> np.ndarray:
-    return slicer.util.arrayFromVolume(Cases.heterogeneityOf(section.findings.segmentation))
+    return slicer.util.arrayFromVolume(SceneResults.heterogeneityOf(section.findings.segmentation))
 
 
 def test_table_shows_a_row_a_finding_with_its_measures(section):
@@ -109,7 +111,7 @@ def test_first_finding_of_a_new_result_is_shown_at_once(section, a_ct, tmp_path)
     assert section.table.current() == 1
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Test")
     (tmp_path / "second").mkdir()
-    Cases.choose(section.parameter, measured(fakes.make_result_nodes(a_ct, tmp_path / "second")).segmentation)
+    SceneResults.choose(section.parameter, measured(fakes.make_result_nodes(a_ct, tmp_path / "second")).segmentation)
     low, high = np.array(section.findings.row(1)["box_lps_mm"])
     np.testing.assert_allclose(node.GetSliceToRAS().GetElement(2, 3), ((low + high) / 2)[2], atol=1e-6)
     slicer.mrmlScene.RemoveNode(node)
@@ -117,8 +119,8 @@ def test_first_finding_of_a_new_result_is_shown_at_once(section, a_ct, tmp_path)
 
 def test_views_stay_where_they_are_when_a_result_is_shown_again(section):
     shown = section.findings.segmentation
-    Cases.choose(section.parameter, None)
-    Cases.choose(section.parameter, shown)
+    SceneResults.choose(section.parameter, None)
+    SceneResults.choose(section.parameter, shown)
     assert section.table.current() is None
 
 
@@ -299,12 +301,12 @@ def give_scores(section, threshold: float, lowest: float, scores: tuple[float, f
     """Show the result as one of a model with this threshold, for the first time."""
     segmentation = section.findings.segmentation
     rows = [{**row, "score": score} for row, score in zip(section.findings.rows(), scores, strict=True)]
-    run = {**Cases.runOf(segmentation), "threshold": threshold, "lowest": lowest}
-    Cases.choose(section.parameter, None)
-    segmentation.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps(rows))
-    segmentation.SetAttribute(Cases.RUN_ATTRIBUTE, json.dumps(run))
-    segmentation.RemoveAttribute(Cases.THRESHOLD_ATTRIBUTE)
-    Cases.choose(section.parameter, segmentation)
+    run = {**SceneResults.runOf(segmentation), "threshold": threshold, "lowest": lowest}
+    SceneResults.choose(section.parameter, None)
+    segmentation.SetAttribute(SceneResults.NODULES_ATTRIBUTE, json.dumps(rows))
+    segmentation.SetAttribute(SceneResults.RUN_ATTRIBUTE, json.dumps(run))
+    segmentation.RemoveAttribute(SceneResults.THRESHOLD_ATTRIBUTE)
+    SceneResults.choose(section.parameter, segmentation)
 
 
 def test_merge_split_and_restore_by_the_menu(section):
@@ -408,7 +410,7 @@ def test_scene_closing_and_another_result_are_followed(section, a_ct, tmp_path):
     folder = tmp_path / "second"
     folder.mkdir()
     second = fakes.make_result_nodes(a_ct, folder)
-    Cases.choose(section.parameter, second.segmentation)
+    SceneResults.choose(section.parameter, second.segmentation)
     assert section.findings.segmentation is second.segmentation
-    Cases.choose(section.parameter, None)
+    SceneResults.choose(section.parameter, None)
     assert texts(section, 0) == []

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import slicer
 import views
-from LNHGLib.nodule_segment import segment_color
-from LNHGSegmentationLib import Navigation
-from LNHGSegmentationLib.Findings import Findings
+from LNHGLib.figures.segment_style import segment_color
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Scene import Navigation
 
 FAR_MM = 900.0  # a CT may lie that far from the scene's origin, where the camera looks first
 

@@ -14,10 +14,10 @@ import fakes
 import pytest
 import qt
 import slicer
-from LNHGLib import package_list, package_room
-from LNHGSegmentationLib import InstallLogic as module
-from LNHGSegmentationLib.InstallLogic import InstallLogic
-from LNHGSegmentationLib.InstallSection import InstallSection
+from LNHGLib.setup import package_list, room
+from LNHGSegmentationLib.Panel.InstallSection import InstallSection
+from LNHGSegmentationLib.Setup import PackageInstall as module
+from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
 
 TORCH = {"torch", "torchvision"}
 ALL = TORCH | {"matplotlib", "safetensors"}
@@ -97,8 +97,8 @@ def host(monkeypatch, tmp_path, scene):
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", host.confirm)
     monkeypatch.setattr(slicer.app, "testingEnabled", lambda: False)
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: host.errors.append(text))
-    monkeypatch.setattr(package_room, "takes_cuda", lambda _build: False)
-    monkeypatch.setattr(package_room, "free_mb", lambda _folder: 80_000)
+    monkeypatch.setattr(room, "takes_cuda", lambda _build: False)
+    monkeypatch.setattr(room, "free_mb", lambda _folder: 80_000)
     return host
 
 
@@ -162,7 +162,7 @@ def test_question_names_the_packages_their_sizes_and_the_free_disk(host, install
     [question] = host.questions
     assert all(f"   {name}\n" in question for name in ALL)
     assert "Download: about 281 MB. On the disk: about 1.3 GB; 80.0 GB are free in" in question
-    assert str(package_room.package_folder()) in question
+    assert str(room.package_folder()) in question
     assert question.endswith("Install now?")
 
 
@@ -234,13 +234,13 @@ def test_declining_leaves_everything_as_it_is(host, logic):
 
 
 def test_too_little_room_is_said_before_anything_is_asked(host, logic, monkeypatch):
-    monkeypatch.setattr(package_room, "free_mb", lambda _folder: 900)
+    monkeypatch.setattr(room, "free_mb", lambda _folder: 900)
     assert "900 MB are free in" in refused(logic)
     assert (host.questions, host.calls) == ([], [])
 
 
 def test_a_slicer_that_may_not_be_written_is_said_before_anything_is_asked(host, logic, monkeypatch, tmp_path):
-    monkeypatch.setattr(package_room, "package_folder", lambda: tmp_path / "not there")
+    monkeypatch.setattr(room, "package_folder", lambda: tmp_path / "not there")
     assert "cannot be written; start Slicer once as an administrator" in refused(logic)
     assert host.questions == []
 

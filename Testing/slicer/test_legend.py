@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import slicer
 import views
-from LNHGSegmentationLib import Cases, Layouts
+from LNHGSegmentationLib.Scene import Layouts, SceneResults
 
 OLD_SCENE = Path(__file__).parents[1] / "data" / "scene_of_b361d9c.mrb"
 SIZES = ((400, 400), (800, 800), (1400, 900), (350, 300))
@@ -44,7 +44,7 @@ def show(windows, panel, run_events, monkeypatch):
 
 
 def legend_of(panel):
-    shown = panel._parameter.segmentation.GetNodeReference(Cases.SHOWN_ROLE)
+    shown = panel._parameter.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
     return slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(shown.GetDisplayNode())
 
 

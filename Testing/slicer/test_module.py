@@ -15,7 +15,7 @@ import LNHGSegmentation as module
 @pytest.fixture
 def pythonslicer(monkeypatch):
     """Slicer's launcher is on the PATH, as inside Slicer."""
-    from LNHGSegmentationLib import SegmentationLogic
+    from LNHGSegmentationLib.Core import SegmentationLogic
 
     monkeypatch.setattr(SegmentationLogic.shutil, "which", lambda _name: sys.executable)
 

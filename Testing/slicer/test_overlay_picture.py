@@ -10,8 +10,8 @@ import fakes
 import numpy as np
 import pytest
 import views
-from LNHGLib.nodule_segment import segment_color
-from LNHGSegmentationLib import Overlay
+from LNHGLib.figures.segment_style import segment_color
+from LNHGSegmentationLib.Scene import Overlay
 
 SIZE = (320, 260)
 GOLDEN_FOLDER = Path(__file__).parents[1] / "data"

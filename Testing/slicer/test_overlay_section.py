@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from LNHGLib import colors
-from LNHGSegmentationLib import Cases, Layouts
-from LNHGSegmentationLib.OverlaySection import OverlaySection
-from LNHGSegmentationLib.Parameter import Parameter
+from LNHGLib.figures import colors
+from LNHGSegmentationLib.Panel.OverlaySection import OverlaySection
+from LNHGSegmentationLib.Panel.Parameter import Parameter
+from LNHGSegmentationLib.Scene import Layouts, SceneResults
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 NODULES = ("Nodule_1", "Nodule_2")
@@ -46,13 +46,13 @@ def result(view, section, parameter, a_ct, tmp_path, run_events):
     """The result that the section shows."""
     result = fakes.make_result_nodes(a_ct, tmp_path)
     parameter.inputVolume = a_ct
-    Cases.choose(parameter, result.segmentation)
+    SceneResults.choose(parameter, result.segmentation)
     run_events(lambda: view.GetForegroundVolumeID())
     return result
 
 
 def shown_map(result):
-    return result.segmentation.GetNodeReference(Cases.SHOWN_ROLE)
+    return result.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
 
 
 def legend_of(result):
@@ -231,7 +231,7 @@ def test_views_stay_as_the_user_left_them_where_there_is_no_result(view, section
 
 def test_map_of_a_large_ct_takes_memory_for_its_nodules_only(result, section):
     import psutil
-    from LNHGSegmentationLib import ResultNodes
+    from LNHGSegmentationLib.Scene import ResultNodes
 
     before = psutil.Process().memory_info().rss
     node = ResultNodes.addVolume("large", np.zeros((600, 512, 512), np.float32), result.heterogeneity)
@@ -255,7 +255,7 @@ def test_side_by_side_shows_the_plain_ct_beside_the_map(layout, view, section, p
     add_composite(Layouts.PLAIN_VIEW)
     result = fakes.make_result_nodes(a_ct, tmp_path)
     parameter.inputVolume = a_ct
-    Cases.choose(parameter, result.segmentation)
+    SceneResults.choose(parameter, result.segmentation)
     section.setParameter(parameter)
     run_events(lambda: view.GetForegroundVolumeID())
     section.ui.sideBySideButton.click()
@@ -302,7 +302,7 @@ def test_plain_ct_and_map_move_together_and_show_what_they_should(
     with_map, plain = own_views
     result = fakes.make_result_nodes(a_ct, tmp_path)
     parameter.inputVolume = a_ct
-    Cases.choose(parameter, result.segmentation)
+    SceneResults.choose(parameter, result.segmentation)
     section.setParameter(parameter)
     run_events(lambda: with_map.logic.GetSliceCompositeNode().GetForegroundVolumeID())
     section.ui.sideBySideButton.click()

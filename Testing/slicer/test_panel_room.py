@@ -11,8 +11,9 @@ import fakes
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib import Cases, FindingMeasures
-from LNHGSegmentationLib.Findings import Findings
+from LNHGSegmentationLib.Findings import FindingMeasures
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Scene import SceneResults
 
 WIDTH, HEIGHT = 365, 780
 RESERVE = 10  # pixels: fonts and frames of other desktops differ
@@ -80,12 +81,12 @@ def show_findings(panel, count: int, shown: int) -> None:
         {**copy.deepcopy(first), "number": 1 + i, "name": f"Nodule {1 + i}", "score": 0.888 if i < shown else 0.333}
         for i in range(count)
     ]
-    run = {**Cases.runOf(segmentation), "threshold": 0.611, "lowest": 0.3055}
-    Cases.choose(panel._parameter, None)
-    segmentation.SetAttribute(Cases.NODULES_ATTRIBUTE, json.dumps(rows))
-    segmentation.SetAttribute(Cases.RUN_ATTRIBUTE, json.dumps(run))
-    segmentation.RemoveAttribute(Cases.THRESHOLD_ATTRIBUTE)
-    Cases.choose(panel._parameter, segmentation)
+    run = {**SceneResults.runOf(segmentation), "threshold": 0.611, "lowest": 0.3055}
+    SceneResults.choose(panel._parameter, None)
+    segmentation.SetAttribute(SceneResults.NODULES_ATTRIBUTE, json.dumps(rows))
+    segmentation.SetAttribute(SceneResults.RUN_ATTRIBUTE, json.dumps(run))
+    segmentation.RemoveAttribute(SceneResults.THRESHOLD_ATTRIBUTE)
+    SceneResults.choose(panel._parameter, segmentation)
 
 
 def test_panel_is_narrow_enough_before_a_run(panel, run_events):

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 import slicer
-from LNHGSegmentationLib.Geometry import RAS_TO_LPS, ZYX_TO_IJK
-from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Scene.Geometry import RAS_TO_LPS, ZYX_TO_IJK
 from test_volume_exchange import add_linear_transform
 from tiny_model import centers_lps_mm, tiny_chest, write_model
 

@@ -11,11 +11,11 @@ import numpy as np
 import panel_host
 import pytest
 import slicer
-from LNHGLib.volume import read_volume
-from LNHGSegmentationLib import Cases
-from LNHGSegmentationLib.Geometry import addVolume
-from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.Widget import Widget
+from LNHGLib.image.volume import read_volume
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Panel.Widget import Widget
+from LNHGSegmentationLib.Scene import SceneResults
+from LNHGSegmentationLib.Scene.Geometry import addVolume
 
 CASE = "lidc-idri-0003"
 LIMIT_S = 1500.0  # computers of continuous integration share their cores
@@ -44,7 +44,7 @@ def test_click_finds_the_nodules_that_all_readers_outlined(panel, data_dir, run_
     segmentation = panel._parameter.segmentation
     assert segmentation is not None, panel.ui.statusLabel.text
     assert len(set(fractions)) > 20
-    run = Cases.runOf(segmentation)
+    run = SceneResults.runOf(segmentation)
     assert run["lowest"] == pytest.approx(run["threshold"] / 2)
     assert panel._parameter.threshold == pytest.approx(run["threshold"])
     found = sum(
@@ -55,7 +55,7 @@ def test_click_finds_the_nodules_that_all_readers_outlined(panel, data_dir, run_
     agreed = np.logical_and.reduce(readers)
     assert (found > 0)[agreed].mean() > LEAST_COVERED
     assert "nodules with a score of at least" in panel.ui.statusLabel.text
-    assert json.loads(segmentation.GetAttribute(Cases.RUN_ATTRIBUTE))["model"] == "lnhg-1mm"
+    assert json.loads(segmentation.GetAttribute(SceneResults.RUN_ATTRIBUTE))["model"] == "lnhg-1mm"
 
 
 def read_mask(path) -> np.ndarray:

@@ -16,12 +16,12 @@ import pytest
 import qt
 import report_data
 import slicer
-from LNHGLib import size_category
-from LNHGSegmentationLib import ResultNodes
-from LNHGSegmentationLib.Findings import Findings
-from LNHGSegmentationLib.Reporting import INSTANCES_ATTRIBUTE, Reporting
-from LNHGSegmentationLib.ReportSection import ReportSection
-from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+from LNHGLib.measurement import size_rules
+from LNHGSegmentationLib.Core.ReportTask import INSTANCES_ATTRIBUTE, Reporting
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Panel.ReportSection import ReportSection
+from LNHGSegmentationLib.Scene import ResultNodes
+from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 from panel_host import LNHGSegmentationLogic
 
 LONGEST_BLOCK_S = 0.1
@@ -134,7 +134,7 @@ def test_table_of_the_kept_findings(section, findings, tmp_path, run_events, mon
     assert [row["name"] for row in rows] == ["Apex", "Nodule 3"]
     measured = findings.row(1)["measurement"]
     assert float(rows[0]["volume_mm3"]) == pytest.approx(measured["volume_mm3"], abs=1e-3)
-    size = size_category.fleischner(measured["long_axis_mm"], measured["short_axis_mm"], measured["attenuation"])
+    size = size_rules.fleischner(measured["long_axis_mm"], measured["short_axis_mm"], measured["attenuation"])
     assert rows[0]["fleischner_society_2017_band"] == size.band
 
 
@@ -213,10 +213,10 @@ def test_closing_the_scene_while_writing_leaves_nothing(section, tmp_path, run_e
 def test_sizes_follow_rule_and_findings(section, findings, run_events):
     table = section.ui.sizeTable
     assert "research use" in section.ui.sizeNoteLabel.text
-    assert [section.ui.ruleSelector.itemText(i) for i in range(2)] == list(size_category.RULES)
+    assert [section.ui.ruleSelector.itemText(i) for i in range(2)] == list(size_rules.RULES)
     assert table.rowCount() == 3
     m = findings.row(1)["measurement"]
-    for index, rule in enumerate(size_category.RULES.values()):
+    for index, rule in enumerate(size_rules.RULES.values()):
         section.ui.ruleSelector.setCurrentIndex(index)
         size = rule(m["long_axis_mm"], m["short_axis_mm"], m["attenuation"])
         assert table.item(0, 1).text() == f"{size.mean_diameter_mm:g} mm"

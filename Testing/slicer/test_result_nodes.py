@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from LNHGLib import colors
-from LNHGLib.nodule_segment import segment_color
-from LNHGSegmentationLib import Cases, Originals, Overlay, ResultNodes, SegmentVoxels
-from LNHGSegmentationLib.Findings import Findings
-from LNHGSegmentationLib.FindingsDisplay import FindingsDisplay
-from LNHGSegmentationLib.SegmentVoxels import Crop
-from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+from LNHGLib.figures import colors
+from LNHGLib.figures.segment_style import segment_color
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Findings.FindingsDisplay import FindingsDisplay
+from LNHGSegmentationLib.Scene import ModelOutput, Overlay, ResultNodes, SceneResults, SegmentVoxels
+from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
+from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 from test_volume_exchange import add_linear_transform
 
 
@@ -50,11 +50,11 @@ def test_finding_without_voxels_has_no_segment_but_stays_in_the_list(a_ct, tmp_p
     (tmp_path / "result" / "report.json").write_text(json.dumps(report))
     result = ResultNodes.load(tmp_path / "result", a_ct, VolumeExchange(a_ct))
     assert result.segmentation.GetSegmentation().GetNumberOfSegments() == 2
-    assert [nodule["number"] for nodule in Cases.rowsOf(result.segmentation)] == [1, 2, 3]
+    assert [nodule["number"] for nodule in SceneResults.rowsOf(result.segmentation)] == [1, 2, 3]
 
 
 def test_what_the_model_found_at_first_is_hidden_in_all_views(result):
-    display = result.segmentation.GetNodeReference(Originals.ROLE).GetDisplayNode()
+    display = result.segmentation.GetNodeReference(ModelOutput.ROLE).GetDisplayNode()
     assert not display.GetVisibility()
     assert result.segmentation.GetDisplayVisibility()
 

@@ -11,9 +11,10 @@ import fakes
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib import Cases, RunTexts
-from LNHGSegmentationLib.Findings import Findings
-from LNHGSegmentationLib.RunTime import Clock, RunTime, liters
+from LNHGSegmentationLib.Core.RunTime import Clock, RunTime, liters
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Panel import RunTexts
+from LNHGSegmentationLib.Scene import SceneResults
 from tiny_model import write_model
 
 GPUS = [
@@ -331,7 +332,7 @@ def test_each_ct_keeps_its_own_result(panel, run_events):
     of_second = panel._parameter.segmentation
     panel.ui.inputSelector.setCurrentNode(first)
     assert panel._parameter.segmentation is of_first
-    assert panel._parameter.heterogeneity is Cases.heterogeneityOf(of_first)
+    assert panel._parameter.heterogeneity is SceneResults.heterogeneityOf(of_first)
     run_events(lambda: of_first.GetDisplayVisibility() and not of_second.GetDisplayVisibility())
 
 
@@ -394,11 +395,11 @@ def test_undo_of_the_scene_takes_the_panel_along(panel, run_events):
 
 
 def test_full_disk_is_told_before_the_start(panel, monkeypatch):
-    from LNHGSegmentationLib import Run
+    from LNHGSegmentationLib.Core import SegmentationRun
 
     fakes.make_ct_node()
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(Run.shutil, "disk_usage", lambda _path: usage._replace(free=0))
+    monkeypatch.setattr(SegmentationRun.shutil, "disk_usage", lambda _path: usage._replace(free=0))
     with pytest.raises(OSError, match="free some space and try again"):
         panel.sections[0].onApply()
     assert panel.ui.applyButton.enabled

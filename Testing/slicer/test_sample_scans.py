@@ -17,9 +17,9 @@ import pytest
 import sample_data_standin
 import slicer
 from LNHGLib.errors import DiskError
-from LNHGLib.phantom import make_phantom
-from LNHGSegmentationLib import SampleScans
-from LNHGSegmentationLib.Geometry import ijkToRAS
+from LNHGLib.phantom.chest import make_phantom
+from LNHGSegmentationLib.Scene.Geometry import ijkToRAS
+from LNHGSegmentationLib.Setup import SampleScans
 from PIL import Image
 
 import LNHGSegmentation
@@ -33,7 +33,7 @@ def phantom():
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, phantom):
     """Draw the chest once for all tests."""
-    monkeypatch.setattr("LNHGLib.phantom.make_phantom", lambda: phantom)
+    monkeypatch.setattr("LNHGLib.phantom.chest.make_phantom", lambda: phantom)
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def test_script_gets_the_same_chest_as_a_click(sources, cache):
 
 def test_chest_is_drawn_for_scripts_at_the_first_call_alone(sources, cache, monkeypatch):
     drawn = []
-    make = LNHGLib.phantom.make_phantom
-    monkeypatch.setattr("LNHGLib.phantom.make_phantom", lambda: drawn.append(1) or make())
+    make = LNHGLib.phantom.chest.make_phantom
+    monkeypatch.setattr("LNHGLib.phantom.chest.make_phantom", lambda: drawn.append(1) or make())
     SampleScans.register()
     sample_data_standin.SampleDataLogic()
     assert drawn == []

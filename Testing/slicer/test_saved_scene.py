@@ -12,9 +12,9 @@ import pytest
 import slicer
 import views
 import vtk
-from LNHGLib.nodule_segment import segment_color
-from LNHGSegmentationLib import Cases, Originals
-from LNHGSegmentationLib.Findings import Findings
+from LNHGLib.figures.segment_style import segment_color
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Scene import ModelOutput, SceneResults
 
 # Saved by commit b361d9c after a run of the fake core: the model output has no display node.
 OLD_SCENE = Path(__file__).parents[1] / "data" / "scene_of_b361d9c.mrb"
@@ -49,14 +49,14 @@ def view(scene):
 def look(panel, view) -> dict:
     """Return all that makes the picture and the panel."""
     parameter = panel._parameter
-    shown = parameter.segmentation.GetNodeReference(Cases.SHOWN_ROLE)
+    shown = parameter.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(shown.GetDisplayNode())
     display, segments = shown.GetDisplayNode(), parameter.segmentation.GetDisplayNode()
     ct = parameter.inputVolume.GetDisplayNode()
     return {
         "settings": {name: getattr(parameter, name) for name in (*SETTINGS, "threshold", "overlayVisible")},
-        "findings": Cases.rowsOf(parameter.segmentation),
-        "run": Cases.runOf(parameter.segmentation),
+        "findings": SceneResults.rowsOf(parameter.segmentation),
+        "run": SceneResults.runOf(parameter.segmentation),
         "status": panel.ui.statusLabel.text,
         "ct": parameter.inputVolume.GetName(),
         "window": (ct.GetWindow(), ct.GetLevel()),
@@ -115,24 +115,26 @@ def test_saved_scene_keeps_the_results_of_several_cts_apart(panel, run_events, t
     assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear()
     slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
-    volumes = {Cases.volumeOf(node).GetName() for node in Cases.results()}
+    volumes = {SceneResults.volumeOf(node).GetName() for node in SceneResults.results()}
     assert volumes == {"first", "second"}
     for name in volumes:
         panel._parameter.inputVolume = slicer.util.getNode(name)
-        assert Cases.volumeOf(panel._parameter.segmentation).GetName() == name
+        assert SceneResults.volumeOf(panel._parameter.segmentation).GetName() == name
 
 
 def test_map_of_a_ct_that_slicer_turns_on_loading_has_no_leftovers(panel, run_events, tmp_path):
     fakes.make_ct_node()
     panel.ui.applyButton.click()
     run_events(
-        lambda: panel._parameter.segmentation and panel._parameter.segmentation.GetNodeReference(Cases.SHOWN_ROLE)
+        lambda: (
+            panel._parameter.segmentation and panel._parameter.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
+        )
     )
     slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear()
     slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
     segmentation = panel._parameter.segmentation
-    shown = segmentation.GetNodeReference(Cases.SHOWN_ROLE)
+    shown = segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
     run_events(lambda: np.count_nonzero(slicer.util.arrayFromVolume(shown)) == np.count_nonzero(fakes.make_labels()))
     for each in segmentation.GetSegmentation().GetSegmentIDs():
         segmentation.GetDisplayNode().SetSegmentVisibility(each, False)
@@ -165,12 +167,14 @@ def around_nodule(window, segmentation, number: int) -> np.ndarray:
 def test_loaded_scene_shows_nothing_of_a_rejected_nodule(panel, window, run_events, tmp_path, warnings):
     add_ct()
     panel.ui.applyButton.click()
-    run_events(lambda: not panel.logic.isRunning and panel._parameter.segmentation.GetNodeReference(Cases.SHOWN_ROLE))
+    run_events(
+        lambda: not panel.logic.isRunning and panel._parameter.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
+    )
     Findings(panel._parameter.segmentation).reject(2)
     slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear()
     slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
-    shown = panel._parameter.segmentation.GetNodeReference(Cases.SHOWN_ROLE)
+    shown = panel._parameter.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
     run_events(lambda: not slicer.util.arrayFromVolume(shown)[fakes.make_labels() == 2].any())
     picture = around_nodule(window, panel._parameter.segmentation, 2)
     assert picture.max() > 150, "the CT is shown"
@@ -181,7 +185,7 @@ def test_loaded_scene_shows_nothing_of_a_rejected_nodule(panel, window, run_even
 def test_scene_of_an_older_version_shows_the_outlines_and_not_the_model_output(panel, window, run_events):
     slicer.mrmlScene.ReadFromMRB(str(OLD_SCENE), True)
     segmentation = panel._parameter.segmentation
-    assert not segmentation.GetNodeReference(Originals.ROLE).GetDisplayNode().GetVisibility()
+    assert not segmentation.GetNodeReference(ModelOutput.ROLE).GetDisplayNode().GetVisibility()
     run_events(lambda: window.logic.GetSliceCompositeNode().GetForegroundVolumeID())
     distance = np.abs(around_nodule(window, segmentation, 1) - 255 * np.array(segment_color(1))).max(-1)
     assert (distance < 30).sum() > 100
@@ -191,7 +195,7 @@ def test_scene_of_an_older_version_is_mended_when_the_panel_is_opened_later(core
     import panel_host
 
     slicer.mrmlScene.ReadFromMRB(str(OLD_SCENE), True)
-    original = Cases.results()[0].GetNodeReference(Originals.ROLE).GetDisplayNode()
+    original = SceneResults.results()[0].GetNodeReference(ModelOutput.ROLE).GetDisplayNode()
     assert original.GetVisibility()
     panel = panel_host.make_panel(core)
     assert not original.GetVisibility()

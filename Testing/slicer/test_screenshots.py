@@ -17,9 +17,9 @@ import slicer
 import stage as stage_module
 import tiny_model
 import views
-from LNHGLib.nodule_segment import segment_color
-from LNHGLib.volume import write_image
-from LNHGTrainingLib.evaluate_scans import Case, reference_nodules
+from LNHGLib.figures.segment_style import segment_color
+from LNHGLib.image.volume import write_image
+from LNHGTrainingLib.evaluation.scans import Case, reference_nodules
 from scipy import ndimage
 
 SIZE = (320, 240)

@@ -15,11 +15,11 @@ import numpy as np
 import psutil
 import pytest
 import slicer
-from LNHGSegmentationLib import Cases
-from LNHGSegmentationLib import Run as run_module
-from LNHGSegmentationLib import SegmentationLogic as module
-from LNHGSegmentationLib.NoduleAtPlace import NoduleAtPlace
-from LNHGSegmentationLib.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Core import SegmentationLogic as module
+from LNHGSegmentationLib.Core import SegmentationRun as run_module
+from LNHGSegmentationLib.Core.PointPrompt import NoduleAtPlace
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Scene import SceneResults
 
 
 class Run:
@@ -57,8 +57,8 @@ def test_run_puts_one_segmentation_and_one_map_into_the_scene(a_ct, core, run_ev
     run = Run(core, a_ct)
     outcome = run.wait_for_end(run_events)
     assert outcome.state == "done"
-    assert Cases.results() == [outcome.result.segmentation]
-    assert Cases.heterogeneityOf(outcome.result.segmentation) is outcome.result.heterogeneity
+    assert SceneResults.results() == [outcome.result.segmentation]
+    assert SceneResults.heterogeneityOf(outcome.result.segmentation) is outcome.result.heterogeneity
     assert [nodule["number"] for nodule in outcome.result.nodules] == [1, 2]
     assert not run.logic.isRunning
     assert run.is_gone()
@@ -95,7 +95,7 @@ def test_progress_is_reported_with_stage_and_rising_fraction(a_ct, core, run_eve
 
 def test_result_says_how_it_was_made(a_ct, core, run_events):
     segmentation = Run(core, a_ct).wait_for_end(run_events).result.segmentation
-    run = Cases.runOf(segmentation)
+    run = SceneResults.runOf(segmentation)
     assert (run["model"], run["threshold"], run["lowest"], run["highest"]) == ("lnhg-1mm", 0.5, 0.25, 0.9)
     assert run["device"]["id"] == "cpu"
 
@@ -319,7 +319,7 @@ def test_search_without_a_python_leaves_nothing(a_ct, tmp_path, monkeypatch):
 def test_nodules_survive_in_the_saved_scene(a_ct, core, run_events):
     nodules = Run(core, a_ct).wait_for_end(run_events).result.nodules
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-    assert Cases.rowsOf(node) == nodules
+    assert SceneResults.rowsOf(node) == nodules
 
 
 def run_events_for(run_events, seconds: float) -> None:

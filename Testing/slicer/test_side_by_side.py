@@ -8,7 +8,7 @@ import pytest
 import qt
 import slicer
 import vtk
-from LNHGSegmentationLib import Layouts
+from LNHGSegmentationLib.Scene import Layouts
 
 OFFSET_MM, PAN_MM, FIELD_MM = -169.0, 12.0, 82.0
 

@@ -16,13 +16,13 @@ import pytest
 import qt
 import report_data
 import slicer
-from LNHGLib import study_export
-from LNHGSegmentationLib import ResultNodes
-from LNHGSegmentationLib import StudyExport as module
-from LNHGSegmentationLib.Findings import Findings
-from LNHGSegmentationLib.StudyExport import StudyExport, Wish
-from LNHGSegmentationLib.StudySection import StudySection
-from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+from LNHGLib.reader_study import export as study_export
+from LNHGSegmentationLib.Core import StudyTask as module
+from LNHGSegmentationLib.Core.StudyTask import StudyExport, Wish
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Panel.StudySection import StudySection
+from LNHGSegmentationLib.Scene import ResultNodes
+from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 from panel_host import LNHGSegmentationLogic
 from PIL import Image
 from planted import found_in

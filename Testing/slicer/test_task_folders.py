@@ -14,10 +14,10 @@ from pathlib import Path
 
 import fakes
 import pytest
-from LNHGLib import disk
-from LNHGSegmentationLib.NoduleAtPlace import NoduleAtPlace
-from LNHGSegmentationLib.Reporting import Wish, _Writing
-from LNHGSegmentationLib.Run import Run
+from LNHGLib.files import disk
+from LNHGSegmentationLib.Core.PointPrompt import NoduleAtPlace
+from LNHGSegmentationLib.Core.ReportTask import Wish, _Writing
+from LNHGSegmentationLib.Core.SegmentationRun import Run
 
 KINDS = ("run", "search", "report")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import scan_trees
-from LNHGLib import package_list
+from LNHGLib.setup import package_list
 from tiny_model import write_model
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
-from LNHGLib import package_list
+from LNHGLib.setup import package_list
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 import slicer
 import vtk
-from LNHGLib import volume
-from LNHGSegmentationLib.VolumeExchange import VolumeExchange
+from LNHGLib.image import volume
+from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 

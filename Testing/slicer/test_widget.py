@@ -8,7 +8,7 @@ import fakes
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib import Cases
+from LNHGSegmentationLib.Scene import SceneResults
 
 
 def test_without_a_ct_the_button_is_off_and_says_why(panel):
@@ -112,14 +112,14 @@ def test_second_run_hides_the_first_result_and_keeps_it(segmented, run_events):
     run_events(lambda: not segmented.logic.isRunning)
     assert segmented._parameter.segmentation is not first
     run_events(lambda: not first.GetDisplayVisibility())
-    assert Cases.results() == [first, segmented._parameter.segmentation]
+    assert SceneResults.results() == [first, segmented._parameter.segmentation]
 
 
 def test_a_map_is_never_taken_for_a_ct(segmented):
     parameter = segmented._parameter
     slicer.mrmlScene.RemoveNode(parameter.inputVolume)
     assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-    assert Cases.firstVolume() is None
+    assert SceneResults.firstVolume() is None
 
 
 def test_closing_the_scene_during_a_run_stops_it_and_resets_the_panel(working):

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.volume import Grid, Source, Volume, write_image
+from LNHGLib.image.volume import Grid, Source, Volume, write_image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 

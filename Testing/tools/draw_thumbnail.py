@@ -21,8 +21,8 @@ PIXEL_MM = 310 / SIZE[0]
 def main() -> None:
     """Write the thumbnail: an axial slab through the largest nodule, in the lung window."""
     sys.path.insert(0, str(ROOT / "LNHGSegmentation"))
-    from LNHGLib.phantom import make_phantom
-    from LNHGLib.volume import Grid, resample
+    from LNHGLib.image.volume import Grid, resample
+    from LNHGLib.phantom.chest import make_phantom
 
     phantom = make_phantom()
     grid, nodule = phantom.volume.grid, max(phantom.nodules, key=lambda nodule: nodule["diameter_mm"])

@@ -4,10 +4,10 @@ import csv
 
 import numpy as np
 from crop_files import WHOLE, write_crop_files
-from LNHGTrainingLib import evaluate_crops, summary
-from LNHGTrainingLib.evaluate import Options
-from LNHGTrainingLib.evaluate_crops import Selection
-from LNHGTrainingLib.evaluate_crops import evaluate_crops as score_crops
+from LNHGTrainingLib.evaluation import crops, summary
+from LNHGTrainingLib.evaluation.crops import Selection
+from LNHGTrainingLib.evaluation.crops import evaluate_crops as score_crops
+from LNHGTrainingLib.evaluation.run import Options
 
 QUIET = Options(quiet=True, data_name="synthetic nodules")
 CARD = {
@@ -56,8 +56,8 @@ def empty(hu):
 
 def figures(files, predict, **selection):
     """The figures of all crops, without tables and plots."""
-    rows = evaluate_crops.select_rows(files[1], Selection(**selection))
-    return summary.crop_figures(score_crops(evaluate_crops.read_crops(files[0], rows), predict, 0.5), 0.5)
+    rows = crops.select_rows(files[1], Selection(**selection))
+    return summary.crop_figures(score_crops(crops.read_crops(files[0], rows), predict, 0.5), 0.5)
 
 
 def read_csv(path):

@@ -187,7 +187,9 @@ def the_panel_stands_on_the_logic_and_the_logic_on_the_parameters(root: Path) ->
     faults = forbidden_imports(library / "Parameter.py", ("LNHGSegmentationLib", "LNHGLib"))
     faults += forbidden_imports(library / "Widget.py", ("LNHGLib",))
     below = [path for path in sorted(library.glob("*.py")) if path.name != "Widget.py"]
-    return faults + [fault for path in below for fault in forbidden_imports(path, ("LNHGSegmentationLib.Widget",))]
+    return faults + [
+        fault for path in below for fault in forbidden_imports(path, ("LNHGSegmentationLib.Panel.Widget",))
+    ]
 
 
 def file_names_tell_the_layer(root: Path) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pydicom
 from cohort_data import write_dicom
-from LNHGLib.volume import Volume
+from LNHGLib.image.volume import Volume
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 

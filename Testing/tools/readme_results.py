@@ -10,7 +10,7 @@ import json
 import re
 from pathlib import Path
 
-from LNHGTrainingLib import branches, compare, map_study, tables
+from LNHGTrainingLib.evaluation import branch_ablation, compare, map_study, markdown
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -48,7 +48,7 @@ def of_study(report: dict) -> str:
         _, *blocks, _ = compare.render(report | {"methods": methods}).split("\n\n")
         return "\n\n".join(blocks)
     if report["kind"] == "branches":
-        return "\n\n".join(branches.render(report).strip().split("\n\n")[1:])
+        return "\n\n".join(branch_ablation.render(report).strip().split("\n\n")[1:])
     lines = [line for line in report["lines"] if line["size"] == "all"]
     _, _, table, note, data = map_study.render(report | {"lines": lines, "sources": {}}).strip().split("\n\n")
     return f"{table}\n\n{note} {data.removeprefix('- ')}."
@@ -69,7 +69,7 @@ def with_blocks(text: str, blocks: dict[str, str]) -> str:
 
 
 def _main_part(report: dict, blocks: int) -> str:
-    return "\n\n".join(tables.render(report | {"groups": _main_groups(report)}, level=3).split("\n\n")[:blocks])
+    return "\n\n".join(markdown.render(report | {"groups": _main_groups(report)}, level=3).split("\n\n")[:blocks])
 
 
 def _main_groups(report: dict) -> dict:

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.heterogeneity import statistics
-from LNHGLib.location import slice_number
-from LNHGLib.measurement import measure
-from LNHGLib.nodule import Nodule
-from LNHGLib.volume import Grid, write_image
+from LNHGLib.image.volume import Grid, write_image
+from LNHGLib.measurement.location import slice_number
+from LNHGLib.measurement.nodule import Nodule
+from LNHGLib.measurement.signal import statistics
+from LNHGLib.measurement.size import measure
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from LNHGLib.volume import Grid, write_image
+from LNHGLib.image.volume import Grid, write_image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from scipy import ndimage

@@ -1,11 +1,11 @@
 """Cubes with a nodule, and what the networks are to have said of them, as `calibrate.look` gives them."""
 
 import numpy as np
-from LNHGLib.pipeline import Work
-from LNHGLib.preprocessing import normalise
-from LNHGLib.volume import Grid
-from LNHGTrainingLib.calibrate import Seen
-from LNHGTrainingLib.data import Labelled
+from LNHGLib.image.volume import Grid
+from LNHGLib.segmentation.pipeline import Work
+from LNHGLib.segmentation.preprocessing import normalise
+from LNHGTrainingLib.data.crops import Labelled
+from LNHGTrainingLib.release.calibrate import Seen
 
 Z, Y, X = np.mgrid[:50, :50, :50]
 CARD = {

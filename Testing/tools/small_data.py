@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from crop_files import write_crop_files
-from LNHGTrainingLib.data import Crops, load_crops
+from LNHGTrainingLib.data.crops import Crops, load_crops
 
 RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
 COLUMNS = [

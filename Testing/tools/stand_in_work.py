@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from LNHGLib.case import Case
+from LNHGLib.batch.case import Case
 from LNHGLib.errors import InputError
 
 IMAGES = ("labelmap.nii.gz", "heterogeneity.nii.gz", "signal.nii.gz")
@@ -101,10 +101,10 @@ def computed(log: Path) -> Counter:
 def main(arguments: list[str]) -> int:
     """Run `lnhg batch` with a stand-in whose log is the first argument; for a process of its own."""
     from LNHGLib import __main__ as cli
-    from LNHGLib import batch
+    from LNHGLib.batch import run
 
     log, *rest = arguments
-    batch.Segmentation = lambda *_: StandIn(Path(log))
+    run.Segmentation = lambda *_: StandIn(Path(log))
     return cli.main(["batch", *rest])
 
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.study_images import Subject
-from LNHGLib.study_input import Entry
-from LNHGLib.volume import Grid, Source, Volume, write_image
+from LNHGLib.image.volume import Grid, Source, Volume, write_image
+from LNHGLib.reader_study.cases import Entry
+from LNHGLib.reader_study.images import Subject
 
 SHAPE, SPACING_MM, ORIGIN_LPS_MM = (24, 80, 80), (2.5, 0.8, 0.8), (-32.0, -32.0, -30.0)
 

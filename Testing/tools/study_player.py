@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from browser import Browser
-from LNHGLib.study_scores import Score, read_scores
+from LNHGLib.reader_study.scores import Score, read_scores
 
 READY = "document.getElementById('cover').hidden && ready"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from LNHGLib import gan, models
-from LNHGLib.detector import build_detector
-from LNHGLib.generators import build_generator
-from LNHGLib.volume import Grid, Source, Volume
+from LNHGLib.image.volume import Grid, Source, Volume
+from LNHGLib.models import folder as models
+from LNHGLib.models import gan
+from LNHGLib.models.detector import build_detector
+from LNHGLib.models.registry import build_generator
 from safetensors.torch import save_file
 from scipy import ndimage
 from torch import nn

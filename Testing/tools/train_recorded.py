@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from LNHGTrainingLib import distributed, log, train_detector, train_gan
+from LNHGTrainingLib.training import detector, distributed, log, segmenter
 
-TRAIN = {"segmenter": train_gan.train, "detector": train_detector.train}
+TRAIN = {"segmenter": segmenter.train, "detector": detector.train}
 
 
 def train(branch: str, config: Path, out: Path) -> list[dict[str, float]]:

@@ -1,6 +1,6 @@
 import pytest
 from evaluation_data import ball, row, write_crops
-from LNHGTrainingLib import evaluate
+from LNHGTrainingLib.evaluation import run
 from small_data import data_config
 from small_data import write_crops as write_small_crops
 from tiny_model import write_model
@@ -16,7 +16,7 @@ def crops(tmp_path):
 def no_plots(monkeypatch):
     """Leave out the drawing where a test is about something else."""
     for name in ("dice_vs_diameter", "bland_altman", "gallery", "froc_plot"):
-        monkeypatch.setattr(evaluate.plots, name, lambda *_: None)
+        monkeypatch.setattr(run.plots, name, lambda *_: None)
 
 
 @pytest.fixture

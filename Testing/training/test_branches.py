@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from LNHGTrainingLib import branches
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.evaluation import branch_ablation
 from seen_cubes import CARD, ball, boxes_around, cube
 from tiny_model import with_stand_ins
 
@@ -20,8 +20,8 @@ def both_and_one_false(detector_sees_nodule=True):
 
 def lines(seen, patients=None):
     patients = patients or [f"p{number}" for number in range(len(seen))]
-    found = branches.detections(seen, CARD)
-    return {line["branches"]: line for line in branches.report(found, patients, {"model": "m"})["lines"]}
+    found = branch_ablation.detections(seen, CARD)
+    return {line["branches"]: line for line in branch_ablation.report(found, patients, {"model": "m"})["lines"]}
 
 
 def test_the_detector_removes_what_the_segmenter_alone_would_show():
@@ -42,9 +42,9 @@ def test_what_the_detector_misses_only_the_segmenter_alone_has():
 
 def test_the_interval_draws_patients_and_not_nodules():
     good, bad = both_and_one_false(), cube(0.6 * ball(NODULE, 5), [])
-    of_two = lines([good, good, bad, bad], ["a", "a", "b", "b"])[branches.BOTH]["1"]
+    of_two = lines([good, good, bad, bad], ["a", "a", "b", "b"])[branch_ablation.BOTH]["1"]
     assert (of_two["value"], of_two["low"], of_two["high"]) == (0.5, 0, 1)
-    of_one = lines([good, bad], ["a", "a"])[branches.BOTH]["1"]
+    of_one = lines([good, bad], ["a", "a"])[branch_ablation.BOTH]["1"]
     assert (of_one["value"], of_one["low"]) == (0.5, None)
 
 
@@ -57,7 +57,7 @@ def test_the_command_writes_the_table_and_leaves_the_model_alone(tiny, tmp_path,
     assert (tiny.folder / "model.json").read_bytes() == before
     result = json.loads((out / "branches.json").read_text())
     assert (result["nodules"], result["patients"], result["model"]) == (3, 3, "tiny")
-    assert result["lines"][0]["branches"] == branches.BOTH
+    assert result["lines"][0]["branches"] == branch_ablation.BOTH
     assert "| segmenter alone (L-RF) | 3 | 3 |" in (out / "branches.md").read_text()
     capsys.readouterr()
     assert main(arguments) == 2
@@ -68,5 +68,5 @@ def test_the_command_writes_the_table_and_leaves_the_model_alone(tiny, tmp_path,
 @pytest.mark.parametrize("draws", [1, 3])
 def test_a_patient_drawn_more_often_counts_more_often(draws):
     seen = [both_and_one_false(), both_and_one_false(detector_sees_nodule=False)]
-    found = branches.detections(seen, CARD)
-    assert branches._figures(found, np.array([draws, 0]))[:4] == [1, 1, 1, 1]
+    found = branch_ablation.detections(seen, CARD)
+    assert branch_ablation._figures(found, np.array([draws, 0]))[:4] == [1, 1, 1, 1]

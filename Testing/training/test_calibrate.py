@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import calibrate
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.surroundings import lung_of_cube
+from LNHGTrainingLib.evaluation.attachment import lung_of_cube
+from LNHGTrainingLib.release import calibrate
 from seen_cubes import CARD, ball, boxes_around, cube
 from tiny_model import with_stand_ins, write_model
 

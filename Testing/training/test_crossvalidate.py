@@ -9,11 +9,13 @@ import small_data
 import torch
 from evaluation_data import QUIET, ball, empty, perfect, row, write_crops
 from LNHGLib.errors import InputError
-from LNHGLib.unet import GatedUNet, UNet
-from LNHGTrainingLib import crossvalidate, settings, train_gan
+from LNHGLib.models.unet import GatedUNet, UNet
+from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.crossvalidate import Fold, dice_sums
-from LNHGTrainingLib.methods import build_generator
+from LNHGTrainingLib.baselines.monai_unet import build_generator
+from LNHGTrainingLib.evaluation import crossvalidate
+from LNHGTrainingLib.evaluation.crossvalidate import Fold, dice_sums
+from LNHGTrainingLib.training import segmenter
 
 
 def fold(number: int, predict) -> Fold:
@@ -80,7 +82,7 @@ def test_the_threshold_of_a_single_fold_is_the_best_one_on_its_training_crops(tm
     small_data.write_crops(tmp_path)
     trained, thresholds = small_data.load(tmp_path), (0.1, 0.2, 0.4)
     assert dice_sums(lambda hu: 0.3 * perfect(hu) + 0.15, trained, thresholds).argmax() == 1
-    train_gan.train(config(tmp_path, "lnhg-gated.toml", 0), tmp_path / "run")
+    segmenter.train(config(tmp_path, "lnhg-gated.toml", 0), tmp_path / "run")
     files = tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv"
     (only,) = crossvalidate.read_folds([tmp_path / "run" / "last.pt"], *files)
     assert len(only.thresholds) == 1
@@ -90,7 +92,7 @@ def test_folds_of_different_targets_are_refused(tmp_path):
     small_data.write_crops(tmp_path)
     runs = [tmp_path / "binary", tmp_path / "intensity"]
     for number, (recipe, run) in enumerate(zip(("unet.toml", "lnhg-gated.toml"), runs, strict=True)):
-        train_gan.train(config(tmp_path, recipe, number), run)
+        segmenter.train(config(tmp_path, recipe, number), run)
     files = tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv"
     with pytest.raises(InputError, match="targets binary and intensity, expected one"):
         crossvalidate.read_folds([run / "last.pt" for run in runs], *files)
@@ -123,7 +125,7 @@ def test_a_method_is_trained_and_scored_over_its_folds_by_two_commands(recipe, t
     small_data.write_crops(tmp_path)
     last = []
     for number in (0, 1):
-        train_gan.train(config(tmp_path, recipe, number), tmp_path / f"run-{number}")
+        segmenter.train(config(tmp_path, recipe, number), tmp_path / f"run-{number}")
         last.append(str(tmp_path / f"run-{number}" / "last.pt"))
     files = ["--crops", tmp_path / "crops" / "luna16_crops.h5", "--table", tmp_path / "crops" / "luna16_crops.csv"]
     assert main(["crossvalidate", *last, str(tmp_path / "out"), "--name", "U-net", *map(str, files)]) == 0

@@ -5,11 +5,11 @@ import pytest
 import small_data
 from crop_files import write_crop_files
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import data
-from LNHGTrainingLib.background import load_sources
-from LNHGTrainingLib.negatives import centers
-from LNHGTrainingLib.patches import SegmenterPatches
-from LNHGTrainingLib.slices import DetectorSlices, slice_boxes
+from LNHGTrainingLib.data import crops as data
+from LNHGTrainingLib.data.background import load_sources
+from LNHGTrainingLib.data.detector_batches import DetectorSlices, slice_boxes
+from LNHGTrainingLib.data.hard_negatives import centers
+from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
 
 WINDOW = [-1000.0, 400.0]
 SHARES = {"sides": [[16, 16, 16], [24, 24, 24]], "nodule": 0.6, "surround": 0.1, "background": 0.15, "pasted": 0.15}

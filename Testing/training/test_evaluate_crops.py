@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from evaluation_data import CARD, QUIET, ball, empty, figures, perfect, read_csv, row, write_crops
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import evaluate, evaluate_crops, metrics, outputs
-from LNHGTrainingLib.evaluate import Options
-from LNHGTrainingLib.evaluate_crops import Selection, center_component
-from LNHGTrainingLib.evaluate_crops import evaluate_crops as score_crops
+from LNHGTrainingLib import output_files
+from LNHGTrainingLib.evaluation import crops as evaluate_crops
+from LNHGTrainingLib.evaluation import metrics, run
+from LNHGTrainingLib.evaluation.crops import Selection, center_component
+from LNHGTrainingLib.evaluation.crops import evaluate_crops as score_crops
+from LNHGTrainingLib.evaluation.run import Options
 
 
 def test_a_perfect_generator_reaches_dice_one_on_every_nodule(crops):
@@ -62,7 +64,7 @@ def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, n
     def eroded(hu):
         return (hu > -400) & np.roll(hu > -400, 1, axis=0)
 
-    report = evaluate.run_crops(CARD, eroded, *crops, tmp_path / "out", Selection(), QUIET)
+    report = run.run_crops(CARD, eroded, *crops, tmp_path / "out", Selection(), QUIET)
     rows = read_csv(tmp_path / "out" / "nodules.csv")
     assert np.mean([float(r["dice"]) for r in rows]) == pytest.approx(
         report["groups"]["all"]["dice_all"]["value"], abs=1e-4
@@ -77,7 +79,7 @@ def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, n
 
 
 def test_the_summary_names_data_split_protocol_model_and_interval(crops, tmp_path):
-    evaluate.run_crops(CARD, perfect, *crops, tmp_path / "out", Selection(folds=(0,)), QUIET)
+    run.run_crops(CARD, perfect, *crops, tmp_path / "out", Selection(folds=(0,)), QUIET)
     text = (tmp_path / "out" / "summary.md").read_text()
     sha = hashlib.sha256(crops[1].read_bytes()).hexdigest()[:16]
     for part in (
@@ -97,9 +99,9 @@ def test_the_summary_names_data_split_protocol_model_and_interval(crops, tmp_pat
 
 
 def test_the_split_warns_of_patients_the_model_was_trained_on(crops, tmp_path, no_plots):
-    clean = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "a", Selection(limit=2), QUIET)
-    mixed = evaluate.run_crops(CARD, perfect, *crops, tmp_path / "b", Selection(), QUIET)
-    silent = evaluate.run_crops(CARD | {"training": {}}, perfect, *crops, tmp_path / "c", Selection(), QUIET)
+    clean = run.run_crops(CARD, perfect, *crops, tmp_path / "a", Selection(limit=2), QUIET)
+    mixed = run.run_crops(CARD, perfect, *crops, tmp_path / "b", Selection(), QUIET)
+    silent = run.run_crops(CARD | {"training": {}}, perfect, *crops, tmp_path / "c", Selection(), QUIET)
     assert "None of them is among the 2 patients" in clean["split"]
     assert "Beware: 1 of them are among the 2 patients" in mixed["split"]
     assert "does not list the patients" in silent["split"]
@@ -197,8 +199,8 @@ def test_nothing_is_left_when_the_evaluation_fails(crops, tmp_path):
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        evaluate.run_crops(CARD, broken, *crops, tmp_path / "out", Selection(), QUIET)
-    with pytest.raises(OSError, match="missing"), outputs.whole_folder(tmp_path / "out") as folder:
+        run.run_crops(CARD, broken, *crops, tmp_path / "out", Selection(), QUIET)
+    with pytest.raises(OSError, match="missing"), output_files.whole_folder(tmp_path / "out") as folder:
         (folder / "missing" / "half.txt").write_text("half")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5"]
 
@@ -208,14 +210,14 @@ def test_an_output_folder_is_only_replaced_when_asked(crops, tmp_path, no_plots)
     out.mkdir()
     (out / "summary.md").write_text("old")
     with pytest.raises(InputError, match="not empty"):
-        evaluate.run_crops(CARD, perfect, *crops, out, Selection(), QUIET)
+        run.run_crops(CARD, perfect, *crops, out, Selection(), QUIET)
     assert (out / "summary.md").read_text() == "old"
-    evaluate.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
+    run.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
     assert (out / "summary.md").read_text() != "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5", "out"]
     (out / "precious.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds 'precious.txt'"):
-        evaluate.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
+        run.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
 
 
 def test_the_readers_agreement_on_the_real_crops_is_the_published_one(data_dir):
@@ -262,7 +264,7 @@ def identity_generator(factor=1):
 
 
 def test_a_model_at_another_spacing_is_resampled_without_a_shift():
-    predict = evaluate.generator_predictor(
+    predict = run.generator_predictor(
         identity_generator(), CARD | {"grid": {"kind": "spacing", "spacing_mm": [2.0, 1.25, 1.25]}}
     )
     hu = np.where(ball((25, 25, 25), 12), 0, -800).astype(np.int16)
@@ -276,9 +278,9 @@ def test_a_model_at_another_spacing_is_resampled_without_a_shift():
 def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
     card = CARD | {"generator": {"half_turn": True}, "second_generator": {}}
     hu = np.where(ball((25, 25, 25), 12), 0, -1000).astype(np.int16)
-    alone = evaluate.generator_predictor(identity_generator(), CARD | {"generator": {}})(hu)
+    alone = run.generator_predictor(identity_generator(), CARD | {"generator": {}})(hu)
     np.testing.assert_allclose(
-        evaluate.generator_predictor(identity_generator(), card, identity_generator(0))(hu), alone * 2 / 3
+        run.generator_predictor(identity_generator(), card, identity_generator(0))(hu), alone * 2 / 3
     )
     assert "three looks: at the cube, at the cube after" in evaluate_crops.drawing_text(card)
     assert evaluate_crops.drawing_text(CARD | {"generator": {}}) == ""
@@ -287,7 +289,7 @@ def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
 
 def test_a_model_that_needs_the_field_of_view_is_refused_on_crops():
     with pytest.raises(InputError, match="field of view"):
-        evaluate.generator_predictor(identity_generator(), CARD | {"grid": {"kind": "fov", "size": 256}})
+        run.generator_predictor(identity_generator(), CARD | {"grid": {"kind": "fov", "size": 256}})
 
 
 # Whole scans

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from evaluation_data import CARD, QUIET, ball, perfect, read_csv
 from LNHGLib.errors import InputError
-from LNHGLib.measurement import measure
-from LNHGLib.pipeline import Nodule, Result
-from LNHGLib.volume import Grid, Source, Volume, write_image
-from LNHGTrainingLib import card, evaluate, evaluate_scans, metrics, summary
+from LNHGLib.image.volume import Grid, Source, Volume, write_image
+from LNHGLib.measurement.size import measure
+from LNHGLib.segmentation.pipeline import Nodule, Result
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.evaluate_crops import Selection
-from LNHGTrainingLib.matching import Finding, ReferenceNodule, judge
+from LNHGTrainingLib.evaluation import metrics, run, scans, summary
+from LNHGTrainingLib.evaluation.crops import Selection
+from LNHGTrainingLib.evaluation.matching import Finding, ReferenceNodule, judge
+from LNHGTrainingLib.release import model_card
 
 SHAPE = (24, 60, 60)
 GRID = Grid.aligned(SHAPE, (2.5, 0.8, 0.8), (-20.0, 30.0, 100.0))
@@ -101,7 +102,7 @@ def result(volume, entries):
 
 def case(name="a", patient="P1", nodules=NODULES):
     volume = Volume(np.full(SHAPE, -800, np.int16), GRID, Source(name))
-    return evaluate_scans.Case(name, patient, "1.2", volume, list(nodules))
+    return scans.Case(name, patient, "1.2", volume, list(nodules))
 
 
 ORACLE = [(ball((12, 15, 15), 4, SHAPE), 0.9, "fused"), (ball((12, 15, 45), 3, SHAPE), 0.8, "segmenter")]
@@ -109,7 +110,7 @@ PLANTED = [(ball((12, 30, 30), 2, SHAPE), 0.7, "fused"), (ball((12, 45, 45), 2, 
 
 
 def test_a_perfect_pipeline_finds_all_with_dice_one_and_no_false_findings():
-    results = evaluate_scans.evaluate_scans([case()], lambda volume: result(volume, ORACLE), 0.5)
+    results = scans.evaluate_scans([case()], lambda volume: result(volume, ORACLE), 0.5)
     figures = summary.scan_figures(results)
     assert [n.dice for n in results.nodules] == [1.0, 1.0, 0.0]
     assert figures["groups"]["all"]["dice_all"]["value"] == 1.0
@@ -120,7 +121,7 @@ def test_a_perfect_pipeline_finds_all_with_dice_one_and_no_false_findings():
 
 
 def test_an_empty_pipeline_scores_zero():
-    figures = summary.scan_figures(evaluate_scans.evaluate_scans([case()], lambda volume: result(volume, []), 0.5))
+    figures = summary.scan_figures(scans.evaluate_scans([case()], lambda volume: result(volume, []), 0.5))
     assert figures["groups"]["all"]["dice_all"]["value"] == 0.0
     assert figures["froc"]["consensus"]["cpm"]["value"] == 0.0
     assert figures["cases"][0]["false"] == 0
@@ -128,7 +129,7 @@ def test_an_empty_pipeline_scores_zero():
 
 def test_planted_false_findings_are_counted_exactly():
     low = [(ball((5, 30, 30), 2, SHAPE), 0.2, "fused")]
-    results = evaluate_scans.evaluate_scans(
+    results = scans.evaluate_scans(
         [case("a"), case("b", "P2")],
         lambda volume: result(volume, ORACLE + (PLANTED + low if volume.source.path == "a" else [])),
         0.5,
@@ -142,7 +143,7 @@ def test_planted_false_findings_are_counted_exactly():
 
 def test_a_hit_below_the_threshold_is_missed_there_but_counts_in_the_froc():
     weak = [(mask, 0.3, provenance) for mask, _, provenance in ORACLE]
-    results = evaluate_scans.evaluate_scans([case()], lambda volume: result(volume, weak), 0.5)
+    results = scans.evaluate_scans([case()], lambda volume: result(volume, weak), 0.5)
     figures = summary.scan_figures(results)
     assert [n.found for n in results.nodules] == [0, 0, 0]
     assert figures["groups"]["all"]["dice_all"]["value"] == 0.0
@@ -151,7 +152,7 @@ def test_a_hit_below_the_threshold_is_missed_there_but_counts_in_the_froc():
 
 def test_dice_and_volume_of_a_hit_are_taken_on_the_scans_own_grid():
     larger = [(ball((12, 15, 15), 5, SHAPE), 0.9, "fused")]
-    scored = evaluate_scans.evaluate_scans([case()], lambda volume: result(volume, larger), 0.5).nodules[0]
+    scored = scans.evaluate_scans([case()], lambda volume: result(volume, larger), 0.5).nodules[0]
     mine, theirs = ball((12, 15, 15), 5, SHAPE), ball((12, 15, 15), 4, SHAPE)
     assert scored.dice == pytest.approx(metrics.dice(mine, theirs))
     assert scored.hd95_mm == pytest.approx(metrics.hd95_mm(mine, theirs, (2.5, 0.8, 0.8)))
@@ -177,7 +178,7 @@ def write_case(folder, name, patient, nodules=NODULES):
 
 
 def test_a_case_is_read_with_the_readers_of_each_nodule(tmp_path):
-    read = evaluate_scans.read_case(write_case(tmp_path, "a", "P1"))
+    read = scans.read_case(write_case(tmp_path, "a", "P1"))
     assert (read.name, read.patient) == ("a", "P1")
     assert [(n.label, len(n.readers), n.counts) for n in read.nodules] == [(1, 4, True), (2, 3, True), (3, 1, False)]
     for got, wanted in zip(read.nodules, NODULES, strict=True):
@@ -188,9 +189,9 @@ def test_a_case_is_read_with_the_readers_of_each_nodule(tmp_path):
 
 def test_a_scan_without_nodules_counts_for_the_false_findings(tmp_path):
     folder = write_case(tmp_path, "healthy", "P3", [])
-    read = evaluate_scans.read_case(folder)
+    read = scans.read_case(folder)
     figures = summary.scan_figures(
-        evaluate_scans.evaluate_scans(
+        scans.evaluate_scans(
             [read, case()], lambda volume: result(volume, PLANTED if volume is read.volume else ORACLE), 0.5
         )
     )
@@ -200,24 +201,24 @@ def test_a_scan_without_nodules_counts_for_the_false_findings(tmp_path):
 
 def test_cases_that_are_not_complete_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no case"):
-        evaluate_scans.find_cases(tmp_path)
+        scans.find_cases(tmp_path)
     folder = write_case(tmp_path, "a", "P1")
     for mask in folder.glob("mask_*"):
         mask.unlink()
     with pytest.raises(InputError, match="names 3 nodules but has no mask_reader1"):
-        evaluate_scans.read_case(folder)
+        scans.read_case(folder)
     (folder / "ct.nii.gz").unlink()
     with pytest.raises(InputError, match="has no CT"):
-        evaluate_scans.read_case(folder)
+        scans.read_case(folder)
     (folder / "meta.json").write_text("{")
     with pytest.raises(InputError, match="no valid JSON"):
-        evaluate_scans.read_case(folder)
+        scans.read_case(folder)
 
 
 def test_a_folder_of_scans_gives_tables_summary_and_plots(tmp_path):
     write_case(tmp_path / "cases", "a", "P1")
     write_case(tmp_path / "cases", "b", "P2")
-    report = evaluate.run_scans(
+    report = run.run_scans(
         CARD, lambda volume: result(volume, ORACLE[:1] + PLANTED), tmp_path / "cases", tmp_path / "out", None, QUIET
     )
     out = tmp_path / "out"
@@ -247,7 +248,7 @@ def test_a_folder_of_scans_gives_tables_summary_and_plots(tmp_path):
 
 def test_the_readers_consensus_on_a_real_scan_scores_one(data_dir):
     folder = data_dir / "ct" / "lidc-idri-0003"
-    read = evaluate_scans.read_case(folder)
+    read = scans.read_case(folder)
     stated = json.loads((folder / "meta.json").read_text())["nodules"]
     assert [len(n.readers) for n in read.nodules] == [n["readers"] for n in stated]
     unit = read.volume.grid.voxel_volume_mm3
@@ -265,7 +266,7 @@ def test_the_readers_consensus_on_a_real_scan_scores_one(data_dir):
             masks[-1][item.box] = item.consensus
         return result(volume, [(mask, 0.9, "fused") for mask in masks])
 
-    results = evaluate_scans.evaluate_scans([read], oracle, 0.5)
+    results = scans.evaluate_scans([read], oracle, 0.5)
     assert [n.dice for n in results.nodules] == [1.0, 1.0, 1.0, 0.0]
     assert sorted(f.outcome for f in results.findings) == ["hit", "hit", "hit", "ignored"]
 
@@ -274,13 +275,13 @@ def test_the_readers_consensus_on_a_real_scan_scores_one(data_dir):
 
 
 def report_for(files, tmp_path, crops):
-    return evaluate.run_crops(CARD | {"files": files}, perfect, *crops, tmp_path / "out", Selection(), QUIET)
+    return run.run_crops(CARD | {"files": files}, perfect, *crops, tmp_path / "out", Selection(), QUIET)
 
 
 @pytest.fixture
 def model_folder(tmp_path):
     """A model folder that can be loaded: a generator of width 2 with random weights."""
-    from LNHGLib.generators import build_generator
+    from LNHGLib.models.registry import build_generator
     from safetensors.torch import save
 
     folder = tmp_path / "tiny"
@@ -299,7 +300,7 @@ def model_folder(tmp_path):
 def test_the_card_holds_the_measured_results_and_the_readme_shows_them(crops, model_folder, tmp_path, no_plots):
     files = json.loads((model_folder / "model.json").read_text())["files"]
     report = report_for(files, tmp_path, crops)
-    card.update(model_folder, report)
+    model_card.update(model_folder, report)
     written = json.loads((model_folder / "model.json").read_text())
     assert written["results"]["crops"] == report
     assert written["files"] == files
@@ -315,11 +316,11 @@ def test_results_of_other_weights_neither_enter_nor_stay_in_the_card(crops, mode
     path = model_folder / "model.json"
     old = json.loads(path.read_text())
     with pytest.raises(ValueError, match="other weights"):
-        card.update(model_folder, report_for({"generator.safetensors": "c" * 64}, tmp_path, crops))
+        model_card.update(model_folder, report_for({"generator.safetensors": "c" * 64}, tmp_path, crops))
     stale = {"scans": {"model": {"sha256": {"generator.safetensors": "d" * 64}}}}
     path.write_text(json.dumps(old | {"results": stale}))
     report = report_for(old["files"], tmp_path / "again", crops)
-    card.update(model_folder, report)
+    model_card.update(model_folder, report)
     assert list(json.loads(path.read_text())["results"]) == ["crops"]
 
 
@@ -341,8 +342,8 @@ def test_evaluate_runs_the_pipeline_at_a_low_threshold_and_judges_at_the_models(
         asked.append((model.card["name"], device, threshold))
         return result(volume, [*ORACLE[:1], (ball((12, 15, 45), 3, SHAPE), 0.3, "fused")])
 
-    monkeypatch.setattr("LNHGLib.pipeline.segment", segment)
-    monkeypatch.setattr("LNHGLib.models.load", lambda _: SimpleNamespace(card=CARD))
+    monkeypatch.setattr("LNHGLib.segmentation.pipeline.segment", segment)
+    monkeypatch.setattr("LNHGLib.models.folder.load", lambda _: SimpleNamespace(card=CARD))
     write_case(tmp_path / "cases", "a", "P1")
     out = tmp_path / "out"
     arguments = ["evaluate", "--model", "tiny", "--scans", tmp_path / "cases", "--device", "cpu", out]
@@ -382,8 +383,8 @@ def test_a_failure_ends_with_status_one_and_one_sentence(monkeypatch, tmp_path, 
     def fail(*_):
         raise RuntimeError("the disk\nis full")
 
-    monkeypatch.setattr("LNHGTrainingLib.evaluate.run_scans", fail)
-    monkeypatch.setattr("LNHGLib.models.load", lambda _: SimpleNamespace(card=CARD))
+    monkeypatch.setattr("LNHGTrainingLib.evaluation.run.run_scans", fail)
+    monkeypatch.setattr("LNHGLib.models.folder.load", lambda _: SimpleNamespace(card=CARD))
     assert main(["evaluate", "--model", "m", "--scans", str(tmp_path), str(tmp_path / "out")]) == 1
     assert (
         capsys.readouterr().err

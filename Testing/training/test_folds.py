@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import folds
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.folds import Plan, draw
+from LNHGTrainingLib.prepare import folds
+from LNHGTrainingLib.prepare.folds import Plan, draw
 
 
 def nodules(*patients, diameter=8.0):

@@ -5,11 +5,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from evaluation_data import ball
-from LNHGTrainingLib import evaluate_crops, summary, surroundings
-from LNHGTrainingLib.evaluate_crops import NoduleScore, Selection
-from LNHGTrainingLib.evaluate_scans import CaseScore, ScanFinding, ScanNodule, ScanResults
-from LNHGTrainingLib.matching import Finding, ReferenceNodule, Verdict, whole_scan_dice
-from LNHGTrainingLib.surroundings import attachment
+from LNHGTrainingLib.evaluation import attachment as surroundings
+from LNHGTrainingLib.evaluation import crops as evaluate_crops
+from LNHGTrainingLib.evaluation import summary
+from LNHGTrainingLib.evaluation.attachment import attachment
+from LNHGTrainingLib.evaluation.crops import NoduleScore, Selection
+from LNHGTrainingLib.evaluation.matching import Finding, ReferenceNodule, Verdict, whole_scan_dice
+from LNHGTrainingLib.evaluation.scans import CaseScore, ScanFinding, ScanNodule, ScanResults
 
 SHAPE = (50, 50, 50)
 MM = (1.0, 1.0, 1.0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import losses
+from LNHGTrainingLib.training import losses
 from torch import nn
 from torchvision import models
 

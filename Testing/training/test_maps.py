@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from evaluation_data import ball, read_csv, row, write_crops
-from LNHGLib.generators import build_generator
-from LNHGLib.preprocessing import normalise
-from LNHGTrainingLib import checkpoint, evaluate_crops, map_study, maps
+from LNHGLib.models.registry import build_generator
+from LNHGLib.segmentation.preprocessing import normalise
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.evaluation import crops as evaluate_crops
+from LNHGTrainingLib.evaluation import map_metrics, map_study
+from LNHGTrainingLib.training import checkpoint
 from scipy import ndimage
 
 WINDOW = [-1000.0, 400.0]
@@ -47,45 +49,45 @@ def own_noise(hu):
 
 @pytest.mark.parametrize(("sd", "blur"), [(20, (0, 0, 0)), (60, (0, 0, 0)), (40, (0.8, 0.7, 0.7))])
 def test_the_noise_of_a_crop_is_found_with_its_smoothness(sd, blur):
-    noise = maps.estimate_noise(crop(sd=sd, blur=blur), np.ones(NODULE.shape, bool))
+    noise = map_metrics.estimate_noise(crop(sd=sd, blur=blur), np.ones(NODULE.shape, bool))
     assert noise.sd_hu == pytest.approx(sd, rel=0.15)
     np.testing.assert_allclose(noise.blur, blur, atol=0.2)
 
 
 def test_a_crop_without_lung_has_no_estimate_of_noise():
-    assert maps.estimate_noise(np.zeros((50, 50, 50)), np.ones((50, 50, 50), bool)) is None
-    assert maps.estimate_noise(crop(), np.zeros(NODULE.shape, bool)) is None
+    assert map_metrics.estimate_noise(np.zeros((50, 50, 50)), np.ones((50, 50, 50), bool)) is None
+    assert map_metrics.estimate_noise(crop(), np.zeros(NODULE.shape, bool)) is None
 
 
 def test_a_repeat_adds_noise_of_the_level_and_smoothness_asked_for():
-    hu, noise = np.full((50, 50, 50), -870.0), maps.Noise(40.0, (0.8, 0.7, 0.7))
-    first, second = (maps.repeat(hu, noise, np.random.default_rng(seed)) for seed in (0, 1))
+    hu, noise = np.full((50, 50, 50), -870.0), map_metrics.Noise(40.0, (0.8, 0.7, 0.7))
+    first, second = (map_metrics.repeat(hu, noise, np.random.default_rng(seed)) for seed in (0, 1))
     assert (first - hu).std() == pytest.approx(40)
     assert (first - second).std() == pytest.approx(40 * 2**0.5, rel=0.05)
-    np.testing.assert_allclose(maps.estimate_noise(first, np.ones(hu.shape, bool)).blur, noise.blur, atol=0.2)
+    np.testing.assert_allclose(map_metrics.estimate_noise(first, np.ones(hu.shape, bool)).blur, noise.blur, atol=0.2)
 
 
 def test_correlations_by_hand_and_where_there_is_none():
     values = np.arange(12.0)
-    assert maps.rank_correlation(values, values**3) == pytest.approx(1)
-    assert maps.correlation(values, -2 * values) == pytest.approx(-1)
-    assert np.isnan(maps.correlation(values, np.ones(12)))
-    assert np.isnan(maps.rank_correlation(values[:9], values[:9]))
+    assert map_metrics.rank_correlation(values, values**3) == pytest.approx(1)
+    assert map_metrics.correlation(values, -2 * values) == pytest.approx(-1)
+    assert np.isnan(map_metrics.correlation(values, np.ones(12)))
+    assert np.isnan(map_metrics.rank_correlation(values[:9], values[:9]))
 
 
 def test_what_lies_beyond_the_ct_is_left_of_a_straight_line():
     ct, other = np.arange(10.0), np.array([1.0, -1] * 5)
-    np.testing.assert_allclose(maps.beyond(3 * ct + 2, ct), 0, atol=1e-9)
-    assert maps.correlation(maps.beyond(3 * ct + other, ct), other) > 0.98
+    np.testing.assert_allclose(map_metrics.beyond(3 * ct + 2, ct), 0, atol=1e-9)
+    assert map_metrics.correlation(map_metrics.beyond(3 * ct + other, ct), other) > 0.98
 
 
 def test_similarity_is_one_for_equal_maps_and_counts_the_nodules_voxels_alone():
     a = np.random.default_rng(0).uniform(size=NODULE.shape)
     b = a.copy()
     b[:10] = 0
-    assert maps.similarity(a, a, NODULE) == pytest.approx(1)
-    assert maps.similarity(a, b, NODULE) == pytest.approx(1)
-    assert maps.similarity(a, np.random.default_rng(1).uniform(size=a.shape), NODULE) < 0.2
+    assert map_metrics.similarity(a, a, NODULE) == pytest.approx(1)
+    assert map_metrics.similarity(a, b, NODULE) == pytest.approx(1)
+    assert map_metrics.similarity(a, np.random.default_rng(1).uniform(size=a.shape), NODULE) < 0.2
 
 
 def test_equal_generators_are_stable_and_unrelated_ones_are_not():

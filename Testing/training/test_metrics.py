@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from LNHGTrainingLib import matching, metrics
-from LNHGTrainingLib.metrics import Detections
+from LNHGTrainingLib.evaluation import matching, metrics
+from LNHGTrainingLib.evaluation.metrics import Detections
 
 
 def box(shape, *ranges):

@@ -9,12 +9,12 @@ import pytest
 import small_data
 from crop_files import write_crop_files
 from LNHGLib.errors import InputError
-from LNHGLib.volume import write_image
-from LNHGTrainingLib import negatives
+from LNHGLib.image.volume import write_image
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.background import load_sources
-from LNHGTrainingLib.data import Labelled
-from LNHGTrainingLib.patches import SegmenterPatches
+from LNHGTrainingLib.data import hard_negatives
+from LNHGTrainingLib.data.background import load_sources
+from LNHGTrainingLib.data.crops import Labelled
+from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
 from tiny_model import tiny_chest, write_model
 
 FIRST, SECOND = (15.0, 25.0, 12.0), (35.0, 25.0, 38.0)
@@ -33,8 +33,8 @@ def test_what_is_marked_counts_where_readers_saw_nothing():
     marked = mask | ball(FIRST, 3) | ball(SECOND, 3) | ball((25, 10, 48), 2)
     marked[5, 5, 5] = True
     volume = Labelled(np.zeros(mask.shape, np.int16), mask, known, "P", {})
-    assert list(negatives.unread(marked * 0.1, volume, lungs)) == [pytest.approx(FIRST)]
-    assert not list(negatives.unread(marked * 0.02, volume, lungs))
+    assert list(hard_negatives.unread(marked * 0.1, volume, lungs)) == [pytest.approx(FIRST)]
+    assert not list(hard_negatives.unread(marked * 0.02, volume, lungs))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_places_are_mined_in_training_crops_and_backgrounds(folder, configuratio
 def test_mined_places_are_drawn_without_a_target(folder):
     table = folder / "hard.csv"
     places = [("0", "", *FIRST), ("1", "", *SECOND), ("", "chest.nii.gz", 60, 100, 100), ("", "gone.nii.gz", 1, 1, 1)]
-    lines = [",".join(map(str, place)) for place in (negatives.COLUMNS, *places)]
+    lines = [",".join(map(str, place)) for place in (hard_negatives.COLUMNS, *places)]
     table.write_text("\n".join(lines))
     config = small_data.data_config(folder) | {"background": [{"file": "chest.nii.gz"}], "hard_negatives": str(table)}
     sources = load_sources(config, folder / "cache")
@@ -113,7 +113,7 @@ def test_a_file_that_mine_did_not_write_is_refused(folder):
 
 def test_a_model_of_another_grid_is_refused(folder):
     with pytest.raises(InputError, match="expected 1 mm"):
-        negatives.mine(write_model(folder / "model"), [], [], folder / "hard.csv")
+        hard_negatives.mine(write_model(folder / "model"), [], [], folder / "hard.csv")
 
 
 def test_a_background_is_prepared_anew_when_more_of_it_is_unknown(folder):

@@ -15,9 +15,9 @@ import pytest
 import SimpleITK as sitk
 from crop_files import write_crop_files
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import nnunet, nnunet_data
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.data import load_crops
+from LNHGTrainingLib.baselines import nnunet, nnunet_data
+from LNHGTrainingLib.data.crops import load_crops
 from safetensors.numpy import load_file
 from small_data import COLUMNS
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LNHGTrainingLib.outlines import Contour, Outlined, cluster, enclosed, fill
+from LNHGTrainingLib.prepare.contours import Contour, Outlined, cluster, enclosed, fill
 
 SQUARE = [(2, 1), (6, 1), (6, 5), (2, 5)]
 

@@ -2,9 +2,9 @@
 
 import pytest
 from evaluation_data import CARD, QUIET, perfect
-from LNHGTrainingLib import compare, evaluate, paper
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.evaluate_crops import Selection
+from LNHGTrainingLib.evaluation import compare, published, run
+from LNHGTrainingLib.evaluation.crops import Selection
 
 
 @pytest.mark.parametrize(
@@ -19,13 +19,13 @@ from LNHGTrainingLib.evaluate_crops import Selection
 )
 def test_rates_of_table_s1_are_recomputed_from_its_corrected_counts(method, expected):
     """Register U8, U9."""
-    true, false, missed, *_ = paper.corrected(paper.published()["table_s1"])[method]
+    true, false, missed, *_ = published.corrected(published.published()["table_s1"])[method]
     assert true + missed == 430
-    assert tuple(round(rate, 2) for rate in paper.rates(true, false, missed)) == expected
+    assert tuple(round(rate, 2) for rate in published.rates(true, false, missed)) == expected
 
 
 def test_the_printed_error_stays_in_the_resource():
-    assert paper.published()["table_s1"]["L-RF"][2] == 363
+    assert published.published()["table_s1"]["L-RF"][2] == 363
 
 
 def test_gain_and_gaps_are_recomputed(capsys):
@@ -41,9 +41,7 @@ def test_gain_and_gaps_are_recomputed(capsys):
 
 
 def test_ours_stand_beside_the_papers_by_type(crops, tmp_path, no_plots, capsys):
-    evaluate.run_crops(
-        CARD, lambda hu: perfect(hu) * ((hu > 0).sum() > 500), *crops, tmp_path / "a", Selection(), QUIET
-    )
+    run.run_crops(CARD, lambda hu: perfect(hu) * ((hu > 0).sum() > 500), *crops, tmp_path / "a", Selection(), QUIET)
     assert main(["paper", str(tmp_path / "a")]) == 0
     text = capsys.readouterr().out
     assert "| **tiny** (location given), found only | - | 100.00 (100.00 to 100.00) | - |" in text
@@ -63,5 +61,5 @@ def test_whole_scans_enter_table_s1(capsys):
             "hits": 3, "false": 5, "nodules": 7, "precision": rate, "sensitivity": rate, "f1": rate,
         }},
     }  # fmt: skip
-    text = paper.render([compare.Evaluation("tiny", summary, {})])
+    text = published.render([compare.Evaluation("tiny", summary, {})])
     assert "| **tiny** (whole scans) | 3 | 5 | 4 | 50.00 (25.00 to 100.00) |" in text

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import scan_trees
 from LNHGLib.errors import InputError
-from LNHGLib.volume import Grid, resample, write_image
-from LNHGTrainingLib import data
+from LNHGLib.image.volume import Grid, resample, write_image
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.luna16 import Lists
-from LNHGTrainingLib.prepare import prepare
-from LNHGTrainingLib.subjects import Options
+from LNHGTrainingLib.data import crops
+from LNHGTrainingLib.prepare.luna16 import Lists
+from LNHGTrainingLib.prepare.run import prepare
+from LNHGTrainingLib.prepare.sources import Options
 from scan_trees import GRID, four_readers, nodule_mask
 
 CENTER = (12, 30, 32)
@@ -305,8 +305,8 @@ def test_crops_keep_their_content_and_their_folds(data_dir, tmp_path):
         writer.writerows(rows)
     prepare("crops", tmp_path, tmp_path / "out", Options())
     folds = sorted({int(row["fold"]) for row in rows})
-    before = data.load_crops(tmp_path / "six.h5", tmp_path / "six.csv", folds)
-    after = data.load_crops(tmp_path / "out" / "volumes.h5", tmp_path / "out" / "manifest.csv", folds)
+    before = crops.load_crops(tmp_path / "six.h5", tmp_path / "six.csv", folds)
+    after = crops.load_crops(tmp_path / "out" / "volumes.h5", tmp_path / "out" / "manifest.csv", folds)
     assert len(before) == len(after) > 3
     for one, other in zip(before, after, strict=True):
         assert one.row["att_malignancy"] == other.row["att_malignancy"]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import scan_trees
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import data, layout
-from LNHGTrainingLib.prepare import prepare
-from LNHGTrainingLib.subjects import Options
+from LNHGTrainingLib.data import crops
+from LNHGTrainingLib.prepare import storage
+from LNHGTrainingLib.prepare.run import prepare
+from LNHGTrainingLib.prepare.sources import Options
 from scan_trees import four_readers
 
 ROOT = Path(__file__).parents[2]
@@ -75,12 +76,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(outs):
     assert names == sorted(path.relative_to(killed) for path in killed.rglob("*") if path.is_file())
     assert len(names) == SCANS + 4
     for name in names:
-        if name.name != layout.INDEX:  # HDF5 leaves a byte of its index to chance
+        if name.name != storage.INDEX:  # HDF5 leaves a byte of its index to chance
             assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
 
 
 def test_the_index_shows_the_same(outs):
-    with h5py.File(outs[0] / layout.INDEX) as one, h5py.File(outs[1] / layout.INDEX) as two:
+    with h5py.File(outs[0] / storage.INDEX) as one, h5py.File(outs[1] / storage.INDEX) as two:
         assert list(one) == list(two)
         assert list(one["volumes"]) == list(two["volumes"])
         for name in ("ct", "reader_masks", "other_mask", "valid_extent"):
@@ -102,7 +103,7 @@ def test_a_half_written_file_is_no_scan(tree, outs):
 
 
 def test_an_index_without_its_scans_is_refused(outs, tmp_path):
-    (tmp_path / layout.INDEX).write_bytes((outs[0] / layout.INDEX).read_bytes())
-    (tmp_path / layout.TABLE).write_text((outs[0] / layout.TABLE).read_text().replace(",-1,0\n", ",0,0\n"))
+    (tmp_path / storage.INDEX).write_bytes((outs[0] / storage.INDEX).read_bytes())
+    (tmp_path / storage.TABLE).write_text((outs[0] / storage.TABLE).read_text().replace(",-1,0\n", ",0,0\n"))
     with pytest.raises(InputError, match=r"scans/1\.2\.0\.h5 and 7 more"):
-        data.load_crops(tmp_path / layout.INDEX, tmp_path / layout.TABLE, [0])
+        crops.load_crops(tmp_path / storage.INDEX, tmp_path / storage.TABLE, [0])

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scan_trees
-from LNHGTrainingLib import data, train_gan
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.data import crops
+from LNHGTrainingLib.training import segmenter
 
 RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
 
@@ -29,12 +30,12 @@ def prepared(tmp_path_factory):
 
 def test_without_folds_nothing_can_be_trained_on(prepared):
     with pytest.raises(ValueError, match="no usable crop"):
-        data.load_crops(prepared / "volumes.h5", prepared / "manifest.csv", [0, 1])
+        crops.load_crops(prepared / "volumes.h5", prepared / "manifest.csv", [0, 1])
 
 
 def test_both_scans_of_a_patient_are_in_one_fold(prepared):
-    folds = [data.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [fold]) for fold in (0, 1)]
-    data.assert_disjoint(*folds)
+    folds = [crops.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [fold]) for fold in (0, 1)]
+    crops.assert_disjoint(*folds)
     assert sorted(len(fold) for fold in folds) == [2, 2]
 
 
@@ -47,7 +48,7 @@ def test_a_segmenter_trains_a_step(prepared, tmp_path):
     }  # fmt: skip
     config["generator"]["width"] = config["critic"]["width"] = 2
     config["sampling"]["sides"] = [[16, 16, 16]]
-    best = train_gan.train(config, tmp_path / "run")
+    best = segmenter.train(config, tmp_path / "run")
     assert best.is_file()
 
 
@@ -57,18 +58,18 @@ def look(cubes, number, results):
 
 
 def test_cubes_are_read_when_asked_for_and_no_more_are_kept_than_allowed(prepared, monkeypatch):
-    monkeypatch.setattr(data, "KEPT", 1)
+    monkeypatch.setattr(crops, "KEPT", 1)
     read = []
-    monkeypatch.setattr(data, "_crop", lambda file, row: read.append(row["row"]) or object())
-    cubes = data.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
-    assert (len(cubes), len(data.patients(cubes)), len(cubes[1:]), read) == (4, 3, 3, [])
+    monkeypatch.setattr(crops, "_crop", lambda file, row: read.append(row["row"]) or object())
+    cubes = crops.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
+    assert (len(cubes), len(crops.patients(cubes)), len(cubes[1:]), read) == (4, 3, 3, [])
     assert cubes[2] is cubes[2]
     assert cubes[3] is not cubes[3]
     assert read == [cubes.rows[number]["row"] for number in (2, 3, 3)]
 
 
 def test_a_copy_for_a_worker_holds_no_open_file(prepared):
-    cubes = data.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
+    cubes = crops.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
     first = cubes[0]
     copy = pickle.loads(pickle.dumps(cubes))
     assert np.array_equal(copy[0].hu, first.hu)
@@ -78,8 +79,8 @@ def test_a_forked_worker_opens_the_file_itself(prepared, monkeypatch):
     """An HDF5 file that is open when a process forks must not be read by the child."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system does not fork")
-    monkeypatch.setattr(data, "KEPT", 0)
-    cubes = data.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
+    monkeypatch.setattr(crops, "KEPT", 0)
+    cubes = crops.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
     own = [(number, int(cube.mask.sum()), float(cube.hu.mean())) for number, cube in enumerate(cubes)]
     context = multiprocessing.get_context("fork")
     results = context.Queue()

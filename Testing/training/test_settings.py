@@ -6,11 +6,12 @@ import pytest
 import small_data
 import torch
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import train_detector, train_gan
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.losses import precision
-from LNHGTrainingLib.patches import Batch, SegmenterPatches
-from LNHGTrainingLib.settings import override, read
+from LNHGTrainingLib.config import override, read
+from LNHGTrainingLib.data.segmenter_batches import Batch, SegmenterPatches
+from LNHGTrainingLib.training import detector as train_detector
+from LNHGTrainingLib.training import segmenter
+from LNHGTrainingLib.training.losses import precision
 
 CONFIG = {"seed": 1, "target": "intensity", "loss": {"mse": 1.0, "deep": {"on": True}}, "folds": [1, 2]}
 
@@ -59,14 +60,14 @@ class SmallPerceptual(torch.nn.Module):
 
 @pytest.fixture(autouse=True)
 def small_perceptual(monkeypatch):
-    monkeypatch.setattr(train_gan, "Perceptual", SmallPerceptual)
+    monkeypatch.setattr(segmenter, "Perceptual", SmallPerceptual)
 
 
-def run(*settings: str, recipe: str = "segmenter-paper.toml") -> train_gan.SegmenterRun:
+def run(*settings: str, recipe: str = "segmenter-paper.toml") -> segmenter.SegmenterRun:
     """The recipe's run with small networks."""
     config = override(read(small_data.RESOURCES / recipe), ["generator.width=2", "critic.width=2", *settings])
     config["critic"].pop("slab", None)
-    return train_gan.SegmenterRun(config, torch.device("cpu"))
+    return segmenter.SegmenterRun(config, torch.device("cpu"))
 
 
 def terms(*settings: str) -> dict[str, float]:

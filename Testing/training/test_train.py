@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import small_data
 import torch
-from LNHGLib import models
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import checkpoint, train_detector, train_gan
+from LNHGLib.models import folder as models
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.export import export
-from LNHGTrainingLib.patches import Batch
+from LNHGTrainingLib.data.segmenter_batches import Batch
+from LNHGTrainingLib.release.export import export
+from LNHGTrainingLib.training import checkpoint, detector, segmenter
 from safetensors.torch import load_file
 from tiny_model import write_model
 
@@ -45,7 +45,7 @@ def equal(a: dict, b: dict) -> bool:
 
 @pytest.mark.parametrize(
     ("train", "parts"),
-    [(train_gan.train, ("generator", "average", "critic")), (train_detector.train, ("detector", "average"))],
+    [(segmenter.train, ("generator", "average", "critic")), (detector.train, ("detector", "average"))],
 )
 def test_resume_equals_uninterrupted(request, tmp_path, train, parts):
     config = request.getfixturevalue("segmenter_config" if "critic" in parts else "detector_config")
@@ -57,16 +57,16 @@ def test_resume_equals_uninterrupted(request, tmp_path, train, parts):
 
 
 def test_a_run_leaves_its_log(segmenter_config, tmp_path):
-    train_gan.train(segmenter_config, tmp_path / "run")
+    segmenter.train(segmenter_config, tmp_path / "run")
     lines = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
     assert lines[0].startswith("step,dice,best")
     assert [line.split(",")[0] for line in lines[1:]] == ["2", "4"]
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("train", [train_gan.train, train_detector.train])
+@pytest.mark.parametrize("train", [segmenter.train, detector.train])
 def test_training_leaves_the_processs_arithmetic_as_it_was(request, tmp_path, monkeypatch, train):
-    config = request.getfixturevalue("segmenter_config" if train is train_gan.train else "detector_config")
+    config = request.getfixturevalue("segmenter_config" if train is segmenter.train else "detector_config")
     least, seen = np.array([5e-324]), []
     monkeypatch.setattr(checkpoint.Run, "finished", lambda run: seen.append((least * 1)[0]) or True)
     train(config, tmp_path / "run")
@@ -84,10 +84,10 @@ def batch_of(value: float) -> Batch:
 
 def test_the_critic_sees_the_reference_as_real(segmenter_config, monkeypatch):
     """Register L4: the original called the critic step with both images exchanged."""
-    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
     seen = {}
     monkeypatch.setattr(
-        train_gan, "critic_loss", lambda critic, **given: seen.update(given) or critic(given["real"]).mean()
+        segmenter, "critic_loss", lambda critic, **given: seen.update(given) or critic(given["real"]).mean()
     )
     batch = batch_of(0.5)
     run.critic_step([(0, batch)])
@@ -97,7 +97,7 @@ def test_the_critic_sees_the_reference_as_real(segmenter_config, monkeypatch):
 
 def test_the_critic_step_leaves_the_generator_alone(segmenter_config):
     """Register L16: nor its running statistics."""
-    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
     before = copy.deepcopy(run.generator.state_dict())
     run.critic_step([(0, batch_of(0.5))])
     assert equal(before, run.generator.state_dict())
@@ -105,7 +105,7 @@ def test_the_critic_step_leaves_the_generator_alone(segmenter_config):
 
 def test_the_generator_step_leaves_the_critic_alone(segmenter_config):
     """Register L2: the adversarial term is -E[D(G)], and moves the generator only."""
-    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
     run.step = 1
     before = copy.deepcopy(run.critic.state_dict())
     terms = run.generator_step([(0, batch_of(0.5))])
@@ -115,7 +115,7 @@ def test_the_generator_step_leaves_the_critic_alone(segmenter_config):
 
 
 def test_the_adversarial_term_is_minus_the_critics_mean(segmenter_config):
-    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
     run.step = 1
     run.generator.eval()
     batch = batch_of(0.5)
@@ -127,18 +127,18 @@ def test_the_adversarial_term_is_minus_the_critics_mean(segmenter_config):
 
 
 def test_training_lowers_the_loss(segmenter_config):
-    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
-    train_gan.set_rate(run.generator_optimizer, 1e-2)
+    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
+    segmenter.set_rate(run.generator_optimizer, 1e-2)
     losses = [run.generator_step([(0, batch_of(0.5))])["dice"] for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_the_perceptual_term_can_be_another_network_or_off(segmenter_config):
     segmenter_config["loss"]["perceptual_network"] = "random"
-    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
     assert "perceptual" in run.generator_terms(batch_of(0.5))
     segmenter_config["loss"]["perceptual_network"] = "off"
-    run = train_gan.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
     assert "perceptual" not in run.generator_terms(batch_of(0.5))
 
 
@@ -146,7 +146,7 @@ def test_the_perceptual_term_can_be_another_network_or_off(segmenter_config):
 def test_shipped_segmenter_recipes_build(name):
     config = tomllib.loads((RESOURCES / name).read_text())
     config["loss"]["perceptual_network"] = "off"
-    run = train_gan.SegmenterRun(config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(config, torch.device("cpu"))
     assert config["loss"]["penalty"] == 10
     if "paper" in name:
         assert (config["loss"]["mse"], config["loss"]["perceptual"], config["loss"]["adversarial"]) == (1.0, 1.0, 0.1)
@@ -157,7 +157,7 @@ def test_shipped_segmenter_recipes_build(name):
 def test_shipped_detector_recipes_build(name):
     config = tomllib.loads((RESOURCES / name).read_text())
     assert (
-        train_detector.DetectorRun(config, torch.device("cpu")).detector.roi_heads.score_thresh
+        detector.DetectorRun(config, torch.device("cpu")).detector.roi_heads.score_thresh
         == config["detector"]["min_score"]
     )
 
@@ -168,8 +168,8 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 
 
 def test_checkpoints_become_a_model_folder(segmenter_config, detector_config, tmp_path):
-    first = train_gan.train(segmenter_config, tmp_path / "segmenter")
-    second = train_detector.train(detector_config, tmp_path / "detector")
+    first = segmenter.train(segmenter_config, tmp_path / "segmenter")
+    second = detector.train(detector_config, tmp_path / "detector")
     config = tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text())
     model = export(first, second, config, tmp_path / "lnhg-1mm")
     assert models.load(tmp_path / "lnhg-1mm").card == model.card
@@ -186,24 +186,24 @@ def test_checkpoints_become_a_model_folder(segmenter_config, detector_config, tm
 
 def test_training_begins_with_a_models_networks(segmenter_config, detector_config, tmp_path):
     first, second = (
-        train_gan.train(segmenter_config, tmp_path / "s"),
-        train_detector.train(detector_config, tmp_path / "d"),
+        segmenter.train(segmenter_config, tmp_path / "s"),
+        detector.train(detector_config, tmp_path / "d"),
     )
     model = export(first, second, tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text()), tmp_path / "tiny")
     start = {"start": str(model.folder), "seed": 5}
     for config, kind, part in (
-        (segmenter_config, train_gan.SegmenterRun, "generator"),
-        (detector_config, train_detector.DetectorRun, "detector"),
+        (segmenter_config, segmenter.SegmenterRun, "generator"),
+        (detector_config, detector.DetectorRun, "detector"),
     ):
         run = kind(config | start, torch.device("cpu"))
         assert not equal(getattr(run, part).state_dict(), model.weights(part))
         run.begin(tmp_path / "new", resume=True)
         assert equal(getattr(run, part).state_dict(), model.weights(part))
         assert equal(run.average.state_dict(), model.weights(part))
-    again = train_gan.train(segmenter_config | start, tmp_path / "again")
+    again = segmenter.train(segmenter_config | start, tmp_path / "again")
     card = export(again, second, tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text()), tmp_path / "other").card
     assert card["training"]["generator"]["start"] == "tiny"
-    resumed = train_gan.SegmenterRun(segmenter_config | start, torch.device("cpu"))
+    resumed = segmenter.SegmenterRun(segmenter_config | start, torch.device("cpu"))
     resumed.begin(tmp_path / "again", resume=True)
     assert equal(resumed.generator.state_dict(), weights(tmp_path / "again" / "last.pt", "generator"))
 
@@ -220,15 +220,15 @@ def test_a_model_to_begin_with_must_fit(change, said, segmenter_config, tmp_path
     spec = {key: value for key, value in segmenter_config["generator"].items() if key != "threshold"}
     model = write_model(tmp_path / "tiny", generator=spec | {"threshold": 0.1, "weights": "generator.safetensors"})
     with pytest.raises(InputError, match=said):
-        train_gan.train(segmenter_config | {"start": str(model.folder)} | change, tmp_path / "run")
+        segmenter.train(segmenter_config | {"start": str(model.folder)} | change, tmp_path / "run")
 
 
 def test_a_checkpoint_becomes_a_models_second_generator(segmenter_config, detector_config, tmp_path, capsys):
-    paths = train_gan.train(segmenter_config, tmp_path / "s"), train_detector.train(detector_config, tmp_path / "d")
+    paths = segmenter.train(segmenter_config, tmp_path / "s"), detector.train(detector_config, tmp_path / "d")
     config = tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text())
     model = export(*paths, config, tmp_path / "one")
     body = {"kind": "gated-unet", "width": 2, "planes": 3}
-    other = train_gan.train(segmenter_config | {"generator": body | {"threshold": 0.1}}, tmp_path / "other")
+    other = segmenter.train(segmenter_config | {"generator": body | {"threshold": 0.1}}, tmp_path / "other")
     assert main(["second", "--model", str(model.folder), "--name", "both", str(other), str(tmp_path / "two")]) == 0
     both = models.load(tmp_path / "two")
     assert (both.name, both.card["description"]) == ("both", model.card["description"])
@@ -238,7 +238,7 @@ def test_a_checkpoint_becomes_a_models_second_generator(segmenter_config, detect
     assert {**both.card["files"], **model.card["files"]} == both.card["files"]
     assert "gated-unet" in (both.folder / "README.md").read_text()
     narrow = segmenter_config | {"data": segmenter_config["data"] | {"train_folds": [1], "validation_folds": [0]}}
-    third = train_gan.train(narrow, tmp_path / "third")
+    third = segmenter.train(narrow, tmp_path / "third")
     assert main(["second", "--model", str(model.folder), str(third), str(tmp_path / "three")]) == 2
     assert "held out folds [0]" in capsys.readouterr().err
     assert main(["second", "--model", str(model.folder), str(paths[1]), str(tmp_path / "three")]) == 2
@@ -248,6 +248,6 @@ def test_a_checkpoint_becomes_a_models_second_generator(segmenter_config, detect
 
 @pytest.mark.gpu
 def test_both_branches_train_on_cuda(segmenter_config, detector_config, tmp_path):
-    train_gan.train(segmenter_config, tmp_path / "segmenter", device="cuda")
-    train_detector.train(detector_config, tmp_path / "detector", device="cuda")
+    segmenter.train(segmenter_config, tmp_path / "segmenter", device="cuda")
+    detector.train(detector_config, tmp_path / "detector", device="cuda")
     assert (tmp_path / "segmenter" / "best.pt").exists()

@@ -11,10 +11,10 @@ import small_data
 import torch
 import train_recorded
 from LNHGLib.errors import InputError
-from LNHGTrainingLib import checkpoint, distributed
-from LNHGTrainingLib.loading import load_steps
-from LNHGTrainingLib.patches import SegmenterPatches
-from LNHGTrainingLib.stopping import BrokenOff, StopSignal
+from LNHGTrainingLib.data.loading import load_steps
+from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
+from LNHGTrainingLib.training import checkpoint, distributed
+from LNHGTrainingLib.training.sigterm import BrokenOff, StopSignal
 from torch import nn
 
 BRANCHES = {"segmenter": ("generator", "average", "critic"), "detector": ("detector", "average")}

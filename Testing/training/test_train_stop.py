@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import small_data
 import torch
-from LNHGTrainingLib import checkpoint, log, train_detector, train_gan, validate
-from LNHGTrainingLib.log import RunLog
-from LNHGTrainingLib.settings import override, read
-from LNHGTrainingLib.stopping import STATUS, Stopped, StopSignal
+from LNHGTrainingLib.config import override, read
+from LNHGTrainingLib.training import checkpoint, detector, log, validate
+from LNHGTrainingLib.training import segmenter as train_gan
+from LNHGTrainingLib.training.log import RunLog
+from LNHGTrainingLib.training.sigterm import STATUS, Stopped, StopSignal
 from tiny_model import write_model
 
 ROOT = Path(__file__).parents[2]
-BRANCHES = {"segmenter": train_gan, "detector": train_detector}
+BRANCHES = {"segmenter": train_gan, "detector": detector}
 TINY = ["batch=2", "validate_crops=1", "data.background=[]", "data.train_folds=[0]", "data.validation_folds=[1]"]
 NETWORKS = {
     "segmenter": [
@@ -270,7 +271,7 @@ def test_the_signal_is_the_systems_again_afterwards():
 
 
 @pytest.mark.parametrize(
-    ("branch", "module", "score"), [("segmenter", train_gan, "crop_dice"), ("detector", train_detector, "crop_froc")]
+    ("branch", "module", "score"), [("segmenter", train_gan, "crop_dice"), ("detector", detector, "crop_froc")]
 )
 def test_training_ends_when_patience_does(folder, tmp_path, monkeypatch, branch, module, score):
     scores = iter([0.2, 0.3, 0.3, 0.1, 0.9])
@@ -290,7 +291,7 @@ def test_training_ends_when_patience_does(folder, tmp_path, monkeypatch, branch,
 def test_an_epoch_leaves_a_line_and_a_picture(folder, tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for branch, module in (("segmenter", train_gan), ("detector", train_detector)):
+    for branch, module in (("segmenter", train_gan), ("detector", detector)):
         config = small_data.training_config(branch, folder) | {"steps": 1, "batch": 1}
         module.train(config, tmp_path / branch)
         events = EventAccumulator(str(tmp_path / branch / "tensorboard")).Reload()

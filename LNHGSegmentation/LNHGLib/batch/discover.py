@@ -1,0 +1,245 @@
+"""The cases of a cohort: every scan in a folder tree, a CSV list or behind a glob, whatever its file is called."""
+
+import csv
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from LNHGLib.batch import case_names
+from LNHGLib.batch.case import FAILED, SKIPPED, Case
+from LNHGLib.errors import InputError
+from LNHGLib.image import dicom_series, zip_scans
+from LNHGLib.image.dicom_series import ADVICE, Header
+
+TRIED = {"CT", *ADVICE}
+"""Kinds of DICOM images that are CT, or that deserve the reader's own advice."""
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+LIST_COLUMNS = ("path", "case", "series_uid")
+RESULT_FILES = ("report.json", "nodules.seg.nrrd")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The cases sorted by id, and sentences on what was left aside."""
+
+    cases: list[Case]
+    notes: list[str]
+
+
+@dataclass
+class _Found:
+    """What a search has met so far; names are relative to `base`."""
+
+    base: Path
+    images: list[Path] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
+    headers: list[Header] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
+    left: Counter = field(default_factory=Counter)
+
+    def name(self, path: Path) -> str:
+        relative = path.relative_to(self.base) if path.is_relative_to(self.base) else Path(*path.parts[-2:])
+        return relative.as_posix() if relative.parts else path.name
+
+
+def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
+    """Find the scans of a cohort.
+
+    Args:
+        inputs: a folder, a CSV list (columns path, and maybe case and series_uid), a glob, or files and folders.
+        out: where the results go: not looked into.
+
+    Returns:
+        A case a scan, broken ones included.
+
+    Raises:
+        InputError: there is no such input, no scan in it, or the list is wrong.
+    """
+    paths = [Path(path) for text in inputs for path in _expanded(text)]
+    if len(paths) == 1 and paths[0].suffix.lower() == ".csv":
+        return _numbered(_listed(paths[0]), [])
+    if (
+        len(paths) == 1 and paths[0].is_file() and dicom_series.is_dicom(paths[0])
+    ):  # stands for its series, as in `segment`
+        return _numbered([Case("", paths[0].name, paths[0].absolute(), size=paths[0].stat().st_size)], [])
+    found = _Found(_base(paths))
+    for path in paths:
+        _search(path, found, out.resolve())
+    cases = list(_cases(found))
+    if not cases:
+        raise InputError(
+            f"{' '.join(inputs)} holds no scan, expected DICOM series, zipped series or volumes "
+            f"({', '.join(zip_scans.image_file.SUFFIXES)}); check the path."
+        )
+    return _numbered(cases, [f"Left aside: {count} {what}." for what, count in sorted(found.left.items())])
+
+
+def _expanded(text: str) -> list[str]:
+    if Path(text).exists():
+        return [text]
+    if not glob.has_magic(text):
+        raise InputError(f"{text} does not exist; give a folder, a CSV list, a glob or files.")
+    hits = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - pathlib takes no absolute pattern
+    if not hits:
+        raise InputError(f"Nothing fits the pattern {text}; check it, and put it in quotation marks.")
+    return hits
+
+
+def _base(paths: list[Path]) -> Path:
+    """Return the deepest folder that holds all inputs: names below it are the user's, those above are not shown."""
+    if len(paths) == 1:
+        return paths[0].absolute() if paths[0].is_dir() else paths[0].absolute().parent
+    return Path(os.path.commonpath([path.absolute().parent for path in paths]))
+
+
+def _search(path: Path, found: _Found, out: Path) -> None:
+    for file in _files(path.absolute(), out, found.left) if path.is_dir() else [path.absolute()]:
+        if zip_scans.is_volume(file.name):
+            found.images.append(file)
+        elif file.suffix.lower() == ".zip":
+            found.archives.append(file)
+        elif not zip_scans.is_dicom_directory(file.name):
+            _add_dicom(file, found)
+
+
+def _add_dicom(file: Path, found: _Found) -> None:
+    try:
+        header = dicom_series.read_header(file)
+        starts = header is not None or dicom_series.is_dicom(file)
+    except OSError:
+        header, starts = None, True
+    if header:
+        found.headers.append(header)
+    elif starts or file.suffix.lower() in DICOM_SUFFIXES:
+        found.unreadable.append(file)
+    else:
+        found.left["file(s) of other kinds"] += 1
+
+
+def _files(folder: Path, out: Path, left: Counter) -> Iterator[Path]:
+    """Yield the files of a tree in order, through links but never twice, without hidden ones and LNHG's results."""
+    seen: set[Path] = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=lambda _: left.update(["closed folder(s)"])):
+        here = Path(place).resolve()
+        if here in seen or here == out:
+            folders.clear()
+            continue
+        seen.add(here)
+        if set(RESULT_FILES) <= set(names):
+            left["folder(s) with results of LNHG"] += 1
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        shown = (Path(place, name) for name in sorted(names) if not name.startswith("."))
+        yield from (path for path in shown if path.is_file())
+
+
+def _cases(found: _Found) -> Iterator[Case]:
+    for path in found.images:
+        yield Case("", found.name(path), path, size=path.stat().st_size)
+    for path in found.archives:
+        yield from _archive(path, found.name(path))
+    yield from _series(found)
+    folders: dict[Path, list[Path]] = {}
+    for path in found.unreadable:
+        folders.setdefault(path.parent, []).append(path)
+    for folder, files in folders.items():
+        yield Case("", f"{found.name(folder)}/{files[0].name}", folder, **_unreadable([file.name for file in files]))
+
+
+def _unreadable(names: Sequence[str]) -> dict[str, str]:
+    reason = f"{len(names)} DICOM file(s) cannot be read or belong to no series, such as {names[0]}"
+    return {"state": FAILED, "reason": f"{reason}; copy or export them again."}
+
+
+def _series(found: _Found) -> Iterator[Case]:
+    for uid, headers in _by_series(found.headers):
+        files = tuple(sorted(header.path for header in headers))
+        folder = Path(os.path.commonpath([file.parent for file in files]))
+        size = sum(file.stat().st_size for file in files)
+        yield Case("", found.name(folder), folder, uid, files, size=size, **_verdict(headers))
+
+
+def _by_series(headers: Iterable[Header]) -> list[tuple[str, list[Header]]]:
+    series: dict[str, list[Header]] = {}
+    for header in headers:
+        series.setdefault(header.series_uid, []).append(header)
+    return sorted(series.items())
+
+
+def _verdict(headers: Iterable[Header]) -> dict[str, str]:
+    """Say why a series is not even tried: a localizer or a dose report is no broken CT."""
+    kinds = Counter(header.kind for header in headers)
+    if TRIED & kinds.keys():
+        return {}
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return {"state": SKIPPED, "reason": f"The series holds no CT slices but other images ({listed})."}
+
+
+def _archive(path: Path, name: str) -> list[Case]:
+    """Return the cases of an archive, one that failed when it cannot be read or holds none."""
+    whole = Case("", name, path, size=path.stat().st_size)
+    try:
+        content = zip_scans.look_into(path)
+    except InputError as error:
+        return [replace(whole, state=FAILED, reason=str(error).replace(str(path), name))]
+    cases = [replace(whole, source=f"{name}/{image}", members=content.with_voxels(image)) for image in content.images]
+    for uid, headers in _by_series(content.headers):
+        members = tuple(sorted(header.path.as_posix() for header in headers))
+        cases.append(replace(whole, series_uid=uid, members=members, **_verdict(headers)))
+    if content.unreadable:
+        cases.append(replace(whole, source=f"{name}/{content.unreadable[0]}", **_unreadable(content.unreadable)))
+    reason = f"{name} holds no scan among its {len(content.others)} file(s); zip the DICOM files of a chest CT."
+    return cases or [replace(whole, state=FAILED, reason=reason)]
+
+
+def _listed(path: Path) -> list[Case]:
+    """Return a case a row of a CSV list; paths are relative to the list's folder."""
+    text = path.read_text(encoding="utf-8-sig")
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    columns = {str(name).strip().lower(): name for name in (rows[0] if rows else {})}
+    if "path" not in columns:
+        raise InputError(
+            f"{path} has {'the columns ' + ', '.join(columns) if columns else 'no rows'}, expected a column path "
+            f"(and maybe {', '.join(LIST_COLUMNS[1:])}) with a scan a row; add it."
+        )
+    found = _Found(path.absolute().parent)
+    return [_row({key: (row.get(columns.get(key, "")) or "").strip() for key in LIST_COLUMNS}, found) for row in rows]
+
+
+def _row(row: dict[str, str], found: _Found) -> Case:
+    path = found.base / row["path"]
+    case = Case(case_names.cleaned([row["case"]]), found.name(path), path, row["series_uid"] or None)
+    if not row["path"] or not path.exists():
+        reason = f"{row['path'] or 'The empty path'} does not exist; correct the list."
+        return replace(case, source=row["path"], state=FAILED, reason=reason)
+    if path.is_dir():
+        return replace(case, size=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+    case = replace(case, size=path.stat().st_size)
+    return _chosen(case, _archive(path, case.source)) if path.suffix.lower() == ".zip" else case
+
+
+def _chosen(row: Case, inside: list[Case]) -> Case:
+    """Return the one case of an archive that a row of a list means."""
+    tried = [case for case in inside if row.series_uid in (None, case.series_uid) and case.state != SKIPPED]
+    if len(tried) == 1:
+        return replace(tried[0], id=row.id)
+    if len(inside) == 1:
+        return replace(inside[0], id=row.id)
+    reason = f"{row.source} holds {len(tried)} such scans, expected one; name it in the column series_uid."
+    return replace(row, state=FAILED, reason=reason)
+
+
+def _numbered(cases: list[Case], notes: list[str]) -> Cohort:
+    """Give every case its id; those of a list's column `case` must be unique."""
+    given = Counter(case.id.casefold() for case in cases if case.id)
+    twice = next((case.id for case in cases if given[case.id.casefold()] > 1), None)
+    if twice:
+        raise InputError(f"The list names {given[twice.casefold()]} cases {twice!r}, expected a name a case; rename.")
+    ids = case_names.unique([(case.id, case.source, case.series_uid or "") for case in cases])
+    named = [replace(case, id=id_) for case, id_ in zip(cases, ids, strict=True)]
+    return Cohort(sorted(named, key=lambda case: case.id), notes)

@@ -1,0 +1,118 @@
+"""What a batch does with each scan: what `lnhg segment` does, with a model that is loaded once a process."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from LNHGLib.batch.case import Case
+from LNHGLib.models import folder as models
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from LNHGLib.image.volume import Volume
+    from LNHGLib.segmentation.pipeline import Result
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The recipe that worker processes are sent.
+
+    Attributes:
+        model: folder of the model.
+        device: as `pipeline.choose_device` takes it; "auto" and "cuda" share several GPUs out among the processes.
+        threshold: lowest score kept; None takes the model's.
+    """
+
+    model: Path
+    device: str
+    threshold: float | None
+
+    def prepare(self, index: int, jobs: int) -> "SegmentationWork":
+        """Load the model onto the process's device."""
+        import SimpleITK as sitk  # noqa: N813
+        import torch
+
+        from LNHGLib.segmentation import pipeline
+
+        device = self.device
+        if device in ("auto", "cuda") and torch.cuda.is_available() and torch.cuda.device_count() > 1:
+            device = f"cuda:{index % torch.cuda.device_count()}"
+        where = pipeline.choose_device(device)
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+        model = KeptModel(self.model, models.read(self.model).card)
+        for network in (model.generator, model.detector):
+            network(where)
+        return SegmentationWork(model, device, self.threshold)
+
+
+@dataclass(frozen=True)
+class KeptModel(models.Model):
+    """A model whose networks are built and checked once."""
+
+    _kept: dict[str, "nn.Module"] = field(default_factory=dict)
+
+    def generator(self, device: Any = "cpu") -> "nn.Module":
+        """The generator, built at the first call."""
+        return self._once("generator", super().generator, device)
+
+    def detector(self, device: Any = "cpu") -> "nn.Module":
+        """The detector, built at the first call."""
+        return self._once("detector", super().detector, device)
+
+    def _once(self, part: str, build: Callable[[Any], "nn.Module"], device: Any) -> "nn.Module":
+        if part not in self._kept:
+            self._kept[part] = build(device)
+        return self._kept[part].to(device)  # a run out of GPU memory may have left it on the CPU
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationWork:
+    """The three steps of a case, see `batch_worker.Work`."""
+
+    model: models.Model
+    device: str
+    threshold: float | None
+
+    def read(self, case: Case, scratch: Path) -> "Volume":
+        """Read the scan."""
+        return read_case(case, scratch)
+
+    def compute(self, case: Case, scan: "Volume", progress: Callable[[float, str], None]) -> "Result":
+        """Find the nodules."""
+        from LNHGLib.segmentation import pipeline
+
+        return pipeline.segment(scan, self.model, device=self.device, threshold=self.threshold, progress=progress)
+
+    def write(self, case: Case, result: "Result", folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
+        """Write the files of `lnhg segment`."""
+        from LNHGLib.figures import thumbnail
+        from LNHGLib.results import writer
+
+        result.report["seconds"] = {"read": seconds["read"], **result.report["seconds"]}
+        writer.write_result(result, folder)
+        measured = [nodule.measurement.long_axis_mm for nodule in result.nodules if nodule.measurement]
+        return {
+            "nodules": len(result.nodules),
+            "best_score": round(max((nodule.score for nodule in result.nodules), default=0.0), 4),
+            "longest_mm": round(max(measured, default=0.0), 4),
+            "warnings": result.report["warnings"],
+            "thumbnail": thumbnail.draw(result),
+        }
+
+
+def read_case(case: Case, scratch: Path) -> "Volume":
+    """Read a scan, out of its archive if it lies in one; `scratch` is an empty folder for what is unpacked."""
+    from LNHGLib.image import zip_scans
+    from LNHGLib.image.volume import read_volume
+
+    path, files = case.path, case.files
+    if case.members:
+        files = tuple(zip_scans.unpack(case.path, case.members, scratch))
+        path, files = (scratch, files) if case.series_uid else (files[0], ())
+    volume = read_volume(path, case.series_uid, files)
+    return replace(volume, source=replace(volume.source, path=str(case.path)))

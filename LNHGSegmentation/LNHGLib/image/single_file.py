@@ -1,0 +1,116 @@
+"""Single-file volumes (NIfTI, NRRD, MetaImage): checked before and while they are read."""
+
+import gzip
+import os
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+
+import SimpleITK as sitk  # noqa: N813
+
+from LNHGLib.errors import InputError
+from LNHGLib.files import disk
+
+SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+
+
+def read_image(path: Path) -> sitk.Image:
+    """Read a file that holds one scalar 3-D volume; float64 becomes float32.
+
+    Raises:
+        InputError: The file is damaged or truncated, or holds a color, vector, 2-D or 4-D image.
+    """
+    with _quiet(), _alone(path) as file:
+        try:
+            return _read(path, file)
+        except RuntimeError as error:
+            if "orthonormal" in str(error):
+                raise InputError(
+                    f"{path} has axes that are not perpendicular to each other, expected a rectangular voxel grid; "
+                    "resample it or convert it again from the original DICOM."
+                ) from error
+            raise InputError(_damaged(path)) from error
+
+
+def _read(path: Path, file: Path) -> sitk.Image:
+    """Check the header before the voxels are loaded; `path` is the name that the user knows."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    _require_plain_volume(path, reader)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        _require_complete_nifti(path, reader)
+    if reader.GetDimension() > 3:
+        reader.SetExtractSize((*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)))
+    if reader.GetPixelID() == sitk.sitkFloat64:
+        reader.SetOutputPixelType(sitk.sitkFloat32)
+    return reader.Execute()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """Yield the file, as a copy where needed: the NIfTI reader takes x.nii when asked for x.nii.gz beside it."""
+    if path.suffix.lower() != ".gz" or not path.with_suffix("").exists():
+        yield path
+        return
+    with disk.temporary_folder() as folder:
+        yield Path(shutil.copy(path, folder))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the C++ readers from printing on stderr what the error already says, or harmless warnings."""
+    if sys.__stderr__ is None:  # a windowed program on Windows has no stderr to silence
+        yield
+        return
+    saved = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
+
+
+def _damaged(path: Path) -> str:
+    suffix = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(suffix))
+    return (
+        f"{path} is damaged, truncated or not what its suffix says, expected a complete {suffix} file; "
+        "copy or export it again."
+    )
+
+
+def _require_plain_volume(path: Path, reader: sitk.ImageFileReader) -> None:
+    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+    if channels > 1:
+        raise InputError(
+            f"{path} has {channels} values a voxel (color or vector image), expected one HU value; "
+            "give the original CT, not a picture of it."
+        )
+    if any(length > 1 for length in size[3:]):
+        raise InputError(
+            f"{path} is {len(size)}-D (size {' x '.join(map(str, size))}), expected a single 3-D CT; "
+            "export one time point as its own file."
+        )
+    if len(size) < 3:
+        raise InputError(f"{path} is a single {size[0]} x {size[1]} picture, expected a 3-D CT; give the whole series.")
+
+
+def _require_complete_nifti(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Refuse a truncated NIfTI file, whose missing voxels ITK would fill silently."""
+    voxel_bytes = int(reader.GetMetaData("bitpix")) // 8
+    needed = int(float(reader.GetMetaData("vox_offset"))) + prod(reader.GetSize()) * voxel_bytes
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            file.seek(needed - 1)
+            complete = len(file.read(1)) == 1
+    except (EOFError, OSError, zlib.error):
+        complete = False
+    if not complete:
+        raise InputError(_damaged(path))

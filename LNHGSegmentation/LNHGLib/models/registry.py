@@ -1,0 +1,29 @@
+"""Every generator, by its kind."""
+
+from LNHGLib.models.gan import Generator, PaperGenerator, StridedGenerator
+from LNHGLib.models.unet import GatedUNet, UNet
+
+KINDS: dict[str, type[Generator]] = {
+    "paper": PaperGenerator,
+    "strided": StridedGenerator,
+    "unet": UNet,
+    "gated-unet": GatedUNet,
+}
+"""By the name that a card gives; training adds what it compares them with."""
+
+
+def build_generator(spec: dict) -> Generator:
+    """The generator that a model card describes.
+
+    Args:
+        spec: the card's part on it: `kind` (one of `KINDS`), and those of the kind's `options` that it sets.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    if spec.get("kind") not in KINDS:
+        raise ValueError(
+            f"Generator kind {spec.get('kind')!r} is unknown; expected one of {sorted(KINDS)}: mend model.json."
+        )
+    kind = KINDS[spec["kind"]]
+    return kind(**{key: spec[key] for key in kind.options if key in spec})

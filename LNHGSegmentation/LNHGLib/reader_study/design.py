@@ -1,0 +1,158 @@
+"""The design of a reader study: who reads what, when and in which order, drawn from one recorded seed.
+
+Fully crossed and paired: every reader reads every case in both modalities, one of them in each of two sessions with a
+wash-out between them. That is what the paper's reader study lacks (register U17).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from LNHGLib.errors import InputError
+from LNHGLib.reader_study.scores import MODALITIES, SESSIONS
+
+ALPHABET = "0123456789BCDFGHJKMNPQRSTVWXZ"  # no vowels: no words
+NAME_LENGTH = 10
+SEED_BITS = 128
+MOST_REPEATS = 0.5
+READER = re.compile(r"[A-Za-z0-9](?:[\w-]{0,30}[A-Za-z0-9])?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Secret:
+    """All that is drawn for a study, from its seed alone: nothing of it depends on what the cases are.
+
+    Each draw is an HMAC-SHA256 under the seed, so that no published name tells anything of another one or of the seed.
+    """
+
+    seed: int
+
+    @classmethod
+    def new(cls) -> "Secret":
+        """Draw a seed that nobody can guess."""
+        return cls(secrets.randbits(SEED_BITS))
+
+    def number(self, *what: Hashable) -> int:
+        """Return 256 random bits for a purpose."""
+        key = f"LNHG reader study {self.seed}".encode()
+        return int.from_bytes(hmac.digest(key, repr(what).encode(), hashlib.sha256), "big")
+
+    def names(self, number: int, *what: Hashable) -> list[str]:
+        """Return different opaque names for a purpose."""
+        names: dict[str, None] = {}
+        for index in count():
+            if len(names) == number:
+                return list(names)
+            left = self.number("name", *what, index)
+            letters = [ALPHABET[left // len(ALPHABET) ** place % len(ALPHABET)] for place in range(NAME_LENGTH)]
+            names["".join(letters)] = None
+        raise AssertionError
+
+    def uid(self, *what: Hashable) -> str:
+        """Return a DICOM UID for a purpose, of the form made from a UUID (PS3.5 B.2)."""
+        return f"2.25.{self.number('uid', *what) >> 128}"
+
+    def shuffled(self, items: Sequence, *what: Hashable) -> list:
+        """Return the items in an order drawn for a purpose."""
+        order = sorted(range(len(items)), key=lambda index: self.number("order", *what, index))
+        return [items[index] for index in order]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One picture, or stack of pictures, in front of one reader.
+
+    Attributes:
+        reader: name of the reader.
+        case: index of the case.
+        modality: of `MODALITIES`.
+        session: of `SESSIONS`.
+        order: place in the session, from 1.
+        repeat: whether the reader has seen it earlier in the session.
+        name: opaque, for the files; of this read alone.
+    """
+
+    reader: str
+    case: int
+    modality: str
+    session: int
+    order: int
+    repeat: bool
+    name: str
+
+
+def readers_of(text: str) -> list[str]:
+    """Return the readers that a number (R1, R2, ...) or names separated by commas stand for.
+
+    Raises:
+        InputError: there are none, or a name does not suit as a folder's name or occurs twice.
+    """
+    names = [f"R{number}" for number in range(1, int(text) + 1)] if text.isdecimal() else text.split(",")
+    names = [name.strip() for name in names]
+    unfit = [name for name in names if not READER.fullmatch(name)]
+    if not names or unfit or len({name.lower() for name in names}) < len(names):
+        raise InputError(
+            f"The readers are {text!r}, expected a number from 1 or different names of letters, digits, - and _, "
+            "separated by commas; change them."
+        )
+    return names
+
+
+def plan(strata: Sequence[Hashable], readers: Sequence[str], repeats: float, secret: Secret) -> list[Read]:
+    """Plan all reads.
+
+    Args:
+        strata: of each case what the modality order is to be balanced in: its truth, where that is known.
+        readers: their names.
+        repeats: share of the cases that each reader reads twice in each session, 0 to `MOST_REPEATS`.
+        secret: what everything is drawn from.
+
+    Returns:
+        The reads by reader, session and order. Half of a reader's cases come first as CT alone, and half of the
+        readers of a case see it first as CT alone, both to within one; no session shows a reader both modalities of a
+        case; a third of the session or more lies between a read and its repeat.
+
+    Raises:
+        InputError: there is no case, or `repeats` is outside its range.
+    """
+    if not strata:
+        raise InputError("There is no case to read, expected one or more; check the results and what is chosen.")
+    if not 0 <= repeats <= MOST_REPEATS:
+        raise InputError(f"The share of repeats is {repeats:g}, expected 0 to {MOST_REPEATS:g}; change it.")
+    number = min(max(1, round(repeats * len(strata))), len(strata) // 2) if repeats else 0
+    repeated = secret.shuffled(range(len(strata)), "repeats")[:number]
+    total = len(SESSIONS) * len(readers) * (len(strata) + number)
+    names = iter(secret.names(total, "reads"))
+    reads = []
+    for index, reader in enumerate(readers):
+        for session in SESSIONS:
+            modalities = _modalities(strata, index, session, secret)
+            shown = _order(len(strata), repeated, (reader, session), secret)
+            reads += [
+                Read(reader, case, modalities[case], session, order, repeat, next(names))
+                for order, (case, repeat) in enumerate(shown, 1)
+            ]
+    return reads
+
+
+def _modalities(strata: Sequence[Hashable], reader: int, session: int, secret: Secret) -> dict[int, str]:
+    """Return each case's modality: alternating along a drawn order, the other way round for every second reader."""
+    drawn = secret.shuffled(range(len(strata)), "modalities", reader // 2)
+    drawn.sort(key=lambda case: str(strata[case]))
+    turn = reader + SESSIONS.index(session)
+    return {case: MODALITIES[(place + turn) % 2] for place, case in enumerate(drawn)}
+
+
+def _order(cases: int, repeated: Sequence[int], who: tuple[str, int], secret: Secret) -> list[tuple[int, bool]]:
+    """Return the cases of a session in a drawn order: repeated ones stand in its first third and again in its last."""
+    total = cases + len(repeated)
+    others = secret.shuffled([case for case in range(cases) if case not in set(repeated)], "others", who)
+    spare = max(0, total // 3 - len(repeated))
+    first = secret.shuffled([*repeated, *others[:spare]], "first", who)
+    middle, last = others[spare : len(others) - spare], others[len(others) - spare :]
+    again = [*((case, False) for case in last), *((case, True) for case in repeated)]
+    return [*((case, False) for case in [*first, *middle]), *secret.shuffled(again, "last", who)]

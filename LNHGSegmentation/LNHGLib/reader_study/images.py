@@ -1,0 +1,239 @@
+"""The pictures of a reader study: the same cut, crop, zoom and window with and without the heterogeneity map.
+
+Radiological convention: the patient's right is on the left, anterior is up. Of the input only voxels get in.
+"""
+
+import io
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from LNHGLib.errors import InputError
+from LNHGLib.figures import colors
+from LNHGLib.image.volume import Grid, Volume, resample
+from LNHGLib.reader_study.scores import CT, CT_MAP
+from LNHGLib.segmentation import native_grid
+
+LAYOUTS = ("slice", "strip", "stack")
+PANEL_PX = {"slice": 640, "strip": 400, "stack": 640}
+FIELD_MM = 60.0
+LARGEST_SHARE = 2 / 3  # of the field that a nodule fills, before the field grows
+STRIP_SHARE = 1 / 4  # of the nodule's height, from its middle to the outer slices of a strip
+STACK_MARGIN_MM = 6.0
+MOST_SLICES = 61
+CROP_MARGIN = 2
+PNG_LEVEL = 3  # higher ones take many times as long for pictures little smaller
+OUTSIDE_HU = -1024.0
+
+GAP_PX, LEGEND_PX = 6, 132
+TEXT_PX, SMALL_PX = 17, 14
+BLACK, WHITE, GREY = (0, 0, 0), (236, 236, 236), (156, 156, 156)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all pictures of a study share.
+
+    Attributes:
+        layout: one of `LAYOUTS`: the slice of largest area, three slices side by side, or all slices to scroll through.
+        color_map: one of `colors.COLOR_MAPS`.
+        signal_range: signal shown with the first and the last color.
+        opacity: weight of the color inside the nodule; 1 as in the paper.
+        field_mm: side of the square shown; wider where the nodule needs it.
+    """
+
+    layout: str = "slice"
+    color_map: str = "jet"
+    signal_range: tuple[float, float] = (0.0, 1.0)
+    opacity: float = 1.0
+    field_mm: float = FIELD_MM
+
+    def __post_init__(self) -> None:
+        low, high = self.signal_range
+        rules = (
+            (self.layout in LAYOUTS, f"layout is {self.layout!r}, expected {', '.join(LAYOUTS)}"),
+            (low < high, f"signal range is {low:g} to {high:g}, expected the lower value first"),
+            (self.color_map in colors.COLOR_MAPS, f"color map is {self.color_map!r}, expected jet or viridis"),
+            (0 < self.opacity <= 1, f"opacity is {self.opacity:g}, expected more than 0 and at most 1"),
+            (10 <= self.field_mm <= 500, f"field is {self.field_mm:g} mm, expected 10 to 500"),
+        )
+        for holds, fault in rules:
+            if not holds:
+                raise InputError(f"The {fault}; change it.")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A nodule to be read: its CT, its mask (bool) and the signal inside it (float32), all on the CT's grid."""
+
+    volume: Volume
+    mask: np.ndarray
+    signal: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The pictures of a nodule: RGB uint8 by modality, equally many and equally large; `start` is shown first."""
+
+    frames: dict[str, list[np.ndarray]]
+    start: int
+    pixel_mm: float
+
+
+def draw(subject: Subject, look: Look) -> Pictures:
+    """Draw a nodule in both modalities.
+
+    Raises:
+        InputError: the mask is empty.
+    """
+    heights, start, center, field_mm = _cuts(subject, look)
+    size = PANEL_PX[look.layout]
+    grid = _plane_grid(center, heights, field_mm, size)
+    grey, inside, signal = _sampled(subject, grid)
+    scaled = colors.scale(signal, inside, "fixed", look.signal_range)
+    colored = colors.composite(grey, colors.COLOR_MAPS[look.color_map](scaled), inside, look.opacity)
+    plain = np.repeat(grey[..., None], 3, axis=-1)
+    captions = [_offset(height - heights[start]) for height in heights] if len(heights) > 1 else [""]
+    frames = {}
+    for modality, panels in ((CT, plain), (CT_MAP, colored)):
+        marked = [_marked(panel, caption, size / field_mm) for panel, caption in zip(panels, captions, strict=True)]
+        groups = [marked] if look.layout == "strip" else [[panel] for panel in marked]
+        frames[modality] = [_page(group, look if modality == CT_MAP else None) for group in groups]
+    return Pictures(frames, 0 if look.layout == "strip" else start, field_mm / size)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Encode a picture without loss, and without any word about where it comes from."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", compress_level=PNG_LEVEL)
+    return file.getvalue()
+
+
+def _cuts(subject: Subject, look: Look) -> tuple[list[float], int, np.ndarray, float]:
+    """Return the heights of the slices (LPS z, mm), the index of the first shown, the center and the side in mm."""
+    index = np.argwhere(subject.mask)
+    if not index.size:
+        raise InputError("The nodule has no voxel, expected a segmented one; choose findings that are segmented.")
+    grid = subject.volume.grid
+    across = int(np.abs(grid.affine[2, :3] / grid.spacing_mm).argmax())  # the axis nearest to the patient's own
+    slices, areas = np.unique(index[:, across], return_counts=True)
+    middle = grid.index_to_lps(index[index[:, across] == slices[areas.argmax()]].mean(0))
+    points = grid.index_to_lps(index)
+    center = (points.min(0) + points.max(0)) / 2
+    size_mm = float(np.ptp(points[:, :2], axis=0).max())
+    field_mm = max(look.field_mm, size_mm / LARGEST_SHARE)
+    step_mm = float(abs(grid.affine[2, across]))
+    offsets = _offsets(points[:, 2] - middle[2], step_mm, look.layout)
+    heights = [float(middle[2]) + step_mm * offset for offset in offsets]
+    return heights, offsets.index(0), center, field_mm
+
+
+def _offsets(rise_mm: np.ndarray, step_mm: float, layout: str) -> list[int]:
+    """Return which slices are shown, counted from the one of largest area; the first lies lowest."""
+    if layout == "slice":
+        return [0]
+    if layout == "strip":
+        apart = max(1, round(STRIP_SHARE * float(np.ptp(rise_mm)) / step_mm))
+        return [-apart, 0, apart]
+    half = MOST_SLICES // 2
+    below = min(half, round((STACK_MARGIN_MM - float(rise_mm.min())) / step_mm))
+    above = min(half, round((STACK_MARGIN_MM + float(rise_mm.max())) / step_mm))
+    return list(range(-max(below, 1), max(above, 1) + 1))
+
+
+def _plane_grid(center: np.ndarray, heights: list[float], field_mm: float, size: int) -> Grid:
+    pixel_mm = field_mm / size
+    step_mm = heights[1] - heights[0] if len(heights) > 1 else 1.0
+    corner = center[:2] - field_mm / 2 + pixel_mm / 2
+    return Grid.aligned((len(heights), size, size), (step_mm, pixel_mm, pixel_mm), (*corner, heights[0]))
+
+
+def _sampled(subject: Subject, target: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return windowed grey, the nodule's mask and its signal on the target; signal is interpolated among its voxels."""
+    grid = subject.volume.grid
+    corners = target.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * (np.array(target.shape) - 1))
+    index = grid.lps_to_index(corners)
+    first = (np.floor(index.min(0)) - CROP_MARGIN).astype(int).clip(0, np.array(grid.shape) - 1)
+    end = (np.ceil(index.max(0)) + CROP_MARGIN + 1).astype(int).clip(1, grid.shape)
+    box = tuple(slice(a, max(a + 1, b)) for a, b in zip(first, end, strict=True))
+    there, mask = native_grid.subgrid(grid, box), subject.mask[box]
+    hu = resample(subject.volume.array[box], there, target, fill=OUTSIDE_HU)
+    covered = resample(mask.astype(np.float32), there, target, fill=0)
+    signal = resample(np.where(mask, subject.signal[box], 0).astype(np.float32), there, target, fill=0)
+    signal = np.divide(signal, covered, out=np.zeros_like(signal), where=covered > 0)
+    return colors.window(hu), covered >= 0.5, signal
+
+
+def _offset(rise_mm: float) -> str:
+    return f"{abs(rise_mm):.1f} mm {'cranial' if rise_mm > 0 else 'caudal'}" if abs(rise_mm) >= 0.05 else ""
+
+
+def _marked(panel: np.ndarray, caption: str, px_per_mm: float) -> Image.Image:
+    """Draw what helps to look at a panel, the same in both modalities: center marks, directions, a length."""
+    image = Image.fromarray(panel)
+    pen, size = ImageDraw.Draw(image), image.width
+    middle, tick = size / 2, size * 0.025
+    for a, b in (((middle, 0), (middle, tick)), ((middle, size - tick), (middle, size - 1))):
+        for color, width in ((BLACK, 6), (WHITE, 2)):
+            pen.line([a, b], color, width)
+            pen.line([a[::-1], b[::-1]], color, width)
+    pad = 2 * tick + 4
+    for letter, place, anchor in (
+        ("R", (tick + 6, middle), "lm"),
+        ("L", (size - tick - 6, middle), "rm"),
+        ("A", (middle, tick + 4), "mt"),
+        ("P", (middle, size - tick - 4), "mb"),
+    ):
+        _text(pen, place, letter, anchor)
+    bottom, length = size - pad / 2, 10 * px_per_mm
+    for color, width in ((BLACK, 7), (WHITE, 3)):
+        pen.line([(pad, bottom), (pad + length, bottom)], color, width)
+    _text(pen, (pad + length / 2, bottom - 5), "10 mm", "mb")
+    _text(pen, (size - pad, pad), caption, "rt")
+    return image
+
+
+def _page(panels: list[Image.Image], look: Look | None) -> np.ndarray:
+    """Put panels side by side, with room for the legend; the legend itself only where there is a map."""
+    size = panels[0].width
+    page = Image.new("RGB", (len(panels) * (size + GAP_PX) + LEGEND_PX, size), BLACK)
+    for index, panel in enumerate(panels):
+        page.paste(panel, (index * (size + GAP_PX), 0))
+    left, pen = page.width - LEGEND_PX, ImageDraw.Draw(page)
+    for line, text in enumerate((f"L {colors.LUNG_LEVEL_HU:.0f} HU", f"W {colors.LUNG_WIDTH_HU:.0f} HU")):
+        _text(pen, (left + LEGEND_PX / 2, size - 8 - 17 * line), text, "mb", SMALL_PX, GREY)
+    if look:
+        _draw_legend(page, pen, left, look)
+    return np.asarray(page)
+
+
+def _draw_legend(page: Image.Image, pen: ImageDraw.ImageDraw, left: int, look: Look) -> None:
+    top, bottom, x, width = 66, page.height - 62, left + 8, 20
+    ramp = colors.COLOR_MAPS[look.color_map](np.linspace(1, 0, bottom - top))
+    page.paste(Image.fromarray(np.repeat(ramp[:, None], width, axis=1)), (x, top))
+    low, high = look.signal_range
+    for share in np.linspace(0, 1, 6):
+        y = bottom - 1 - share * (bottom - top - 1)
+        pen.line([(x + width, y), (x + width + 5, y)], WHITE, 1)
+        beyond = " or more" if share == 1 else " or less" if share == 0 < low else ""
+        _text(pen, (x + width + 9, y), f"{low + share * (high - low):.3g}{beyond}", "lm", SMALL_PX)
+    for line, text in enumerate(("Heterogeneity", "signal", "(relative units)")):
+        _text(pen, (left + LEGEND_PX / 2, 6 + 17 * line), text, "mt", SMALL_PX)
+
+
+def _text(
+    pen: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    anchor: str,
+    px: int = TEXT_PX,
+    color: tuple = WHITE,
+) -> None:
+    pen.text(place, text, color, _font(px), anchor=anchor, stroke_width=1, stroke_fill=BLACK)
+
+
+@cache
+def _font(px: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(px)

@@ -1,0 +1,80 @@
+"""The kept nodules as a DICOM Segmentation: binary, one segment a nodule, on the original slices."""
+
+import highdicom as hd
+import numpy as np
+from pydicom.sr.codedict import codes
+
+from LNHGLib.figures.segment_style import segment_color
+from LNHGLib.report import dicom_codes
+from LNHGLib.report.case import ReportCase, ReportNodule
+from LNHGLib.report.dicom_codes import MANUFACTURER, PRODUCT
+from LNHGLib.report.dicom_source import OriginalSeries
+
+SERIES_NUMBER = 9001
+CONTENT_LABEL = "LUNG_NODULES"
+
+
+def segmented(case: ReportCase) -> list[ReportNodule]:
+    """Return the findings that have voxels, in the order of their segments."""
+    return [nodule for nodule in case.nodules if nodule.measurement is not None]
+
+
+def make_segmentation(case: ReportCase, series: OriginalSeries) -> hd.seg.Segmentation:
+    """Make the segmentation object; findings without voxels get no segment.
+
+    Args:
+        case: on the grid of the series, see `ReportCase.on`; at least one finding has voxels.
+        series: the slices that were segmented. Patient and study are taken from them.
+
+    Returns:
+        The object, to be written with `save_as`.
+    """
+    nodules = segmented(case)
+    segment_of = np.zeros(int(case.labels.max()) + 1, np.uint8 if len(nodules) < 256 else np.uint16)
+    segment_of[[nodule.number for nodule in nodules]] = np.arange(1, len(nodules) + 1)
+    segmentation = hd.seg.Segmentation(
+        source_images=series.slices,
+        pixel_array=segment_of[case.labels],
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_describe(nodule, number, case, series) for number, nodule in enumerate(nodules, 1)],
+        series_instance_uid=hd.UID(),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=PRODUCT,
+        software_versions=dicom_codes.version_of(case.report),
+        device_serial_number="0",
+        content_label=CONTENT_LABEL,
+        content_description="Lung nodules, research use",
+    )
+    segmentation.SeriesDescription = "LNHG lung nodules (research use)"
+    return segmentation
+
+
+def _describe(nodule: ReportNodule, number: int, case: ReportCase, series: OriginalSeries) -> hd.seg.SegmentDescription:
+    by_hand = nodule.algorithm_type == "MANUAL"
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=nodule.label[:64],
+        segmented_property_category=dicom_codes.ALTERED_STRUCTURE,
+        segmented_property_type=dicom_codes.LUNG_NODULE,
+        algorithm_type=nodule.algorithm_type,
+        algorithm_identification=None if by_hand else _algorithm(case),
+        tracking_uid=dicom_codes.tracking_uid(nodule, case, series.series_uid),
+        tracking_id=dicom_codes.tracking_id(nodule),
+        anatomic_regions=[dicom_codes.LUNG],
+    )
+    rgb = [round(255 * channel) for channel in segment_color(nodule.number)]
+    description.RecommendedDisplayCIELabValue = list(hd.color.CIELabColor.from_rgb(*rgb).value)
+    return description
+
+
+def _algorithm(case: ReportCase) -> hd.AlgorithmIdentificationSequence:
+    return hd.AlgorithmIdentificationSequence(
+        name=PRODUCT,
+        family=codes.DCM.ArtificialIntelligence,
+        version=dicom_codes.version_of(case.report),
+        source=MANUFACTURER,
+        parameters=dicom_codes.parameters_of(case.report),
+    )

@@ -1,0 +1,141 @@
+"""The original CT slices that a DICOM SEG or SR refers to, and the proof that a result lies on them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+
+from LNHGLib.errors import InputError
+from LNHGLib.image import dicom_series
+from LNHGLib.image.volume import LOWEST_HU, Grid
+from LNHGLib.measurement.nodule import Nodule
+
+VOXEL_TOLERANCE = 0.1
+"""Largest distance between a voxel of the result and its pixel, in voxels along each axis."""
+HU_TOLERANCE = 2.0
+REQUIRED = ("StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID", "SOPClassUID")
+
+
+@dataclass(frozen=True, eq=False)
+class OriginalSeries:
+    """A CT series as it was acquired.
+
+    Attributes:
+        slices: the headers, sorted along the normal; no pixels.
+        files: the files in the same order.
+        grid: voxel grid of the slices, zyx.
+    """
+
+    slices: list[pydicom.Dataset]
+    files: list[Path]
+    grid: Grid
+
+    @property
+    def series_uid(self) -> str:
+        """SeriesInstanceUID of all slices."""
+        return str(self.slices[0].SeriesInstanceUID)
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """FrameOfReferenceUID of all slices."""
+        return str(self.slices[0].FrameOfReferenceUID)
+
+
+def find_series(path: Path, series_uid: str | None = None, files: Sequence[Path] = ()) -> OriginalSeries:
+    """Find the original series.
+
+    Args:
+        path: folder or file.
+        series_uid: the series that was segmented; None where the result does not say it.
+        files: look at these only, where they are known.
+
+    Raises:
+        InputError: there is no such series, or its slices do not say what SEG and SR must repeat.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist, expected the folder of the original DICOM series; check the path.")
+    headers, affine, _ = dicom_series.find_slices(path, series_uid, files)
+    found = [header.path for header in headers]
+    slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in found]
+    for name in REQUIRED:
+        if any(not dataset.get(name) for dataset in slices):
+            raise InputError(f"{path} has slices without {name}, expected it in every slice; export the series again.")
+    for name in ("FrameOfReferenceUID", "StudyInstanceUID"):
+        if len({dataset[name].value for dataset in slices}) > 1:
+            raise InputError(f"{path} has slices with different {name}, expected one; export the series again.")
+    shape = (len(slices), int(slices[0].Rows), int(slices[0].Columns))
+    return OriginalSeries(slices, found, Grid(shape, affine))
+
+
+def onto_slices(array: np.ndarray, grid: Grid, series: OriginalSeries) -> np.ndarray:
+    """Reorder an array's axes to those of the series' slices; no voxel is interpolated.
+
+    Args:
+        array: (z, y, x) on `grid`.
+        grid: the result's grid; its axes may be permuted and flipped against the slices'.
+        series: the original series.
+
+    Returns:
+        The same voxels, frame by frame in the order of `series.slices`.
+
+    Raises:
+        InputError: the result's voxels are not the series' pixels.
+    """
+    turn = np.linalg.inv(series.grid.affine[:3, :3]) @ grid.affine[:3, :3]
+    signs = np.rint(turn)
+    if (np.abs(signs).sum(0) != 1).any() or (np.abs(signs).sum(1) != 1).any():
+        raise InputError(_mismatch(series, "its voxels are turned or scaled against the series' pixels"))
+    order = np.abs(signs).argmax(1)
+    shape = tuple(grid.shape[axis] for axis in order)
+    if shape != series.grid.shape:
+        sizes = [" x ".join(map(str, size)) for size in (shape, series.grid.shape)]
+        raise InputError(_mismatch(series, f"it has {sizes[0]} voxels (slices, rows, columns), the series {sizes[1]}"))
+    flips = signs[np.arange(3), order] < 0
+    _require_same_place(grid, series, order, flips)
+    turned = array.transpose(order)
+    return turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+
+
+def _require_same_place(grid: Grid, series: OriginalSeries, order: np.ndarray, flips: np.ndarray) -> None:
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1)
+    expected = corners[:, order]
+    expected = np.where(flips, np.array(series.grid.shape) - 1 - expected, expected)
+    world = grid.index_to_lps(corners)
+    if np.abs(series.grid.lps_to_index(world) - expected).max() > VOXEL_TOLERANCE:
+        away = np.linalg.norm(series.grid.index_to_lps(expected) - world, axis=1).max()
+        raise InputError(_mismatch(series, f"its voxels lie up to {away:.3g} mm away from the series' pixels"))
+
+
+def require_same_values(series: OriginalSeries, frames: np.ndarray, nodules: Iterable[Nodule]) -> None:
+    """Refuse a series that lies where the result lies but shows something else, as another reconstruction does.
+
+    Args:
+        series: the original series.
+        frames: the nodules' numbers on the slices, from `onto_slices`.
+        nodules: findings with their measured mean HU.
+
+    Raises:
+        InputError: the mean HU of a nodule is another one in the series.
+    """
+    totals = np.zeros((2, int(frames.max(initial=0)) + 1))
+    for index in np.flatnonzero(frames.any((1, 2))):
+        hu = np.maximum(dicom_series.read_pixels(series.files[index]), LOWEST_HU)
+        here = frames[index] > 0
+        totals[0] += np.bincount(frames[index][here], hu[here], minlength=totals.shape[1])
+        totals[1] += np.bincount(frames[index][here], minlength=totals.shape[1])
+    for nodule in nodules:
+        if nodule.measurement is None or nodule.number >= totals.shape[1] or not totals[1, nodule.number]:
+            continue
+        mean = totals[0, nodule.number] / totals[1, nodule.number]
+        if abs(mean - nodule.measurement.mean_hu) > HU_TOLERANCE:
+            measured = nodule.measurement.mean_hu
+            raise InputError(_mismatch(series, f"nodule {nodule.number} has {mean:.0f} HU there, {measured:.0f} in it"))
+
+
+def _mismatch(series: OriginalSeries, met: str) -> str:
+    return (
+        f"The result does not belong to the DICOM series {series.series_uid}: {met}, expected the series that was "
+        "segmented; give its folder."
+    )

@@ -1,0 +1,61 @@
+"""Outlines trimmed: without the vessels and walls that they ran along. Arrays are zyx."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from LNHGLib.segmentation.components import components, nearest
+
+CORE = 0.5
+"""Share of a nodule's depth that its core has at least."""
+NEAR_MM = 5.0
+"""How far from its place a nodule's depth is looked for."""
+
+
+def trimmed(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float]) -> np.ndarray:
+    """A nodule without the vessels and walls that its outline ran along.
+
+    Its depth is the radius of the largest ball in it near its place, its core the part there that is at least half as
+    deep. Kept is what lies within that depth of the core.
+
+    Args:
+        mask: bool (z, y, x), a component.
+        place: index (z, y, x) where the nodule is.
+        spacing_mm: of the voxels (z, y, x).
+
+    Returns:
+        The connected part of the mask that is kept; bool (z, y, x).
+    """
+    if not mask.any():
+        return mask
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    part = np.pad(mask[box], 1)  # what the volume's border cuts ends there
+    place = np.asarray(place) - [edge.start - 1 for edge in box]
+    apart_mm = np.linalg.norm((np.stack(np.indices(part.shape), -1) - place) * spacing_mm, axis=-1)
+    depth_mm = ndimage.distance_transform_edt(part, sampling=spacing_mm)
+    deepest_mm = depth_mm[apart_mm <= NEAR_MM].max(initial=0) or depth_mm.max()
+    core = nearest(depth_mm >= CORE * deepest_mm, place, spacing_mm)
+    kept = part & (ndimage.distance_transform_edt(~core, sampling=spacing_mm) <= deepest_mm)
+    result = np.zeros_like(mask)
+    result[box] = nearest(kept, place, spacing_mm)[1:-1, 1:-1, 1:-1]
+    return result
+
+
+def trim(labels: np.ndarray, numbers: Collection[int], image: np.ndarray, spacing_mm: Sequence[float]) -> None:
+    """Trim outlines in place, each of their connected parts at its center of signal.
+
+    Args:
+        labels: component numbers (z, y, x); what is cut off becomes 0.
+        numbers: of the components to trim.
+        image: nodule image (z, y, x).
+        spacing_mm: of the voxels (z, y, x).
+    """
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is None or number not in numbers:
+            continue
+        parts = components(labels[box] == number)
+        for part in range(1, parts.max() + 1):
+            mask = parts == part
+            kept = trimmed(mask, ndimage.center_of_mass(image[box], parts, part), spacing_mm)
+            labels[box][mask & ~kept] = 0

@@ -1,0 +1,292 @@
+"""Fusion of the two branches: detector boxes linked into 3-D candidates, and the filter that keeps components.
+
+The paper gives no code for it (register U1, U2); this is the contract of the method facts, section 3, in 3-D:
+
+* a component of the segmenter stays iff it lies at a candidate ("touch": a voxel of it is inside the enlarged
+  boxes, as the paper; "strict": its centroid is);
+* the detector finds nothing in the whole scan -> the components stay as they are (fallback A, "segmenter");
+* a candidate without a component -> a box (fallback B, "detector-box"), never a segmentation.
+
+Indices are zyx on the working grid; a box covers [y0, y1) x [x0, x1) in voxel edges, voxel i being [i, i + 1).
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from LNHGLib.models.card import FusionOptions
+from LNHGLib.segmentation.components import Components, close_pairs
+
+logger = logging.getLogger(__name__)
+
+LINK_IOU = 0.2
+"""Boxes of neighboring scanned slices belong together from this overlap on, or when one holds the other's center."""
+LINK_GAP = 2
+"""Scanned slices from one box of a candidate to its next: one slice may miss the nodule."""
+BEST_SLICES = 3
+SINGLE_SLICE_FACTOR = 0.85
+MERGE_MM = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Detector boxes of consecutive scanned slices that show the same thing.
+
+    Attributes:
+        boxes: (n, 6) rows z, y0, x0, y1, x1, score, z rising.
+        score: see `track_score`.
+        step: slices between scanned slices.
+    """
+
+    boxes: np.ndarray
+    score: float
+    step: int = 1
+
+    @property
+    def box(self) -> tuple[float, float, float, float, float, float]:
+        """The box around all slices in voxel edges: z0, y0, x0, z1, y1, x1."""
+        z, y0, x0, y1, x1 = self.boxes[:, :5].T
+        half = (self.step - 1) / 2
+        return tuple(float(v) for v in (z.min() - half, y0.min(), x0.min(), z.max() + 1 + half, y1.max(), x1.max()))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What fusion keeps: components (several numbers when they were joined to one nodule) or a candidate's box.
+
+    Attributes:
+        provenance: "fused", "segmenter" (fallback A) or "detector-box" (fallback B).
+        score: in 0..1, see `combine`.
+        labels: component numbers; empty for a detector-box.
+        box: z0, y0, x0, z1, y1, x1 in voxel edges.
+    """
+
+    provenance: str
+    score: float
+    segmenter_score: float | None
+    detector_score: float | None
+    labels: tuple[int, ...]
+    box: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Findings, best first, and the state of the filter in words for the log and the report."""
+
+    findings: list[Finding]
+    state: str
+    dropped_components: int = 0
+
+
+def link(boxes: np.ndarray, step: int = 1) -> list[Candidate]:
+    """Link the boxes of the scanned slices into 3-D candidates.
+
+    Greedy from slice to slice: pairs of a track's last box and a new box are joined in the order of their overlap
+    (IoU), each box once; a track may miss one scanned slice.
+
+    Args:
+        boxes: (N, 6) rows z, y0, x0, y1, x1, score on the working grid, in any order.
+        step: slices between scanned slices.
+
+    Returns:
+        Candidates, best first.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 6)
+    tracks: list[list[np.ndarray]] = []
+    for z in np.unique(boxes[:, 0]):
+        reachable = [track for track in tracks if z - track[-1][0] <= LINK_GAP * step]
+        tracks += _extend(reachable, boxes[boxes[:, 0] == z])
+    stacked = [np.stack(track) for track in tracks]
+    candidates = [Candidate(rows, track_score(rows[:, 5]), step) for rows in stacked]
+    return sorted(candidates, key=lambda candidate: -candidate.score)
+
+
+def track_score(scores: np.ndarray) -> float:
+    """Mean of the three best slice scores; a candidate seen in a single slice only is lowered by 15 percent."""
+    best = np.sort(np.asarray(scores, np.float64))[::-1][:BEST_SLICES]
+    return float(best.mean() * (SINGLE_SLICE_FACTOR if len(scores) == 1 else 1.0))
+
+
+def _extend(tracks: list[list[np.ndarray]], rows: np.ndarray) -> list[list[np.ndarray]]:
+    """Append the boxes of one slice to the tracks they fit best; return new tracks of the boxes that fit none."""
+    free = set(range(len(rows)))
+    if tracks:
+        affinity = _affinity(np.stack([track[-1] for track in tracks]), rows)
+        taken: set[int] = set()
+        for flat in np.argsort(-affinity, axis=None, kind="stable"):
+            t, r = np.unravel_index(flat, affinity.shape)
+            if affinity[t, r] <= 0:
+                break
+            if t not in taken and r in free:
+                tracks[t].append(rows[r])
+                taken.add(t)
+                free.discard(r)
+    return [[rows[r]] for r in sorted(free)]
+
+
+def _affinity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of every pair of boxes, 0 where they do not belong together: (n, 6), (m, 6) -> (n, m)."""
+    low = np.maximum(a[:, None, 1:3], b[None, :, 1:3])
+    high = np.minimum(a[:, None, 3:5], b[None, :, 3:5])
+    shared = np.clip(high - low, 0, None).prod(-1)
+    areas = [(rows[:, 3:5] - rows[:, 1:3]).prod(-1) for rows in (a, b)]
+    iou = shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
+    nested = _holds(a[:, None], b[None]) | _holds(b[None], a[:, None])
+    return np.where((iou >= LINK_IOU) | nested, np.maximum(iou, 1e-6), 0.0)
+
+
+def _holds(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    center = (inner[..., 1:3] + inner[..., 3:5]) / 2
+    return ((center >= outer[..., 1:3]) & (center <= outer[..., 3:5])).all(-1)
+
+
+def combine(segmenter: float | None, detector: float | None, weight: float = 0.5, floor: float = 0.1) -> float:
+    """One score for a finding: the weighted mean of both branches' logits, so that one threshold sweeps all findings.
+
+    Args:
+        segmenter: the component's score; None when there is no component, then `floor` stands for it.
+        detector: the candidate's score; None when there is no candidate, then `floor` stands for it.
+        weight: the detector's part in 0..1.
+        floor: score of an absent branch.
+    """
+    s, d = (np.clip(floor if score is None else score, 1e-4, 1 - 1e-4) for score in (segmenter, detector))
+    logit = weight * np.log(d / (1 - d)) + (1 - weight) * np.log(s / (1 - s))
+    return float(1 / (1 + np.exp(-logit)))
+
+
+def fuse(
+    labels: np.ndarray,
+    segmenter_scores: Sequence[float],
+    candidates: Sequence[Candidate],
+    spacing_mm: Sequence[float],
+    options: FusionOptions | None = None,
+) -> Fusion:
+    """Keep the segmenter's components that lie at a candidate, and say where each finding comes from.
+
+    A component at several candidates has the best one's score. Components of one candidate stay separate nodules
+    unless they come within 2 mm of each other (or touch, where voxels are coarser): then they are one nodule.
+
+    Args:
+        labels: component numbers zyx on the working grid, from `components.components`.
+        segmenter_scores: score by component number, from `components.component_scores`.
+        candidates: from `link`, on the same grid.
+        spacing_mm: the grid's spacing zyx.
+        options: the card's `fusion` part.
+    """
+    options = options or FusionOptions()
+    parts = Components.of(labels)
+    alive = parts.of_size(options.min_volume_mm3 / float(np.prod(spacing_mm)))
+    if not candidates:
+        groups = _join(labels, {number: {0} for number in alive}, spacing_mm)
+        findings = [_segmented(group, parts, segmenter_scores, None, options) for group in groups]
+        return _result(findings, "no candidate in the whole scan: the segmenter's components are kept (fallback A)")
+    touched = _touched(labels, alive, candidates, spacing_mm, options)
+    owners: dict[int, set[int]] = {}
+    for index, numbers in enumerate(touched):
+        for number in numbers:
+            owners.setdefault(number, set()).add(index)
+    findings = []
+    for group in _join(labels, owners, spacing_mm):
+        best = max(candidates[index].score for number in group for index in owners[number])
+        findings.append(_segmented(group, parts, segmenter_scores, best, options))
+    lonely = [candidate for candidate, numbers in zip(candidates, touched, strict=True) if not numbers]
+    boxes = [_box_finding(candidate, options) for candidate in _without_duplicates(lonely)]
+    return _result(findings + boxes, _state(len(alive), len(owners), len(lonely)), len(alive) - len(owners))
+
+
+def _state(components_met: int, components_kept: int, lonely: int) -> str:
+    if not components_met:
+        return "the segmenter found nothing: the candidates are reported as boxes (fallback B)"
+    if not components_kept:
+        return "there are candidates, but none touches a component: every component was dropped"
+    return "filtered" if not lonely else "filtered; candidates without a component are reported as boxes (fallback B)"
+
+
+def _result(findings: Iterable[Finding], state: str, dropped: int = 0) -> Fusion:
+    ordered = sorted(findings, key=lambda finding: -finding.score)
+    logger.info("Fusion: %s; %d findings, %d components dropped.", state, len(ordered), dropped)
+    return Fusion(ordered, state, dropped)
+
+
+def _touched(
+    labels: np.ndarray,
+    alive: list[int],
+    candidates: Sequence[Candidate],
+    spacing_mm: Sequence[float],
+    options: FusionOptions,
+) -> list[set[int]]:
+    """Component numbers at each candidate."""
+    if options.overlap == "strict":
+        points = np.zeros(labels.shape, np.int32)
+        if alive:
+            centers = np.rint(ndimage.center_of_mass(labels > 0, labels, alive)).astype(int)
+            points[tuple(centers.T)] = alive
+        labels = points
+    touched = []
+    for candidate in candidates:
+        slabs = _slabs(candidate, labels.shape, spacing_mm, options.margin_mm)
+        numbers = np.unique(np.concatenate([labels[slab].ravel() for slab in slabs]))
+        touched.append(set(numbers.tolist()).intersection(alive))
+    return touched
+
+
+def _slabs(
+    candidate: Candidate, shape: Sequence[int], spacing_mm: Sequence[float], margin_mm: float
+) -> list[tuple[slice, slice, slice]]:
+    """The voxels of a candidate's enlarged boxes; each box stands for the slices up to the next scanned ones."""
+    margin = margin_mm / np.asarray(spacing_mm[1:], np.float64)
+    slabs = []
+    for z, y0, x0, y1, x1, _ in candidate.boxes:
+        z_range = slice(max(int(z) - candidate.step + 1, 0), min(int(z) + candidate.step, shape[0]))
+        low = np.maximum(np.floor(np.array([y0, x0]) - margin + 0.5), 0).astype(int)
+        high = np.minimum(np.floor(np.array([y1, x1]) + margin + 0.5), shape[1:]).astype(int)
+        slabs.append((z_range, slice(low[0], high[0]), slice(low[1], high[1])))
+    return slabs
+
+
+def _join(labels: np.ndarray, owners: dict[int, set[int]], spacing_mm: Sequence[float]) -> list[list[int]]:
+    """Group components that share an owner and are closer than `MERGE_MM`, or adjoin."""
+    parent = {number: number for number in owners}
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            number = parent[number]
+        return number
+
+    for a, b in close_pairs(labels, owners, spacing_mm, MERGE_MM):
+        if owners[a] & owners[b]:
+            parent[root(b)] = root(a)
+    groups: dict[int, list[int]] = {}
+    for number in owners:
+        groups.setdefault(root(number), []).append(number)
+    return [sorted(group) for group in groups.values()]
+
+
+def _segmented(
+    group: list[int], parts: Components, scores: Sequence[float], detector: float | None, options: FusionOptions
+) -> Finding:
+    segmenter = float(np.average([scores[number] for number in group], weights=parts.counts[group]))
+    extents = np.array([[(s.start, s.stop) for s in parts.extents[number - 1]] for number in group], float)
+    box = (*extents[:, :, 0].min(0).tolist(), *extents[:, :, 1].max(0).tolist())
+    score = combine(segmenter, detector, options.weight, options.floor)
+    return Finding("segmenter" if detector is None else "fused", score, segmenter, detector, tuple(group), box)
+
+
+def _box_finding(candidate: Candidate, options: FusionOptions) -> Finding:
+    score = combine(None, candidate.score, options.weight, options.floor)
+    return Finding("detector-box", score, None, candidate.score, (), candidate.box)
+
+
+def _without_duplicates(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Drop candidates whose center lies inside the box of a better one."""
+    ordered = sorted(candidates, key=lambda candidate: -candidate.score)
+    boxes = np.array([candidate.box for candidate in ordered]).reshape(-1, 2, 3)
+    kept: list[int] = []
+    for index, center in enumerate(boxes.mean(1)):
+        better = boxes[kept]
+        if not ((center >= better[:, 0]) & (center <= better[:, 1])).all(1).any():
+            kept.append(index)
+    return [ordered[index] for index in kept]

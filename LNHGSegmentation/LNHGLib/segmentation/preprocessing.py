@@ -1,0 +1,193 @@
+"""From a CT volume to what the networks see: intensity window, lung region, working grid and tiles.
+
+Arrays are zyx, lengths millimeters, intensities Hounsfield units (HU), world positions LPS.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from LNHGLib.errors import InputError
+from LNHGLib.image.volume import LOWEST_HU, Grid, Volume, canonical, resample
+from LNHGLib.segmentation import lungs as lung_search
+
+WINDOW_HU = (-1000.0, 400.0)
+SEARCH_MM = 2.5
+LEAST_LUNG_ML = 60.0
+
+
+def normalise(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.ndarray:
+    """Clip HU to a window and scale it to float32 in [0, 1]; the default window is the method register's."""
+    low, high = window_hu
+    signal = np.clip(hu, low, high).astype(np.float32, copy=False)
+    return (signal - np.float32(low)) / np.float32(high - low)
+
+
+def find_lungs(volume: Volume) -> np.ndarray:
+    """Find both lungs on a chest CT, filled so that vessels and nodules, also those at the pleura, lie inside.
+
+    The region is for searching, not for measuring lungs: it reaches a few millimeters beyond the pleura.
+
+    Args:
+        volume: CT in HU of the whole chest or a part of it, in any orientation.
+
+    Returns:
+        Boolean (z, y, x) array on `volume.grid`.
+
+    Raises:
+        InputError: There is no lung in the volume.
+    """
+    upright = canonical(volume)
+    factors = tuple(max(1, int(SEARCH_MM / spacing)) for spacing in upright.grid.spacing_mm)
+    hu = _block_means(upright.array, factors)
+    spacing_mm = tuple(f * s for f, s in zip(factors, upright.grid.spacing_mm, strict=True))
+    air, airway, body = lung_search.lung_air(hu, spacing_mm)
+    found_ml = air.sum() * np.prod(spacing_mm) / 1000
+    if found_ml < LEAST_LUNG_ML:
+        raise InputError(
+            f"no lung found in {volume.source.path}: {found_ml:.0f} ml of lung-like air inside the body, "
+            f"expected at least {LEAST_LUNG_ML:.0f} ml; choose a CT of the chest in Hounsfield units."
+        )
+    region = lung_search.lung_region(air, airway, body, spacing_mm)
+    for axis, (factor, size) in enumerate(zip(factors, upright.array.shape, strict=True)):
+        region = region.repeat(factor, axis).swapaxes(0, axis)[:size].swapaxes(0, axis)
+    return from_canonical(region, upright.grid, volume.grid)
+
+
+def _block_means(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
+    """Average blocks of voxels, smaller ones at the far edges, to int16; padding counts as air."""
+    starts = [np.arange(0, size, factor) for size, factor in zip(array.shape, factors, strict=True)]
+    counts = np.outer(*(np.diff(s, append=n) for s, n in zip(starts[1:], array.shape[1:], strict=True)))
+    small = np.empty([len(s) for s in starts], np.int16)
+    for z, start in enumerate(starts[0]):
+        slab = np.maximum(array[start : start + factors[0]], LOWEST_HU).mean(axis=0, dtype=np.float32)
+        small[z] = np.add.reduceat(np.add.reduceat(slab, starts[1], axis=0), starts[2], axis=1) / counts
+    return small
+
+
+def from_canonical(array: np.ndarray, upright: Grid, native: Grid) -> np.ndarray:
+    """Bring an array on the canonical grid back to the native order and directions of axes."""
+    steps = (np.linalg.inv(upright.affine) @ native.affine)[:3, :3]
+    axes = np.abs(steps).argmax(axis=0)
+    backward = [axis for axis in range(3) if steps[axes[axis], axis] < 0]
+    return np.ascontiguousarray(np.flip(array.transpose(axes), backward))
+
+
+def working_grid(volume: Volume, lungs: np.ndarray, spec: Mapping, margin_mm: float = 10.0) -> Grid:
+    """Return the grid a model works on.
+
+    Args:
+        volume: The CT.
+        lungs: Boolean (z, y, x) lung region on `volume.grid`, not empty.
+        spec: `{"kind": "spacing", "spacing_mm": [z, y, x]}` for a grid along LPS around the lungs, or
+            `{"kind": "fov", "size": n}` for the paper's: every native slice, its field of view on n x n pixels.
+        margin_mm: Room around the lungs, for kind "spacing".
+
+    Returns:
+        The grid; with kind "spacing" its voxels lie on multiples of the spacing, so that the same patient in another
+        axis order gets the same grid.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+    if spec["kind"] == "spacing":
+        return _spacing_grid(volume.grid, lungs, spec["spacing_mm"], margin_mm)
+    if spec["kind"] == "fov":
+        return _fov_grid(canonical(volume).grid, int(spec["size"]))
+    raise ValueError(f"Grid kind {spec['kind']!r} is unknown, expected 'spacing' or 'fov'; correct the model card.")
+
+
+def _spacing_grid(grid: Grid, lungs: np.ndarray, spacing_mm: tuple[float, float, float], margin_mm: float) -> Grid:
+    rows = np.argwhere(lungs.any(axis=2))
+    lines = lungs[rows[:, 0], rows[:, 1]]
+    first, last = lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.column_stack([rows, first]), np.column_stack([rows, last])])
+    points = grid.index_to_lps(ends)
+    step = np.array(spacing_mm[::-1], float)
+    low = np.floor((points.min(axis=0) - margin_mm) / step + 1e-4)
+    high = np.ceil((points.max(axis=0) + margin_mm) / step - 1e-4)
+    return Grid.aligned((high - low + 1)[::-1].astype(int), spacing_mm, low * step)
+
+
+def _fov_grid(grid: Grid, size: int) -> Grid:
+    """Keep slices and center of the field of view, and make its longer side `size` square pixels."""
+    nz, ny, nx = grid.shape
+    _, dy, dx = grid.spacing_mm
+    pixel_mm = max(ny * dy, nx * dx) / size
+    affine = grid.affine @ np.diag([1.0, pixel_mm / dy, pixel_mm / dx, 1.0])
+    corner = np.array([0, (ny - 1) / 2 - (size - 1) / 2 * pixel_mm / dy, (nx - 1) / 2 - (size - 1) / 2 * pixel_mm / dx])
+    affine[:3, 3] = grid.index_to_lps(corner)
+    return Grid((nz, size, size), affine)
+
+
+def onto_grid(volume: Volume, target: Grid, fill: float = -1000.0, slab: int = 32) -> np.ndarray:
+    """Bring the CT onto a working grid: linear interpolation, area average along axes that shrink (register L10).
+
+    Args:
+        volume: The CT.
+        target: The working grid.
+        fill: HU outside the volume.
+        slab: Slices at a time, which bounds the memory.
+
+    Returns:
+        float32 HU (z, y, x) on `target`.
+    """
+    toward = target.affine[:3, :3] / target.spacing_mm
+    native_mm = [np.abs(toward[:, axis] @ (volume.grid.affine[:3, :3] / volume.grid.spacing_mm)) for axis in range(3)]
+    native_mm = [share @ volume.grid.spacing_mm / share.sum() for share in native_mm]
+    parts = np.array([max(1, round(t / n)) for t, n in zip(target.spacing_mm, native_mm, strict=True)])
+    fine = target.affine @ np.diag([*1 / parts, 1.0])
+    out = np.empty(target.shape, np.float32)
+    for z in range(0, target.shape[0], slab):
+        shape = np.array([min(slab, target.shape[0] - z), *target.shape[1:]])
+        affine = fine.copy()
+        affine[:3, 3] = target.index_to_lps([z, 0, 0]) - fine[:3, :3] @ ((parts - 1) / 2)
+        values = resample(volume.array, volume.grid, Grid(shape * parts, affine), fill=fill)
+        blocks = values.reshape([size for pair in zip(shape, parts, strict=True) for size in pair])
+        out[z : z + slab] = blocks.mean(axis=(1, 3, 5))
+    return out
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A piece of a volume to run through a network.
+
+    Attributes:
+        outer: What the network sees, slices into the volume.
+        inner: The part of the network's output that is kept, slices into the tile.
+        target: Where that part belongs, slices into the volume.
+    """
+
+    outer: tuple[slice, slice, slice]
+    inner: tuple[slice, slice, slice]
+    target: tuple[slice, slice, slice]
+
+
+def tiles(
+    shape: tuple[int, int, int], core: tuple[int, int, int], halo: tuple[int, int, int], multiple: int = 1
+) -> Iterator[Tile]:
+    """Cut a volume into tiles whose targets cover every voxel exactly once.
+
+    Args:
+        shape: zyx of the volume.
+        core: Largest size of a target, zyx.
+        halo: Voxels to see around the target, zyx: the network's receptive field beyond the voxel.
+        multiple: Outer slices begin and end at multiples of it, so that a strided network sees every voxel in the
+            same phase as it would in the whole volume; only the volume's own end may fall between.
+
+    Yields:
+        Tiles in z, y, x order.
+    """
+    spans = [list(_spans(*axis, multiple)) for axis in zip(shape, core, halo, strict=True)]
+    for parts in product(*spans):
+        yield Tile(*(tuple(slices) for slices in zip(*parts, strict=True)))
+
+
+def _spans(size: int, core: int, halo: int, multiple: int) -> Iterator[tuple[slice, slice, slice]]:
+    for start in range(0, size, core):
+        stop = min(start + core, size)
+        first = max(start - halo, 0) // multiple * multiple
+        last = min(-(-(stop + halo) // multiple) * multiple, size)
+        yield slice(first, last), slice(start - first, stop - first), slice(start, stop)

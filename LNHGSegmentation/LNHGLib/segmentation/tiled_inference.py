@@ -1,0 +1,304 @@
+"""Running the two networks over a working grid: in pieces that fit the memory, within the lungs, cancellable.
+
+Arrays are zyx on the working grid; the CT is normalised to 0..1.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import numpy as np
+import torch
+from torch import nn
+
+from LNHGLib.errors import WorkError
+from LNHGLib.segmentation.out_of_memory import shortage_tolerated
+from LNHGLib.segmentation.preprocessing import tiles
+from LNHGLib.segmentation.progress import Monitor
+
+Shape = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
+
+CPU_BYTES = 2_000_000_000
+"""Memory for the feature maps of one piece on the CPU."""
+CUDA_SHARE = 0.4
+LIVE_MAPS = 7
+"""Feature maps of the widest layer that live at the same time, with the copies that the convolutions make."""
+LEAST_VOXELS = 32**3
+MOST_CUTS = 12
+CROP_MARGIN = 16
+IN_LUNG_SHARE = 0.25
+CPU_TOOK_OVER = (
+    "The GPU's memory did not suffice, so the CPU took over, which took longer; "
+    "close other programs that use the GPU before the next run."
+)
+BATCH = {"cpu": 4, "cuda": 16}
+
+
+def run_generator(
+    generator: nn.Module,
+    ct_norm: np.ndarray,
+    lungs: np.ndarray | None = None,
+    *,
+    slab: int | None = None,
+    max_voxels: int | None = None,
+    monitor: Monitor | None = None,
+) -> np.ndarray:
+    """Run the generator over the lungs, in pieces with a halo: the same values as over the whole volume.
+
+    Args:
+        generator: with attributes `halo` (zyx reach of its receptive field) and `multiple` (of which sides must be
+            multiples); on the device it is to run on.
+        ct_norm: float32 zyx, normalised CT.
+        lungs: boolean zyx; only pieces with lung are run. None means everywhere.
+        slab: slices of one input, where the network was trained on slabs (the paper's 3): slabs follow each other
+            without overlap, and the last one is shifted back so that every slice is covered.
+        max_voxels: largest piece; None derives it from the memory.
+        monitor: progress and cancelling.
+
+    Returns:
+        Nodule image G, float32 zyx; 0 in pieces without lung.
+    """
+    monitor = monitor or Monitor()
+    result = np.zeros(ct_norm.shape, np.float32)
+    todo = np.ones(ct_norm.shape, bool) if lungs is None else lungs.copy()
+    total = max(np.count_nonzero(todo), 1)
+    budget = max_voxels or _first_budget(generator, monitor)
+    with _stoppable(generator, monitor):
+        while todo.any():
+            with shortage_tolerated():
+                for target, outer in _pieces(todo, generator, slab, budget):
+                    _run_piece(generator, ct_norm, target, outer, result)
+                    todo[target] = False
+                    monitor.report(1 - np.count_nonzero(todo) / total)
+            if todo.any():
+                budget = _retreat(generator, budget, LEAST_VOXELS, monitor)
+    return result
+
+
+def run_detector(
+    detector: nn.Module,
+    ct_norm: np.ndarray,
+    lungs: np.ndarray | None = None,
+    *,
+    step: int = 1,
+    min_score: float = 0.0,
+    monitor: Monitor | None = None,
+) -> np.ndarray:
+    """Run the detector on axial slices with lung; its channels are the slices z - step, z and z + step.
+
+    Args:
+        detector: takes a list of (3, H, W) images, gives a list of dicts with `boxes` (x0, y0, x1, y1) and `scores`.
+        ct_norm: float32 zyx, normalised CT.
+        lungs: boolean zyx; images are cropped to it and boxes outside are dropped. None means everywhere.
+        step: slices between scanned slices.
+        min_score: lowest score kept.
+        monitor: progress and cancelling.
+
+    Returns:
+        (N, 6) rows z, y0, x0, y1, x1, score on the working grid.
+    """
+    monitor = monitor or Monitor()
+    lungs = np.ones(ct_norm.shape, bool) if lungs is None else lungs
+    todo = _scanned(lungs, step)
+    total, rows, batch = len(todo), [np.zeros((0, 6))], BATCH[_device(detector).type]
+    with _stoppable(detector, monitor):
+        while todo:
+            found = None
+            with shortage_tolerated():
+                found = _detect(detector, ct_norm, lungs, todo[:batch], step)
+            if found is None:
+                batch = _retreat(detector, batch, 1, monitor)
+                continue
+            for z, boxes in zip(todo[:batch], found, strict=True):
+                rows.append(_of_lungs(np.insert(boxes, 0, z, axis=1), lungs[z], min_score))
+            todo = todo[batch:]
+            monitor.report(1 - len(todo) / total)
+    return np.concatenate(rows)
+
+
+def _run_piece(generator: nn.Module, ct_norm: np.ndarray, target: Box, outer: Box, result: np.ndarray) -> None:
+    block = _cut(ct_norm, outer)
+    with torch.inference_mode():
+        tensor = torch.from_numpy(block)[None, None].to(_device(generator))
+        values = generator(tensor)[0, 0]
+        inner = tuple(slice(t.start - o.start, t.stop - o.start) for t, o in zip(target, outer, strict=True))
+        result[target] = values[inner].float().cpu().numpy()
+
+
+def _cut(array: np.ndarray, box: Box) -> np.ndarray:
+    """A box of an array, which may reach beyond its far ends: there the last voxels are repeated."""
+    beyond = [(0, max(s.stop - size, 0)) for s, size in zip(box, array.shape, strict=True)]
+    return np.ascontiguousarray(np.pad(array[box], beyond, mode="edge"), dtype=np.float32)
+
+
+def _pieces(todo: np.ndarray, generator: nn.Module, slab: int | None, budget: int) -> Iterator[tuple[Box, Box]]:
+    """What is to be run: targets that hold all of `todo`, and what the network has to see for each."""
+    halo, multiple = list(generator.halo), generator.multiple
+    if slab:
+        halo[0] = 0
+    core = _core(todo.shape, halo, multiple, slab, budget)
+    for tile in tiles(todo.shape, core, (0, 0, 0)):
+        target = _shrunk(tile.target, todo, slab)
+        if target is not None:
+            yield target, _outer(target, todo.shape, halo, multiple, slab)
+
+
+def _shrunk(target: Box, todo: np.ndarray, slab: int | None) -> Box | None:
+    """The part of a target around what is to do in it; None when there is nothing. A slab keeps its slices."""
+    inside = todo[target]
+    if not inside.any():
+        return None
+    box = []
+    for axis, part in enumerate(target):
+        where = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(part.start + int(where[0]), part.start + int(where[-1]) + 1))
+    if slab:
+        box[0] = target[0]
+    return tuple(box)
+
+
+def _outer(target: Box, shape: Shape, halo: list[int], multiple: int, slab: int | None) -> Box:
+    """The target with its halo, on multiples of the network's stride counted from the volume's first voxel."""
+    outer = []
+    for part, size, reach in zip(target, shape, halo, strict=True):
+        start = max(part.start - reach, 0) // multiple * multiple
+        stop = min(math.ceil((part.stop + reach) / multiple), math.ceil(size / multiple)) * multiple
+        outer.append(slice(start, stop))
+    if slab:
+        start = max(min(target[0].start, shape[0] - slab), 0)
+        outer[0] = slice(start, start + slab)
+    return tuple(outer)
+
+
+def _core(shape: Shape, halo: list[int], multiple: int, slab: int | None, budget: int) -> Shape:
+    """The cut into equal tiles that computes least voxels, halos included, with no tile larger than the budget.
+
+    Where every tile is larger, the largest of the tiles that compute least.
+    """
+    choices = []
+    for axis, size in enumerate(shape):
+        cores = [slab] if slab and axis == 0 else sorted({math.ceil(size / n) for n in range(1, MOST_CUTS + 1)})
+        full = math.ceil(size / multiple) * multiple
+        reach = 2 * (halo[axis] + multiple - 1)
+        choices.append([(core, math.ceil(size / core), min(core + reach, full)) for core in cores])
+    plans = []
+    for z, y, x in product(*choices):
+        voxels = z[2] * y[2] * x[2]
+        cost = voxels * z[1] * y[1] * x[1] if voxels <= budget else voxels
+        plans.append((voxels > budget, cost, -z[0] * y[0] * x[0], (z[0], y[0], x[0])))
+    return min(plans)[3]
+
+
+def _voxel_budget(generator: nn.Module) -> int:
+    """Voxels of a piece whose feature maps fit the memory, from the widest layer seen in a small trial run."""
+    device = _device(generator)
+    side = max(16, generator.multiple)
+    widest = [1.0]
+
+    def note(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        widest.append(output.numel() / side**3)
+
+    with _hooked(generator, lambda module: module.register_forward_hook(note)), torch.inference_mode():
+        generator(torch.zeros(1, 1, side, side, side, device=device))
+    memory = torch.cuda.mem_get_info(device)[0] * CUDA_SHARE if device.type == "cuda" else CPU_BYTES
+    return max(LEAST_VOXELS, int(memory / (4 * LIVE_MAPS * max(widest))))
+
+
+def _first_budget(generator: nn.Module, monitor: Monitor) -> int:
+    """As `_voxel_budget`; the CPU's where the GPU is too full even for the trial run."""
+    budget = 0
+    with shortage_tolerated():
+        budget = _voxel_budget(generator)
+    return budget or _retreat(generator, LEAST_VOXELS, LEAST_VOXELS, monitor)
+
+
+def _retreat(network: nn.Module, size: int, least: int, monitor: Monitor) -> int:
+    """After the device ran out of memory: half the size, or the CPU when the size is already the least.
+
+    Raises:
+        WorkError: the CPU itself has too little memory for the least.
+    """
+    torch.cuda.empty_cache()
+    if size > least:
+        owner = "computer" if _on_cpu(network) else "GPU"
+        monitor.warn(
+            f"The {owner}'s memory was short: smaller pieces were computed, which took longer.", "small pieces"
+        )
+        return max(size // 2, least)
+    if _on_cpu(network):
+        raise WorkError(
+            "The computer's memory does not suffice for the smallest piece of work; close other programs and try again."
+        )
+    monitor.warn(CPU_TOOK_OVER, "on the CPU")
+    network.to("cpu")
+    return _voxel_budget(network) if least == LEAST_VOXELS else BATCH["cpu"]
+
+
+def _scanned(lungs: np.ndarray, step: int) -> list[int]:
+    """Every `step`-th slice from the first with lung on, those without lung left out."""
+    slices = np.flatnonzero(lungs.any(axis=(1, 2)))
+    todo = range(int(slices[0]), int(slices[-1]) + 1, step) if len(slices) else []
+    return [z for z in todo if lungs[z].any()]
+
+
+def _detect(
+    detector: nn.Module, ct_norm: np.ndarray, lungs: np.ndarray, slices: list[int], step: int
+) -> list[np.ndarray]:
+    """Boxes (n, 5) y0, x0, y1, x1, score of each slice."""
+    images, corners = [], []
+    for z in slices:
+        around = [max(z - step, 0), z, min(z + step, len(ct_norm) - 1)]
+        rows, columns = (_span(lungs[around].any(axis=(0, axis)), CROP_MARGIN) for axis in (2, 1))
+        image = np.ascontiguousarray(ct_norm[around, rows, columns], dtype=np.float32)
+        images.append(torch.from_numpy(image).to(_device(detector)))
+        corners.append(np.array([rows.start, columns.start, rows.start, columns.start, 0.0]))
+    with torch.inference_mode():
+        outputs = detector(images)
+    found = []
+    for output, corner in zip(outputs, corners, strict=True):
+        boxes = output["boxes"].reshape(-1, 4)[:, [1, 0, 3, 2]]
+        rows = torch.cat([boxes, output["scores"].reshape(-1, 1)], dim=1).double().cpu().numpy()
+        found.append(rows + corner)
+    return found
+
+
+def _span(line: np.ndarray, margin: int) -> slice:
+    where = np.flatnonzero(line)
+    return slice(max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, len(line)))
+
+
+def _of_lungs(rows: np.ndarray, lung: np.ndarray, min_score: float) -> np.ndarray:
+    """The rows that reach the score and lie in the lung with at least a quarter of their area."""
+    keep = []
+    for _z, y0, x0, y1, x1, score in rows:
+        low, high = np.floor([y0, x0]).astype(int), np.ceil([y1, x1]).astype(int)
+        inside = lung[max(low[0], 0) : high[0], max(low[1], 0) : high[1]]
+        keep.append(score >= min_score and inside.size > 0 and inside.mean() >= IN_LUNG_SHARE)
+    return rows[np.array(keep, bool)]
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
+
+
+def _on_cpu(network: nn.Module) -> bool:
+    return _device(network).type == "cpu"
+
+
+@contextmanager
+def _hooked(network: nn.Module, hook: Callable) -> Iterator[None]:
+    handles = [hook(module) for module in network.modules() if not any(module.children())]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
+    """Ask for the user's wish to stop at every layer: a piece as a whole may take longer than a user waits."""
+    with _hooked(network, lambda module: module.register_forward_pre_hook(lambda *_: monitor.check())):
+        yield

@@ -1,0 +1,149 @@
+"""Adding a nodule that was missed: the reader clicks it in a view, the segmenter outlines it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Scene import SceneResults, SignalStore
+from LNHGSegmentationLib.Scene.Geometry import worldToIndex
+from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
+
+POINT_CLASS = "vtkMRMLMarkupsFiducialNode"
+
+
+class MissedNodule(VTKObservationMixin):
+    """Waits for a click in a view, then for the segmenter."""
+
+    def __init__(
+        self, logic: SegmentationLogic, say: Callable[[str], None], onEnded: Callable[[int | None], None]
+    ) -> None:
+        """Make one; it is idle.
+
+        :param logic: outlines the nodule.
+        :param say: shows one sentence to the user.
+        :param onEnded: called with the number of the finding that came of the click, None where nothing did.
+        """
+        super().__init__()
+        self._logic, self._say, self._onEnded = logic, say, onEnded
+        self._findings: Findings | None = None
+        self._point: slicer.vtkMRMLMarkupsFiducialNode | None = None
+        self._device = "auto"
+
+    def start(self, findings: Findings, device: str) -> None:
+        """Let the user click."""
+        self.stop()
+        self._findings, self._device = findings, device
+        self._point = slicer.mrmlScene.AddNewNodeByClass(POINT_CLASS, _("missed nodule"))
+        self._point.CreateDefaultDisplayNodes()
+        self._point.SetHideFromEditors(True)
+        self._point.SetSaveWithScene(False)
+        interaction, selection = self._placing()
+        selection.SetReferenceActivePlaceNodeClassName(POINT_CLASS)
+        selection.SetActivePlaceNodeID(self._point.GetID())
+        interaction.SetCurrentInteractionMode(interaction.Place)
+        for node, event in (
+            (self._point, self._point.PointPositionDefinedEvent),
+            (interaction, interaction.InteractionModeChangedEvent),
+            (selection, selection.ActivePlaceNodeIDChangedEvent),
+            (slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent),
+        ):
+            self.addObserver(node, event, self._onPlacing)
+        self._say(_("Click the missed nodule in a slice view; Escape or a right click ends this."))
+
+    def stop(self) -> None:
+        """Wait no more for a click or for the segmenter."""
+        self._removePoint()
+        if self._findings is not None:
+            self._logic.stopSearch()
+        self._findings = None
+
+    def _onPlacing(self, *_args) -> None:
+        """Look at the point when Slicer's own event is over: its widget goes on with the node after this call."""
+        qt.QTimer.singleShot(0, lambda point=self._point: self._followPoint(point))
+
+    def _followPoint(self, point: slicer.vtkMRMLMarkupsFiducialNode | None) -> None:
+        """Go on once the point was placed, or once the user ended the place mode without one."""
+        if point is None or point is not self._point:
+            return  # it was followed, or all was stopped, meanwhile
+        isPlaced, position = point.GetNumberOfDefinedControlPoints() > 0, np.zeros(3)
+        if isPlaced:
+            point.GetNthControlPointPositionWorld(0, position)
+        elif self._isAwaited(point):
+            return
+        self._removePoint()
+        if not isPlaced:
+            self._end(None, _("Nothing was added."))
+            return
+        try:
+            self._look(position)
+        except (OSError, RuntimeError, ValueError) as error:
+            self._end(None, str(error))
+
+    def _look(self, position: np.ndarray) -> None:
+        findings = self._findings
+        if findings.volumeNode is None:
+            raise ValueError(_ctIsGone())
+        number = findings.at(np.rint(worldToIndex(findings.volumeNode, position)).astype(int))
+        if number is not None:
+            self._end(number, self._takeIn(number))
+            return
+        self._say(_("The segmenter outlines the nodule..."))
+        model = SceneResults.runOf(findings.segmentation).get("model", "")
+        self._logic.outlineAt(findings.volumeNode, position, self._onFound, model, self._device)
+
+    def _takeIn(self, number: int) -> str:
+        """Let a finding that is there already count."""
+        text = _("{name} is already in the table.")
+        if number not in [row["number"] for row in self._findings.reported()]:
+            self._findings.confirm(number)
+            text = _("{name} had too low a score or was rejected; it counts now.")
+        return text.format(name=self._findings.row(number)["name"])
+
+    def _onFound(self, crop: Crop | None, row: dict, message: str) -> None:
+        findings = self._findings
+        if crop is None:
+            self._end(None, message)
+        elif findings.volumeNode is None:
+            self._end(None, _ctIsGone())
+        else:
+            SignalStore.store(findings.segmentation, [row.pop("signal")])
+            number = findings.add(crop, row)
+            self._end(number, _("Added {name}.").format(name=findings.row(number)["name"]))
+
+    def _end(self, number: int | None, message: str) -> None:
+        self._findings = None
+        self._onEnded(number)
+        self._say(message)
+
+    def _removePoint(self) -> None:
+        if self._point is None:
+            return
+        self.removeObservers()
+        interaction, selection = self._placing()
+        if selection.GetActivePlaceNodeID() in (None, "", self._point.GetID()):  # else another module places a point
+            interaction.SwitchToViewTransformMode()
+        point, self._point = self._point, None
+        if point.GetScene() and not slicer.mrmlScene.IsClosing():  # a closing scene takes the point along
+            slicer.mrmlScene.RemoveNode(point)
+
+    @staticmethod
+    def _placing() -> tuple[slicer.vtkMRMLInteractionNode, slicer.vtkMRMLSelectionNode]:
+        """Return the nodes that say whether a click places a point, and which."""
+        application = slicer.app.applicationLogic()
+        return application.GetInteractionNode(), application.GetSelectionNode()
+
+    def _isAwaited(self, point: slicer.vtkMRMLMarkupsFiducialNode) -> bool:
+        """Return whether the next click places this point."""
+        interaction, selection = self._placing()
+        isPlacing = interaction.GetCurrentInteractionMode() == interaction.Place
+        return isPlacing and selection.GetActivePlaceNodeID() == point.GetID()
+
+
+def _ctIsGone() -> str:
+    return _("The CT of these findings was removed from the scene: load it and segment it again.")

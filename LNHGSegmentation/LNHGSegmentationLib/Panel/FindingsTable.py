@@ -1,0 +1,239 @@
+"""The table of findings: a thin hand on a Qt table, which knows no logic."""
+
+import json
+from collections.abc import Callable
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from LNHGSegmentationLib.Panel import FindingsTexts
+
+NUMBER, NAME, PLACE = (FindingsTexts.KEYS.index(key) for key in ("number", "name", "place"))
+RIGHT_ALIGNED = [FindingsTexts.KEYS.index(key) for key in ("score", "volume", "hu")]
+SHOWN_AT_FIRST = ("number", "score", "place", "size", "volume")  # fit into Slicer's narrowest panel
+SETTING = "LNHG/FindingsColumns"
+ASCENDING, DESCENDING = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
+ROW_PADDING, FRAME = 8, 4  # pixels above and below the text of a row, of the table
+LEAST_ROWS, MOST_ROWS = 3, 8  # that the table is high
+GREY = 128
+NO_COLOR = (0.0, 0.0, 0.0, 0.0)  # takes the room of one, so that the numbers stand below each other
+
+
+class FindingsTable:
+    """Shows rows, and says what the user does to them."""
+
+    def __init__(
+        self,
+        widget: qt.QTableWidget,
+        onCurrent: Callable[[int], None],
+        onKept: Callable[[int, bool], None],
+        onRenamed: Callable[[int, str], None],
+    ) -> None:
+        """Set the table up.
+
+        ``columnMenu`` shows and hides columns; ``scoreDecimals`` says how exactly scores are shown.
+
+        :param widget: an empty table.
+        :param onCurrent: called with the number of the finding that the user goes to, by click or key.
+        :param onKept: called with number and state when a tick is set or removed.
+        :param onRenamed: called with number and text when a name was edited.
+        """
+        self._widget = widget
+        self._onCurrent, self._onKept, self._onRenamed = onCurrent, onKept, onRenamed
+        self._rows: list[dict] = []
+        self._filling, self._sort = False, (NUMBER, False)
+        self.scoreDecimals = 2
+        self.columnMenu = qt.QMenu(_("Columns"), widget)
+        header = widget.horizontalHeader()
+        widget.setColumnCount(len(FindingsTexts.KEYS))
+        widget.setHorizontalHeaderLabels(FindingsTexts.headers())
+        widget.verticalHeader().setVisible(False)
+        self._rowHeight = widget.fontMetrics().height() + ROW_PADDING
+        widget.verticalHeader().setDefaultSectionSize(self._rowHeight)
+        header.setFixedHeight(self._rowHeight)
+        header.setSectionsClickable(True)
+        header.sectionClicked.connect(self._onHeader)
+        header.setContextMenuPolicy(qt.Qt.CustomContextMenu)
+        header.customContextMenuRequested.connect(lambda place: self.columnMenu.popup(header.mapToGlobal(place)))
+        self._fillColumnMenu()
+        self._fitColumns()
+        widget.currentCellChanged.connect(self._onCell)
+        widget.cellClicked.connect(lambda row, _column: self._goTo(row))
+        widget.itemChanged.connect(self._onItem)
+        self._showSort()
+        self.show([])
+
+    @property
+    def rows(self) -> list[dict]:
+        """The rows in the order shown."""
+        return self._rows
+
+    def show(self, rows: list[dict]) -> None:
+        """Show rows, keeping order, selection and place."""
+        selected, current = self.selected(), self.current()
+        self._rows = self._sorted(rows)
+        self._filling = True
+        self._widget.setRowCount(len(self._rows))
+        self._fitHeight()
+        for index, row in enumerate(self._rows):
+            self._fill(index, row)
+        self._select(selected, current)
+        self._filling = False
+
+    def shownColumns(self) -> list[str]:
+        """Return the keys of the columns that are shown."""
+        return [key for column, key in enumerate(FindingsTexts.KEYS) if not self._widget.isColumnHidden(column)]
+
+    def current(self) -> int | None:
+        """Return the number of the finding that the user went to last."""
+        index = self._widget.currentRow()
+        return self._rows[index]["number"] if 0 <= index < len(self._rows) else None
+
+    def selected(self) -> list[int]:
+        """Return the numbers of the marked findings in the order shown."""
+        indices = {index.row() for index in self._widget.selectionModel().selectedRows()}
+        return [row["number"] for index, row in enumerate(self._rows) if index in indices]
+
+    def select(self, number: int) -> None:
+        """Go to a finding."""
+        for index, row in enumerate(self._rows):
+            if row["number"] == number:
+                self._widget.setCurrentCell(index, self._leadingColumn())
+                self._widget.selectRow(index)
+
+    def step(self, by: int) -> None:
+        """Go to the next finding in the order shown, or to the one before; goes round."""
+        if self._rows:
+            index = self._widget.currentRow()
+            index = (index + by) % len(self._rows) if index >= 0 else (0 if by > 0 else -1)
+            self.select(self._rows[index]["number"])
+
+    def editName(self) -> bool:
+        """Let the user type the current finding's name; return whether its column is there to type in."""
+        isShown = not self._widget.isColumnHidden(NAME)
+        if isShown:
+            self._widget.editItem(self._widget.item(self._widget.currentRow(), NAME))
+        return isShown
+
+    def _fillColumnMenu(self) -> None:
+        """List the columns but the first, which stays, as they were chosen last."""
+        shown = _rememberedColumns()
+        for column, (key, name) in enumerate(zip(FindingsTexts.KEYS, FindingsTexts.columns(), strict=True)):
+            self._widget.horizontalHeaderItem(column).setToolTip(name)
+            if column == NUMBER:
+                continue
+            action = self.columnMenu.addAction(name)
+            action.setCheckable(True)
+            action.setChecked(key in shown)
+            self._widget.setColumnHidden(column, key not in shown)
+            action.toggled.connect(lambda isShown, column=column: self._onColumn(column, isShown))
+
+    def _onColumn(self, column: int, isShown: bool) -> None:
+        self._widget.setColumnHidden(column, not isShown)
+        slicer.app.userSettings().setValue(SETTING, json.dumps(self.shownColumns()))
+        self._fitColumns()
+        self.show(self._rows)  # the current cell may be gone
+
+    def _leadingColumn(self) -> int:
+        """Return the column of the current cell: Qt's keys need one that is shown, F2 needs the name."""
+        return NUMBER if self._widget.isColumnHidden(NAME) else NAME
+
+    def _fitColumns(self) -> None:
+        """Make columns as wide as their texts; the places take the rest where no column is shown in addition."""
+        self._mayScroll = not set(self.shownColumns()) <= set(SHOWN_AT_FIRST)
+        header = self._widget.horizontalHeader()
+        for column in range(len(FindingsTexts.KEYS)):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        if not self._mayScroll:
+            header.setSectionResizeMode(PLACE, qt.QHeaderView.Stretch)
+
+    def _fitHeight(self) -> None:
+        """Make the table as high as its rows."""
+        rows = 1 + min(max(len(self._rows), LEAST_ROWS), MOST_ROWS) + self._mayScroll
+        self._widget.setFixedHeight(rows * self._rowHeight + FRAME)
+
+    def _fill(self, index: int, row: dict) -> None:
+        for column, text in enumerate(FindingsTexts.cells(row, self.scoreDecimals, isNarrow=True)):
+            item = self._widget.item(index, column) or self._newItem(index, column)
+            item.setText(text)
+            item.setToolTip(FindingsTexts.toolTip(row))
+            item.setData(qt.Qt.ForegroundRole, None if row["kept"] else qt.QBrush(qt.QColor(GREY, GREY, GREY)))
+        item = self._widget.item(index, NUMBER)
+        item.setCheckState(qt.Qt.Checked if row["kept"] else qt.Qt.Unchecked)
+        item.setData(qt.Qt.DecorationRole, qt.QColor.fromRgbF(*(row.get("color") or NO_COLOR)))
+
+    def _newItem(self, index: int, column: int) -> qt.QTableWidgetItem:
+        item = qt.QTableWidgetItem()
+        flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
+        if column == NUMBER:
+            flags = flags | qt.Qt.ItemIsUserCheckable
+        if column == NAME:
+            flags = flags | qt.Qt.ItemIsEditable
+        item.setFlags(flags)
+        if column in RIGHT_ALIGNED:
+            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+        self._widget.setItem(index, column, item)
+        return item
+
+    def _sorted(self, rows: list[dict]) -> list[dict]:
+        column, descending = self._sort
+        keyed = [(FindingsTexts.sortKeys(row)[column], row) for row in rows]
+        known = [pair for pair in keyed if not pair[0][0]]
+        known.sort(key=lambda pair: pair[0], reverse=descending)
+        return [row for _key, row in (*known, *(pair for pair in keyed if pair[0][0]))]
+
+    def _select(self, numbers: list[int], current: int | None) -> None:
+        selection, mode = self._widget.selectionModel(), qt.QItemSelectionModel
+        selection.clear()
+        for index, row in enumerate(self._rows):
+            place = self._widget.model().index(index, self._leadingColumn())
+            if row["number"] == current:
+                selection.setCurrentIndex(place, mode.NoUpdate)
+            if row["number"] in numbers:
+                selection.select(place, mode.Select | mode.Rows)
+
+    def _showSort(self) -> None:
+        """Mark the sorted column; Qt's own mark would take room in every header."""
+        for column, text in enumerate(FindingsTexts.headers()):
+            mark = f" {DESCENDING if self._sort[1] else ASCENDING}" if column == self._sort[0] else ""
+            self._widget.horizontalHeaderItem(column).setText(text + mark)
+
+    def _onHeader(self, column: int) -> None:
+        """Sort by a column, the other way round at the second click; measures begin with the largest."""
+        before, descending = self._sort
+        self._sort = column, not descending if column == before else column > NAME
+        self._showSort()
+        self.show(self._rows)
+
+    def _onCell(self, row: int, _column: int, before: int, _columnBefore: int) -> None:
+        if row != before:
+            self._goTo(row)
+
+    def _goTo(self, index: int) -> None:
+        if not self._filling and 0 <= index < len(self._rows):
+            self._onCurrent(self._rows[index]["number"])
+
+    def _onItem(self, item: qt.QTableWidgetItem) -> None:
+        if self._filling:
+            return
+        row = self._rows[item.row()]
+        kept = item.checkState() == qt.Qt.Checked
+        if item.column() == NUMBER and kept != row["kept"]:
+            self._onKept(row["number"], kept)
+        elif item.column() == NAME and item.text() != row["name"]:
+            self._onRenamed(row["number"], item.text())
+
+
+def _rememberedColumns() -> set[str]:
+    try:
+        keys = set(json.loads(slicer.app.userSettings().value(SETTING) or "[]"))
+    except (TypeError, ValueError):
+        keys = set()
+    return keys & set(FindingsTexts.KEYS) or set(SHOWN_AT_FIRST)
+
+
+def colored(rows: list[dict], segmentation: slicer.vtkMRMLSegmentationNode) -> list[dict]:
+    """Return rows with the key "color" more, that of their segment; None where there is none."""
+    segments = [segmentation.GetSegmentation().GetSegment(row["segment_id"] or "") for row in rows]
+    return [{**row, "color": segment and segment.GetColor()} for row, segment in zip(rows, segments, strict=True)]

@@ -1,0 +1,147 @@
+"""How findings are written in the table, in tool tips and on the clipboard."""
+
+import math
+
+from slicer.i18n import tr as _
+
+from LNHGSegmentationLib.Findings.Findings import isAdded, isEdited
+
+UNKNOWN = "-"
+KEYS = ("number", "name", "score", "foundBy", "place", "size", "volume", "hu", "type", "heterogeneity")
+"""What the columns of the table hold, from left to right."""
+
+
+def columns() -> list[str]:
+    """Return the names of the columns."""
+    size, volume = _("Size (mm)"), _("Volume (mm³)")
+    return [
+        *(_("No."), _("Name"), _("Score"), _("Found by"), _("Place")),
+        *(size, volume, _("Mean HU"), _("Type"), _("Heterogeneity")),
+    ]
+
+
+def headers() -> list[str]:
+    """Return the names of the columns as the narrow table has room for them."""
+    return [_("Vol. (mm³)") if key == "volume" else name for key, name in zip(KEYS, columns(), strict=True)]
+
+
+def cells(row: dict, scoreDecimals: int = 2, isNarrow: bool = False) -> list[str]:
+    """Return a finding's texts, one a column; as the narrow table has room for them if asked to."""
+    score = number(row["score"], scoreDecimals)
+    return [str(row["number"]), row["name"], score, provenance(row), place(row, isNarrow), *_measures(row)]
+
+
+def decimals(score: float) -> int:
+    """Return how many decimals tell a least score as it is: two to four."""
+    return max(2, len(f"{score:.4f}".rstrip("0").partition(".")[2]))
+
+
+def leastScore(score: float) -> str:
+    """Return a least score with all its decimals."""
+    return number(score, decimals(score))
+
+
+def roundedDown(score: float, digits: int) -> float:
+    """Return the largest number of so many decimals that is no larger than a score."""
+    return math.floor(score * 10**digits + 1e-6) / 10**digits
+
+
+def sortKeys(row: dict) -> list[tuple]:
+    """Return what each column is sorted by; findings without a value come last."""
+    measured, signal = row["measurement"] or {}, row["heterogeneity"] or {}
+    values = [
+        *(row["number"], row["name"].casefold(), row["score"], provenance(row)),
+        (row["side"] or "", row["slice"] or 0),
+        *(measured.get(key) for key in ("long_axis_mm", "volume_mm3", "mean_hu", "attenuation")),
+        signal.get("sd"),
+    ]
+    return [(value is None, value) if value is not None else (True,) for value in values]
+
+
+def provenance(row: dict) -> str:
+    """Return who made a finding, and who changed it."""
+    names = {"fused": _("fused"), "segmenter": _("segmenter"), "detector-box": _("detector box")}
+    text = names.get(row["provenance"], _("drawn by hand"))
+    if isAdded(row) and row["provenance"] in names:
+        text = _("{model}, added").format(model=text)
+    return _("{text}, edited").format(text=text) if isEdited(row) else text
+
+
+def place(row: dict, isNarrow: bool) -> str:
+    """Return side and slice."""
+    sides = {"left": _("L"), "right": _("R")} if isNarrow else {"left": _("left"), "right": _("right")}
+    side = sides.get(row.get("side"), UNKNOWN)
+    if not row.get("slice"):
+        return side
+    return f"{side} {row['slice']}" if isNarrow else f"{side}, {row['slice']}"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number, or a dash where it is not known."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def toolTip(row: dict) -> str:
+    """Return what the table has no room for: who made the finding, what was done to it, its statistics."""
+    lines = [f"{row['name']}: {_origin(row)}"]
+    lines += [f"{each['time'] or ''} {_action(each)}".strip() for each in row["history"] if each["action"] != "found"]
+    if row["side"] or row["slice"]:
+        lines.append(_("{side} lung, slice {slice}").format(side=row["side"] or UNKNOWN, slice=row["slice"] or UNKNOWN))
+    names = {
+        "mean": _("mean signal"),
+        "sd": _("standard deviation"),
+        "entropy_bits": _("entropy (bits)"),
+        "p10_p90_range": _("10th to 90th percentile"),
+        "gradient_per_mm": _("gradient (per mm)"),
+        "edge_to_core": _("edge to core"),
+    }
+    lines += [f"{names.get(key, key)}: {number(value, 3)}" for key, value in (row["heterogeneity"] or {}).items()]
+    return "\n".join(lines)
+
+
+def clipboard(rows: list[dict], scoreDecimals: int = 2) -> str:
+    """Return findings as tab-separated text with a line of headers, as spreadsheets take it."""
+    headers = [*columns()[:1], _("Kept"), *columns()[1:]]
+    lines = [headers, *([str(row["number"]), _yes(row["kept"]), *cells(row, scoreDecimals)[1:]] for row in rows)]
+    return "\n".join("\t".join(text.replace("\t", " ") for text in line) for line in lines) + "\n"
+
+
+def _measures(row: dict) -> list[str]:
+    measured, signal = row["measurement"], row["heterogeneity"]
+    if measured is None:
+        return [UNKNOWN] * 5
+    return [
+        f"{measured['long_axis_mm']:.1f} x {measured['short_axis_mm']:.1f}",
+        number(measured["volume_mm3"], 0),
+        number(measured["mean_hu"], 0),
+        measured["attenuation"],
+        UNKNOWN if signal is None else f"{signal['mean']:.2f} ± {signal['sd']:.2f}",
+    ]
+
+
+def _origin(row: dict) -> str:
+    texts = {
+        "fused": _("found by the segmenter and the detector"),
+        "segmenter": _("found by the segmenter alone"),
+        "detector-box": _("found by the detector alone, which gives no outline"),
+    }
+    return texts.get(row["provenance"], _("drawn by hand"))
+
+
+def _action(entry: dict) -> str:
+    texts = {
+        "added": _("added at a place shown by the reader, outlined by the model"),
+        "drawn": _("added by the reader"),
+        "confirmed": _("confirmed by the reader"),
+        "edited": _("edited by the reader"),
+        "merged": _("merged by the reader from {numbers}").format(
+            numbers=", ".join(map(str, entry.get("numbers", [])))
+        ),
+        "split": _("split by the reader"),
+        "restored": _("restored to the model's output"),
+    }
+    return texts.get(entry["action"], entry["action"])
+
+
+def _yes(value: bool) -> str:
+    return _("yes") if value else _("no")

@@ -1,0 +1,166 @@
+"""The panel's section for reports: table, DICOM and page as files, and the sizes by published rules."""
+
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from LNHGSegmentationLib.Core.ReportTask import CSV, DICOM, PAGE, Reporting, Wish, fileName, whyNoDicom
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Panel.Parameter import Parameter
+from LNHGSegmentationLib.Paths import RESOURCES
+from LNHGSegmentationLib.Scene import SceneResults
+
+BUTTONS = {CSV: "csvButton", DICOM: "dicomButton", PAGE: "pageButton"}
+WHAT = {
+    CSV: "Write the kept findings as a table (CSV).",
+    DICOM: "Write the kept findings as DICOM Segmentation and as measurement report (SR, TID 1500) into a folder.",
+    PAGE: "Write a report of the kept findings with key pictures, as PDF or PNG.",
+}
+FILTERS = {CSV: "CSV (*.csv)", PAGE: "PDF (*.pdf);;PNG (*.png)"}
+NAMES = {CSV: "{name} nodules.csv", PAGE: "{name} report.pdf"}
+
+
+class ReportSection(VTKObservationMixin):
+    """Writes reports of the chosen result."""
+
+    def __init__(self, reporting: Reporting) -> None:
+        """Build the section.
+
+        :param reporting: writes the files.
+        """
+        super().__init__()
+        self._reporting = reporting
+        self._parameter: Parameter | None = None
+        self._segmentation = None
+        self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Report.ui"))
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self._later = qt.QTimer()
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.timeout.connect(self._update)
+        for kind, button in BUTTONS.items():
+            getattr(self.ui, button).clicked.connect(lambda *_args, kind=kind: self.onWrite(kind))
+        self.ui.ruleSelector.currentIndexChanged.connect(self._showSizes)
+        self._fillRules()
+        self._update()
+
+    def setParameter(self, parameter: Parameter | None) -> None:
+        """Follow a parameter node, or let go of the scene."""
+        self.removeObservers()
+        if parameter is None:
+            self._reporting.stop()
+        self._parameter, self._segmentation = parameter, None
+        if parameter is not None:
+            self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameter)
+        self._say("")
+        self._onParameter()
+
+    def cleanup(self) -> None:
+        """Stop writing and let go of the scene."""
+        self._later.stop()
+        self._reporting.stop()
+        self.removeObservers()
+
+    def onWrite(self, kind: str) -> None:
+        """Ask where to, and write."""
+        target = self._askTarget(kind)
+        if not target:
+            return
+        with slicer.util.tryWithErrorDisplay(_("The report is not written."), waitCursor=True):
+            wish = Wish(
+                kind,
+                Path(target),
+                str(self.ui.caseEdit.text).strip(),
+                self.ui.identityCheckBox.checked,
+                self._shading(),
+            )
+            self._reporting.start(self._segmentation, wish, self._onEnded)
+            self._say(_("Writing..."))
+        self._update()
+
+    def _askTarget(self, kind: str) -> str:
+        """Return the file or, for DICOM, the folder that the user chooses; empty if none."""
+        if kind == DICOM:
+            return qt.QFileDialog.getExistingDirectory(self.uiWidget, _("Folder for DICOM SEG and SR"))
+        name = NAMES[kind].format(name=fileName(SceneResults.volumeOf(self._segmentation)))
+        return qt.QFileDialog.getSaveFileName(self.uiWidget, _("Write the report"), name, FILTERS[kind])
+
+    def _shading(self) -> dict:
+        p = self._parameter
+        scale = "fixed" if p.scaleMode == "fixed" else "nodule"  # a page has one slice a nodule
+        return {"color_map": p.colorMap, "scale": scale, "signal_range": [p.rangeLow, p.rangeHigh]}
+
+    def _onEnded(self, state: str, text: str) -> None:
+        self._say(text)
+        self._update()
+        if state == "failed":
+            slicer.util.errorDisplay(text)
+
+    def _onParameter(self, *_args) -> None:
+        segmentation = self._parameter.segmentation if self._parameter else None
+        if segmentation is not self._segmentation:
+            if self._segmentation is not None:
+                self.removeObserver(self._segmentation, vtk.vtkCommand.ModifiedEvent, self._onFindings)
+            self._segmentation = segmentation
+            if segmentation is not None:
+                self.addObserver(segmentation, vtk.vtkCommand.ModifiedEvent, self._onFindings)
+        self._onFindings()
+
+    def _onFindings(self, *_args) -> None:
+        self._later.start()  # one step changes the node many times
+
+    def _update(self) -> None:
+        for kind, button in BUTTONS.items():
+            reason = self._reporting.whyNot(kind, self._segmentation)
+            widget = getattr(self.ui, button)
+            widget.setEnabled(not reason)
+            widget.setToolTip(reason or _(WHAT[kind]))
+        self._updateIdentity()
+        self._showSizes()
+
+    def _updateIdentity(self) -> None:
+        volumeNode = SceneResults.volumeOf(self._segmentation)
+        reason = whyNoDicom(volumeNode) if volumeNode is not None else _("There is no CT.")
+        self.ui.identityCheckBox.setEnabled(not reason)
+        tip = _("Put name, number, birth date, sex and study of the DICOM series on the page.")
+        self.ui.identityCheckBox.setToolTip(reason or tip)
+        if reason:
+            self.ui.identityCheckBox.checked = False
+
+    def _fillRules(self) -> None:
+        from LNHGLib.measurement import size_rules
+
+        for rule in size_rules.RULES:
+            self.ui.ruleSelector.addItem(rule)
+        self.ui.sizeNoteLabel.setText(_("For {use}: size only, no recommendation.").format(use=size_rules.RESEARCH_USE))
+
+    def _showSizes(self, *_args) -> None:
+        from LNHGLib.measurement import size_rules
+
+        rule = size_rules.RULES.get(self.ui.ruleSelector.currentText)
+        rows = [] if self._segmentation is None or rule is None else Findings(self._segmentation).reported()
+        table = self.ui.sizeTable
+        table.setRowCount(len(rows))
+        for index, row in enumerate(rows):
+            for column, text in enumerate(_sizeCells(row, rule)):
+                table.setItem(index, column, qt.QTableWidgetItem(text))
+        for column in (0, 1):  # the last one takes the rest
+            table.resizeColumnToContents(column)
+
+    def _say(self, text: str) -> None:
+        self.ui.reportStatusLabel.setText(text)
+        self.ui.reportStatusLabel.setVisible(bool(text))
+
+
+def _sizeCells(row: dict, rule) -> tuple[str, str, str]:
+    """Return a finding's name, rounded mean diameter and size band."""
+    m = row["measurement"]
+    if m is None:
+        return row["name"], "\N{EN DASH}", _("not outlined")
+    size = rule(m["long_axis_mm"], m["short_axis_mm"], m["attenuation"])
+    band = f"{size.band} ({size.note})" if size.note else size.band
+    return row["name"], f"{size.mean_diameter_mm:g} mm", band

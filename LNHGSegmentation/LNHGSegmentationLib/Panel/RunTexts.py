@@ -1,0 +1,126 @@
+"""What the run section says to the user."""
+
+from slicer.i18n import tr as _
+
+from LNHGSegmentationLib.Findings.Findings import Findings
+from LNHGSegmentationLib.Panel import FindingsTexts
+from LNHGSegmentationLib.Scene import SceneResults
+
+MINUTE = 60
+
+
+def whyNot(volumeNode, absentDevice: str) -> str:
+    """Return why a run cannot be started, or an empty string."""
+    if volumeNode is None:
+        return _("Select a chest CT; load one with Add Data or the DICOM module if there is none.")
+    image = volumeNode.GetImageData()
+    if image is None:
+        return _("The selected volume is empty: select a chest CT.")
+    if SceneResults.isMap(volumeNode):
+        return _("The selected volume is a heterogeneity map: select the chest CT itself.")
+    if image.GetNumberOfScalarComponents() != 1:
+        return _("The selected volume has {count} values a voxel, a CT has one: select a chest CT.").format(
+            count=image.GetNumberOfScalarComponents()
+        )
+    if absentDevice:
+        return _("The device {device} is not on this computer: choose another one under Advanced.").format(
+            device=absentDevice
+        )
+    return ""
+
+
+def applyToolTip(running: bool, reason: str) -> str:
+    """Return what a click on the button would do, or why it does nothing."""
+    if running:
+        return _("End the running segmentation; nothing is changed.")
+    return reason or _("Find and outline the nodules of the selected CT. You can go on working meanwhile.")
+
+
+def expectation(seconds: float | None, device: dict | None, trouble: str) -> str:
+    """Return how long a run will take and on what, or why this is not known."""
+    if device is None:
+        return trouble
+    name = deviceName(device)
+    if seconds is None:
+        return _("On {device}. How long it takes is known after the first run.").format(device=name)
+    return _("Takes {duration} on {device}.").format(duration=duration(seconds), device=name)
+
+
+def progress(stage: str, left: float | None) -> str:
+    """Return the stage and the time that is left."""
+    if left is None:
+        return stage
+    return _("{stage}, {duration} left").format(stage=stage, duration=duration(left))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as coarsely as it is known."""
+    if seconds < 10:
+        return _("a few seconds")
+    if seconds < 0.75 * MINUTE:
+        return _("about {count} seconds").format(count=10 * max(1, round(seconds / 10)))
+    minutes = max(1, round(seconds / MINUTE))
+    if minutes > 10:
+        minutes = 5 * round(minutes / 5)
+    return _("about 1 minute") if minutes == 1 else _("about {count} minutes").format(count=minutes)
+
+
+def deviceName(device: dict) -> str:
+    """Return a device as the user knows it."""
+    if device["id"] != "cpu":
+        return device["name"]
+    if device["cores"] == 1:
+        return _("the CPU (1 core)")
+    return _("the CPU ({count} cores)").format(count=device["cores"])
+
+
+def deviceItems(devices: list[dict]) -> list[tuple[str, str]]:
+    """Return the choices of the device list: what the core calls it, and what the user reads."""
+    if not devices:
+        return [("auto", _("Automatic")), ("cpu", _("CPU"))]
+    items = [("auto", _("Automatic: {device}").format(device=deviceName(devices[0])))]
+    for device in devices:
+        name = _("CPU: {name}").format(name=device["name"])
+        if device["id"] != "cpu":
+            name = _("GPU: {name}, {memory:.0f} GB ({free:.0f} GB free)").format(
+                name=device["name"], memory=device["memory_gib"], free=device["free_gib"]
+            )
+        items.append((device["id"], name))
+    return items
+
+
+def absentDevice(device: str, areKnown: bool) -> str:
+    """Return the text for a device that is chosen but not listed."""
+    return _("{device} (not on this computer)").format(device=device) if areKnown else device
+
+
+def summary(segmentation, threshold: float) -> str:
+    """Say what there is at a score, what the reader did to it, and what the core wants the user to know."""
+    if SceneResults.rowsOf(segmentation) is None:
+        return ""
+    run, findings, threshold = SceneResults.runOf(segmentation), Findings(segmentation), round(threshold, 4)
+    least, digits = FindingsTexts.leastScore(threshold), FindingsTexts.decimals(threshold)
+    rows, shown = findings.rows(), findings.shown(threshold)
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    highest = max(scores, default=run["highest"])
+    kept = [row for row in shown if row["kept"]]
+    found = [row for row in kept if row["score"] is not None and row["score"] >= threshold]
+    if found:
+        count = _("1 nodule") if len(found) == 1 else _("{count} nodules").format(count=len(found))
+        first = _("{count} with a score of at least {score}").format(count=count, score=least)
+    elif highest is None:
+        first = _("No nodule found: the networks saw nothing that looks like one")
+    elif highest < threshold:
+        first = _("No nodule with a score of at least {score}; the highest score seen is {highest}").format(
+            score=least, highest=FindingsTexts.number(FindingsTexts.roundedDown(highest, digits), digits)
+        )
+    else:
+        first = _("No nodule with a score of at least {score}").format(score=least)
+    below = len(rows) - len(shown) if found else 0
+    for text, count in (
+        (_("{count} more below it"), below),
+        (_("{count} by you"), len(kept) - len(found)),
+        (_("{count} rejected"), len(shown) - len(kept)),
+    ):
+        first += f", {text.format(count=count)}" if count else ""
+    return "\n".join([f"{first}.", *run["warnings"]])

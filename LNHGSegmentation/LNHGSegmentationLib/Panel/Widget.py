@@ -1,0 +1,114 @@
+"""The panel: a frame that holds the sections and follows the scene."""
+
+from collections.abc import Callable
+
+import slicer
+import vtk
+from slicer.util import VTKObservationMixin
+
+from LNHGSegmentationLib.Core.ReportTask import Reporting
+from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
+from LNHGSegmentationLib.Core.StudyTask import StudyExport
+from LNHGSegmentationLib.Panel.FindingsSection import FindingsSection
+from LNHGSegmentationLib.Panel.InstallSection import InstallSection
+from LNHGSegmentationLib.Panel.OverlaySection import OverlaySection
+from LNHGSegmentationLib.Panel.Parameter import Parameter
+from LNHGSegmentationLib.Panel.ReportSection import ReportSection
+from LNHGSegmentationLib.Panel.RunSection import RunSection
+from LNHGSegmentationLib.Panel.StudySection import StudySection
+from LNHGSegmentationLib.Paths import RESOURCES
+from LNHGSegmentationLib.Scene import SceneResults
+from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+
+
+class Widget(VTKObservationMixin):
+    """Panel of the module; its Qt widget is ``uiWidget``, all named widgets of its sections are in ``ui``.
+
+    A section has ``uiWidget``, ``setParameter(parameter | None)`` and ``cleanup()``.
+    """
+
+    def __init__(
+        self,
+        logic: SegmentationLogic,
+        installLogic: InstallLogic,
+        getParameterNode: Callable[[], Parameter],
+    ) -> None:
+        """Build the panel.
+
+        :param logic: runs the segmentation.
+        :param installLogic: provides the Python packages before the first run.
+        :param getParameterNode: returns the scene's parameter node, making one where there is none.
+        """
+        super().__init__()
+        self._getParameterNode = getParameterNode
+        self._parameter: Parameter | None = None
+        self._volume = None
+        self.sections = [  # from top to bottom
+            RunSection(logic, installLogic),
+            FindingsSection(logic),
+            OverlaySection(),
+            ReportSection(Reporting()),
+            StudySection(StudyExport()),
+            InstallSection(installLogic),
+        ]
+        self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "LNHGSegmentation.ui"))
+        frame = slicer.util.childWidgetVariables(self.uiWidget).sectionsFrame
+        for section in self.sections:
+            frame.layout().addWidget(section.uiWidget)
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneEndImport)
+        self.connectParameterNode()
+
+    def connectParameterNode(self) -> None:
+        """Bind the panel to the scene's parameter node; choose the first CT where none is chosen."""
+        self._disconnectParameterNode()
+        self._parameter = self._getParameterNode()
+        if self._parameter.inputVolume is None:
+            self._parameter.inputVolume = SceneResults.firstVolume()
+        self.addObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
+        self._onParameterChanged()
+        for section in self.sections:
+            section.setParameter(self._parameter)
+
+    def cleanup(self) -> None:
+        """Stop a run and let go of the scene: the module is unloaded or reloaded."""
+        self._disconnectParameterNode()
+        for section in self.sections:
+            section.cleanup()
+        self.removeObservers()
+
+    def _onParameterChanged(self, *_args) -> None:
+        """Show the results of another CT when it is chosen."""
+        parameter = self._parameter
+        if parameter.inputVolume is self._volume:
+            return
+        self._volume = parameter.inputVolume
+        if self._volume is None or SceneResults.volumeOf(parameter.segmentation) is self._volume:
+            return
+        SceneResults.choose(parameter, SceneResults.latestOf(self._volume))
+
+    def _disconnectParameterNode(self) -> None:
+        if self._parameter is None:
+            return
+        for section in self.sections:
+            section.setParameter(None)
+        self.removeObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
+        self._parameter = self._volume = None
+
+    def _onSceneStartClose(self, *_args) -> None:
+        self._disconnectParameterNode()
+
+    def _onSceneEndClose(self, *_args) -> None:
+        self.connectParameterNode()
+
+    def _onSceneEndImport(self, *_args) -> None:
+        """Show what the loaded scene says; a run that is under way goes on."""
+        if self._parameter is None or self._getParameterNode().parameterNode is not self._parameter.parameterNode:
+            self.connectParameterNode()
+            return
+        if self._parameter.inputVolume is None:
+            self._parameter.inputVolume = SceneResults.firstVolume()
+        self._volume = None  # while the scene was loaded, its result may not have been there yet
+        self._parameter.parameterNode.Modified()

@@ -1,0 +1,181 @@
+"""A result folder of the core as nodes of the scene."""
+
+import json
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from LNHGLib.figures.segment_style import segment_color, segment_id, segment_name, segment_tags
+from vtk.util.numpy_support import numpy_to_vtk
+
+from LNHGSegmentationLib.Scene import ModelOutput, Overlay, SceneResults, SignalStore
+from LNHGSegmentationLib.Scene.Geometry import grown
+from LNHGSegmentationLib.Scene.Segments import Segments
+from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
+from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
+
+SMOOTHING = "0.2"  # of surfaces: at Slicer's own 0.5 a nodule of two slices shrinks to nothing in the 3D views
+
+
+@dataclass(frozen=True)
+class ResultNodes:
+    """What one run put into the scene.
+
+    :ivar segmentation: a segment a nodule; findings of the detector alone have no voxels and no segment.
+    :ivar heterogeneity: the intra-nodular signal on the CT's voxels.
+    :ivar nodules: the rows of the report, detector-only findings included.
+    :ivar warnings: what the core wants the user to know.
+    """
+
+    segmentation: slicer.vtkMRMLSegmentationNode
+    heterogeneity: slicer.vtkMRMLScalarVolumeNode
+    nodules: list[dict]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class ResultData:
+    """A result folder in memory, on the CT's voxels.
+
+    :ivar report: content of report.json.
+    :ivar masks: the bool voxels of each nodule that has any, by number.
+    :ivar signal: float32 (z, y, x), 0 outside nodules; pages without a nodule take no memory.
+    :ivar shownRange: signal from which to which most of the nodules' voxels lie.
+    :ivar around: the generator's signal around the nodules, NaN where it is not known.
+    """
+
+    report: dict
+    masks: dict[int, Crop]
+    signal: np.ndarray
+    shownRange: tuple[float, float]
+    around: list[Crop]
+
+
+def load(folder: Path, volumeNode, exchange: VolumeExchange, colorMap: str = "jet") -> ResultNodes:
+    """Put a result folder into the scene, under the CT's own transform."""
+    return insert(read(folder, exchange), volumeNode, colorMap)
+
+
+def read(folder: Path, exchange: VolumeExchange) -> ResultData:
+    """Read a result folder; touches no scene, so it may run in a thread."""
+    from scipy import ndimage  # here, as it would slow down Slicer's start
+
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    labels = exchange.read(folder / "labelmap.nii.gz")
+    everywhere = exchange.read(folder / "heterogeneity.nii.gz")
+    signal, masks, values = np.zeros(labels.shape, np.float32), {}, [np.zeros(0, np.float32)]
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is not None:
+            mask = labels[box] == number
+            masks[number] = Crop(box, mask)
+            signal[box][mask] = everywhere[box][mask]
+            values.append(everywhere[box][mask])
+    around = _around(folder, exchange, masks, everywhere)
+    return ResultData(report, masks, signal, Overlay.spread(np.concatenate(values)), around)
+
+
+def _around(folder: Path, exchange: VolumeExchange, masks: dict[int, Crop], everywhere: np.ndarray) -> list[Crop]:
+    """Cut the generator's signal around the nodules; results of older versions have it inside them only."""
+    from LNHGLib.segmentation.native_grid import AROUND_MM
+
+    if not (folder / "signal.nii.gz").exists():
+        return [Crop(m.box, np.where(m.array, everywhere[m.box], np.float32(np.nan))) for m in masks.values()]
+    signal = exchange.read(folder / "signal.nii.gz")
+    reach = [int(AROUND_MM / spacing) for spacing in exchange.spacing]
+    boxes = [grown(mask.box, reach, signal.shape) for mask in masks.values()]
+    return [Crop(box, signal[box].copy()) for box in boxes]
+
+
+def insert(data: ResultData, volumeNode, colorMap: str = "jet") -> ResultNodes:
+    """Put a result into the scene, under the CT's own transform."""
+    steps = inserting(data, volumeNode, colorMap)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def inserting(data: ResultData, volumeNode, colorMap: str = "jet") -> Generator[None, None, ResultNodes]:
+    """Do as `insert` in steps of a few milliseconds; closed before its end, it leaves the scene as it was."""
+    report = data.report
+    segmentation, heterogeneity = _segmentation(report["nodules"], volumeNode), None
+    try:
+        for nodule in report["nodules"]:
+            crop = data.masks.get(nodule["number"])
+            if crop is not None:
+                _addSegment(segmentation, nodule, crop)
+            ModelOutput.add(segmentation, nodule, crop)
+            yield
+        heterogeneity = addVolume(f"{volumeNode.GetName()} heterogeneity", data.signal, volumeNode)
+        Overlay.setUpDisplay(heterogeneity, colorMap, data.shownRange)
+        yield
+        SignalStore.store(segmentation, data.around)
+    except BaseException:
+        hidden = (segmentation.GetNodeReference(role) for role in (ModelOutput.ROLE, SignalStore.ROLE))
+        for node in filter(None, (*hidden, heterogeneity, segmentation)):
+            slicer.mrmlScene.RemoveNode(node)
+        raise
+    SceneResults.link(segmentation, heterogeneity, _run(report))
+    segmentation.SetDisplayVisibility(True)
+    return ResultNodes(segmentation, heterogeneity, report["nodules"], report.get("warnings", []))
+
+
+def _segmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentationNode:
+    """Add a segmentation for the nodules, still without segments and hidden."""
+    name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} nodules")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())  # before the geometry, which is relative to it
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    node.SetAttribute(SceneResults.NODULES_ATTRIBUTE, json.dumps(nodules))
+    node.GetSegmentation().SetConversionParameter("Smoothing factor", SMOOTHING)
+    display = node.GetDisplayNode()
+    display.SetVisibility(False)
+    display.SetVisibility2DFill(False)
+    display.SetSliceIntersectionThickness(2)
+    return node
+
+
+def _addSegment(node: slicer.vtkMRMLSegmentationNode, nodule: dict, crop: Crop) -> None:
+    """Add a nodule as a labelmap of its own box: a whole-CT labelmap a nodule would fill the memory."""
+    number, tags = nodule["number"], segment_tags(nodule["provenance"], nodule["score"])
+    Segments(node).add(segment_id(number), segment_name(number), segment_color(number), tags, crop)
+
+
+def addVolume(name: str, array: np.ndarray, volumeNode) -> slicer.vtkMRMLScalarVolumeNode:
+    """Add an array (z, y, x) on a volume's voxels to the scene, without copying it: zeros stay unallocated pages."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
+    node.CopyOrientation(volumeNode)
+    node.CreateDefaultDisplayNodes()  # before the voxels: a histogram of all of them would block the user interface
+    node.GetDisplayNode().AutoWindowLevelOff()
+    image = vtk.vtkImageData()
+    image.SetDimensions(array.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).ravel(), deep=False))
+    node.SetAndObserveImageData(image)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    return node
+
+
+def _device(report: dict) -> dict | None:
+    device = report.get("device")
+    return {"id": device["used"], "name": device["name"]} if device else None
+
+
+def _run(report: dict) -> dict:
+    """Return what the panel needs to know about the run that made a result."""
+    model, options = report.get("model", {}), report.get("options", {})
+    return {
+        "model": model.get("name", ""),
+        "sha256": model.get("sha256", {}),
+        "version": report.get("versions", {}).get("lnhg"),
+        "midline_x_lps_mm": report.get("lungs", {}).get("midline_x_lps_mm"),
+        "threshold": model.get("threshold", options.get("threshold", 0.0)),
+        "lowest": options.get("threshold", 0.0),
+        "highest": report.get("fusion", {}).get("highest_score"),
+        "device": _device(report),
+        "warnings": report.get("warnings", []),
+    }

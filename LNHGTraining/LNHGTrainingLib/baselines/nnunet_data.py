@@ -1,0 +1,122 @@
+"""Crops as a raw data set of nnU-Net (version 2), and the patient folds as its splits.
+
+What the reference does not say (padding, other lesions) gets nnU-Net's ignore label: it is neither learned from nor
+counted.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from LNHGLib.errors import InputError
+from LNHGLib.files.checksum import file_sha256
+from LNHGLib.image.volume import Grid, write_image
+
+from LNHGTrainingLib import output_files
+from LNHGTrainingLib.data.crops import Labelled, load_crops
+from LNHGTrainingLib.evaluation import crops as evaluate_crops
+
+DATASET = "Dataset001_LNHG"
+LABELS = {"background": 0, "nodule": 1, "ignore": 2}
+ENDING = ".nii.gz"
+SOURCE = "lnhg"
+"""Key in nnU-Net's dataset.json of what the data were made of."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A crop's name in nnU-Net's files, its patient and the fold that holds it out."""
+
+    name: str
+    patient: str
+    fold: int
+
+
+def write_raw(crops: Path, table: Path, raw: Path, readers: int = 3) -> list[Case]:
+    """Write images and labels as NIfTI at 1 mm, once: what is there already is kept if it is of the same crops.
+
+    Args:
+        crops: HDF5 file laid out like `luna16_crops.h5`.
+        table: Its table, with folds by patient.
+        raw: Folder of nnU-Net's raw data sets.
+        readers: Fewest readers of a nodule.
+
+    Raises:
+        InputError: the folder holds other crops, or the folds cannot be used.
+    """
+    rows = evaluate_crops.select_rows(table, evaluate_crops.Selection(min_readers=readers))
+    cases = [_case(row) for row in rows]
+    splits(cases)
+    source = {"crops": file_sha256(crops), "table": file_sha256(table), "min_readers": readers}
+    folder = raw / DATASET
+    if folder.exists():
+        _check_same(folder, source)
+        return cases
+    part = raw / f"{DATASET}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    for name in ("imagesTr", "labelsTr"):
+        (part / name).mkdir(parents=True)
+    for fold in fold_numbers(cases):
+        for crop in load_crops(crops, table, [fold], readers):
+            _write(crop, part)
+    output_files.write_json(_description(len(cases), source), part / "dataset.json")
+    part.rename(folder)
+    return cases
+
+
+def _case(row: dict[str, str]) -> Case:
+    if not row.get("fold"):
+        raise InputError(f"Row {row['row']} of the table has no fold, expected one by patient; run lnhg-train folds.")
+    return Case(f"crop_{int(row['row']):05d}", row["patient_id"], int(row["fold"]))
+
+
+def _check_same(folder: Path, source: dict) -> None:
+    there = json.loads((folder / "dataset.json").read_text(encoding="utf-8")).get(SOURCE)
+    if there != source:
+        raise InputError(f"{folder} was made of other crops ({there}), expected {source}; name another OUT.")
+
+
+def _write(crop: Labelled, folder: Path) -> None:
+    grid = Grid.aligned(crop.hu.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    name = _case(crop.row).name
+    labels = np.where(crop.known, crop.mask, LABELS["ignore"]).astype(np.uint8)
+    write_image(crop.hu, grid, folder / "imagesTr" / f"{name}_0000{ENDING}")
+    write_image(labels, grid, folder / "labelsTr" / f"{name}{ENDING}")
+
+
+def _description(count: int, source: dict) -> dict:
+    return {
+        "channel_names": {"0": "CT"},
+        "labels": LABELS,
+        "numTraining": count,
+        "file_ending": ENDING,
+        SOURCE: source,
+    }
+
+
+def fold_numbers(cases: Sequence[Case]) -> list[int]:
+    """The folds in nnU-Net's order."""
+    return sorted({case.fold for case in cases})
+
+
+def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
+    """The content of nnU-Net's `splits_final.json`: one entry a fold, in the order of `fold_numbers`.
+
+    Raises:
+        InputError: there is one fold alone, or a patient is in two.
+    """
+    numbers = fold_numbers(cases)
+    if len(numbers) < 2:
+        raise InputError(f"All crops are of fold {numbers[0]}, expected two folds or more; run lnhg-train folds.")
+    made = []
+    for number in numbers:
+        held_out = [case for case in cases if case.fold == number]
+        trained = [case for case in cases if case.fold != number]
+        shared = sorted({case.patient for case in held_out} & {case.patient for case in trained})
+        if shared:
+            raise InputError(f"Patient {shared[0]} is in fold {number} and in another, expected one: split by patient.")
+        made.append({"train": [case.name for case in trained], "val": [case.name for case in held_out]})
+    return made

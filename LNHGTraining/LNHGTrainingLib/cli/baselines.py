@@ -1,0 +1,45 @@
+"""The command `lnhg-train nnunet`."""
+
+import argparse
+from pathlib import Path
+
+from LNHGLib.errors import InputError
+
+
+def add_nnunet(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of `nnunet` its arguments."""
+    parser.add_argument("--crops", type=Path, required=True, metavar="FILE.h5", help="crops around nodules")
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE.csv", help="table of the crops, with folds")
+    parser.add_argument("--fold", type=int, metavar="N", help="hold out this fold; without: plan and preprocess only")
+    parser.add_argument("--epochs", type=int, default=1000, metavar="N", help="nnU-Net's own default: 1000")
+    parser.add_argument("--iterations", type=int, default=250, metavar="N", help="an epoch (nnU-Net's default: 250)")
+    parser.add_argument("--gpu-memory", type=float, metavar="GB", help="that nnU-Net plans for (its default: 8)")
+    parser.add_argument("--no-mirroring", action="store_true", help="predict once, not as the mean of 8 mirrorings")
+    parser.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and patches (default 0)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default cpu)")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of all folds; a killed run goes on in it")
+    parser.set_defaults(run=_nnunet)
+
+
+def _nnunet(options: argparse.Namespace) -> None:
+    _check(options)
+    from LNHGTrainingLib.baselines import nnunet
+
+    cases = nnunet.prepare(options.out, options.crops, options.table, options.min_readers, options.gpu_memory)
+    if options.fold is None:
+        print(options.out)
+        return
+    budget = nnunet.Budget(options.epochs, options.iterations, options.seed, not options.no_mirroring)
+    print(nnunet.train(options.out, cases, options.fold, budget, options.device))
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("epochs", "iterations", "min_readers"):
+        if (value := getattr(options, name)) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
+    if options.gpu_memory is not None and not options.gpu_memory > 0:
+        raise InputError(f"--gpu-memory is {options.gpu_memory:g}, expected more than 0 GB.")
+    for path in (options.crops, options.table):
+        if not path.is_file():
+            raise InputError(f"{path} does not exist, expected the crops and their table; check the path.")

@@ -1,0 +1,75 @@
+"""The commands `lnhg-train prepare` and `lnhg-train folds`."""
+
+import argparse
+from pathlib import Path
+
+from LNHGLib.errors import InputError
+
+
+def add_prepare(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of `prepare` its arguments."""
+    parser.add_argument("layout", choices=("lidc", "luna16", "pairs", "crops"), help="what INPUT is")
+    parser.add_argument("input", type=Path, metavar="INPUT", help="folder; with pairs also a CSV list")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; a killed run goes on in it")
+    parser.add_argument(
+        "--xml", type=Path, metavar="FOLDER", help="readers' XML files (lidc: where not in INPUT; luna16)"
+    )
+    parser.add_argument("--patients", type=Path, metavar="FILE.csv", help="series_uid and patient_id (luna16, pairs)")
+    parser.add_argument("--negatives", type=int, default=5, metavar="N", help="candidates a scan (luna16; default 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of candidates (default 0)")
+    parser.add_argument("--source", metavar="TEXT", help="what the table says the data are")
+    parser.add_argument("--licence", metavar="TEXT", help="what the table says their licence is")
+    parser.set_defaults(run=_prepare)
+
+
+def add_folds(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of `folds` its arguments."""
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="table of prepared data, or of the crops")
+    parser.add_argument("out", type=Path, metavar="OUT.csv", help="the table with folds; OUT.json beside it to publish")
+    parser.add_argument("--folds", type=int, default=5, metavar="N", help="how many (default 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--hold-out", default="", metavar="PATIENT[,PATIENT]", help="keep these for testing")
+    parser.add_argument("--like", type=Path, metavar="FILE.csv", help="patients in this table keep their folds")
+    parser.add_argument("--split", choices=("patient", "nodule"), default="patient", help="what stays together")
+    parser.add_argument("--i-know-it-leaks", action="store_true", help="needed for --split nodule")
+    parser.set_defaults(run=_folds)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    if not options.input.exists():
+        raise InputError(f"{options.input} does not exist, expected the data to prepare; check the path.")
+    if options.layout != "pairs" and not options.input.is_dir():
+        raise InputError(f"{options.input} is a file, expected a folder; give the folder.")
+    for path in (options.xml, options.patients):
+        if path is not None and not path.exists():
+            raise InputError(f"{path} does not exist; check the path.")
+    if options.negatives < 0:
+        raise InputError(f"--negatives is {options.negatives}, expected 0 or more.")
+    from LNHGTrainingLib.prepare import run
+    from LNHGTrainingLib.prepare.sources import Options
+
+    names = ("xml", "patients", "negatives", "seed", "source", "licence")
+    chosen = Options(**{name: getattr(options, name) for name in names})
+    counts = run.prepare(options.layout, options.input, options.out, chosen, run.say)
+    print(f"{counts['prepared']} scan(s) prepared, {counts['skipped']} skipped, {counts['cubes']} cube(s)")
+    print(options.out)
+
+
+def _folds(options: argparse.Namespace) -> None:
+    if options.split == "nodule" and not options.i_know_it_leaks:
+        raise InputError(
+            "--split nodule puts nodules of one patient on both sides, so that Dice comes out too high; "
+            "split by patient, or add --i-know-it-leaks to show by how much."
+        )
+    if options.folds < 2:
+        raise InputError(f"--folds is {options.folds}, expected 2 or more.")
+    from LNHGTrainingLib.prepare import folds
+
+    held = tuple(name for name in options.hold_out.split(",") if name)
+    plan = folds.Plan(options.folds, options.seed, options.split, held, options.like)
+    record = folds.write_folds(options.manifest, options.out, plan)
+    for each in record["folds"]:
+        print(f"fold {each['fold']}: {len(each['patients'])} patients, {each['nodules']} nodules")
+    if record["patients_in_more_than_one_fold"]:
+        print(f"This split leaks: {record['patients_in_more_than_one_fold']} patients are in more than one fold.")
+    print(options.out)

@@ -1,0 +1,99 @@
+"""Chest CT without nodules (known lesions marked as unknown), brought to 1 mm with a lung region."""
+
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from LNHGLib.image.volume import read_volume, resample
+from LNHGLib.segmentation.preprocessing import find_lungs, working_grid
+
+from LNHGTrainingLib.data.crops import Crops, Labelled, assert_disjoint, load_crops, load_negatives
+from LNHGTrainingLib.data.hard_negatives import Background, Places, centers, read
+
+GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a configuration's `data` part names.
+
+    Attributes:
+        train: nodule crops.
+        validation: nodule crops of other patients.
+        backgrounds: chest CTs with the indices of their lung voxels.
+        negatives: places that look like nodules and are none, of the training folds, in groups drawn equally often.
+    """
+
+    train: Crops
+    validation: Crops
+    backgrounds: list[Background]
+    negatives: list[Places]
+
+
+def load_sources(data: dict, cache: Path) -> Sources:
+    """Read the training and validation crops, the backgrounds and the negatives.
+
+    Args:
+        data: the configuration's `data` part with `folder`, where the files are. `split = "nodule"` in it lets a
+            patient be on both sides, to show by how much that flatters; `hard_negatives` is a file of `negatives.mine`.
+        cache: folder for resampled backgrounds.
+
+    Raises:
+        InputError: nothing fits, or a patient is on both sides.
+    """
+    folder = Path(data["folder"])
+    files = folder / data["crops"], folder / data["table"]
+    train = load_crops(*files, data["train_folds"], data["min_readers"])
+    validation = load_crops(*files, data["validation_folds"], 3)
+    if data.get("split", "patient") != "nodule":
+        assert_disjoint(train, validation)
+    backgrounds = load_backgrounds(folder / data["background_folder"], data["background"], cache)
+    groups = [centers(load_negatives(*files, data["train_folds"]))]
+    if data.get("hard_negatives"):
+        groups += read(Path(data["hard_negatives"]), train, backgrounds)
+    return Sources(train, validation, backgrounds, [group for group in groups if group])
+
+
+def load_backgrounds(folder: Path, entries: list[dict], cache: Path) -> list[Background]:
+    """The backgrounds that the configuration lists, with the indices of their lung voxels.
+
+    Args:
+        folder: where the files are.
+        entries: dicts with `file` and optional `unknown`, boxes [z0, z1, y0, y1, x0, x1] in the file's index frame.
+        cache: folder for the resampled arrays, so that a resumed run starts at once.
+
+    Returns:
+        (volume, lung) pairs; lung is (N, 3) int16 zyx indices.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    return [_load(Path(folder) / entry["file"], entry.get("unknown", []), cache) for entry in entries]
+
+
+def _load(path: Path, unknown: list[list[int]], cache: Path) -> Background:
+    stored = cache / f"{path.name}-{zlib.crc32(json.dumps(unknown).encode()):08x}.npz"
+    if not stored.exists():
+        temporary = stored.with_suffix(f".{os.getpid()}.npz")
+        try:
+            np.savez_compressed(temporary, **_prepare(path, unknown))
+            temporary.replace(stored)
+        finally:
+            temporary.unlink(missing_ok=True)
+    with np.load(stored) as file:
+        hu, known, lung = file["hu"], file["known"], file["lung"]
+    return Labelled(hu, np.zeros(hu.shape, bool), known, path.name, {}), lung
+
+
+def _prepare(path: Path, unknown: list[list[int]]) -> dict[str, np.ndarray]:
+    volume = read_volume(path)
+    lungs = find_lungs(volume)
+    grid = working_grid(volume, lungs, GRID, margin_mm=12.0)
+    known = np.ones(volume.array.shape, np.uint8)
+    for z0, z1, y0, y1, x0, x1 in unknown:
+        known[z0:z1, y0:y1, x0:x1] = 0
+    region = resample(lungs.astype(np.uint8), volume.grid, grid, linear=False, fill=0) > 0
+    known = resample(known, volume.grid, grid, linear=False, fill=0) > 0
+    hu = resample(volume.array, volume.grid, grid).round().astype(np.int16)
+    return {"hu": hu, "known": known, "lung": np.argwhere(region & known).astype(np.int16)}

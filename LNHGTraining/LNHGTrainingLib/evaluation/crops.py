@@ -1,0 +1,333 @@
+"""Location given: the generator alone on cubes around known nodules, against the readers' consensus.
+
+Arrays are zyx at 1 mm, 50 voxels a side, the nodule near index (25, 25, 25).
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+from LNHGLib.errors import InputError
+from LNHGLib.models.folder import SECOND
+from LNHGLib.segmentation.attachments import CORE, trimmed
+from LNHGLib.segmentation.components import nearest
+from scipy import ndimage
+
+from LNHGTrainingLib.data.crops import consensus, require_parts
+from LNHGTrainingLib.evaluation import metrics
+from LNHGTrainingLib.evaluation.attachment import DEFINITION, attachment, lung_of_cube
+
+SPACING_MM = (1.0, 1.0, 1.0)
+REACH_MM = 5.0
+SMALLEST_MM3 = 14.1
+"""Of a ball of 3 mm; what is smaller is not taken for a nodule."""
+PICTURES = 8
+"""How many of the worst and of the best nodules are shown."""
+CONNECTIVITY = np.ones((3, 3, 3), int)
+COLUMNS = ("row", "patient_id", "series_uid", "nodule_index", "usable", "n_readers_usable")
+"""Columns the table must have; diameter, texture, fold and scan_test are used where present."""
+
+PROTOCOL = (
+    "Location given: the generator alone sees the cube of 50 mm around the nodule. Its image is cut at the model's "
+    "threshold; the component (26-connected) at the cube's center counts, else the nearest within {reach:g} mm. "
+    "The reference is the voxels inside at least half of the readers' outlines, for nodules of at least {readers} "
+    "readers; padding is left out. Dice is 3-D at 1 mm, a nodule without an overlapping component counts 0. "
+    "HD95 is the larger directed 95th percentile of surface distances. Human leave-one-out: each reader against the "
+    "half consensus of the others, on the same nodules. Marked elsewhere: other components of at least {smallest:g} "
+    f"mm3 in the cube's lung that touch no reader's outline and no other lesion of the reference. {DEFINITION}"
+)
+
+TRIMMED = (
+    " Outlines are trimmed: of the component counts what lies within its depth (the radius of the largest ball in it "
+    f"near the center) of its core (the part there at least {CORE:g} times as deep)."
+)
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Maps a cube of HU, int16 (z, y, x) at 1 mm, to the nodule image G, float (z, y, x)."""
+
+
+def protocol(readers: int) -> str:
+    """How crops are scored, for nodules of at least so many readers."""
+    return PROTOCOL.format(reach=REACH_MM, smallest=SMALLEST_MM3, readers=readers)
+
+
+def drawing_text(card: dict) -> str:
+    """What the protocol says of how a model's card has outlines drawn: of its looks, and of trimming."""
+    return _looks_text(card) + (TRIMMED if card["generator"].get("trim") else "")
+
+
+def _looks_text(card: dict) -> str:
+    turned = ["at the cube after half a turn in its plane"] if card["generator"].get("half_turn") else []
+    looks = ["at the cube", *turned, *(["through a second generator"] if SECOND in card else [])]
+    if len(looks) == 1:
+        return ""
+    number = {2: "two", 3: "three"}[len(looks)]
+    return f" The nodule image is the mean of {number} looks: {', '.join(looks[:-1])}, and {looks[-1]}."
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which crops are scored: fold numbers (None: all), fewest readers, test scans too, how many at most."""
+
+    folds: tuple[int, ...] | None = None
+    min_readers: int = 3
+    scan_test: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A nodule with its readers' outlines: `row` of the table, `hu` int16, `readers` bool (reader, z, y, x).
+
+    `reference` is the consensus, `others` are other lesions, `valid` is False in padding; bool (z, y, x).
+    """
+
+    row: dict[str, str]
+    hu: np.ndarray
+    readers: np.ndarray
+    reference: np.ndarray
+    others: np.ndarray
+    valid: np.ndarray
+
+
+@dataclass(frozen=True)
+class NoduleScore:
+    """A row of `nodules.csv`; NaN where a figure does not exist."""
+
+    patient: str
+    series: str
+    nodule: str
+    diameter_mm: float
+    readers: int
+    texture: float
+    juxta_pleural: int
+    juxta_vascular: int
+    found: int
+    dice: float
+    hd95_mm: float
+    volume_mm3: float
+    reference_volume_mm3: float
+    volume_error: float
+    human_loo_dice: float
+
+
+@dataclass(frozen=True)
+class CropScore(NoduleScore):
+    """A row of `nodules.csv` on crops; `elsewhere` counts what else in the cube was marked, see `PROTOCOL`."""
+
+    elsewhere: int
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a picture of one nodule needs, (z, y, x) each."""
+
+    score: CropScore
+    hu: np.ndarray
+    mask: np.ndarray
+    reference: np.ndarray
+
+
+@dataclass(eq=False)
+class CropResults:
+    """Scores of all nodules, pictures of the worst and the best, and how many had no reference."""
+
+    scores: list[CropScore] = field(default_factory=list)
+    worst: list[Picture] = field(default_factory=list)
+    best: list[Picture] = field(default_factory=list)
+    without_reference: int = 0
+
+    @staticmethod
+    def joined(parts: "list[CropResults]") -> "CropResults":
+        """The results of several parts of the crops as one."""
+        results = CropResults(without_reference=sum(part.without_reference for part in parts))
+        for part in parts:
+            results.scores += part.scores
+            results.keep(part.worst + part.best)
+        return results
+
+    def keep(self, pictures: list[Picture]) -> None:
+        """Keep the pictures that are among the worst or the best."""
+        self.worst = sorted([*self.worst, *pictures], key=lambda p: p.score.dice)[:PICTURES]
+        self.best = sorted([*self.best, *pictures], key=lambda p: -p.score.dice)[:PICTURES]
+
+
+def select_rows(table: Path, selection: Selection) -> list[dict[str, str]]:
+    """The rows of the table to score.
+
+    Raises:
+        InputError: a column is missing or no row fits.
+    """
+    with Path(table).open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        rows = list(reader)
+    missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
+    if missing:
+        raise InputError(f"{table} lacks the columns {', '.join(missing)}; expected the layout of luna16_crops.csv.")
+    chosen = [row for row in rows if _fits(row, selection)]
+    if not chosen:
+        raise InputError(
+            f"{table} holds no usable crop among {len(rows)} for folds {_folds_text(selection.folds)}, at least "
+            f"{selection.min_readers} readers, test scans {'included' if selection.scan_test else 'left out'}; "
+            "expected at least one: choose other --folds or --min-readers, or add --include-scan-test."
+        )
+    return chosen[: selection.limit]
+
+
+def _folds_text(folds: tuple[int, ...] | None) -> str:
+    return "all" if folds is None else " ".join(map(str, folds))
+
+
+def _fits(row: dict[str, str], selection: Selection) -> bool:
+    if row["usable"] != "1" or int(row["n_readers_usable"]) < selection.min_readers:
+        return False
+    if row.get("scan_test") == "1":
+        return selection.scan_test
+    return selection.folds is None or int(row.get("fold") or -1) in selection.folds
+
+
+def read_crops(crops: Path, rows: list[dict[str, str]]) -> Iterator[Crop]:
+    """Read the cubes that belong to the rows, one at a time.
+
+    Raises:
+        InputError: the file is no HDF5 file of this layout or is shorter than the table.
+    """
+    try:
+        file = h5py.File(crops, "r")
+    except OSError as error:
+        raise InputError(f"{crops} cannot be read as HDF5, expected a file laid out like luna16_crops.h5.") from error
+    with file:
+        _check_layout(Path(crops), file, rows)
+        require_parts(file)
+        for row in rows:
+            yield _read_crop(file, row)
+
+
+def _check_layout(path: Path, file: h5py.File, rows: list[dict[str, str]]) -> None:
+    missing = [name for name in ("ct", "reader_masks", "other_mask", "valid_extent") if name not in file]
+    if missing:
+        raise InputError(f"{path} lacks the data sets {', '.join(missing)}; expected the layout of luna16_crops.h5.")
+    last = max(int(row["row"]) for row in rows)
+    if last >= len(file["ct"]):
+        count = len(file["ct"])
+        raise InputError(f"{path} holds {count} crops, the table names row {last}; give the table of this file.")
+
+
+def _read_crop(file: h5py.File, row: dict[str, str]) -> Crop:
+    index = int(row["row"])
+    z0, z1, y0, y1, x0, x1 = file["valid_extent"][index]
+    valid = np.zeros(file["ct"].shape[1:], bool)
+    valid[z0:z1, y0:y1, x0:x1] = True
+    bits = file["reader_masks"][index] * valid
+    used = [bit for bit in range(8) if (bits >> bit & 1).any()]
+    readers = np.array([bits >> bit & 1 for bit in used], bool).reshape(len(used), *valid.shape)
+    reference = consensus(bits, int(row["n_readers_usable"])) & valid
+    return Crop(row, file["ct"][index], readers, reference, file["other_mask"][index] > 0, valid)
+
+
+def center_component(mask: np.ndarray, reach_mm: float = REACH_MM) -> np.ndarray:
+    """The component at the middle of a cube at 1 mm.
+
+    Args:
+        mask: bool (z, y, x).
+        reach_mm: How far the nearest component may lie when none contains the middle voxel.
+
+    Returns:
+        That component (26-connected); all False when there is none.
+    """
+    return nearest(mask, _middle(mask), SPACING_MM, reach_mm)
+
+
+def _middle(cube: np.ndarray) -> list[int]:
+    return [size // 2 for size in cube.shape]
+
+
+def marked_elsewhere(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
+    """How many other things in the cube's lung were marked, see `PROTOCOL`.
+
+    Args:
+        marked: Everything that was marked, bool (z, y, x).
+        nodule: The part of it that counts as the nodule.
+        crop: The cube.
+    """
+    labels, count = ndimage.label(marked & lung_of_cube(crop.hu), CONNECTIVITY)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes[np.unique(labels[nodule | crop.readers.any(0) | crop.others])] = 0
+    return int((sizes[1:] >= SMALLEST_MM3).sum())
+
+
+def central_nodule(mask: np.ndarray, trim: bool = False) -> np.ndarray:
+    """The component at the middle of a cube at 1 mm, trimmed if asked for (see `attachments.trimmed`)."""
+    nodule = center_component(mask)
+    return trimmed(nodule, _middle(mask), SPACING_MM) if trim else nodule
+
+
+def score_crop(crop: Crop, predict: Predict, threshold: float, trim: bool = False) -> Picture:
+    """Segment one crop and compare it with the consensus of its readers.
+
+    Args:
+        crop: The nodule.
+        predict: The generator.
+        threshold: Cuts the generator's image into a mask.
+        trim: Trim the outline.
+    """
+    marked = (predict(crop.hu) > threshold) & crop.valid
+    mask = central_nodule(marked, trim)
+    found = bool((mask & crop.reference).any())
+    row, voxels = crop.row, int(crop.reference.sum())
+    place = attachment(crop.hu, crop.reference, SPACING_MM, crop.valid)
+    score = CropScore(
+        patient=row["patient_id"],
+        series=row["series_uid"],
+        nodule=row["nodule_index"],
+        diameter_mm=float(row.get("luna_diameter_exact_mm") or sphere_diameter_mm(voxels)),
+        readers=int(row["n_readers_usable"]),
+        texture=float(row.get("att_texture") or "nan"),
+        juxta_pleural=int(place.pleural),
+        juxta_vascular=int(place.vascular),
+        found=int(found),
+        dice=metrics.dice(mask, crop.reference),
+        hd95_mm=metrics.hd95_mm(mask, crop.reference, SPACING_MM) if found else float("nan"),
+        volume_mm3=float(mask.sum()),
+        reference_volume_mm3=float(voxels),
+        volume_error=metrics.volume_error(mask, crop.reference) if found else float("nan"),
+        human_loo_dice=metrics.leave_one_out_dice(crop.readers),
+        elsewhere=marked_elsewhere(marked, mask, crop),
+    )
+    return Picture(score, crop.hu, mask, crop.reference)
+
+
+def sphere_diameter_mm(volume_mm3: float) -> float:
+    """Diameter of the sphere of a volume; stands in where the table gives no diameter."""
+    return float((6 * volume_mm3 / np.pi) ** (1 / 3))
+
+
+def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, trim: bool = False) -> CropResults:
+    """Score crops one by one, so that only the pictures kept stay in memory.
+
+    Args:
+        crops: As from `read_crops`.
+        predict: The generator, or anything else that maps a cube to a nodule image.
+        threshold: Of the mask.
+        trim: Trim the outlines.
+    """
+    results = CropResults()
+    for crop in crops:
+        if not crop.reference.any():
+            results.without_reference += 1
+            continue
+        picture = score_crop(crop, predict, threshold, trim)
+        results.scores.append(picture.score)
+        results.keep([picture])
+    if not results.scores:
+        count = results.without_reference
+        raise InputError(f"None of the {count} crops has a reference voxel; expected readers' outlines.")
+    return results
+
+
+def rows_of(results: CropResults) -> list[dict]:
+    """The rows of `nodules.csv`."""
+    return [asdict(score) for score in results.scores]

@@ -1,0 +1,216 @@
+"""`lnhg-train stability` and `lnhg-train leakage`: the figures of `maps` over many nodules, by size, with intervals."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from LNHGLib.segmentation.preprocessing import normalise
+
+from LNHGTrainingLib import output_files
+from LNHGTrainingLib.evaluation import map_metrics, metrics
+from LNHGTrainingLib.evaluation.crops import Crop, Predict, sphere_diameter_mm
+from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval, table
+from LNHGTrainingLib.evaluation.summary import GROUPS, plain
+
+SIZES = ("all", "under 6 mm", "6 to 10 mm", "10 mm and over")
+
+ABOUT = {
+    "stability": (
+        "How alike the maps of two generators are inside the readers' consensus, on the same crops. SSIM: Gaussian "
+        "window of 1.5 mm, range 1, mean over the nodule's voxels. Spearman: of the nodule's voxels."
+    ),
+    "leakage": (
+        "Whether the map inside the readers' consensus is more than the CT (register L1). With the CT: correlation of "
+        "the map G with the CT in the model's window, voxel by voxel; near 1, the map shows the CT. Repeats: the same "
+        "crop twice, each with noise drawn anew at the level and smoothness estimated from its own lung; Spearman of "
+        "both maps, and of both CTs beside it; SSIM of both maps. The noise of the scan itself stays in both repeats, "
+        "so that these figures are upper bounds of what two scans would give. Beyond the CT: Pearson between the "
+        "repeats of what is left of the map after a straight line on its CT; near 0, nothing repeatable is left. What "
+        "does repeat can be shape, depth or surroundings as well as tissue."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """A nodule in `maps.csv`."""
+
+    patient: str
+    series: str
+    nodule: str
+    diameter_mm: float
+    voxels: int
+
+
+@dataclass(frozen=True)
+class StabilityRow(MapRow):
+    """Likeness of two generators' maps of a nodule."""
+
+    first: str
+    second: str
+    ssim: float
+    spearman: float
+
+
+@dataclass(frozen=True)
+class LeakageRow(MapRow):
+    """A generator's map of a nodule against the CT and against its own repeat; NaN without an estimate of noise."""
+
+    model: str
+    pearson_with_ct: float
+    spearman_with_ct: float
+    noise_hu: float
+    repeat_spearman: float
+    repeat_spearman_ct: float
+    repeat_ssim: float
+    repeat_beyond_ct: float
+
+
+FIGURES = {
+    "stability": {"ssim": "SSIM", "spearman": "Spearman"},
+    "leakage": {
+        "pearson_with_ct": "with the CT, Pearson", "spearman_with_ct": "with the CT, Spearman",
+        "repeat_spearman": "repeats of G, Spearman", "repeat_spearman_ct": "repeats of the CT, Spearman",
+        "repeat_ssim": "repeats of G, SSIM", "repeat_beyond_ct": "beyond the CT, repeats, Pearson",
+        "noise_hu": "noise, HU",
+    },
+}  # fmt: skip
+NAMES = {"stability": ("first", "second"), "leakage": ("model",)}
+
+
+def stability(crops: Iterable[Crop], generators: dict[str, Predict]) -> list[StabilityRow]:
+    """Compare the maps of each pair of generators on each nodule.
+
+    Args:
+        crops: The nodules.
+        generators: Two or more: name to the function that gives the nodule image of a cube.
+    """
+    rows = []
+    for crop in _with_reference(crops):
+        signals = {name: predict(crop.hu) for name, predict in generators.items()}
+        mask = crop.reference
+        for first, second in combinations(generators, 2):
+            a, b = signals[first], signals[second]
+            likeness = map_metrics.similarity(a, b, mask), map_metrics.rank_correlation(a[mask], b[mask])
+            rows.append(StabilityRow(*_place(crop), first, second, *likeness))
+    return rows
+
+
+def leakage(crops: Iterable[Crop], generators: dict[str, tuple[Predict, list]], seed: int = 0) -> list[LeakageRow]:
+    """Compare the map of each generator with the CT and with its repeat, on each nodule.
+
+    Args:
+        crops: The nodules.
+        generators: Name to the function that gives the nodule image of a cube, and its window in HU.
+        seed: Of the noise; each nodule gets the same noise for all generators.
+    """
+    rows = []
+    for number, crop in enumerate(_with_reference(crops)):
+        noise = map_metrics.estimate_noise(crop.hu, crop.valid)
+        rng = np.random.default_rng([seed, number])
+        repeats = [map_metrics.repeat(crop.hu, noise, rng) for _ in range(2)] if noise else []
+        level = noise.sd_hu if noise else float("nan")
+        for name, (predict, window_hu) in generators.items():
+            signal, ct = predict(crop.hu)[crop.reference], normalise(crop.hu, window_hu)[crop.reference]
+            with_ct = map_metrics.correlation(signal, ct), map_metrics.rank_correlation(signal, ct)
+            again = _again(repeats, predict, window_hu, crop.reference)
+            rows.append(LeakageRow(*_place(crop), name, *with_ct, level, *again))
+    return rows
+
+
+def _again(repeats: list[np.ndarray], predict: Predict, window_hu: list, mask: np.ndarray) -> tuple[float, ...]:
+    if not repeats:
+        return (float("nan"),) * 4
+    signals = [predict(hu) for hu in repeats]
+    inside = [signal[mask] for signal in signals]
+    cts = [normalise(hu, window_hu)[mask] for hu in repeats]
+    left = [map_metrics.beyond(signal, ct) for signal, ct in zip(inside, cts, strict=True)]
+    return (
+        map_metrics.rank_correlation(*inside),
+        map_metrics.rank_correlation(*cts),
+        map_metrics.similarity(*signals, mask),
+        map_metrics.correlation(*left),
+    )
+
+
+def _with_reference(crops: Iterable[Crop]) -> Iterable[Crop]:
+    return (crop for crop in crops if np.count_nonzero(crop.reference) >= map_metrics.LEAST_VOXELS)
+
+
+def _place(crop: Crop) -> tuple[str, str, str, float, int]:
+    row, voxels = crop.row, int(crop.reference.sum())
+    diameter = float(row.get("luna_diameter_exact_mm") or sphere_diameter_mm(voxels))
+    return row["patient_id"], row["series_uid"], row["nodule_index"], diameter, voxels
+
+
+def report(kind: str, rows: list[MapRow], sources: dict[str, str], data: str, seed: int = 0) -> dict:
+    """Means with patient-cluster bootstrap intervals, a line a size group and a model or pair.
+
+    Args:
+        kind: "stability" or "leakage".
+        rows: Of `stability` or `leakage`.
+        sources: Name of each generator to what identifies it.
+        data: What the crops are.
+        seed: Of the bootstrap and of the noise.
+    """
+    subjects = list(dict.fromkeys(tuple(getattr(row, name) for name in NAMES[kind]) for row in rows))
+    lines = []
+    for subject in subjects:
+        own = [row for row in rows if tuple(getattr(row, name) for name in NAMES[kind]) == subject]
+        lines += [{"subject": subject, "size": size} | line for size in SIZES if (line := _line(kind, own, size, seed))]
+    return plain(
+        {
+            "schema": 1,
+            "kind": kind,
+            "about": ABOUT[kind],
+            "data": data,
+            "sources": sources,
+            "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
+            "lines": lines,
+        }
+    )
+
+
+def _line(kind: str, rows: list[MapRow], size: str, seed: int) -> dict:
+    member: Callable = GROUPS[size]
+    part = [row for row in rows if member(row)]
+    if not part:
+        return {}
+    patients = [row.patient for row in part]
+    means = {
+        name: asdict(metrics.mean_interval(np.array([getattr(row, name) for row in part]), patients, seed))
+        for name in FIGURES[kind]
+    }
+    return {"nodules": len(part), "patients": len(set(patients))} | means
+
+
+def render(result: dict) -> str:
+    """The report as Markdown."""
+    figures = FIGURES[result["kind"]]
+    header = [*NAMES[result["kind"]], "nodules", "n", "patients", *figures.values()]
+    rows = [
+        [*line["subject"], line["size"], line["nodules"], line["patients"],
+         *(interval(line[name], 1 if name == "noise_hu" else 3) for name in figures)]
+        for line in result["lines"]
+    ]  # fmt: skip
+    sources = "".join(f"- {name}: {text}\n" for name, text in result["sources"].items())
+    title = {"stability": "Stability of the heterogeneity map", "leakage": "Is the heterogeneity map the CT?"}
+    note = INTERVAL_NOTE.format(**result["bootstrap"])
+    return "\n".join(
+        [f"# {title[result['kind']]}\n", f"{result['about']}\n", table(header, rows), f"{note}\n",
+         f"- Data: {result['data']}\n{sources}"]
+    )  # fmt: skip
+
+
+def write(result: dict, rows: list[MapRow], out: Path, overwrite: bool = False) -> None:
+    """Write `maps.csv`, `maps.json` and `maps.md` into a folder.
+
+    Raises:
+        InputError: the folder holds something that must not be replaced.
+    """
+    with output_files.whole_folder(out, overwrite, output_files.MAPS) as folder:
+        output_files.write_table([asdict(row) for row in rows], [f.name for f in fields(rows[0])], folder / "maps.csv")
+        output_files.write_json(result, folder / "maps.json")
+        (folder / "maps.md").write_text(render(result), encoding="utf-8")

@@ -1,0 +1,136 @@
+"""Pictures of an evaluation, drawn without a display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from LNHGTrainingLib.evaluation.crops import NoduleScore, Picture
+from LNHGTrainingLib.evaluation.metrics import CPM_RATES, Froc
+
+READERS = "#d95f02"
+MODEL = "#1b6ca8"
+RULE_NAMES = {"consensus": "centroid in the consensus", "luna16_like": "LUNA16-like"}
+WINDOW_HU = (-1000, 400)
+ZOOM = 16
+DPI = 150
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _plain_log_axis(axis: Axis, ticks: Sequence[float]) -> None:
+    """Numbers as people write them instead of powers of ten."""
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _legend_above(axes: Axes, title: str) -> None:
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9, frameon=False, title=title)
+
+
+def dice_vs_diameter(scores: Sequence[NoduleScore], path: Path) -> None:
+    """Dice of each nodule over its diameter, the missed at 0, with the readers' leave-one-out Dice."""
+    figure, axes = _figure(7, 4.5)
+    diameter = np.array([score.diameter_mm for score in scores])
+    small = 14 if len(scores) > 30 else 40
+    human = np.array([score.human_loo_dice for score in scores])
+    dice = np.array([score.dice for score in scores])
+    axes.scatter(diameter, human, small, color=READERS, alpha=0.45, marker="D", linewidth=0)
+    axes.scatter(diameter, dice, small, color=MODEL, alpha=0.65, linewidth=0)
+    axes.axhline(dice.mean(), color=MODEL, linewidth=1, label=f"model, mean {dice.mean():.3f} (missed = 0)")
+    if np.isfinite(human).any():
+        mean = np.nanmean(human)
+        axes.axhline(mean, color=READERS, linewidth=1, linestyle="--", label=f"readers, leave-one-out, mean {mean:.3f}")
+    axes.set(xlabel="diameter, mm", ylabel="Dice", ylim=(-0.03, 1.03), xscale="log")
+    axes.set_xlim(diameter.min() * 0.8, diameter.max() * 1.25)
+    low, high = axes.get_xlim()
+    _plain_log_axis(axes.xaxis, [tick for tick in (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50) if low <= tick <= high])
+    _legend_above(axes, f"{len(scores)} nodules of {len({score.patient for score in scores})} patients")
+    axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=DPI)
+
+
+def bland_altman(scores: Sequence[NoduleScore], path: Path) -> None:
+    """Relative volume difference over mean volume of the found nodules, with bias and limits of agreement."""
+    figure, axes = _figure(7, 4.5)
+    found = [score for score in scores if score.found]
+    own = np.array([score.volume_mm3 for score in found])
+    reference = np.array([score.reference_volume_mm3 for score in found])
+    if found:
+        mean = (own + reference) / 2
+        difference = 100 * (own - reference) / mean
+        axes.scatter(mean, difference, 16 if len(found) > 30 else 40, color=MODEL, alpha=0.6, linewidth=0)
+        bias, spread = difference.mean(), difference.std(ddof=1) if len(found) > 1 else 0.0
+        axes.axhline(bias, color=READERS, label=f"bias {bias:+.1f} %")
+        label = f"limits of agreement {bias - 1.96 * spread:+.0f} to {bias + 1.96 * spread:+.0f} %"
+        axes.axhline(bias - 1.96 * spread, color=READERS, linestyle="--", label=label)
+        axes.axhline(bias + 1.96 * spread, color=READERS, linestyle="--")
+        _legend_above(axes, f"Volume of {len(found)} found nodules of {len(scores)}")
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.set(xlabel="mean of both volumes, mm³", ylabel="(model - consensus) / mean, %", xscale="log")
+    axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=DPI)
+
+
+def froc_plot(curves: dict[str, Froc], points: dict[str, dict], path: Path) -> None:
+    """FROC curves.
+
+    Args:
+        curves: A curve a hit rule.
+        points: `summary.operating_point` at the model's threshold, under the same names.
+        path: PNG to write.
+    """
+    figure, axes = _figure(7, 4.5)
+    edge = CPM_RATES[0] / 2
+    for (name, curve), color, line in zip(curves.items(), (MODEL, READERS), ("-", "--"), strict=True):
+        rates = np.maximum(curve.false_per_scan, edge)
+        ends = np.append(rates, max(16, rates[-1])), np.append(curve.sensitivity, curve.sensitivity[-1])
+        axes.step(*ends, where="post", color=color, linestyle=line, label=RULE_NAMES[name])
+        point = points[name]
+        rate, sensitivity = point["false_per_scan"]["value"], point["sensitivity"]["value"]
+        axes.plot(max(rate, edge), sensitivity, "o", color=color, markersize=8)
+    axes.plot([], [], "o", color="0.4", label="at the model's threshold")
+    axes.set(xlabel="false findings a scan", ylabel="sensitivity", xscale="log", ylim=(-0.03, 1.03))
+    axes.set_xlim(edge, 16)
+    _plain_log_axis(axes.xaxis, [*CPM_RATES, 16])
+    _legend_above(axes, f"{point['scans']} scans, {point['nodules']} nodules")
+    axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=DPI)
+
+
+def gallery(worst: Sequence[Picture], best: Sequence[Picture], path: Path) -> None:
+    """The worst nodules above, the best below: the slice with most reference, both outlines."""
+    columns = max(len(worst), len(best))
+    figure = Figure(figsize=(max(6.0, 1.9 * columns), 5.0))
+    grid = figure.subplots(2, columns, squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.84, wspace=0.04, hspace=0.22)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for name, line, pictures in (("worst", grid[0], worst), ("best", grid[1], best)):
+        for axes, picture in zip(line, pictures, strict=False):
+            _draw(axes, picture, name)
+    figure.suptitle("Worst (top) and best (bottom); blue: model, orange: half consensus of the readers; 1 mm, axial",
+                    fontsize=10)  # fmt: skip
+    figure.savefig(path, dpi=DPI)
+
+
+def _draw(axes: Axes, picture: Picture, name: str) -> None:
+    level = int(picture.reference.sum(axis=(1, 2)).argmax())
+    middle = np.argwhere(picture.reference[level]).mean(axis=0).round().astype(int)
+    half = max(ZOOM, int(np.ceil(picture.score.diameter_mm / 2)) + 6)
+    y, x = (slice(max(0, m - half), m + half) for m in middle)
+    axes.imshow(picture.hu[level, y, x], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+    for mask, color in ((picture.reference, READERS), (picture.mask, MODEL)):
+        part = mask[level, y, x]
+        if part.any():
+            axes.contour(part.astype(float), [0.5], colors=[color], linewidths=1.4)
+    score = picture.score
+    axes.set_title(f"Dice {score.dice:.2f}, {score.diameter_mm:.1f} mm\n{score.patient} #{score.nodule}", fontsize=7)

@@ -1,0 +1,79 @@
+"""Generators by name: a bundled or added model, a model folder, or a checkpoint of the segmenter's training."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from LNHGLib.files.checksum import file_sha256
+from LNHGLib.models import folder
+from LNHGLib.segmentation.pipeline import choose_device
+
+from LNHGTrainingLib.baselines.monai_unet import build_generator
+from LNHGTrainingLib.evaluation.crops import Predict
+from LNHGTrainingLib.evaluation.run import generator_predictor, model_predictor
+from LNHGTrainingLib.training import checkpoint
+
+CROP_GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+"""Training reads crops at 1 mm, so a checkpoint works there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A generator as a function of a cube of HU, with its window and what identifies its weights."""
+
+    name: str
+    predict: Predict
+    window_hu: list[float]
+    identity: str
+
+
+def read_sources(names: Sequence[str], device: str = "auto") -> list[Source]:
+    """Load generators; those of one name are numbered.
+
+    Raises:
+        InputError: there is no such model or checkpoint, or it is none of a segmenter.
+    """
+    read = [_checkpoint(Path(name), device) if name.endswith(".pt") else _model(name, device) for name in names]
+    counts = Counter(source.name for source in read)
+    return [
+        replace(source, name=f"{source.name} ({number})") if counts[source.name] > 1 else source
+        for number, source in enumerate(read, 1)
+    ]
+
+
+def _model(name: str, device: str) -> Source:
+    model = folder.load(name)
+    predict = model_predictor(model, choose_device(device))
+    files = [model.card[part]["weights"] for part in ("generator", folder.SECOND) if part in model.card]
+    text = "; ".join(f"{name} SHA-256 {model.card['files'][name]}" for name in files)
+    return Source(model.name, predict, model.card["window_hu"], text)
+
+
+def _checkpoint(path: Path, device: str) -> Source:
+    state = checkpoint.load(path)
+    config = state["config"]
+    predict = predictor_of(state, path, device)
+    text = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
+    return Source(f"{path.parent.name}/{path.stem}", predict, config["window_hu"], text)
+
+
+def predictor_of(state: dict, path: Path, device: str = "auto") -> Predict:
+    """Return the averaged generator of a loaded checkpoint as a function of a cube of HU.
+
+    Args:
+        state: As from `checkpoint.load`.
+        path: Where it was loaded from.
+        device: Where to compute.
+
+    Raises:
+        InputError: it is no checkpoint of the segmenter.
+    """
+    checkpoint.require_segmenter(state, path)
+    config = state["config"]
+    generator = build_generator(config["generator"])
+    generator.load_state_dict(state["average"])
+    generator = generator.to(choose_device(device), memory_format=torch.channels_last_3d).eval().requires_grad_(False)
+    generator.fold_norms()
+    return generator_predictor(generator, {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]})

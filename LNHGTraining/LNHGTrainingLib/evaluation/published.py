@@ -1,0 +1,135 @@
+"""The paper's Tables I, II and S1 beside ours, recomputed where the register of contradictions says so."""
+
+import tomllib
+from collections.abc import Sequence
+
+from LNHGTrainingLib.evaluation.compare import Evaluation
+from LNHGTrainingLib.evaluation.markdown import interval, number, table
+from LNHGTrainingLib.paths import RESOURCES
+
+FIGURES = RESOURCES / "paper-figures.toml"
+SETTING = {"crops": "location given", "scans": "whole scans"}
+DICE = {"dice_found": "found only", "dice_all": "missed = 0", "human_loo_dice": "the readers themselves"}
+"""Our figures beside the paper's: its own rule (matched nodules alone), the strict one, and the human bar."""
+
+
+def published() -> dict:
+    """The paper's figures as printed."""
+    return tomllib.loads(FIGURES.read_text(encoding="utf-8"))
+
+
+def render(evaluations: Sequence[Evaluation]) -> str:
+    """The three tables as Markdown.
+
+    Args:
+        evaluations: Of ours, on crops or on whole scans; none gives the paper's tables alone.
+    """
+    paper = published()
+    parts = [
+        _table_one(paper["table_1"], evaluations),
+        _table_two(paper["table_2"], evaluations),
+        _table_s1(paper["table_s1"], [one for one in evaluations if one.summary["kind"] == "scans"]),
+    ]
+    sections = [
+        f"## {one['title']}\n\n{text}\n{_notes(one['notes'])}- Source: {paper['source'][one['source']]}.\n"
+        for one, text in zip((paper["table_1"], paper["table_2"], paper["table_s1"]), parts, strict=True)
+    ]
+    return "\n".join(["# The paper's tables beside ours\n", *sections, _ours(evaluations)])
+
+
+def methods(part: dict) -> dict[str, list[float]]:
+    """The rows of a table of the paper: those that are lists of figures."""
+    return {name: row for name, row in part.items() if isinstance(row, list) and isinstance(row[0], int | float)}
+
+
+def _percent(figure: dict) -> dict:
+    return {key: None if value is None else 100 * value for key, value in figure.items()}
+
+
+def _table_one(part: dict, evaluations: Sequence[Evaluation]) -> str:
+    rows = [[name, *(number(value, 2) for value in row), number(row[0] - row[1], 2)]
+            for name, row in methods(part).items()]  # fmt: skip
+    for one in evaluations:
+        whole = one.summary["groups"]["all"]
+        rows += [[f"{_label(one)}, {text}", "-", interval(_percent(whole[key]), 2), "-"] for key, text in DICE.items()]
+    header = ["method", *part["columns"], "training minus test, recomputed"]
+    return f"{table(header, rows)}\n{_gain(part)}"
+
+
+def _gain(part: dict) -> str:
+    """Register U7, U12: the mean of both single losses, the gain over them, and who generalizes least."""
+    rows, hybrid = methods(part), part["hybrid"]
+    mean = sum(rows[name][1] for name in hybrid["of"]) / len(hybrid["of"])
+    gaps = {name: row[0] - row[1] for name, row in rows.items()}
+    largest = max(gaps, key=gaps.__getitem__)
+    return (
+        f"- Mean of {' and '.join(hybrid['of'])} on test: {mean:.3f} (printed {hybrid['printed_mean']}); gain of LNHG "
+        f"over it {rows['LNHG'][1] - mean:.3f} (printed {hybrid['printed_gain']}; register U7).\n"
+        f"- Largest gap between training and test: {largest}, {gaps[largest]:.2f}, which the paper calls the best "
+        "generalizability (register U12).\n"
+    )
+
+
+def _table_two(part: dict, evaluations: Sequence[Evaluation]) -> str:
+    rows = [[name, *(number(value, 2) for value in row)] for name, row in methods(part).items()]
+    for one in evaluations:
+        groups = [one.summary["groups"].get(name) for name in part["groups"]]
+        rows += [
+            [f"{_label(one)}, {text}", *(interval(_percent(group[key]), 2) if group else "-" for group in groups)]
+            for key, text in DICE.items()
+        ]
+        rows.append([f"{_label(one)}, nodules", *(group["nodules"] if group else 0 for group in groups)])
+    return table(["method", *part["columns"]], rows)
+
+
+def rates(true: int, false: int, missed: int) -> tuple[float, float, float]:
+    """Precision, recall and F1 in percent."""
+    return 100 * true / (true + false), 100 * true / (true + missed), 200 * true / (2 * true + false + missed)
+
+
+def corrected(part: dict) -> dict[str, list[float]]:
+    """The rows of Table S1 with the counts that the register corrects."""
+    rows = {name: list(row) for name, row in methods(part).items()}
+    for one in part["corrections"]:
+        rows[one["method"]][part["columns"].index(one["column"])] = one["value"]
+    return rows
+
+
+def _table_s1(part: dict, evaluations: Sequence[Evaluation]) -> str:
+    rows = []
+    for name, (true, false, missed, *printed) in corrected(part).items():
+        own = (number(value, 2) for value in rates(true, false, missed))
+        rows.append([name, true, false, missed, *own, *(number(value, 1) for value in printed)])
+    for one in evaluations:
+        point = one.summary["operating_point"]["consensus"]
+        own = (interval(_percent(point[key]), 2) for key in ("precision", "sensitivity", "f1"))
+        counts = (point["hits"], point["false"], point["nodules"] - point["hits"])
+        rows.append([_label(one), *counts, *own, "-", "-", "-"])
+    names = [*(f"{name}, recomputed" for name in part["printed"]), *(f"{name}, printed" for name in part["printed"])]
+    reasons = _notes([f"{one['method']}: {one['why']}." for one in part["corrections"]])
+    return f"{table(['method', *part['columns'], *names], rows)}\n{reasons.rstrip()}"
+
+
+def _notes(sentences: Sequence[str]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
+
+
+def _label(evaluation: Evaluation) -> str:
+    return f"**{evaluation.name}** ({SETTING[evaluation.summary['kind']]})"
+
+
+def _ours(evaluations: Sequence[Evaluation]) -> str:
+    """What ours were measured on, as the paper's own figures come from other data."""
+    if not evaluations:
+        return ""
+    lines = [
+        f"{_label(one)}: {one.summary['data']['name']}. {one.summary['split']} {one.summary['protocol']}"
+        for one in evaluations
+    ]
+    seeds = sorted({one.summary["bootstrap"]["seed"] for one in evaluations})
+    note = (
+        "In brackets the 95 % confidence interval (patient-cluster bootstrap, seed "
+        f"{' '.join(map(str, seeds))}). The data differ from the paper's: the tables show the methods side by side, "
+        "they do not rank them."
+    )
+    return f"## Ours\n\n{_notes(lines)}\n{note}\n"

@@ -1,0 +1,197 @@
+"""Folds by patient, balanced over the number and the size of nodules, drawn from a seed and written down.
+
+A split by nodule, as in the original (register U5), leaks: it is here to show by how much it inflates Dice.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from LNHGLib.errors import InputError
+from LNHGLib.files.checksum import file_sha256
+
+from LNHGTrainingLib.output_files import replacing
+
+SIZES_MM = (6.0, 10.0, 20.0)
+"""Bounds between the size classes that every fold gets its share of."""
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to draw: number of folds, seed, "patient" or "nodule", patients kept for testing, folds given already."""
+
+    count: int = 5
+    seed: int = 0
+    split: str = "patient"
+    hold_out: tuple[str, ...] = ()
+    like: Path | None = None
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict]]:
+    """Columns and rows of a table of nodules.
+
+    Raises:
+        InputError: it cannot be read or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}), expected the table of prepared data.") from error
+    columns = list(reader.fieldnames or [])
+    missing = [name for name in ("row", "patient_id", "luna_diameter_exact_mm") if name not in columns]
+    if missing or not rows:
+        raise InputError(
+            f"{path} {'lacks ' + ', '.join(missing) if missing else 'is empty'}, expected a table of nodules."
+        )
+    return columns, rows
+
+
+def draw(rows: list[dict], plan: Plan) -> list[int]:
+    """The fold of every row, 0 to `count` - 1; -1 for patients kept for testing.
+
+    Raises:
+        InputError: there are fewer patients than folds, or a patient to hold out is not in the table.
+    """
+    held = {row["patient_id"] for row in rows if row.get("scan_test") == "1"} | set(plan.hold_out)
+    unknown = sorted(set(plan.hold_out) - {row["patient_id"] for row in rows})
+    if unknown:
+        raise InputError(f"The table has no patient {unknown[0]} to hold out; check --hold-out.")
+    groups = defaultdict(list)
+    for index, row in enumerate(rows):
+        if row["patient_id"] not in held:
+            groups[_group(row, index, plan.split)].append(index)
+    if len(groups) < plan.count:
+        raise InputError(f"The table has {len(groups)} patient(s), expected at least {plan.count} for as many folds.")
+    given = {name: fold for name, fold in _given(plan).items() if name in groups}
+    folds = [-1] * len(rows)
+    for name, fold in _balanced({name: _load(rows, of) for name, of in groups.items()}, plan, given).items():
+        for index in groups[name]:
+            folds[index] = fold
+    if plan.split == "patient":
+        assert_disjoint(rows, folds)
+    return folds
+
+
+def _group(row: dict, index: int, split: str) -> str:
+    """What must stay together: all rows of a patient; with the leaky split a nodule alone."""
+    return row["patient_id"] if split == "patient" or not row["row"] else f"row {index}"
+
+
+def _load(rows: list[dict], indices: list[int]) -> np.ndarray:
+    """One patient, its nodules, and its nodules by size class: (2 + classes,)."""
+    nodules = [rows[index] for index in indices if rows[index].get("kind", "nodule") == "nodule" and rows[index]["row"]]
+    sizes = [float(row["luna_diameter_exact_mm"] or 0) for row in nodules]
+    by_size = np.bincount(np.searchsorted(SIZES_MM, sizes, side="right"), minlength=len(SIZES_MM) + 1)
+    return np.array([1, len(nodules), *by_size], float)
+
+
+def _balanced(loads: dict[str, np.ndarray], plan: Plan, given: dict[str, int]) -> dict[str, int]:
+    """Give one group after the other, those with most nodules first, to the fold that it evens out most."""
+    names = sorted(set(loads) - set(given))
+    order = np.random.default_rng(plan.seed).permutation(len(names))
+    names = sorted((names[index] for index in order), key=lambda name: -loads[name][1])
+    share = sum(loads.values()) / plan.count
+    scale = np.where(share > 0, share, 1)
+    sums = np.zeros((plan.count, len(scale)))
+    folds = dict(given)
+    for name, fold in given.items():
+        sums[fold] += loads[name]
+    for name in names:
+        grown = ((sums + loads[name]) / scale) ** 2 - (sums / scale) ** 2
+        fold = int(grown.sum(axis=1).argmin())
+        folds[name] = fold
+        sums[fold] += loads[name]
+    return folds
+
+
+def _given(plan: Plan) -> dict[str, int]:
+    """The folds of another table's patients.
+
+    Raises:
+        InputError: the table lacks them, or has a patient in two folds.
+    """
+    if plan.like is None:
+        return {}
+    with plan.like.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        if not {"patient_id", "fold"} <= set(reader.fieldnames or []):
+            raise InputError(f"{plan.like} lacks the columns patient_id and fold; give a table with folds.")
+        rows = list(reader)
+    folds = [int(row["fold"] or -1) for row in rows]
+    if max(folds) >= plan.count:
+        raise InputError(f"{plan.like} has a fold {max(folds)}, expected less than --folds {plan.count}.")
+    assert_disjoint(rows, folds)
+    return {row["patient_id"]: fold for row, fold in zip(rows, folds, strict=True) if fold >= 0}
+
+
+def assert_disjoint(rows: list[dict], folds: list[int]) -> None:
+    """Refuse a patient in two folds (register U5).
+
+    Raises:
+        InputError: names one.
+    """
+    seen: dict[str, int] = {}
+    for row, fold in zip(rows, folds, strict=True):
+        if seen.setdefault(row["patient_id"], fold) != fold:
+            raise InputError(
+                f"Patient {row['patient_id']} is in fold {seen[row['patient_id']]} and in fold {fold}, expected one "
+                "fold a patient; draw the folds anew."
+            )
+
+
+def write_folds(manifest: Path, out: Path, plan: Plan) -> dict:
+    """Write the table with its folds to `out`, and the folds alone, to publish, to a .json file beside it.
+
+    Returns:
+        What the .json file says.
+
+    Raises:
+        InputError: as `draw`, or `out` is no .csv.
+    """
+    if out.suffix.lower() != ".csv":
+        raise InputError(f"{out} ends in {out.suffix or 'nothing'}, expected a .csv file to write; name one.")
+    columns, rows = read_table(manifest)
+    folds = draw(rows, plan)
+    record = _record(manifest, rows, folds, plan)
+    columns += [name for name in ("fold", "scan_test") if name not in columns]
+    held = set(record["held_out"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        for row, fold in zip(rows, folds, strict=True):
+            writer.writerow(row | {"fold": fold, "scan_test": int(row["patient_id"] in held)})
+    with replacing(out.with_suffix(".json")) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def _record(manifest: Path, rows: list[dict], folds: list[int], plan: Plan) -> dict:
+    members = defaultdict(set)
+    for row, fold in zip(rows, folds, strict=True):
+        members[fold].add(row["patient_id"])
+    held = members.pop(-1, set())
+    shared = sum(sum(name in of for of in members.values()) > 1 for name in set().union(*members.values()))
+    summary = [_summary(rows, folds, fold, members[fold]) for fold in range(plan.count)]
+    record = {
+        "schema": SCHEMA, "table": manifest.name, "table_sha256": file_sha256(manifest),
+        "seed": plan.seed, "split": plan.split, "patients_in_more_than_one_fold": shared,
+        "size_classes_mm": list(SIZES_MM), "folds": summary, "held_out": sorted(held),
+    }  # fmt: skip
+    if plan.split == "nodule":
+        record["nodules"] = {row.get("key") or row["row"]: f for row, f in zip(rows, folds, strict=True) if row["row"]}
+    return record
+
+
+def _summary(rows: list[dict], folds: list[int], fold: int, patients: set[str]) -> dict:
+    load = _load(rows, [index for index, each in enumerate(folds) if each == fold])
+    return {
+        "fold": fold, "nodules": int(load[1]), "nodules_by_size": load[2:].astype(int).tolist(),
+        "patients": sorted(patients),
+    }  # fmt: skip

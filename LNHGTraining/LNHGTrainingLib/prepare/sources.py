@@ -1,0 +1,76 @@
+"""What every layout of input gives to `prepare`: subjects that are read one at a time."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from LNHGTrainingLib.prepare.cubes import Scan, mark_rows, samples
+from LNHGTrainingLib.prepare.storage import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What one subject gives: cubes, the rows of its marks, and sentences for the report."""
+
+    cubes: Iterable[Sample]
+    rows: Iterable[dict] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One scan to prepare.
+
+    Attributes:
+        name: unique; names its file.
+        read: reads it; raises InputError when it cannot be used.
+    """
+
+    name: str
+    read: Callable[[], Content]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for beside the input.
+
+    Attributes:
+        xml: folder of LIDC readings, where they do not lie in the input.
+        patients: table with `series_uid` and `patient_id`, where the images do not tell (LUNA16).
+        negatives: cubes without a nodule a scan, drawn from LUNA16's candidates.
+        seed: of that draw.
+        source: what the table says the data are, where it is not the layout's own.
+        licence: what it says of their licence.
+    """
+
+    xml: Path | None = None
+    patients: Path | None = None
+    negatives: int = 5
+    seed: int = 0
+    source: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The subjects of an input, and what is left out before anything is read: name to reason."""
+
+    subjects: list[Subject]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def of_scan(name: str, read: Callable[[], Scan]) -> Subject:
+    """A subject that is a whole scan."""
+    return Subject(file_name(name), partial(_content, read))
+
+
+def _content(read: Callable[[], Scan]) -> Content:
+    scan = read()
+    return Content(samples(scan), mark_rows(scan), scan.volume.source.notes + scan.notes)
+
+
+def file_name(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"

@@ -1,0 +1,134 @@
+"""Make a model folder from the checkpoints of both branches, or of a model and another generator."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from LNHGLib.errors import InputError
+from LNHGLib.files.checksum import file_sha256
+from LNHGLib.models import folder as models
+from LNHGLib.models.detector import build_detector
+from safetensors.torch import save
+from torch import nn
+
+from LNHGTrainingLib.baselines.monai_unet import build_generator
+from LNHGTrainingLib.data.crops import load_crops, patients
+from LNHGTrainingLib.release import model_card
+from LNHGTrainingLib.training import checkpoint
+
+
+def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.Model:
+    """Write `model.json`, README.md and safetensors weights of the averaged networks into `out`, in one step.
+
+    Args:
+        segmenter: checkpoint of the segmenter.
+        detector: checkpoint of the detector.
+        config: the card's parts that training does not know (see Resources/lnhg-1mm.toml); `generator` and `detector`
+            there override the training configurations'.
+        out: folder to write; must not exist.
+
+    Raises:
+        InputError: a checkpoint is missing, the windows of the branches differ, or `out` exists.
+    """
+    _require_new(out)
+    states = {"generator": checkpoint.load(segmenter), "detector": checkpoint.load(detector)}
+    windows = [state["config"]["window_hu"] for state in states.values()]
+    if windows[0] != windows[1]:
+        raise InputError(
+            f"The branches were trained with windows {windows[0]} and {windows[1]} HU; expected one window."
+        )
+    with _whole(out) as folder:
+        _write(states, config, windows[0], folder)
+    return models.verify(out)
+
+
+def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | None = None) -> models.Model:
+    """Write the model with a second generator, that of a checkpoint, into `out`, in one step.
+
+    The card's thresholds stay for `calibrate` to choose anew; what was measured is left out.
+
+    Args:
+        model: it stays as it is.
+        segmenter: checkpoint, of the same window and held-out folds as the model's generator.
+        out: folder to write; must not exist.
+        texts: another `name`, `description` and so on for the card.
+
+    Raises:
+        InputError: the checkpoint does not fit, or `out` exists.
+    """
+    _require_new(out)
+    state = checkpoint.load(segmenter)
+    checkpoint.require_segmenter(state, segmenter)
+    card = {key: value for key, value in model.card.items() if key not in ("calibration", "results")} | (texts or {})
+    held_out = card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds")
+    met = state["config"]["window_hu"], state["config"]["data"]["validation_folds"]
+    if met != (card["window_hu"], held_out):
+        raise InputError(
+            f"{segmenter} has the window {met[0]} HU and held out folds {met[1]}, expected {card['window_hu']} and "
+            f"{held_out} as {model.name}; train on the same data."
+        )
+    with _whole(out) as folder:
+        for name in card["files"]:
+            shutil.copyfile(model.folder / name, folder / name)
+        name = f"{models.SECOND}.safetensors"
+        spec = {key: value for key, value in state["config"]["generator"].items() if key != "threshold"}
+        _save(build_generator(spec), state["average"], folder / name)
+        card[models.SECOND] = spec | {"weights": name}
+        card["files"] = card["files"] | {name: file_sha256(folder / name)}
+        card["training"] = card["training"] | {models.SECOND: _recipe(state)}
+        model_card.write(folder, card)
+    return models.verify(out)
+
+
+def _require_new(out: Path) -> None:
+    if out.exists():
+        raise InputError(f"{out} exists already; expected a new folder: remove it or choose another name.")
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder to fill with a model, which becomes `out` once the model is valid."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.parent) as temporary:
+        folder = Path(temporary) / out.name
+        folder.mkdir()
+        yield folder
+        models.verify(folder)
+        folder.rename(out)
+
+
+def _write(states: dict[str, dict], config: dict, window_hu: list[float], folder: Path) -> None:
+    card = {"schema": models.SCHEMA, **config, "window_hu": window_hu, "files": {}}
+    for part, build in (("generator", build_generator), ("detector", build_detector)):
+        name = f"{part}.safetensors"
+        card[part] = states[part]["config"][part] | config.get(part, {}) | {"weights": name}
+        _save(build(card[part]), states[part]["average"], folder / name)
+        card["files"][name] = file_sha256(folder / name)
+    card["training"] = config.get("training", {}) | {part: _recipe(state) for part, state in states.items()}
+    card["training"]["train_patients"] = _train_patients(states["generator"]["config"]["data"])
+    (folder / models.CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    model_card.write_readme(folder, card)
+
+
+def _save(network: nn.Module, state: dict, path: Path) -> None:
+    network.load_state_dict(state)
+    path.write_bytes(save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
+
+
+def _recipe(state: dict) -> dict:
+    """How a branch was trained: its configuration, the checkpoint's step and the best validation score until then."""
+    config = {key: value for key, value in state["config"].items() if key not in ("generator", "detector", "window_hu")}
+    config["data"] = {key: value for key, value in config["data"].items() if key != "folder"}
+    for table, key in ((config, "start"), (config["data"], "hard_negatives")):  # names tell; paths are the machine's
+        if key in table:
+            table[key] = Path(table[key]).name
+    return {"checkpoint_step": state["step"], "best_validation_score": round(state["best"], 4), **config}
+
+
+def _train_patients(data: dict) -> list[str]:
+    folder = Path(data["folder"])
+    crops = load_crops(folder / data["crops"], folder / data["table"], data["train_folds"], data["min_readers"])
+    return sorted(patients(crops))

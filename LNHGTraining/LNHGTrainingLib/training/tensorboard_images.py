@@ -1,0 +1,52 @@
+"""Example pictures for TensorBoard, RGB (H, W, 3) uint8: what a network makes of crops, and the reference."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from LNHGLib.segmentation.preprocessing import normalise
+from torch import nn
+
+from LNHGTrainingLib.data.crops import CUBE, Labelled
+from LNHGTrainingLib.data.detector_batches import slice_boxes
+from LNHGTrainingLib.training.validate import detect, generate
+
+EXAMPLES = 4
+ENLARGE = 3
+MIDDLE = CUBE // 2
+
+
+def segmenter_examples(generator: nn.Module, crops: Sequence[Labelled], window_hu: list) -> np.ndarray:
+    """Rows of middle slices: CT, the nodule image to reach, the generator's."""
+    rows = []
+    for crop in crops[:EXAMPLES]:
+        ct = normalise(crop.hu[MIDDLE], window_hu)
+        rows.append(np.hstack([ct, ct * crop.mask[MIDDLE], generate(generator, crop.hu, window_hu)[MIDDLE]]))
+    return _grey(np.vstack(rows))
+
+
+def detector_examples(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int) -> np.ndarray:
+    """Middle slices side by side: the reference's boxes green, found ones red with their scores."""
+    pictures = []
+    for crop in crops[:EXAMPLES]:
+        found = detect(detector, crop.hu, window_hu, step)
+        found = found[(found[:, 0] > MIDDLE - step) & (found[:, 0] <= MIDDLE)]
+        picture = _boxes(_grey(normalise(crop.hu[MIDDLE], window_hu)), slice_boxes(crop.mask[MIDDLE], 1), "lime")
+        boxes, scores = found[:, [2, 1, 4, 3]], [f"{score:.2f}" for score in found[:, 5]]
+        pictures.append(_boxes(picture, boxes, "red", scores))
+    return np.hstack(pictures)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    large = np.kron(image, np.ones((ENLARGE, ENLARGE)))
+    return np.repeat((255 * large.clip(0, 1)).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _boxes(picture: np.ndarray, boxes: np.ndarray | list, color: str, names: list[str] | None = None) -> np.ndarray:
+    if len(boxes) == 0:
+        return picture
+    from torchvision.utils import draw_bounding_boxes  # takes seconds to load, and the segmenter draws no boxes
+
+    image = torch.from_numpy(picture).permute(2, 0, 1)
+    corners = ENLARGE * torch.as_tensor(np.asarray(boxes, np.float32))
+    return draw_bounding_boxes(image, corners, names, color).permute(1, 2, 0).numpy()

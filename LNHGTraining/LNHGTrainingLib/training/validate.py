@@ -1,0 +1,111 @@
+"""Dice on validation crops, location given; no gradients, evaluation mode (register L5)."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from LNHGLib.segmentation.ensemble import Look, further
+from LNHGLib.segmentation.fusion import link
+from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.tiled_inference import run_detector
+from torch import nn
+
+from LNHGTrainingLib.data.crops import CUBE, Labelled
+from LNHGTrainingLib.evaluation.attachment import lung_of_cube
+from LNHGTrainingLib.evaluation.crops import center_component
+from LNHGTrainingLib.evaluation.metrics import Detections, Froc, dice, froc, sensitivity_at
+from LNHGTrainingLib.training.distributed import each
+from LNHGTrainingLib.training.sigterm import StopSignal
+
+LUNG_CUBES = 40
+"""Two lungs of 5 litres hold the volume of forty 50 mm cubes: a rate per scan from crops."""
+RATES = (1, 2, 4, 8)
+"""False findings per two lungs at which the sensitivity is read."""
+
+
+def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarray:
+    """Nodule image of one volume: HU (z, y, x) -> float32 of the same shape."""
+    pad = [(0, -size % generator.multiple) for size in hu.shape]
+    image = np.pad(normalise(hu, window_hu), pad, mode="edge")
+    device = next(generator.parameters()).device
+    with torch.inference_mode():
+        result = generator.eval()(torch.from_numpy(image)[None, None].to(device))[0, 0].cpu().numpy()
+    return result[tuple(slice(0, size) for size in hu.shape)]
+
+
+def cube_looks(generator: nn.Module, second: nn.Module | None, card: dict) -> tuple[Look, list[Look]]:
+    """What draws the nodule image of a cube of HU (z, y, x), and the further looks that a model's card asks for."""
+    first = partial(generate, generator, window_hu=card["window_hu"])
+    return first, further(first, second and partial(generate, second, window_hu=card["window_hu"]), card)
+
+
+def crop_dice(
+    generator: nn.Module, crops: Sequence[Labelled], window_hu: list, threshold: float, stop: StopSignal
+) -> np.ndarray:
+    """Dice of each crop's central nodule: (N,); broken off as `each` is."""
+
+    def score(crop: Labelled) -> float:
+        found = center_component(generate(generator, crop.hu, window_hu) > threshold)
+        return dice(found & crop.known, crop.mask)
+
+    return np.array(each(score, crops, stop))
+
+
+def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> np.ndarray:
+    """Boxes in every `step`-th slice of a cube, those outside the lung left out as on a whole scan.
+
+    Returns:
+        (N, 6) rows z, y0, x0, y1, x1, score.
+    """
+    return run_detector(detector.eval(), normalise(hu, window_hu), lung_of_cube(hu), step=step)
+
+
+def crop_froc(
+    detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int, stop: StopSignal
+) -> dict[int, float]:
+    """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out.
+
+    It is broken off as `each` is.
+    """
+    boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops, stop)
+    curve = froc(cube_detections(candidates(*one, step) for one in zip(crops, boxes, strict=True)))
+    return sensitivities(curve)
+
+
+def sensitivities(curve: Froc) -> dict[int, float]:
+    """Sensitivity at `RATES` false findings per two lungs, of a curve over cubes."""
+    return {rate: sensitivity_at(curve, rate / LUNG_CUBES) for rate in RATES}
+
+
+def candidates(crop: Labelled, boxes: np.ndarray, step: int) -> list[tuple[float, str]]:
+    """Scores and kinds of the detector's candidates in a cube, as `cube_detections` takes them."""
+    return [(candidate.score, _kind(crop, candidate.box)) for candidate in link(boxes, step)]
+
+
+def cube_detections(findings: Iterable[list[tuple[float, str]]]) -> Detections:
+    """What was found in cubes that hold a nodule each.
+
+    Args:
+        findings: of each cube, score and kind from the best score down: "hit", of which the first counts, "false", or
+            anything else, which is left out.
+    """
+    scores, hits, cubes, count = [], [], [], 0
+    for cube, found in enumerate(findings):
+        count += 1
+        first = next((index for index, (_, kind) in enumerate(found) if kind == "hit"), None)
+        for index, (score, kind) in enumerate(found):
+            if index == first or kind == "false":
+                scores.append(score)
+                hits.append(index == first)
+                cubes.append(cube)
+    return Detections(np.array(scores, float), np.array(hits, bool), np.array(cubes, int), np.ones(count, int))
+
+
+def _kind(crop: Labelled, box: tuple[float, ...]) -> str:
+    """A candidate's centre lies on the crop's nodule ("hit"), on another lesion or padding ("other"), or is "false"."""
+    centre = (np.array(box[:3]) + np.array(box[3:])) / 2
+    voxel = tuple(np.clip(centre.astype(int), 0, CUBE - 1))
+    if crop.mask[tuple(slice(max(0, v - 1), v + 2) for v in voxel)].any():
+        return "hit"
+    return "false" if crop.known[voxel] else "other"
