@@ -26,7 +26,12 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
         "",
         "new.toml is not in MODULE_PYTHON_RESOURCES",
     ),
-    ("cmake_lists_name_every_file", f"{CORE}/volume.py", None, "volume.py is in MODULE_PYTHON_SCRIPTS"),
+    (
+        "cmake_lists_name_every_file",
+        f"{CORE}/image/volume.py",
+        None,
+        "LNHGLib/image/volume.py is in MODULE_PYTHON_SCRIPTS",
+    ),
     (
         "resources_stay_apart",
         "LNHGTraining/CMakeLists.txt",
@@ -65,9 +70,39 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
         "loads skimage",
     ),
     (
-        "the_panel_stands_on_the_logic_and_the_logic_on_the_parameters",
-        f"{LIBRARY}/Parameter.py",
-        "from LNHGSegmentationLib import SegmentationLogic",
+        "folders_of_the_core_import_one_way",
+        f"{CORE}/image/a.py",
+        "def f():\n    from LNHGLib.segmentation import lungs",
+        "image/a.py imports LNHGLib.segmentation.lungs",
+    ),
+    *(
+        ("folders_of_the_core_import_one_way", f"{CORE}/{folder}/a.py", f"from LNHGLib.{above} import b", "above it")
+        for folder, above in (
+            *(("files", "image"), ("stats", "image"), ("phantom", "files"), ("models", "measurement")),
+            *(("measurement", "segmentation"), ("segmentation", "figures"), ("figures", "results")),
+            *(("results", "batch"), ("batch", "report"), ("report", "reader_study"), ("reader_study", "cli")),
+        )
+    ),
+    ("folders_of_the_core_import_one_way", f"{CORE}/errors.py", "from LNHGLib.cli import console", "errors.py imports"),
+    ("the_command_line_is_on_top", f"{CORE}/batch/a.py", "from LNHGLib.cli import console", "a.py imports LNHGLib.cli"),
+    ("the_command_line_is_on_top", f"{TRAINING}/data/a.py", "from LNHGTrainingLib.cli import train", "a.py imports"),
+    (
+        "the_command_line_is_on_top",
+        f"{LIBRARY}/Scene/A.py",
+        "from LNHGSegmentationLib.Panel import Widget",
+        "A.py imports LNHGSegmentationLib.Panel.Widget",
+    ),
+    ("folders_are_small", f"{CORE}/reader_study/one_more.py", "", "reader_study holds 17 files"),
+    (
+        "only_one_file_of_a_package_knows_where_it_lies",
+        f"{CORE}/models/a.py",
+        "HERE = Path(__file__)",
+        "a.py asks for its own __file__",
+    ),
+    (
+        "parameters_stand_alone",
+        f"{LIBRARY}/Panel/Parameter.py",
+        "from LNHGSegmentationLib.Core import SegmentationLogic",
         "Parameter.py imports LNHGSegmentationLib.Core.SegmentationLogic",
     ),
     ("file_names_tell_the_layer", f"{LIBRARY}/panel_parts.py", "", "panel_parts.py is not CamelCase"),
@@ -89,7 +124,7 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
     ("requirement_files_agree", "requirements/extra.txt", "--index" + "-url x", "extra.txt names a host"),
     (
         "slicer_installs_what_the_project_needs",
-        f"{CORE}/package_list.py",
+        f"{CORE}/setup/package_list.py",
         "TORCH = Package('torch', '2.5', 'torch', 1, 1)",
         "torch>=2.5 is torch>=2.6 in pyproject.toml",
     ),

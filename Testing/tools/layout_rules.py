@@ -21,11 +21,41 @@ from PIL import Image
 MODULES = ("LNHGSegmentation", "LNHGTraining")
 SLICER = ("slicer", "qt", "vtk", "ctk", "PythonQt")
 HEAVY = ("torch", "torchvision", "skimage")
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 600, 60
+CORE, LIBRARY, TRAINING = (
+    "LNHGSegmentation/LNHGLib",
+    "LNHGSegmentation/LNHGSegmentationLib",
+    "LNHGTraining/LNHGTrainingLib",
+)
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FOLDER_FILES = 600, 60, 16
 MAX_FILE_BYTES, MAX_CHECKOUT_BYTES = 45 * 2**20, 100 * 2**20
 RAW = "https://raw.githubusercontent.com/lnhg-project/SlicerLNHG/main/"
 
 REMOVING = {"RemoveNode", "RemoveSegment", "RemoveAllSegments", "Clear", "SetViewArrangement", "deleteLater"}
+
+BASE = ("__version__", "errors", "paths")
+BELOW: dict[str, tuple[str, ...]] = {  # what each folder of the core may import beside itself and BASE
+    "files": (),
+    "stats": (),
+    "image": ("files",),
+    "phantom": ("image",),
+    "models": ("files", "image"),
+    "measurement": ("files", "image"),
+    "segmentation": ("files", "image", "models", "measurement"),
+    "figures": ("files", "image", "models", "measurement", "segmentation"),
+    "results": ("files", "image", "models", "measurement", "segmentation", "figures"),
+    "report": ("files", "image", "models", "measurement", "segmentation", "figures", "results"),
+    "batch": ("files", "image", "models", "measurement", "segmentation", "figures", "results"),
+    "setup": ("files", "cli"),  # runs before the packages are there: needs nothing beyond Python itself
+    "reader_study": (
+        *("files", "image", "models", "measurement", "segmentation", "figures", "results", "stats"),
+        "batch",  # whose results it takes
+    ),
+}
+"""The command line imports them all; nothing imports the command line but what `python -m` runs."""
+ENTRIES = ("__main__.py", "packages.py", "slurm.py")
+"""Files that `python -m` runs; they may import everything."""
+OWN_PATHS = ("paths.py", "Paths.py", "BatchScenes.py")
+"""Files that may ask where they lie; the last one is run by its path."""
 
 Rule = Callable[[Path], list[str]]
 
@@ -167,14 +197,23 @@ def slicer_loads_nothing_heavy_by_itself(root: Path) -> list[str]:
     return faults + [fault for path in slicer_side(root) for fault in forbidden_imports(path, training)]
 
 
+def core_module(root: Path, name: str) -> str | None:
+    """Return the longest part of a dotted name that is a module or a folder of the core."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        path = root / "LNHGSegmentation" / Path(*parts[:length])
+        if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
+            return ".".join(parts[:length])
+    return None
+
+
 def slicer_takes_nothing_heavy_from_the_core(root: Path) -> list[str]:
     """Import, in a fresh process, all that the Slicer side imports from the core."""
     names = {name for path in slicer_side(root) for name in imports(ast.parse(path.read_text()))}
-    modules = sorted({".".join(name.split(".")[:2]) for name in names if name.split(".")[0] == "LNHGLib"})
-    modules = [
-        name for name in modules if (root / "LNHGSegmentation" / name.replace(".", "/")).with_suffix(".py").exists()
-    ]
-    code = f"import sys, {', '.join(['LNHGLib', *modules])}; print(*(set({HEAVY}) & set(sys.modules)))"
+    modules = sorted({core_module(root, name) for name in names if name.split(".")[0] == "LNHGLib"} - {None})
+    if len(modules) < 5:
+        return [f"only {modules} of the core are imported by the Slicer side: the rule looks in the wrong place"]
+    code = f"import sys, {', '.join(modules)}; print(*(set({HEAVY}) & set(sys.modules)))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=root / "LNHGSegmentation", capture_output=True, text=True, check=False)
     if done.returncode:
@@ -182,29 +221,67 @@ def slicer_takes_nothing_heavy_from_the_core(root: Path) -> list[str]:
     return [f"importing {modules} loads {name}" for name in done.stdout.split()]
 
 
-def the_panel_stands_on_the_logic_and_the_logic_on_the_parameters(root: Path) -> list[str]:
-    library = root / "LNHGSegmentation/LNHGSegmentationLib"
-    faults = forbidden_imports(library / "Parameter.py", ("LNHGSegmentationLib", "LNHGLib"))
-    faults += forbidden_imports(library / "Widget.py", ("LNHGLib",))
-    below = [path for path in sorted(library.glob("*.py")) if path.name != "Widget.py"]
-    return faults + [
-        fault for path in below for fault in forbidden_imports(path, ("LNHGSegmentationLib.Panel.Widget",))
+def folders_of_the_core_import_one_way(root: Path) -> list[str]:
+    faults = []
+    for path in sorted((root / CORE).rglob("*.py")):
+        folder = path.relative_to(root / CORE).parts[0]
+        if folder in ("cli", *ENTRIES):
+            continue
+        for name in imports(ast.parse(path.read_text())):
+            package, _, rest = name.partition(".")
+            target = rest.partition(".")[0]
+            if package != "LNHGLib" or target in (folder, folder.removesuffix(".py"), *BASE):
+                continue
+            if target not in BELOW.get(folder, tuple(BELOW)):
+                faults.append(f"{folder}/{path.name} imports {name}, which stands above it")
+    return faults
+
+
+def the_command_line_is_on_top(root: Path) -> list[str]:
+    """Nothing imports a package's `cli` but its own files and `__main__`; the Slicer side's panel likewise."""
+    faults = []
+    for package, top, users in (
+        (CORE, "LNHGLib.cli", ("cli", "setup", *ENTRIES)),
+        (TRAINING, "LNHGTrainingLib.cli", ("cli", "__main__.py")),
+        (LIBRARY, "LNHGSegmentationLib.Panel", ("Panel",)),
+    ):
+        for path in sorted((root / package).rglob("*.py")):
+            if path.relative_to(root / package).parts[0] not in users:
+                faults += forbidden_imports(path, (top,))
+    return faults
+
+
+def folders_are_small(root: Path) -> list[str]:
+    folders = {path.parent for package in (CORE, LIBRARY, TRAINING) for path in (root / package).rglob("*.py")}
+    counts = {folder: len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) for folder in sorted(folders)}
+    return [
+        f"{folder.relative_to(root)} holds {count} files, expected at most {MAX_FOLDER_FILES}"
+        for folder, count in counts.items()
+        if count > MAX_FOLDER_FILES
     ]
+
+
+def only_one_file_of_a_package_knows_where_it_lies(root: Path) -> list[str]:
+    files = (path for package in (CORE, LIBRARY, TRAINING) for path in sorted((root / package).rglob("*.py")))
+    return [
+        f"{path.name} asks for its own __file__: take the constants of paths.py"
+        for path in files
+        if path.name not in OWN_PATHS and re.search(r"\b__file__\b", path.read_text())
+    ]
+
+
+def parameters_stand_alone(root: Path) -> list[str]:
+    library = root / LIBRARY
+    faults = forbidden_imports(library / "Panel/Parameter.py", ("LNHGSegmentationLib", "LNHGLib"))
+    return faults + forbidden_imports(library / "Panel/Widget.py", ("LNHGLib",))
 
 
 def file_names_tell_the_layer(root: Path) -> list[str]:
-    pure = [
-        path
-        for name in ("LNHGSegmentation/LNHGLib", "LNHGTraining/LNHGTrainingLib")
-        for path in (root / name).glob("*")
-    ]
-    slicer = (root / "LNHGSegmentation/LNHGSegmentationLib").glob("*")
-    faults = [
-        f"{path.name} is not snake_case" for path in pure if path.suffix == ".py" and path.stem != path.stem.lower()
-    ]
-    camel = (path for path in slicer if path.suffix == ".py" and path.stem != "__init__")
+    pure = [path for name in (CORE, TRAINING) for path in sorted((root / name).rglob("*.py"))]
+    slicer = (path for path in sorted((root / LIBRARY).rglob("*.py")) if path.stem != "__init__")
+    faults = [f"{path.name} is not snake_case" for path in pure if path.stem != path.stem.lower()]
     return faults + [
-        f"{path.name} is not CamelCase" for path in camel if not re.fullmatch(r"([A-Z][a-z]*)+", path.stem)
+        f"{path.name} is not CamelCase" for path in slicer if not re.fullmatch(r"([A-Z][a-z]*)+", path.stem)
     ]
 
 
@@ -330,7 +407,9 @@ def slicer_installs_what_the_project_needs(root: Path) -> list[str]:
     needs = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["training"]])
     known = {need.name: str(need.specifier) for need in needs}
     core = root / "LNHGSegmentation/LNHGLib"
-    calls = [node for node in ast.walk(ast.parse((core / "package_list.py").read_text())) if isinstance(node, ast.Call)]
+    calls = [
+        node for node in ast.walk(ast.parse((core / "setup/package_list.py").read_text())) if isinstance(node, ast.Call)
+    ]
     packages = [call.args for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Package"]
     listed = {name.value: f">={least.value}" for name, least, *_ in packages}
     faults = [
@@ -338,8 +417,8 @@ def slicer_installs_what_the_project_needs(root: Path) -> list[str]:
         for name in known.keys() | listed.keys()
         if known.get(name) != listed.get(name)
     ]
-    if "light_the_torch" not in (core / "package_install.py").read_text():
-        faults.append("package_install.py does not take torch as the PyTorch extension does")
+    if "light_the_torch" not in (core / "setup/install.py").read_text():
+        faults.append("setup/install.py does not take torch as the PyTorch extension does")
     return faults
 
 
@@ -358,7 +437,11 @@ RULES: list[Rule] = [
     pure_packages_know_nothing_above_them,
     slicer_loads_nothing_heavy_by_itself,
     slicer_takes_nothing_heavy_from_the_core,
-    the_panel_stands_on_the_logic_and_the_logic_on_the_parameters,
+    folders_of_the_core_import_one_way,
+    the_command_line_is_on_top,
+    folders_are_small,
+    only_one_file_of_a_package_knows_where_it_lies,
+    parameters_stand_alone,
     file_names_tell_the_layer,
     observers_remove_and_rebuild_nothing,
     files_and_functions_are_short,
