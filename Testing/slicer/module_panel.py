@@ -1,6 +1,7 @@
 """The module's panel as it looks after a run, drawn with the Qt stand-in."""
 
 import shlex
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from LNHGSegmentation import LNHGSegmentationLogic
 
 SETTLING_ROUNDS = 20  # what a run filled in changes the least sizes, which Qt works out one event after the other
 COPY_RESULT = """#!/bin/sh
-# Called like PythonSlicer: -m LNHGLib segment CT OUT ...
+# Called like PythonSlicer: -m LNHGLib segment CT OUT ..., or -m LNHGLib devices --json
+[ "$3" = devices ] && exec {python} "$@"
 cp -r {result} "$5" && echo "PROGRESS 1.0 done"
 """
 
@@ -44,14 +46,16 @@ def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:
     """
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "PythonSlicer"
-        python.write_text(COPY_RESULT.format(result=shlex.quote(str(result.resolve()))))
+        paths = {"python": sys.executable, "result": str(result.resolve())}
+        python.write_text(COPY_RESULT.format(**{name: shlex.quote(path) for name, path in paths.items()}))
         python.chmod(0o755)
         logic = SegmentationLogic(python=str(python))
         panel = Widget(logic, NothingToInstall(), LNHGSegmentationLogic().getParameterNode)
+        panel.sections[0]._runTime.learn = lambda *_args: None  # to copy takes less time than a run
         panel.uiWidget.resize(*size)
         panel.uiWidget.show()
         panel.ui.applyButton.click()
-        fakes.run_events(lambda: not logic.isRunning, limit_s=300.0)
+        fakes.run_events(lambda: not logic.isRunning and logic.devices.areKnown, limit_s=300.0)
         for _ in range(SETTLING_ROUNDS):
             panel.uiWidget.resize(*size)
             qt.QApplication.processEvents()
