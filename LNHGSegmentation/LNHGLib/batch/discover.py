@@ -11,7 +11,7 @@ from pathlib import Path
 from LNHGLib.batch import case_names
 from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.errors import InputError
-from LNHGLib.image import dicom_series, zip_scans
+from LNHGLib.image import dicom_series, single_file, zip_scans
 from LNHGLib.image.dicom_series import ADVICE, Header
 
 TRIED = {"CT", *ADVICE}
@@ -72,7 +72,7 @@ def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
     if not cases:
         raise InputError(
             f"{' '.join(inputs)} holds no scan, expected DICOM series, zipped series or volumes "
-            f"({', '.join(zip_scans.image_file.SUFFIXES)}); check the path."
+            f"({', '.join(single_file.SUFFIXES)}); check the path."
         )
     return _numbered(cases, [f"Left aside: {count} {what}." for what, count in sorted(found.left.items())])
 
