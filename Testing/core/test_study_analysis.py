@@ -16,7 +16,7 @@ from LNHGLib.stats import mrmc, roc
 from scipy.stats import beta
 
 PAPER = {"1": (78.4, 15.63), "2": (66.2, 22.07), "3": (69.0, 10.30)}
-"""Mean and standard deviation of each reader in the paper, on 200 nodules (method facts, section 12.8)."""
+"""Mean and standard deviation of each reader in the paper, on 200 nodules (method facts, section 8)."""
 PAPER_MEAN = 71.2
 
 
