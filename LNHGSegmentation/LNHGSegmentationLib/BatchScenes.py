@@ -105,7 +105,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _saveScene(case, results: Path, target: Path) -> None:
-    from LNHGLib.files import disk
+    from LNHGLib.files import atomic
 
     from LNHGSegmentationLib.Scene import Overlay, ResultNodes
     from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
@@ -114,9 +114,9 @@ def _saveScene(case, results: Path, target: Path) -> None:
     volumeNode = _volumeNode(case)
     Overlay.setUpCT(volumeNode)
     ResultNodes.load(results, volumeNode, VolumeExchange(volumeNode))
-    with disk.writing(target.parent, "The scene"):
+    with atomic.explain_disk_errors(target.parent, "The scene"):
         target.parent.mkdir(exist_ok=True)
-        with disk.temporary_folder(target.parent) as folder:
+        with atomic.temporary_folder(target.parent) as folder:
             _writeBundle(folder / target.name)
             (folder / target.name).replace(target)
 
@@ -136,11 +136,11 @@ def _writeBundle(path: Path) -> None:
 def _volumeNode(case) -> slicer.vtkMRMLScalarVolumeNode:
     """Put a scan into the scene as the core reads it: the results lie on its voxels."""
     from LNHGLib.batch.segment_case import read_case
-    from LNHGLib.files import disk
+    from LNHGLib.files import atomic
 
     from LNHGSegmentationLib.Scene import Geometry
 
-    with disk.temporary_folder() as folder:
+    with atomic.temporary_folder() as folder:
         volume = read_case(case, folder)
     return Geometry.addVolume(volume.array, volume.grid.affine, case.id)
 

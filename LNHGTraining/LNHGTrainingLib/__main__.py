@@ -247,13 +247,14 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     _check_evaluation(options)
+    from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
 
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.evaluation import markdown
     from LNHGTrainingLib.release import model_card
 
-    output_files.check_free(options.out, options.overwrite)
+    require_free(options.out, options.overwrite, output_files.EVALUATION)
     model = models.load(options.model)
     report = _evaluate_crops(model, options) if options.crops else _evaluate_scans(model, options)
     if options.write_card:

@@ -158,7 +158,7 @@ def test_overwrite_replaces_earlier_results(ct, model_folder, tmp_path, blob_det
         (["segment", "CT", "NEW", "--model", "other"], "'other' is neither a known model"),
         (["segment", "MISSING", "NEW"], "does not exist"),
         (["segment", "CT", "FOLDER"], "already exists"),
-        (["segment", "CT", "FOLDER", "--overwrite"], "no result of LNHG"),
+        (["segment", "CT", "FOLDER", "--overwrite"], "'thesis.txt', which this command does not write"),
         (["segment", "CT", "CT"], "holds the CT itself"),
         (["segment", "CT", "UNDER_FILE"], "cannot be written"),
         (["segment", "EMPTY", "NEW"], "is empty"),

@@ -157,7 +157,6 @@ def test_command_writes_what_it_can_where_the_ct_was_no_dicom(scan, tmp_path, ca
         (["NOTHING", "OUT"], "expected a result folder"),
         (["EMPTY", "OUT"], "holds no report.json"),
         (["RESULT", "RESULT", "--overwrite"], "OUT"),
-        (["RESULT", "EMPTY"], "already exists"),
     ],
 )
 def test_command_refuses_in_one_sentence_and_leaves_nothing(arguments, sentence, scan, tmp_path, capsys):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import fakes
 import pytest
-from LNHGLib.files import disk
+from LNHGLib.files import atomic
 from LNHGSegmentationLib.Core.PointPrompt import NoduleAtPlace
 from LNHGSegmentationLib.Core.ReportTask import Wish, _Writing
 from LNHGSegmentationLib.Core.SegmentationRun import Run
@@ -50,7 +50,7 @@ def end_of(process: subprocess.Popen) -> int:
 
 @pytest.mark.parametrize("later", KINDS)
 def test_folders_that_are_a_day_old_go_with_the_next_task_of_any_kind(begin, later):
-    folders, long_ago = [begin(kind) for kind in KINDS], time.time() - disk.STALE_S - 60
+    folders, long_ago = [begin(kind) for kind in KINDS], time.time() - atomic.MAX_AGE_S - 60
     for folder in folders:
         os.utime(folder, (long_ago, long_ago))
     begin(later)
@@ -84,7 +84,7 @@ def test_folders_of_another_computer_that_shares_the_disk_are_left_to_their_age(
     dead = end_of(subprocess.Popen([sys.executable, "-c", ""]))
     with monkeypatch.context() as patch:
         patch.setattr(os, "getpid", lambda: dead)
-        patch.setattr(disk.platform, "node", lambda: "other-computer")
+        patch.setattr(atomic.platform, "node", lambda: "other-computer")
         folder = begin("run")
     begin("run")
     assert folder.exists()
@@ -101,7 +101,7 @@ def test_room_that_a_dead_slicer_took_is_free_for_the_next_run(begin, monkeypatc
 def test_folders_that_only_begin_alike_stay(begin, tmp_path):
     strange = [
         tmp_path / "home" / name
-        for name in ("LNHG-main", f"{disk.TASK}-", f"{disk.TASK}{disk.platform.node()}-{10**30}-x")
+        for name in ("LNHG-main", f"{atomic.TASK_PREFIX}-", f"{atomic.TASK_PREFIX}{atomic.platform.node()}-{10**30}-x")
     ]
     for folder in strange:
         folder.mkdir()

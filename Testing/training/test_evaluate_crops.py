@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 from evaluation_data import CARD, QUIET, ball, empty, figures, perfect, read_csv, row, write_crops
-from LNHGLib.errors import InputError
-from LNHGTrainingLib import output_files
+from LNHGLib.errors import DiskError, InputError
+from LNHGLib.files.atomic import atomic_folder
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import metrics, run
 from LNHGTrainingLib.evaluation.crops import Selection, center_component
@@ -200,7 +200,7 @@ def test_nothing_is_left_when_the_evaluation_fails(crops, tmp_path):
 
     with pytest.raises(RuntimeError, match="no memory"):
         run.run_crops(CARD, broken, *crops, tmp_path / "out", Selection(), QUIET)
-    with pytest.raises(OSError, match="missing"), output_files.whole_folder(tmp_path / "out") as folder:
+    with pytest.raises(DiskError, match="No such file"), atomic_folder(tmp_path / "out") as folder:
         (folder / "missing" / "half.txt").write_text("half")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5"]
 
@@ -209,7 +209,7 @@ def test_an_output_folder_is_only_replaced_when_asked(crops, tmp_path, no_plots)
     out = tmp_path / "out"
     out.mkdir()
     (out / "summary.md").write_text("old")
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="already exists"):
         run.run_crops(CARD, perfect, *crops, out, Selection(), QUIET)
     assert (out / "summary.md").read_text() == "old"
     run.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))

@@ -5,7 +5,6 @@ without a folder is a case to do again.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import PART_SUFFIX, atomic_file
 
 SCHEMA = 1
 DONE = "done"
@@ -157,7 +157,7 @@ class Store:
     def _require_own(self) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"OUT {self.out} is a file, expected a folder; give another name.")
-        there = {entry.name for entry in self.out.iterdir()} if self.out.exists() else set()
+        there = {entry.name.removesuffix(PART_SUFFIX) for entry in self.out.iterdir()} if self.out.exists() else set()
         foreign = sorted(there - {*TABLES, CASES, SCENES, MEMORY})
         if foreign:
             raise InputError(
@@ -182,6 +182,5 @@ class Store:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader, or a run that is killed, never sees half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8", newline="")
-    part.replace(path)
+    with atomic_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")

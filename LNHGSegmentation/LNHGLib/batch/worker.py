@@ -19,9 +19,9 @@ from LNHGLib.batch import peak_memory
 from LNHGLib.batch.case import FAILED, Case
 from LNHGLib.batch.store import DISK, DONE, ERROR, INPUT, Record, Store
 from LNHGLib.errors import DiskError, InputError, WorkError
-from LNHGLib.files import disk
+from LNHGLib.files import atomic
 
-FULL = (*disk.FULL, errno.EROFS)
+FULL = (*atomic.DISK_FULL_ERRNOS, errno.EROFS)
 REPORT_S = 0.5
 
 

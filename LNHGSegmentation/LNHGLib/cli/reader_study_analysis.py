@@ -49,12 +49,12 @@ def _categories(text: str) -> int:
 
 
 def _analyse(options: argparse.Namespace, stop: Stop) -> None:
-    from LNHGLib.files import result_folder
+    from LNHGLib.files.atomic import require_free
     from LNHGLib.reader_study import analysis, report
     from LNHGLib.reader_study.scores import read_scores, read_truth
     from LNHGLib.reader_study.settings import Settings
 
-    result_folder.check(options.out, options.overwrite, report.FILES)
+    require_free(options.out, options.overwrite, report.FILES)
     truth = read_truth(options.truth) if options.truth else None
     settings = Settings(options.test, options.covariance, options.categories)
     study = analysis.analyse(read_scores(options.scores), truth, settings)

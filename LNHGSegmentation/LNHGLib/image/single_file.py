@@ -13,7 +13,7 @@ from pathlib import Path
 import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib.errors import InputError
-from LNHGLib.files import disk
+from LNHGLib.files import atomic
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
@@ -57,7 +57,7 @@ def _alone(path: Path) -> Iterator[Path]:
     if path.suffix.lower() != ".gz" or not path.with_suffix("").exists():
         yield path
         return
-    with disk.temporary_folder() as folder:
+    with atomic.temporary_folder() as folder:
         yield Path(shutil.copy(path, folder))
 
 

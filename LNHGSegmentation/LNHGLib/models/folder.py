@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from LNHGLib.errors import InputError
-from LNHGLib.files import disk
+from LNHGLib.files import atomic
 from LNHGLib.models import archive
 from LNHGLib.models.card import FusionOptions
 from LNHGLib.paths import BUNDLED_MODELS as BUNDLED
@@ -194,8 +194,8 @@ def add(source: str | Path) -> Model:
     source = Path(source)
     if not source.is_file():
         return _keep(source)
-    with disk.temporary_folder() as folder:
-        with disk.writing(folder, "The model"):
+    with atomic.temporary_folder() as folder:
+        with atomic.explain_disk_errors(folder, "The model"):
             archive.unpack(source, folder)
         return _keep(folder)
 
@@ -210,7 +210,10 @@ def _keep(folder: Path) -> Model:
             "remove that folder, or give the new model another name."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with disk.writing(target.parent, "The model"), disk.temporary_folder(target.parent, ".adding-") as temporary:
+    with (
+        atomic.explain_disk_errors(target.parent, "The model"),
+        atomic.temporary_folder(target.parent, ".adding-") as temporary,
+    ):
         copy = temporary / model.name
         copy.mkdir()
         for name in (CARD, README, *model.card["files"]):

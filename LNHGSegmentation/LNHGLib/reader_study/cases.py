@@ -15,7 +15,7 @@ import pydicom
 from LNHGLib.batch import discover
 from LNHGLib.batch.case import READY, Case
 from LNHGLib.errors import InputError
-from LNHGLib.files import disk
+from LNHGLib.files import atomic
 from LNHGLib.image import dicom_series, zip_scans
 from LNHGLib.image.volume import Grid, Volume, from_sitk, read_volume
 from LNHGLib.reader_study.images import Subject
@@ -213,7 +213,7 @@ def _candidates(path: Path, series_uid: str | None) -> Iterator[Iterator[tuple[P
         yield iter([(path, series_uid, ())])
         return
     cases = [case for case in discover.find_cases([str(path)], path.parent / "none").cases if case.state == READY]
-    with disk.temporary_folder() as scratch:
+    with atomic.temporary_folder() as scratch:
         yield (
             _unpacked(case, scratch / str(number))
             for number, case in enumerate(cases)

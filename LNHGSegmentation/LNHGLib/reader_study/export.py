@@ -16,7 +16,7 @@ import numpy as np
 from LNHGLib import __version__
 from LNHGLib.errors import CANCELLED, Cancelled, InputError
 from LNHGLib.figures import colors
-from LNHGLib.files import disk
+from LNHGLib.files import atomic
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.reader_study import blinding_key, secondary_capture, viewer
 from LNHGLib.reader_study.cases import Entry
@@ -115,7 +115,7 @@ def export(
     secret = Secret.new() if options.seed is None else Secret(options.seed)
     reads = plan([entry.truth for entry in entries], options.readers, options.repeats, secret)
     home = next(folder for folder in out.parents if folder.is_dir())
-    with disk.writing(home, "The study"), disk.temporary_folder(home) as scratch:
+    with atomic.explain_disk_errors(home, "The study"), atomic.temporary_folder(home) as scratch:
         study = _Study(scratch / "new", entries, reads, options, secret)
         for number, entry in enumerate(entries):
             if cancelled():
@@ -138,7 +138,7 @@ class _Study:
         self.folder, self.entries, self.reads, self.options, self.secret = folder, entries, reads, options, secret
         (self.name,) = secret.names(1, "study")
         self.case_names = secret.names(len(entries), "cases")
-        self.shown: dict[str, viewer.Shown] = {}
+        self.shown: dict[str, viewer.ShownRead] = {}
         folder.mkdir()
 
     def package(self, reader: str, session: int) -> Path:
@@ -153,7 +153,7 @@ class _Study:
             (folder / "images").mkdir(parents=True, exist_ok=True)
             for file, content in zip(files, encoded[read.modality], strict=True):
                 (folder / file).write_bytes(content)
-            self.shown[read.name] = viewer.Shown(
+            self.shown[read.name] = viewer.ShownRead(
                 self.case_names[case], read.modality, read.repeat, files, pictures.start
             )
             if self.options.dicom:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from LNHGLib import __version__
-from LNHGLib.files import result_folder
+from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.reader_study import plots
 from LNHGLib.reader_study.analysis import Study
@@ -48,7 +48,7 @@ def write(study: Study, inputs: Sequence[Path], out: Path, overwrite: bool = Fal
     """
     read = [{"file": path.name, "sha256": file_sha256(path)} for path in inputs]
 
-    def fill(folder: Path) -> None:
+    with atomic_folder(out, overwrite, FILES) as folder:
         for name, rows in study.tables.items():
             _write_csv(folder / f"{name}.csv", rows)
         pictures = plots.draw(study, folder)
@@ -63,8 +63,6 @@ def write(study: Study, inputs: Sequence[Path], out: Path, overwrite: bool = Fal
             **study.tables,
         }
         (folder / FIGURES).write_text(json.dumps(_plain(found), indent=1) + "\n", encoding="utf-8")
-
-    result_folder.write(out, overwrite, FILES, fill)
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from LNHGLib.errors import InputError
 from LNHGLib.figures.nodule_figure import Shading
-from LNHGLib.files import result_folder
+from LNHGLib.files.atomic import atomic_folder, require_free
 from LNHGLib.report.case import ReportCase, read_case
 
 CSV, PAGE, DICOM = "csv", "page", "dicom"
@@ -62,10 +62,11 @@ def write_report(options: Options, progress: Progress = lambda *_: None) -> list
     """
     if options.result.resolve().is_relative_to(options.out.resolve()):
         raise InputError(f"OUT {options.out} holds the result itself, expected a folder of its own; give another OUT.")
-    result_folder.check(options.out, options.overwrite, FILES)
+    require_free(options.out, options.overwrite, FILES)
     progress(0.0, "Reading the result")
     work = _Work(options, read_case(options.result), progress)
-    result_folder.write(options.out, options.overwrite, FILES, work.write)
+    with atomic_folder(options.out, options.overwrite, FILES) as folder:
+        work.write(folder)
     progress(1.0, "Done")
     return work.notes
 

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib.figures import preview
-from LNHGLib.files import disk, result_folder
+from LNHGLib.files.atomic import atomic_folder, require_free, require_whole_gzip
 from LNHGLib.image.volume import Grid, to_sitk
 from LNHGLib.results import nodule_table
 from LNHGLib.results.files import FILES
@@ -23,8 +23,8 @@ NIFTI_HEADER_BYTES = 352
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Refuse a result folder that must not be replaced, see `result_folder.check`; call it before the work as well."""
-    result_folder.check(out, overwrite, FILES)
+    """Refuse a result folder that must not be replaced, as `require_free`; call it before the work as well."""
+    require_free(out, overwrite, FILES)
 
 
 def write_result(result: "Result", out: Path, overwrite: bool = False) -> None:
@@ -36,10 +36,11 @@ def write_result(result: "Result", out: Path, overwrite: bool = False) -> None:
         overwrite: replace an earlier result there.
 
     Raises:
-        InputError: as `result_folder.check`.
+        InputError: as `require_free`.
         DiskError: the disk is full or fails.
     """
-    result_folder.write(out, overwrite, FILES, lambda folder: _write_files(result, folder))
+    with atomic_folder(out, overwrite, FILES) as folder:
+        _write_files(result, folder)
 
 
 def _write_files(result: "Result", folder: Path) -> None:
@@ -66,7 +67,7 @@ def _write_signal(result: "Result", path: Path) -> None:
 
 def _write_nifti(array: np.ndarray, grid: Grid, path: Path) -> None:
     sitk.WriteImage(to_sitk(array, grid), str(path), useCompression=True, compressionLevel=COMPRESSION_LEVEL)
-    disk.require_whole_gzip(path, NIFTI_HEADER_BYTES + array.nbytes)
+    require_whole_gzip(path, NIFTI_HEADER_BYTES + array.nbytes)
 
 
 def _write_report(result: "Result", shown: dict, path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from LNHGLib.cli.console import CANCEL_FILE, CANCELLED
 from LNHGLib.errors import Cancelled, WorkError
-from LNHGLib.files import disk
+from LNHGLib.files import atomic
 from LNHGLib.setup import package_list, room
 from LNHGLib.setup.package_list import SLICERS, Package
 
@@ -159,7 +159,7 @@ def _reason(status: int, said: list[str]) -> str:
 def scratch() -> Iterator[Path]:
     """A folder for pip: that of the cancel file, whose owner removes it whatever comes, or one of our own."""
     cancel_file = os.environ.get(CANCEL_FILE)
-    folder = Path(cancel_file).parent if cancel_file else disk.task_folder()
+    folder = Path(cancel_file).parent if cancel_file else atomic.task_folder()
     try:
         yield folder
     finally:

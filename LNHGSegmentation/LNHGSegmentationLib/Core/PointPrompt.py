@@ -46,9 +46,9 @@ class NoduleAtPlace:
         self._box = _boxAround(index, shapeOf(volumeNode), volumeNode.GetSpacing()[::-1])
         self._matrix[:3, 3] += self._matrix[:3, :3] @ cornerOf(self._box)[::-1]
         self._voxels = slicer.util.arrayFromVolume(volumeNode)[self._box].copy()
-        from LNHGLib.files import disk  # here, as Slicer's start needs nothing of the core
+        from LNHGLib.files import atomic  # here, as Slicer's start needs nothing of the core
 
-        self._folder = disk.task_folder()
+        self._folder = atomic.task_folder()
         self._stopped = False
         self._child: ChildProcess | None = None
 

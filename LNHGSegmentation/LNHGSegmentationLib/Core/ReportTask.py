@@ -135,9 +135,9 @@ class _Writing:
         self._child: ChildProcess | None = None
         self._worker: Worker | None = None
         self._stopped = False
-        from LNHGLib.files import disk  # here, as Slicer's start needs nothing of the core
+        from LNHGLib.files import atomic  # here, as Slicer's start needs nothing of the core
 
-        self._folder = disk.task_folder()
+        self._folder = atomic.task_folder()
 
     def start(self, python: str, launcher: Callable | None) -> None:
         result, out = self._folder / "result", self._folder / "out"

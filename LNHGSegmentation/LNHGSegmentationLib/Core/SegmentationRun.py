@@ -84,9 +84,9 @@ class Run:
         self._child: ChildProcess | None = None
         self._steps: Generator | None = None
         self._over = self._cancelled = False
-        from LNHGLib.files import disk  # here, as Slicer's start needs nothing of the core
+        from LNHGLib.files import atomic  # here, as Slicer's start needs nothing of the core
 
-        self.folder = disk.task_folder()  # first, as it removes what dead processes left on the disk
+        self.folder = atomic.task_folder()  # first, as it removes what dead processes left on the disk
         try:
             checkRoom(volumeNode.GetImageData().GetActualMemorySize() * 1024)
         except OSError:

@@ -161,7 +161,7 @@ class InstallLogic:
             raise
 
     def _install(self, packages: list, faults: dict[str, str]) -> None:
-        from LNHGLib.files import disk
+        from LNHGLib.files import atomic
         from LNHGLib.setup import package_list
         from LNHGLib.setup import room as package_room
 
@@ -180,7 +180,7 @@ class InstallLogic:
         python = self._python()
         if self._child is not None:  # a check that is under way has nothing to say any more
             self._child.kill()
-        self._folder, self._isCancelled = disk.task_folder(), False
+        self._folder, self._isCancelled = atomic.task_folder(), False
         child = ChildProcess(self._tellProgress, self._onInstalled, self._folder / "cancel", self._launcher)
         command = [python, "-m", "LNHGLib.packages", "install", GROUP, "--yes", "--progress-lines"]
         child.start(command, cwd=MODULE_FOLDER)

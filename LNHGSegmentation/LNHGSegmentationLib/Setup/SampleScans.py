@@ -55,15 +55,15 @@ def drawnFile() -> Path:
 
     :raises DiskError: if it cannot be written.
     """
-    from LNHGLib.files import disk
+    from LNHGLib.files import atomic
     from LNHGLib.image.volume import write_image
 
     cache = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory())
     if not (cache / FILE_NAME).exists():
         volume = _draw()
-        with disk.writing(cache, "The synthetic chest CT"):
+        with atomic.explain_disk_errors(cache, "The synthetic chest CT"):
             cache.mkdir(parents=True, exist_ok=True)
-            with disk.temporary_folder(cache) as folder:
+            with atomic.temporary_folder(cache) as folder:
                 write_image(volume.array, volume.grid, folder / FILE_NAME)
                 (folder / FILE_NAME).replace(cache / FILE_NAME)
     return cache / FILE_NAME

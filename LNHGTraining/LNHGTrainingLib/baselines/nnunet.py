@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_file
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.baselines import nnunet_data
@@ -87,7 +88,7 @@ def prepare(out: Path, crops: Path, table: Path, readers: int = 3, memory_gb: fl
             target = [] if memory_gb is None else ["-gpu_memory_target", f"{memory_gb:g}"]
             workers = str(max(1, min(os.cpu_count() or 1, len(cases) // CASES_A_WORKER)))
             _call(out, PLAN, ["-d", "1", "-c", CONFIGURATION, "-npfp", workers, "-np", workers, "--no_pbar", *target])
-            with output_files.replacing(preprocessed / "splits_final.json") as part:
+            with atomic_file(preprocessed / "splits_final.json") as part:
                 part.write_text(json.dumps(nnunet_data.splits(cases), indent=1), encoding="utf-8")
     return cases
 
@@ -129,7 +130,7 @@ def train(out: Path, cases: list[Case], fold: int, budget: Budget, device: str =
 def _keep(path: Path, value: dict) -> None:
     """Note what a folder was begun with, and refuse to go on with anything else."""
     if not path.exists():
-        with output_files.replacing(path) as part:
+        with atomic_file(path) as part:
             output_files.write_json(value, part)
     there = json.loads(path.read_text(encoding="utf-8"))
     if there != value:

@@ -34,12 +34,14 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    from LNHGLib.files.atomic import require_free
+
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.evaluation import compare
 
     if not 0 < options.margin < 1:
         raise InputError(f"--margin is {options.margin:g}, expected a Dice between 0 and 1.")
-    output_files.check_free(options.out, options.overwrite, output_files.COMPARISON)
+    require_free(options.out, options.overwrite, output_files.COMPARISON)
     read = compare.read_evaluations(options.evaluations)
     report = compare.compare(read, options.margin, options.seed, options.with_first)
     compare.write(report, options.out, options.overwrite)
@@ -60,10 +62,12 @@ def _add_crossvalidate(parser: argparse.ArgumentParser) -> None:
 
 
 def _crossvalidate(options: argparse.Namespace) -> None:
+    from LNHGLib.files.atomic import require_free
+
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.evaluation import crossvalidate, markdown, run
 
-    output_files.check_free(options.out, options.overwrite)
+    require_free(options.out, options.overwrite, output_files.EVALUATION)
     files = options.crops, options.table
     how = crossvalidate.Drawing(options.half_turn, options.trim)
     folds = crossvalidate.read_folds(options.checkpoints, *files, options.device, how)
@@ -84,6 +88,7 @@ def _add_branches(parser: argparse.ArgumentParser) -> None:
 
 
 def _branches(options: argparse.Namespace) -> None:
+    from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
     from LNHGLib.segmentation.pipeline import choose_device
 
@@ -91,7 +96,7 @@ def _branches(options: argparse.Namespace) -> None:
     from LNHGTrainingLib.evaluation import branch_ablation
     from LNHGTrainingLib.release import calibrate
 
-    output_files.check_free(options.out, options.overwrite, output_files.BRANCHES)
+    require_free(options.out, options.overwrite, output_files.BRANCHES)
     model, where = models.load(options.model), choose_device(options.device)
     crops = calibrate.validation_crops(model, options.data)
     seen = calibrate.look(model, crops, where)
@@ -138,6 +143,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _maps(options: argparse.Namespace) -> None:
+    from LNHGLib.files.atomic import require_free
     from tqdm import tqdm
 
     from LNHGTrainingLib import output_files
@@ -147,7 +153,7 @@ def _maps(options: argparse.Namespace) -> None:
 
     if len(options.generators) < options.least:
         raise InputError(f"1 generator was given, {options.command} expects {options.least} or more before OUT.")
-    output_files.check_free(options.out, options.overwrite, output_files.MAPS)
+    require_free(options.out, options.overwrite, output_files.MAPS)
     selection = evaluate_crops.Selection(options.folds, options.min_readers, limit=options.limit)
     rows = evaluate_crops.select_rows(options.table, selection)
     sources = read_sources(options.generators, options.device)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_file
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.components import components
 from LNHGLib.segmentation.pipeline import IN_LUNG_SHARE, looks_of
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from LNHGTrainingLib.data.crops import CUBE, Crops, Labelled
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
-from LNHGTrainingLib.output_files import replacing, write_table
+from LNHGTrainingLib.output_files import write_table
 
 MARKED = 0.03
 """Signal of the nodule image, of the window range, from which a place counts as marked: lower than models cut at."""
@@ -134,7 +135,7 @@ def mine(
         image = first(normalise(volume.hu, model.card["window_hu"]), lungs)
         rows += [source | dict(zip("zyx", center, strict=True)) for center in unread(image, volume, lungs)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as part:
+    with atomic_file(out) as part:
         write_table(rows, COLUMNS, part, digits=1)
     return len(rows)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from LNHGLib.files.atomic import atomic_folder
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import metrics
@@ -96,6 +97,6 @@ def write(result: dict, out: Path, overwrite: bool = False) -> None:
     Raises:
         InputError: the folder holds something that must not be replaced.
     """
-    with output_files.whole_folder(out, overwrite, output_files.BRANCHES) as folder:
+    with atomic_folder(out, overwrite, output_files.BRANCHES) as folder:
         output_files.write_json(result, folder / "branches.json")
         (folder / "branches.md").write_text(render(result), encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.stats import paired_tests
 
 from LNHGTrainingLib import output_files
@@ -192,7 +193,7 @@ def write(report: dict, out: Path, overwrite: bool = False) -> None:
         InputError: the folder holds something that must not be replaced.
     """
     rows = [pair | pair["difference"] | {"difference": pair["difference"]["value"]} for pair in report["pairs"]]
-    with output_files.whole_folder(out, overwrite, output_files.COMPARISON) as folder:
+    with atomic_folder(out, overwrite, output_files.COMPARISON) as folder:
         output_files.write_table(rows, list(PAIR_COLUMNS), folder / "pairs.csv", digits=6)
         output_files.write_json(report, folder / "comparison.json")
         (folder / "comparison.md").write_text(render(report), encoding="utf-8")

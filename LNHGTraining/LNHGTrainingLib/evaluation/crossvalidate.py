@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import require_free
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.segmentation.ensemble import half_turned, mean_look
 
@@ -150,7 +151,7 @@ def run(
         options: Seed, name of the data, overwriting, progress bar.
         readers: Fewest readers of a nodule.
     """
-    output_files.check_free(out, options.overwrite)
+    require_free(out, options.overwrite, output_files.EVALUATION)
     parts, scored, leaked = [], set(), set()
     with tempfile.TemporaryDirectory() as folder:
         folds = [replace(fold, predict=_once(fold.predict, Path(folder), number)) for number, fold in enumerate(folds)]

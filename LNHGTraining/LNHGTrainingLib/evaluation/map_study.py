@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.segmentation.preprocessing import normalise
 
 from LNHGTrainingLib import output_files
@@ -210,7 +211,7 @@ def write(result: dict, rows: list[MapRow], out: Path, overwrite: bool = False) 
     Raises:
         InputError: the folder holds something that must not be replaced.
     """
-    with output_files.whole_folder(out, overwrite, output_files.MAPS) as folder:
+    with atomic_folder(out, overwrite, output_files.MAPS) as folder:
         output_files.write_table([asdict(row) for row in rows], [f.name for f in fields(rows[0])], folder / "maps.csv")
         output_files.write_json(result, folder / "maps.json")
         (folder / "maps.md").write_text(render(result), encoding="utf-8")

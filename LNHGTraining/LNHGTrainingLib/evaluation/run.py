@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import LNHGLib
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_folder, require_free
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.image.volume import Grid, resample
 from tqdm import tqdm
@@ -99,7 +100,7 @@ def run_crops(
     Raises:
         InputError: the arguments or the files do not fit.
     """
-    output_files.check_free(out, options.overwrite)
+    require_free(out, options.overwrite, output_files.EVALUATION)
     rows = evaluate_crops.select_rows(table, selection)
     read = evaluate_crops.read_crops(crops, rows)
     shown = progress(read, len(rows), "nodule", options)
@@ -118,7 +119,7 @@ def run_crops(
 
 def write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, options: Options) -> None:
     """Write tables, summary and plots of an evaluation on crops."""
-    with output_files.whole_folder(out, options.overwrite) as folder:
+    with atomic_folder(out, options.overwrite, output_files.EVALUATION) as folder:
         columns = [field.name for field in fields(evaluate_crops.CropScore)]
         output_files.write_table(evaluate_crops.rows_of(results), columns, folder / "nodules.csv")
         _write_report(report, ["dice_vs_diameter.png", "bland_altman.png", "examples.png"], folder)
@@ -141,7 +142,7 @@ def run_scans(card: dict, segment: Segment, folder: Path, out: Path, limit: int 
     Raises:
         InputError: the arguments or the files do not fit.
     """
-    output_files.check_free(out, options.overwrite)
+    require_free(out, options.overwrite, output_files.EVALUATION)
     paths = scans.find_cases(folder, limit)
     cases = (scans.read_case(path) for path in progress(paths, len(paths), "scan", options))
     results = scans.evaluate_scans(cases, segment, card["threshold"])
@@ -152,7 +153,7 @@ def run_scans(card: dict, segment: Segment, folder: Path, out: Path, limit: int 
         "split": f"{len(paths)} scans of {len(patients)} patients. {_training_split(card, patients)}",
         **summary.scan_figures(results, options.seed),
     }
-    with output_files.whole_folder(out, options.overwrite) as temporary:
+    with atomic_folder(out, options.overwrite, output_files.EVALUATION) as temporary:
         _write_scans(results, report, temporary)
     return report
 

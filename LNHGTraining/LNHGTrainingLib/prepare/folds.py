@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.checksum import file_sha256
-
-from LNHGTrainingLib.output_files import replacing
 
 SIZES_MM = (6.0, 10.0, 20.0)
 """Bounds between the size classes that every fold gets its share of."""
@@ -162,12 +161,12 @@ def write_folds(manifest: Path, out: Path, plan: Plan) -> dict:
     columns += [name for name in ("fold", "scan_test") if name not in columns]
     held = set(record["held_out"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_file(out) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         for row, fold in zip(rows, folds, strict=True):
             writer.writerow(row | {"fold": fold, "scan_test": int(row["patient_id"] in held)})
-    with replacing(out.with_suffix(".json")) as part:
+    with atomic_file(out.with_suffix(".json")) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_file
 
-from LNHGTrainingLib.output_files import replacing
 from LNHGTrainingLib.prepare.sources import Content, Found, Options, Subject
 from LNHGTrainingLib.prepare.storage import SCANS, read_content, write_index, write_scan
 
@@ -78,7 +78,7 @@ def prepare(
     lines = [Line(name, "skipped", "", reason) for name, reason in found.left_out.items()]
     lines += _all(found, out / SCANS, source, progress)
     done = sorted(line.subject for line in lines if line.status == "prepared")
-    with replacing(out / REPORT) as part:
+    with atomic_file(out / REPORT) as part:
         _write_report(part, lines)
     if not done:
         raise InputError(f"None of the {len(lines)} scan(s) in {place} could be prepared; see {out / REPORT}.")
@@ -102,7 +102,7 @@ def _claim(out: Path, settings: dict) -> None:
             )
     (out / SCANS).mkdir(parents=True, exist_ok=True)
     if not known.is_file():
-        with replacing(known) as part:
+        with atomic_file(known) as part:
             part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     for stale in (*out.glob("*.part"), *(out / SCANS).glob("*.part")):
         stale.unlink()

@@ -1,7 +1,7 @@
 """What prepared data look like on disk: an HDF5 file a scan, an index over all of them, and a table.
 
 A scan's file holds `/volumes/<key>/{image, target, mask, reader_masks, other_mask}` of shape (1, z, y, x) for each
-cube at 1 mm (method facts, section 10). The index `volumes.h5` links to them under the same names, and shows all cubes
+cube at 1 mm (method facts, section 7). The index `volumes.h5` links to them under the same names, and shows all cubes
 as one array each, in the layout of the development crops: `ct`, `reader_masks`, `other_mask` (N, z, y, x) and
 `valid_extent`. The table is `manifest.csv`, a row a finding.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from LNHGLib.files.atomic import atomic_file
 from LNHGLib.segmentation.preprocessing import normalise
 
 from LNHGTrainingLib.data.crops import CUBE, consensus
-from LNHGTrainingLib.output_files import replacing
 
 WINDOW_HU = (-1000.0, 400.0)
 """Scales the target; the image stays in HU, so that a recipe may choose another window."""
@@ -79,7 +79,7 @@ def write_scan(path: Path, cubes: Iterable[Sample], rows: Iterable[dict], notes:
     Returns:
         The number of cubes.
     """
-    with replacing(path) as part, h5py.File(part, "w") as file:
+    with atomic_file(path) as part, h5py.File(part, "w") as file:
         volumes, table = file.create_group("volumes"), []
         for cube in cubes:
             _write_cube(volumes.create_group(cube.key), cube)
@@ -132,9 +132,9 @@ def write_index(folder: Path, scans: Sequence[str]) -> list[dict]:
                 row["row"] = len(cubes)
                 cubes.append((f"{SCANS}/{scan}.h5", row["key"]))
             rows.append(row)
-    with replacing(folder / INDEX) as part, h5py.File(part, "w") as file:
+    with atomic_file(folder / INDEX) as part, h5py.File(part, "w") as file:
         _write_views(file, folder, cubes)
-    with replacing(folder / TABLE) as part:
+    with atomic_file(folder / TABLE) as part:
         write_rows(part, rows)
     return rows
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from LNHGLib.files.atomic import atomic_file
 from LNHGLib.models.folder import SECOND
 
 from LNHGTrainingLib import output_files
@@ -38,7 +39,7 @@ def _still_holds(old: dict, report: dict, card: dict) -> bool:
 
 def write(folder: Path, card: dict) -> None:
     """Replace `model.json` in one step and render the README beside it."""
-    with output_files.replacing(folder / "model.json") as part:
+    with atomic_file(folder / "model.json") as part:
         output_files.write_json(card, part)
     write_readme(folder, card)
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_file
 from LNHGLib.models import folder
 from torch import nn
 
 from LNHGTrainingLib.data.background import Sources, load_sources
-from LNHGTrainingLib.output_files import replacing
 from LNHGTrainingLib.training import distributed
 from LNHGTrainingLib.training.sigterm import BrokenOff, Stopped, StopSignal
 
@@ -138,7 +138,7 @@ class Run:
 
 def save(path: Path, state: dict) -> None:
     """Write `state` (tensors and plain values) in one step."""
-    with replacing(path) as part:
+    with atomic_file(path) as part:
         torch.save(state, part)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from LNHGLib.files.atomic import atomic_file
 from tqdm import tqdm
 
-from LNHGTrainingLib.output_files import replacing
 from LNHGTrainingLib.training import distributed
 
 
@@ -89,7 +89,7 @@ def _read(table: Path) -> list[dict]:
 
 def _write(table: Path, rows: list[dict]) -> None:
     """All rows anew and in one step, so that a killed run leaves no broken line."""
-    with replacing(table) as part, part.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_file(table) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

@@ -16,11 +16,11 @@ from LNHGLib.batch.case import Case
 from LNHGLib.batch.worker import Task
 from LNHGLib.errors import DiskError
 from LNHGLib.figures import preview
-from LNHGLib.files import disk
+from LNHGLib.files import atomic
 from LNHGLib.image.volume import Grid, Source, Volume
 from LNHGLib.results import writer
 
-CORE = Path(disk.__file__).parents[1]
+CORE = Path(atomic.__file__).parents[1]
 NEEDS_LIMITS = pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
 
 
@@ -65,7 +65,7 @@ def test_another_failure_of_the_disk_is_told_by_its_own_name(tmp_path, monkeypat
 
 
 def test_a_failure_that_is_none_of_the_disk_keeps_its_kind(tmp_path):
-    with pytest.raises(RuntimeError, match="wrong shape"), disk.writing(tmp_path):
+    with pytest.raises(RuntimeError, match="wrong shape"), atomic.explain_disk_errors(tmp_path):
         raise RuntimeError("wrong shape")
 
 
@@ -75,14 +75,14 @@ def test_files_that_the_system_cuts_short_are_noticed_whatever_library_writes_th
     code = f"""
         import resource, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import test_disk
+        import test_atomic
         from LNHGLib.figures import preview; from LNHGLib.results import writer as results
         from pathlib import Path
         preview.write_preview = lambda _, path: path.touch() or {{}}
         resource.setrlimit(resource.RLIMIT_FSIZE, ({kilobytes} * 1024, resource.RLIM_INFINITY))
         try:
-            results.write_result(test_disk.no_nodules(), Path({str(tmp_path / "OUT")!r}))
-        except test_disk.DiskError as error:
+            results.write_result(test_atomic.no_nodules(), Path({str(tmp_path / "OUT")!r}))
+        except test_atomic.DiskError as error:
             print("told:", error)
     """
     done = subprocess.run(
@@ -97,10 +97,10 @@ def test_a_compressed_file_without_its_end_is_refused(tmp_path, keep):
     path = tmp_path / "a.nii.gz"
     content = os.urandom(5000)
     path.write_bytes(gzip.compress(content))
-    disk.require_whole_gzip(path, len(content))
+    atomic.require_whole_gzip(path, len(content))
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(OSError, match="cut short"):
-        disk.require_whole_gzip(path, len(content))
+        atomic.require_whole_gzip(path, len(content))
 
 
 def test_a_batch_takes_the_sentence_for_a_full_disk_and_not_for_a_fault_of_the_case():
@@ -113,10 +113,10 @@ def test_folders_of_killed_processes_go_with_the_next_work_and_others_stay(tmp_p
     for name in (".lnhg-dead", ".lnhg-alive", "thesis"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "ct.nrrd").write_text("voxels")
-    long_ago = time.time() - disk.STALE_S - 60
+    long_ago = time.time() - atomic.MAX_AGE_S - 60
     for name in (".lnhg-dead", "thesis"):
         os.utime(tmp_path / name, (long_ago, long_ago))
-    with disk.temporary_folder(tmp_path) as folder:
+    with atomic.temporary_folder(tmp_path) as folder:
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lnhg-alive", "thesis", folder.name])
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lnhg-alive", "thesis"]
 
@@ -125,15 +125,15 @@ def test_folders_of_killed_processes_go_with_the_next_work_and_others_stay(tmp_p
 def test_scan_that_a_killed_process_unpacked_goes_with_the_next_work_and_that_of_a_living_one_stays(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(disk.tempfile, "tempdir", str(tmp_path))
-    unpack = "import os, sys; from LNHGLib.files import disk; print(disk.task_folder(), flush=True); sys.stdin.read()"
+    monkeypatch.setattr(atomic.tempfile, "tempdir", str(tmp_path))
+    unpack = "import sys; from LNHGLib.files import atomic; print(atomic.task_folder(), flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", unpack]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, cwd=CORE, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with disk.temporary_folder() as folder:
+        with atomic.temporary_folder() as folder:
             assert len(list(tmp_path.iterdir())) == 2
         assert not folder.exists()
         other.kill()
-    with disk.temporary_folder() as folder:
+    with atomic.temporary_folder() as folder:
         assert list(tmp_path.iterdir()) == [folder]
