@@ -30,7 +30,7 @@ NETWORKS = {
 FOREVER = """
 import sys
 from pathlib import Path
-from LNHGTrainingLib import {module} as module
+import {module} as module
 from LNHGTrainingLib.__main__ import main
 
 plain = module.{name}
@@ -163,7 +163,7 @@ def test_sigterm_while_validating_is_answered_at_once_and_costs_no_result(folder
     out, mark = tmp_path / "stopped", tmp_path / "validating"
     draw = {"segmenter": "generate", "detector": "detect"}[branch]
     settings = "epoch_steps=2", "steps=4"
-    program = "-c", FOREVER.format(module="validate", name=draw, mark=str(mark))
+    program = "-c", FOREVER.format(module="LNHGTrainingLib.training.validate", name=draw, mark=str(mark))
     process = start(folder, out, *settings, branch=branch, program=program)
     wait_for(mark.exists, process)
     told = time.monotonic()
@@ -181,7 +181,7 @@ def test_sigterm_while_validating_is_answered_at_once_and_costs_no_result(folder
 def test_sigterm_while_two_processes_validate_leaves_one_checkpoint(folder, tmp_path):
     out, mark = tmp_path / "stopped", tmp_path / "validating"
     program = tmp_path / "program.py"
-    program.write_text(FOREVER.format(module="validate", name="generate", mark=str(mark)))
+    program.write_text(FOREVER.format(module="LNHGTrainingLib.training.validate", name="generate", mark=str(mark)))
     torchrun = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)
     process = start(folder, out, "epoch_steps=2", "steps=4", "parts=2", "validate_crops=2", program=torchrun)
     wait_for(mark.exists, process)
@@ -230,7 +230,7 @@ def test_other_commands_end_on_sigterm_and_leave_nothing_behind(folder, tmp_path
     temporary.mkdir()
     what = {"crossvalidate": [str(tmp_path / "run" / "last.pt"), str(out), "--name", "n", "--device", "cpu"]}
     what["evaluate"] = ["--model", str(tmp_path / "model"), str(out), "--device", "cpu"]
-    program = FOREVER.format(module="evaluate_crops", name="score_crop", mark=str(mark))
+    program = FOREVER.format(module="LNHGTrainingLib.evaluation.crops", name="score_crop", mark=str(mark))
     data = ["--crops", str(folder / "crops" / "luna16_crops.h5"), "--table", str(folder / "crops" / "luna16_crops.csv")]
     process = subprocess.Popen(
         [sys.executable, "-c", program, command, *what[command], *data],

@@ -20,7 +20,7 @@ class Room:
 
     Args:
         packages: what will be installed.
-        build: the PyTorch that will be taken, see `package_install.install`.
+        build: the PyTorch that will be taken, see `install.install`.
     """
 
     def __init__(self, packages: Sequence[Package], build: str | None = None) -> None:
