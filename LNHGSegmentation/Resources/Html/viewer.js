@@ -1,6 +1,3 @@
-"""What the viewer of a reader study does: the script of its page."""
-
-SCRIPT = r"""
 "use strict";
 const $ = id => document.getElementById(id);
 const session = JSON.parse($("session").textContent);
@@ -216,4 +213,3 @@ addEventListener("pagehide", () => { stopClock(); save(); });
 kept = load(key) || kept;
 save();
 cover();
-"""
