@@ -29,7 +29,7 @@ def rounded(interval: agreement.Interval, digits: int) -> list[float]:
 
 def test_icc_of_shrout_and_fleiss_has_its_printed_digits():
     scores = np.array(SHROUT_FLEISS, float)
-    assert [round(value, 2) for value in agreement._mean_squares(scores)] == [11.24, 32.49, 1.02]
+    assert [round(value, 2) for value in agreement.two_way_mean_squares(scores)] == [11.24, 32.49, 1.02]
     found = agreement.icc(scores)
     assert round(found.value, 2) == 0.29
     assert rounded(found, 3)[1:] == [0.019, 0.761]
@@ -81,7 +81,14 @@ def test_signed_ranks_of_the_depression_scale_have_their_printed_digits():
 def test_exact_signed_rank_distribution_is_that_of_all_signs():
     signs = np.array(np.meshgrid(*[[0, 1]] * 6)).reshape(6, -1)
     sums = np.bincount(np.arange(1, 7) @ signs, minlength=22) / 64
-    assert paired._signed_rank_distribution(6) == pytest.approx(sums)
+    assert paired.signed_rank_distribution(6) == pytest.approx(sums)
+
+
+def test_interval_of_the_pseudomedian_holds_the_truth_in_most_samples():
+    samples = np.random.default_rng(4).laplace(3, 2, (400, 20))
+    found = [paired.pseudomedian(sample) for sample in samples]
+    assert 0.92 < np.mean([interval.low < 3 < interval.high for interval in found]) < 0.98
+    assert all(interval.low <= interval.value <= interval.high for interval in found)
 
 
 def test_test_follows_the_rule_that_was_chosen():

@@ -162,9 +162,9 @@ def test_covariances_are_those_of_leaving_cases_out_and_of_delongs_definition():
 
 def test_components_are_means_over_their_pairs():
     generator = np.random.default_rng(1)
-    figures, factor = generator.normal(size=(3, 4)), generator.normal(size=(12, 40))
+    fom, factor = generator.normal(size=(3, 4)), generator.normal(size=(12, 40))
     covariance = (factor @ factor.T).reshape(3, 4, 3, 4)
-    parts = mrmc.components(figures, covariance)
+    parts = mrmc.components(fom, covariance)
     pairs = list(product(range(3), range(4), range(3), range(4)))
 
     def mean(same_modality, same_reader):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from evaluation_data import CARD, QUIET, empty, perfect, read_csv
 from LNHGLib.errors import InputError
-from LNHGLib.stats import paired_tests
+from LNHGLib.stats import paired
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.evaluation import compare, run
@@ -17,29 +17,29 @@ from scipy import stats
 
 
 def test_wilcoxon_of_five_positive_differences_is_two_of_thirty_two_signs():
-    assert paired_tests.wilcoxon_p(np.array([0.1, 0.2, 0.3, 0.4, 0.5])) == pytest.approx(2 / 2**5)
-    assert paired_tests.wilcoxon_p(np.array([0.1, 0.2, 0.3, 0.4, -0.5])) == pytest.approx(2 * 10 / 2**5)
-    assert paired_tests.wilcoxon_p(np.zeros(4)) == 1.0
+    assert paired.wilcoxon_p(np.array([0.1, 0.2, 0.3, 0.4, 0.5])) == pytest.approx(2 / 2**5)
+    assert paired.wilcoxon_p(np.array([0.1, 0.2, 0.3, 0.4, -0.5])) == pytest.approx(2 * 10 / 2**5)
+    assert paired.wilcoxon_p(np.zeros(4)) == 1.0
 
 
 def test_equivalence_is_the_worse_of_both_one_sided_t_tests():
     differences = np.array([0.01, 0.0, 0.02, 0.01])
     error = sqrt(0.0002 / 3) / sqrt(4)
-    assert paired_tests.tost_p(differences, 0.05) == pytest.approx(stats.t.sf((0.05 - 0.01) / error, df=3))
-    assert paired_tests.tost_p(-differences, 0.05) == pytest.approx(paired_tests.tost_p(differences, 0.05))
-    assert paired_tests.tost_p(differences, 0.01) == pytest.approx(0.5)
+    assert paired.tost_p(differences, 0.05) == pytest.approx(stats.t.sf((0.05 - 0.01) / error, df=3))
+    assert paired.tost_p(-differences, 0.05) == pytest.approx(paired.tost_p(differences, 0.05))
+    assert paired.tost_p(differences, 0.01) == pytest.approx(0.5)
 
 
 def test_equivalence_needs_two_patients_and_stands_differences_without_spread():
-    assert np.isnan(paired_tests.tost_p(np.array([0.0]), 0.02))
-    assert paired_tests.tost_p(np.array([0.01, 0.01]), 0.02) == 0.0
-    assert paired_tests.tost_p(np.array([0.03, 0.03]), 0.02) == 1.0
+    assert np.isnan(paired.tost_p(np.array([0.0]), 0.02))
+    assert paired.tost_p(np.array([0.01, 0.01]), 0.02) == 0.0
+    assert paired.tost_p(np.array([0.03, 0.03]), 0.02) == 1.0
 
 
 def test_holm_steps_down_and_never_falls_back():
-    assert paired_tests.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert paired_tests.holm([0.9, 0.8]) == [1.0, 1.0]
-    first, missing = paired_tests.holm([0.02, float("nan")])
+    assert paired.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert paired.holm([0.9, 0.8]) == [1.0, 1.0]
+    first, missing = paired.holm([0.02, float("nan")])
     assert first == pytest.approx(0.02)
     assert np.isnan(missing)
 

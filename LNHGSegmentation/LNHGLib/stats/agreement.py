@@ -37,14 +37,26 @@ class Repeatability:
 
 
 def crosstab(first: np.ndarray, second: np.ndarray, categories: int) -> np.ndarray:
-    """Return how often (categories, categories) each pair of categories 0, 1, ... was given."""
+    """Count how often each pair of categories was given.
+
+    Args:
+        first: category 0, 1, ... of each case by one reader (cases,).
+        second: likewise by the other reader, in the same order.
+        categories: their number.
+
+    Returns:
+        Counts, float (categories, categories), first reader by second.
+    """
     table = np.zeros((categories, categories))
     np.add.at(table, (np.asarray(first, int), np.asarray(second, int)), 1)
     return table
 
 
 def agreement_weights(categories: int, power: int = QUADRATIC) -> np.ndarray:
-    """Return weights 1 - (distance / largest distance) ** power (Cicchetti and Allison 1971; Fleiss and Cohen 1973)."""
+    """Return weights 1 - (distance / largest distance) ** power, float (categories, categories).
+
+    Cicchetti and Allison (1971) for the linear ones, Fleiss and Cohen (1973) for the quadratic ones.
+    """
     steps = np.arange(categories)
     return 1 - (np.abs(steps[:, None] - steps[None, :]) / (categories - 1)) ** power
 
@@ -59,15 +71,15 @@ def weighted_kappa(table: np.ndarray, weights: np.ndarray, level: float = 0.95) 
         weights: 1 for full agreement to 0 for none, (categories, categories).
         level: of the confidence interval.
     """
-    part = table / table.sum()
-    first, second = part.sum(axis=1), part.sum(axis=0)
+    fraction = table / table.sum()
+    first, second = fraction.sum(axis=1), fraction.sum(axis=0)
     chance = np.outer(first, second)
-    observed, expected = (weights * part).sum(), (weights * chance).sum()
+    observed, expected = (weights * fraction).sum(), (weights * chance).sum()
     if expected >= 1:
         return Interval(np.nan, np.nan, np.nan)
     kappa = (observed - expected) / (1 - expected)
     margins = (weights @ second)[:, None] + (first @ weights)[None, :]
-    spread = (part * (weights * (1 - expected) - margins * (1 - observed)) ** 2).sum()
+    spread = (fraction * (weights * (1 - expected) - margins * (1 - observed)) ** 2).sum()
     spread -= (observed * expected - 2 * expected + observed) ** 2
     reach = norm.ppf((1 + level) / 2) * np.sqrt(max(spread, 0) / table.sum()) / (1 - expected) ** 2
     return Interval(float(kappa), float(kappa - reach), float(min(kappa + reach, 1.0)))
@@ -84,7 +96,7 @@ def icc(scores: np.ndarray, level: float = 0.95) -> Interval:
         level: of the confidence interval.
     """
     n, k = scores.shape
-    cases, readers, rest = _mean_squares(scores)
+    cases, readers, rest = two_way_mean_squares(scores)
     total = cases + (k - 1) * rest + k * (readers - rest) / n
     if min(n, k) < 2 or total <= 0:
         return Interval(np.nan, np.nan, np.nan)
@@ -102,8 +114,8 @@ def icc(scores: np.ndarray, level: float = 0.95) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def _mean_squares(scores: np.ndarray) -> tuple[float, float, float]:
-    """Mean squares of cases, readers and the rest in a two-way table without repeats."""
+def two_way_mean_squares(scores: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean squares of cases, readers and the rest of scores (cases, readers) without repeats."""
     n, k = scores.shape
     by_case, by_reader, mean = scores.mean(axis=1), scores.mean(axis=0), scores.mean()
     rest = scores - by_case[:, None] - by_reader[None, :] + mean
@@ -123,14 +135,14 @@ def repeatability(first: np.ndarray, second: np.ndarray, level: float = 0.95) ->
 
     Args:
         first: float (cases,).
-        second: float (cases,), in the same order; at least two.
+        second: float (cases,), in the same order; at least two cases.
         level: of the confidence intervals.
     """
-    apart = np.asarray(second, float) - np.asarray(first, float)
-    n, bias, spread = len(apart), float(apart.mean()), float(apart.std(ddof=1))
+    differences = np.asarray(second, float) - np.asarray(first, float)
+    n, bias, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
     wide, reach = float(norm.ppf(0.975)), float(t.ppf((1 + level) / 2, n - 1) * spread / np.sqrt(n))
     limits = [bias - wide * spread, bias + wide * spread]
-    within = np.sqrt((apart**2).mean() / 2)
+    within = np.sqrt((differences**2).mean() / 2)
     ends = np.sqrt(n / chi2.ppf([(1 + level) / 2, (1 - level) / 2], n))
     deviation = Interval(float(within), *(float(within * end) for end in ends))
     return Repeatability(

@@ -8,6 +8,7 @@ for each modality and reader and the covariance of these values over cases.
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import chi2, f, t
@@ -38,7 +39,7 @@ class Analysis:
         statistic: F, or chi square with fixed readers; None with a single modality.
         df: of its numerator and its denominator, the second infinite for chi square.
         p: that all modalities are the same.
-        means: the reader-averaged figure of each modality.
+        means: the reader-averaged figure of merit of each modality.
         differences: of two modalities each, the first minus the second.
     """
 
@@ -55,7 +56,7 @@ class Components:
     """Mean squares and covariances of the model.
 
     Attributes:
-        figures: float (modalities, readers).
+        fom: figures of merit, float (modalities, readers).
         ms_modality: mean square of modalities; None with one modality.
         ms_reader: mean square of readers; None with one reader.
         ms_interaction: mean square of modalities by readers; None with one of either.
@@ -70,7 +71,7 @@ class Components:
         reader_cov1: float (readers,), mean covariance of each reader in two modalities.
     """
 
-    figures: np.ndarray
+    fom: np.ndarray
     ms_modality: float | None
     ms_reader: float | None
     ms_interaction: float | None
@@ -85,14 +86,14 @@ class Components:
     reader_cov1: np.ndarray
 
 
-def components(figures: np.ndarray, covariance: np.ndarray) -> Components:
-    """Take the figures and their covariance apart.
+def components(fom: np.ndarray, covariance: np.ndarray) -> Components:
+    """Split figures of merit and their covariance into the parts of the model.
 
     Args:
-        figures: float (modalities, readers).
+        fom: figures of merit, float (modalities, readers).
         covariance: float (modalities, readers, modalities, readers), over cases.
     """
-    modalities, readers = figures.shape
+    modalities, readers = fom.shape
     one_modality, one_reader = np.eye(modalities, dtype=bool), np.eye(readers, dtype=bool)
     both = covariance.transpose(0, 2, 1, 3)  # modality, modality, reader, reader
 
@@ -100,17 +101,21 @@ def components(figures: np.ndarray, covariance: np.ndarray) -> Components:
         chosen = both[one_modality == same_modality][:, one_reader == same_reader]
         return float(chosen.mean()) if chosen.size else 0.0
 
+    by_modality, by_reader = fom.mean(axis=1), fom.mean(axis=0)
+    rest = fom - by_modality[:, None] - by_reader[None, :] + fom.mean()
     of_reader = both[:, :, one_reader]  # modality, modality, reader
     of_modality = both[one_modality]  # modality, reader, reader
     pairs = of_modality[:, ~one_reader]
     return Components(
-        figures,
-        *_mean_squares(figures),
+        fom,
+        float(readers * by_modality.var(ddof=1)) if modalities > 1 else None,
+        float(modalities * by_reader.var(ddof=1)) if readers > 1 else None,
+        float((rest**2).sum() / ((modalities - 1) * (readers - 1))) if min(modalities, readers) > 1 else None,
         mean(True, True),
         mean(False, True),
         mean(True, False),
         mean(False, False),
-        figures.var(axis=1, ddof=1) if readers > 1 else np.full(modalities, np.nan),
+        fom.var(axis=1, ddof=1) if readers > 1 else np.full(modalities, np.nan),
         of_modality[:, one_reader].mean(axis=1),
         pairs.mean(axis=1) if readers > 1 else np.zeros(modalities),
         of_reader[one_modality].mean(axis=0),
@@ -118,92 +123,89 @@ def components(figures: np.ndarray, covariance: np.ndarray) -> Components:
     )
 
 
-def _mean_squares(figures: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    modalities, readers = figures.shape
-    by_modality, by_reader = figures.mean(axis=1), figures.mean(axis=0)
-    rest = figures - by_modality[:, None] - by_reader[None, :] + figures.mean()
-    return (
-        float(readers * by_modality.var(ddof=1)) if modalities > 1 else None,
-        float(modalities * by_reader.var(ddof=1)) if readers > 1 else None,
-        float((rest**2).sum() / ((modalities - 1) * (readers - 1))) if min(modalities, readers) > 1 else None,
-    )
-
-
 def analyse(parts: Components, names: tuple[str, ...], level: float = 0.95) -> list[Analysis]:
     """Do the analyses that the numbers of readers and modalities allow; one reader can only be a fixed one.
 
     Args:
-        parts: of the figures.
+        parts: components of the figures of merit.
         names: of the modalities.
         level: of the confidence intervals.
+
+    Returns:
+        One analysis per kind: `RANDOM`, `FIXED_READERS`, `FIXED_CASES`, or the second alone.
     """
-    _, readers = parts.figures.shape
-    if readers == 1:
-        return [_fixed_readers(parts, names, level)]
-    return [_random(parts, names, level), _fixed_readers(parts, names, level), _fixed_cases(parts, names, level)]
+    modalities, readers = parts.fom.shape
+    averages = parts.fom.mean(axis=1)
+    analyses = []
+    for term in _error_terms(parts):
+        means = tuple(
+            estimate(*values, level) for values in zip(names, averages, term.errors, term.df_each, strict=True)
+        )
+        if term.denominator is None:
+            analyses.append(Analysis(term.kind, None, None, None, means, ()))
+            continue
+        error = np.sqrt(2 * term.denominator / readers)
+        differences = tuple(
+            difference(f"{names[a]} - {names[b]}", averages[a] - averages[b], error, term.df, level)
+            for a, b in combinations(range(modalities), 2)
+        )
+        statistic = parts.ms_modality / term.denominator if term.denominator > 0 else np.nan
+        if np.isfinite(term.df):
+            p = f.sf(statistic, modalities - 1, term.df)
+        else:
+            statistic *= modalities - 1
+            p = chi2.sf(statistic, modalities - 1)
+        df = (modalities - 1.0, float(term.df))
+        analyses.append(Analysis(term.kind, float(statistic), df, float(p), means, differences))
+    return analyses
 
 
-def _random(parts: Components, names: tuple[str, ...], level: float) -> Analysis:
-    """Hillis 2014, section 3: the denominator and its degrees of freedom of Hillis 2007."""
-    modalities, readers = parts.figures.shape
-    each = parts.ms_reader_each + readers * np.maximum(parts.cov2_each, 0)
-    df_each = [
-        _satterthwaite(total, square, readers - 1) for total, square in zip(each, parts.ms_reader_each, strict=True)
-    ]
-    errors = np.sqrt(each / readers)
-    if parts.ms_interaction is None:
-        return _analysis(RANDOM, parts, names, level, errors, df_each)
-    denominator = parts.ms_interaction + readers * max(parts.cov2 - parts.cov3, 0.0)
-    df = _satterthwaite(denominator, parts.ms_interaction, (modalities - 1) * (readers - 1))
-    return _analysis(RANDOM, parts, names, level, errors, df_each, denominator, df)
+class ErrorTerm(NamedTuple):
+    """What one of the three analyses compares modalities with.
+
+    Attributes:
+        kind: `RANDOM`, `FIXED_READERS` or `FIXED_CASES`.
+        errors: float (modalities,), standard error of each modality's mean over the readers.
+        df_each: degrees of freedom of each of these errors.
+        denominator: of the F statistic of all modalities; None with a single one.
+        df: its degrees of freedom.
+    """
+
+    kind: str
+    errors: np.ndarray
+    df_each: list[float]
+    denominator: float | None
+    df: float
 
 
-def _fixed_cases(parts: Components, names: tuple[str, ...], level: float) -> Analysis:
-    """An analysis of variance of readers by modalities: no covariance comes from cases that stay."""
-    modalities, readers = parts.figures.shape
-    errors = np.sqrt(parts.ms_reader_each / readers)
-    df_each = [readers - 1.0] * modalities
-    df = (modalities - 1.0) * (readers - 1.0)
-    return _analysis(FIXED_CASES, parts, names, level, errors, df_each, parts.ms_interaction, df)
+def _error_terms(parts: Components) -> list[ErrorTerm]:
+    """Return the error terms of all analyses that the number of readers allows (Hillis 2014, section 3)."""
+    modalities, readers = parts.fom.shape
 
-
-def _fixed_readers(parts: Components, names: tuple[str, ...], level: float) -> Analysis:
-    """Hillis 2014, section 3: all variation comes from cases, whose number is large, hence no degrees of freedom."""
-    modalities, readers = parts.figures.shape
+    # Readers fixed: all variation comes from cases, whose number is large, hence no degrees of freedom.
     errors = np.sqrt((parts.variance_each + (readers - 1) * np.maximum(parts.cov2_each, 0)) / readers)
     denominator = None
     if modalities > 1:
         denominator = parts.variance - parts.cov1 + (readers - 1) * max(parts.cov2 - parts.cov3, 0.0)
-    return _analysis(FIXED_READERS, parts, names, level, errors, [np.inf] * modalities, denominator, np.inf)
+    fixed_readers = ErrorTerm(FIXED_READERS, errors, [np.inf] * modalities, denominator, np.inf)
+    if readers == 1:
+        return [fixed_readers]
 
+    # Cases fixed: an analysis of variance of readers by modalities, as no covariance comes from cases that stay.
+    errors, df = np.sqrt(parts.ms_reader_each / readers), (modalities - 1.0) * (readers - 1.0)
+    fixed_cases = ErrorTerm(FIXED_CASES, errors, [readers - 1.0] * modalities, parts.ms_interaction, df)
 
-def _analysis(
-    kind: str,
-    parts: Components,
-    names: tuple[str, ...],
-    level: float,
-    errors: np.ndarray,
-    df_each: list[float],
-    denominator: float | None = None,
-    df: float = np.nan,
-) -> Analysis:
-    modalities, readers = parts.figures.shape
-    averages = parts.figures.mean(axis=1)
-    means = tuple(estimate(*values, level) for values in zip(names, averages, errors, df_each, strict=True))
-    if denominator is None:
-        return Analysis(kind, None, None, None, means, ())
-    error = np.sqrt(2 * denominator / readers)
-    differences = tuple(
-        difference(f"{names[a]} - {names[b]}", averages[a] - averages[b], error, df, level)
-        for a, b in combinations(range(modalities), 2)
-    )
-    statistic = parts.ms_modality / denominator if denominator > 0 else np.nan
-    if np.isfinite(df):
-        p = f.sf(statistic, modalities - 1, df)
-    else:
-        statistic *= modalities - 1
-        p = chi2.sf(statistic, modalities - 1)
-    return Analysis(kind, float(statistic), (modalities - 1.0, float(df)), float(p), means, differences)
+    # Both random: the denominator and its degrees of freedom of Hillis 2007.
+    each = parts.ms_reader_each + readers * np.maximum(parts.cov2_each, 0)
+    df_each = [
+        _satterthwaite(total, square, readers - 1) for total, square in zip(each, parts.ms_reader_each, strict=True)
+    ]
+    denominator, df = None, np.nan
+    if parts.ms_interaction is not None:
+        denominator = parts.ms_interaction + readers * max(parts.cov2 - parts.cov3, 0.0)
+        df = _satterthwaite(denominator, parts.ms_interaction, (modalities - 1) * (readers - 1))
+    random = ErrorTerm(RANDOM, np.sqrt(each / readers), df_each, denominator, df)
+    return [random, fixed_readers, fixed_cases]
 
 
 def by_reader(
@@ -212,14 +214,17 @@ def by_reader(
     """Return each reader's difference of two modalities, for these readers and other cases (Hillis 2014, section 3).
 
     Args:
-        parts: of the figures.
+        parts: components of the figures of merit.
         readers: their names.
         pair: the two modalities by index; the first minus the second.
         level: of the confidence intervals.
+
+    Returns:
+        One estimate per reader.
     """
-    apart = parts.figures[pair[0]] - parts.figures[pair[1]]
+    differences = parts.fom[pair[0]] - parts.fom[pair[1]]
     errors = np.sqrt(np.maximum(2 * (parts.reader_variance - parts.reader_cov1), 0))
-    return [difference(*values, np.inf, level) for values in zip(readers, apart, errors, strict=True)]
+    return [difference(*values, np.inf, level) for values in zip(readers, differences, errors, strict=True)]
 
 
 def _satterthwaite(total: float, square: float, df: float) -> float:
@@ -227,7 +232,7 @@ def _satterthwaite(total: float, square: float, df: float) -> float:
 
 
 def estimate(name: str, value: float, error: float, df: float, level: float = 0.95) -> Estimate:
-    """Return a value with its t interval, the normal one where `df` is infinite."""
+    """Return a value with its t interval, the normal one where its degrees of freedom `df` are infinite."""
     value, reach = float(value), float(t.ppf((1 + level) / 2, df) * error)
     return Estimate(name, value, float(error), float(df), value - reach, value + reach)
 

@@ -1,5 +1,6 @@
-"""Paired tests between two modalities, and means and standard deviations with their intervals."""
+"""Paired tests, the correction for making several, and means and standard deviations with their intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ NORMALITY_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """A paired comparison.
 
     Attributes:
@@ -31,7 +32,7 @@ class Paired:
     normality_p: float
 
 
-def compare(differences: np.ndarray, test: str = WILCOXON, level: float = 0.95) -> Paired:
+def compare(differences: np.ndarray, test: str = WILCOXON, level: float = 0.95) -> PairedComparison:
     """Test that paired differences are centered at 0.
 
     Args:
@@ -47,12 +48,13 @@ def compare(differences: np.ndarray, test: str = WILCOXON, level: float = 0.95) 
     if test == BY_NORMALITY:
         test = WILCOXON if normality < NORMALITY_LEVEL else T
     if not np.any(differences):
-        return Paired(test, len(differences), Interval(0.0, 0.0, 0.0), 1.0, normality)
+        return PairedComparison(test, len(differences), Interval(0.0, 0.0, 0.0), 1.0, normality)
     if test == T:
         p = float(stats.ttest_1samp(differences, 0).pvalue) if np.ptp(differences) > 0 else np.nan
-        return Paired(T, len(differences), mean(differences, level), p, normality)
-    p = float(stats.wilcoxon(differences).pvalue)
-    return Paired(WILCOXON, len(differences), pseudomedian(differences, level), p, normality)
+        return PairedComparison(T, len(differences), mean(differences, level), p, normality)
+    return PairedComparison(
+        WILCOXON, len(differences), pseudomedian(differences, level), wilcoxon_p(differences), normality
+    )
 
 
 def pseudomedian(differences: np.ndarray, level: float = 0.95) -> Interval:
@@ -60,24 +62,28 @@ def pseudomedian(differences: np.ndarray, level: float = 0.95) -> Interval:
 
     Hodges and Lehmann (1963, Ann Math Stat 34:598); the interval goes with the exact null distribution of the
     signed-rank statistic (Hollander and Wolfe 1999, Nonparametric Statistical Methods, section 3.3).
+
+    Args:
+        differences: float (pairs,).
+        level: of the confidence interval.
     """
     rows, columns = np.triu_indices(len(differences))
     means = np.sort((differences[rows] + differences[columns]) / 2)
-    cumulated = np.cumsum(_signed_rank_distribution(len(differences)))
+    cumulated = np.cumsum(signed_rank_distribution(len(differences)))
     outside = int(np.searchsorted(cumulated, (1 - level) / 2, side="right"))
     cut = max(outside, 1) - 1
     return Interval(float(np.median(means)), float(means[cut]), float(means[-1 - cut]))
 
 
-def _signed_rank_distribution(n: int) -> np.ndarray:
-    """Probability of each value of the signed-rank statistic of n untied differences."""
-    chance = np.ones(1)
+def signed_rank_distribution(n: int) -> np.ndarray:
+    """Return the probability of each value of the signed-rank statistic of n untied differences."""
+    probability = np.ones(1)
     for rank in range(1, n + 1):
-        longer = np.zeros(len(chance) + rank)
-        longer[: len(chance)] += chance / 2
-        longer[rank:] += chance / 2
-        chance = longer
-    return chance
+        longer = np.zeros(len(probability) + rank)
+        longer[: len(probability)] += probability / 2
+        longer[rank:] += probability / 2
+        probability = longer
+    return probability
 
 
 def mean(values: np.ndarray, level: float = 0.95) -> Interval:
@@ -98,8 +104,32 @@ def deviation(values: np.ndarray, level: float = 0.95) -> Interval:
     return Interval(spread, *(float(spread * end) for end in ends))
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Return p values adjusted for making several tests (Holm 1979, Scand J Stat 6:65); NaN is no test."""
+def wilcoxon_p(differences: np.ndarray) -> float:
+    """Return the two-sided p of Wilcoxon's signed-rank test of paired differences (pairs,); 1 when all are zero."""
+    return float(stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+
+
+def tost_p(differences: np.ndarray, margin: float) -> float:
+    """Make two one-sided t-tests: small when the mean difference lies inside -margin to margin (equivalence).
+
+    Args:
+        differences: float (pairs,).
+        margin: the largest difference that does not matter, above zero.
+
+    Returns:
+        The larger of both p values; NaN with fewer than two pairs.
+    """
+    if len(differences) < 2:
+        return float("nan")
+    if np.ptp(differences) == 0:
+        return float(abs(differences[0]) >= margin)
+    above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+    return float(max(above, below))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for making several tests (Holm 1979, Scand J Stat 6:65); NaN is no test and stays."""
     p = np.asarray(p_values, float)
     order = np.argsort(p)[: np.isfinite(p).sum()]
     adjusted = np.full(len(p), np.nan)

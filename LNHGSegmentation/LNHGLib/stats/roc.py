@@ -12,8 +12,8 @@ class Areas:
 
     Attributes:
         area: float (sets,).
-        positives: float (sets, positives), for each positive case the part of the negatives that it scores above.
-        negatives: float (sets, negatives), for each negative case the part of the positives that it scores below.
+        positives: float (sets, positives), for each positive case the fraction of the negatives that it scores above.
+        negatives: float (sets, negatives), for each negative case the fraction of the positives that it scores below.
     """
 
     area: np.ndarray
@@ -56,8 +56,8 @@ def jackknife_covariance(parts: Areas) -> np.ndarray:
         for values in (parts.positives, parts.negatives)
     ]
     left_out = np.concatenate(without, axis=1)
-    apart = left_out - left_out.mean(axis=1, keepdims=True)
-    return (left_out.shape[1] - 1) / left_out.shape[1] * apart @ apart.T
+    centered = left_out - left_out.mean(axis=1, keepdims=True)
+    return (left_out.shape[1] - 1) / left_out.shape[1] * centered @ centered.T
 
 
 def interval(area: float, variance: float, level: float = 0.95) -> tuple[float, float]:
@@ -74,11 +74,14 @@ def interval(area: float, variance: float, level: float = 0.95) -> tuple[float, 
 
 
 def curve(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the empirical ROC curve: false and true positive fractions from (0, 0) to (1, 1), a point a threshold.
+    """Return the empirical ROC curve: false and true positive fractions from (0, 0) to (1, 1).
 
     Args:
-        scores: float (cases,).
-        truth: bool (cases,).
+        scores: float (cases,), higher for the disease.
+        truth: bool (cases,), at least one of each.
+
+    Returns:
+        Both fractions, float (thresholds + 1,) each, one point per threshold.
     """
     scores, truth = np.asarray(scores, float), np.asarray(truth, bool)
     thresholds = np.unique(scores)[::-1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_folder
-from LNHGLib.stats import paired_tests
+from LNHGLib.stats import paired
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import metrics
@@ -160,7 +160,7 @@ def pairs(
     chosen = list(combinations(dice, 2))[: len(dice) - 1 if with_first else None]
     found = [_pair(names, dice, patients, margin, seed) for names in chosen]
     for test in ("wilcoxon_p", "tost_p"):
-        adjusted = paired_tests.holm([pair[test] for pair in found])
+        adjusted = paired.holm([pair[test] for pair in found])
         for pair, value in zip(found, adjusted, strict=True):
             pair |= {test: _p(pair[test]), f"{test}_holm": _p(value)}
     return found
@@ -181,8 +181,8 @@ def _pair(names: tuple[str, str], dice: dict[str, np.ndarray], patients: list[st
         "nodules": int(np.isfinite(differences).sum()),
         "patients": len(own),
         "difference": plain(asdict(interval)),
-        "wilcoxon_p": paired_tests.wilcoxon_p(means),
-        "tost_p": paired_tests.tost_p(means, margin),
+        "wilcoxon_p": paired.wilcoxon_p(means),
+        "tost_p": paired.tost_p(means, margin),
     }
 
 
