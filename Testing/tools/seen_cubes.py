@@ -1,11 +1,11 @@
-"""Cubes with a nodule, and what the networks are to have said of them, as `calibrate.look` gives them."""
+"""Cubes with a nodule, and what the networks are to have said of them, as `calibrate.predict_crops` gives them."""
 
 import numpy as np
 from LNHGLib.image.volume import Grid
 from LNHGLib.segmentation.pipeline import Work
 from LNHGLib.segmentation.preprocessing import normalise
-from LNHGTrainingLib.data.crops import Labelled
-from LNHGTrainingLib.release.calibrate import Seen
+from LNHGTrainingLib.data.crops import LabeledVolume
+from LNHGTrainingLib.release.calibrate import CropOutputs
 
 Z, Y, X = np.mgrid[:50, :50, :50]
 CARD = {
@@ -24,10 +24,10 @@ def cube(generated, boxes, known=None):
     """A cube of lung with a nodule of 5 mm radius in its middle, and what the networks are to have said of it."""
     nodule = ball((25, 25, 25), 5)
     hu = np.where(nodule | (generated > 0), 0, -850).astype(np.int16)
-    crop = Labelled(hu, nodule, np.ones(hu.shape, bool) if known is None else known, "p", {})
+    crop = LabeledVolume(hu, nodule, np.ones(hu.shape, bool) if known is None else known, "p", {})
     work = Work(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalise(hu), np.ones(hu.shape, bool))
     image = generated.astype(np.float32)
-    return Seen(crop, image, image, np.array(boxes, float).reshape(-1, 6), work)
+    return CropOutputs(crop, image, image, np.array(boxes, float).reshape(-1, 6), work)
 
 
 def boxes_around(center, radius, score):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from crop_files import write_crop_files
-from LNHGTrainingLib.data.crops import Crops, load_crops
+from LNHGTrainingLib.data.crops import CropDataset, load_crops
 
 RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
 COLUMNS = [
@@ -61,7 +61,7 @@ def training_config(branch: str, folder: Path) -> dict:
     return config
 
 
-def load(folder: Path) -> Crops:
+def load(folder: Path) -> CropDataset:
     """The training crops."""
     data = data_config(folder)
     return load_crops(folder / data["crops"], folder / data["table"], data["train_folds"], data["min_readers"])

@@ -32,7 +32,7 @@ def crops(folder):
 def background():
     hu = np.random.default_rng(1).normal(-860, 15, (60, 80, 80)).astype(np.int16)
     lung = np.argwhere(np.ones((20, 40, 40), bool)) + 20
-    return data.Labelled(hu, np.zeros(hu.shape, bool), np.ones(hu.shape, bool), "chest", {}), lung
+    return data.LabeledVolume(hu, np.zeros(hu.shape, bool), np.ones(hu.shape, bool), "chest", {}), lung
 
 
 def load(folder, folds, **options):
@@ -40,7 +40,7 @@ def load(folder, folds, **options):
 
 
 def straight(centre):
-    return data.Warp(centre, np.eye(3))
+    return data.SpatialAugmentation(centre, np.eye(3))
 
 
 def test_consensus_is_half_of_the_readers():
@@ -94,7 +94,7 @@ def test_outside_the_source_nothing_is_known(crops):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_warped_mask_stays_with_its_nodule(crops, seed):
-    warp = data.draw_warp(np.random.default_rng(seed), np.array([25.0, 25, 25]))
+    warp = data.sample_augmentation(np.random.default_rng(seed), np.array([25.0, 25, 25]))
     hu, mask, _ = data.cut(crops[4], warp, (32, 32, 32))
     scale = abs(np.linalg.det(warp.matrix))
     assert mask.sum() == pytest.approx(crops[4].mask.sum() / scale, rel=0.1)
@@ -103,14 +103,14 @@ def test_a_warped_mask_stays_with_its_nodule(crops, seed):
 
 
 def test_the_same_warp_gives_the_same_scanner(crops):
-    warp = data.draw_warp(np.random.default_rng(4), np.array([25.0, 25, 25]))
+    warp = data.sample_augmentation(np.random.default_rng(4), np.array([25.0, 25, 25]))
     hu = data.cut(crops[0], warp, (16, 16, 16))[0]
     assert np.array_equal(data.scanner(hu, warp), data.scanner(hu, warp))
 
 
 def test_blur_keeps_the_mean(crops):
     hu = data.cut(crops[0], straight((24.5, 24.5, 24.5)), (50, 50, 50))[0]
-    blurred = data.scanner(hu, data.Warp((0.0, 0.0, 0.0), np.eye(3), blur=(1.0, 0.5, 0.5)))
+    blurred = data.scanner(hu, data.SpatialAugmentation((0.0, 0.0, 0.0), np.eye(3), blur=(1.0, 0.5, 0.5)))
     assert blurred.mean() == pytest.approx(hu.mean(), abs=1)
     assert blurred.std() < hu.std()
 
@@ -158,7 +158,7 @@ def test_slabs_are_cut_in_so_many_planes(planes, axes):
     for axis in range(3):
         hu = np.full((50, 50, 50), -1000, np.int16)
         np.moveaxis(hu, axis, 0)[20:30] = 0
-        wall = data.Labelled(hu, hu == 0, hu < 1, "P", {})
+        wall = data.LabeledVolume(hu, hu == 0, hu < 1, "P", {})
         patches = SegmenterPatches([wall], [], {"sides": [[3, 40, 40]], "nodule": 1.0, "planes": planes}, WINDOW, 0)
         filled = [float(mask.mean()) for step in range(8) for mask in patches.batch(step, 4).mask]
         met |= {axis} if max(filled) > 0.9 else set()

@@ -13,7 +13,7 @@ from LNHGLib.image.volume import write_image
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.data import hard_negatives
 from LNHGTrainingLib.data.background import load_sources
-from LNHGTrainingLib.data.crops import Labelled
+from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
 from tiny_model import tiny_chest, write_model
 
@@ -32,7 +32,7 @@ def test_what_is_marked_counts_where_readers_saw_nothing():
     lungs[:, :, 45:] = False
     marked = mask | ball(FIRST, 3) | ball(SECOND, 3) | ball((25, 10, 48), 2)
     marked[5, 5, 5] = True
-    volume = Labelled(np.zeros(mask.shape, np.int16), mask, known, "P", {})
+    volume = LabeledVolume(np.zeros(mask.shape, np.int16), mask, known, "P", {})
     assert list(hard_negatives.unread(marked * 0.1, volume, lungs)) == [pytest.approx(FIRST)]
     assert not list(hard_negatives.unread(marked * 0.02, volume, lungs))
 

@@ -143,7 +143,7 @@ def test_loading_leaves_the_random_numbers_of_training_alone(folder):
 def test_more_processes_than_parts_are_refused(monkeypatch):
     monkeypatch.setattr(distributed, "world", lambda: 4)
     with pytest.raises(InputError, match=r"3 parts for 4 processes.*set parts"):
-        distributed.own_parts(3)
+        distributed.own_micro_batches(3)
 
 
 def test_work_shared_by_processes_comes_back_in_order(monkeypatch):

@@ -16,7 +16,7 @@ from LNHGLib.files.checksum import file_sha256
 from LNHGLib.image.volume import Grid, write_image
 
 from LNHGTrainingLib import output_files
-from LNHGTrainingLib.data.crops import Labelled, load_crops
+from LNHGTrainingLib.data.crops import LabeledVolume, load_crops
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 
 DATASET = "Dataset001_LNHG"
@@ -79,7 +79,7 @@ def _check_same(folder: Path, source: dict) -> None:
         raise InputError(f"{folder} was made of other crops ({there}), expected {source}; name another OUT.")
 
 
-def _write(crop: Labelled, folder: Path) -> None:
+def _write(crop: LabeledVolume, folder: Path) -> None:
     grid = Grid.aligned(crop.hu.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     name = _case(crop.row).name
     labels = np.where(crop.known, crop.mask, LABELS["ignore"]).astype(np.uint8)

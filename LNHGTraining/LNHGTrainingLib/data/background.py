@@ -10,7 +10,7 @@ import numpy as np
 from LNHGLib.image.volume import read_volume, resample
 from LNHGLib.segmentation.preprocessing import find_lungs, working_grid
 
-from LNHGTrainingLib.data.crops import Crops, Labelled, assert_disjoint, load_crops, load_negatives
+from LNHGTrainingLib.data.crops import CropDataset, LabeledVolume, assert_disjoint, load_crops, load_negatives
 from LNHGTrainingLib.data.hard_negatives import Background, Places, centers, read
 
 GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
@@ -27,8 +27,8 @@ class Sources:
         negatives: places that look like nodules and are none, of the training folds, in groups drawn equally often.
     """
 
-    train: Crops
-    validation: Crops
+    train: CropDataset
+    validation: CropDataset
     backgrounds: list[Background]
     negatives: list[Places]
 
@@ -83,7 +83,7 @@ def _load(path: Path, unknown: list[list[int]], cache: Path) -> Background:
             temporary.unlink(missing_ok=True)
     with np.load(stored) as file:
         hu, known, lung = file["hu"], file["known"], file["lung"]
-    return Labelled(hu, np.zeros(hu.shape, bool), known, path.name, {}), lung
+    return LabeledVolume(hu, np.zeros(hu.shape, bool), known, path.name, {}), lung
 
 
 def _prepare(path: Path, unknown: list[list[int]]) -> dict[str, np.ndarray]:

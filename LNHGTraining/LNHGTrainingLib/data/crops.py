@@ -24,7 +24,7 @@ KEPT = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabeledVolume:
     """A CT volume with its reference.
 
     Attributes:
@@ -55,7 +55,7 @@ def consensus(bits: np.ndarray, readers: int) -> np.ndarray:
     return 2 * votes >= readers
 
 
-class Crops(Sequence[Labelled]):
+class CropDataset(Sequence[LabeledVolume]):
     """The cubes of a table's rows, read when asked for, by each process from a file that it opens itself.
 
     Args:
@@ -65,16 +65,16 @@ class Crops(Sequence[Labelled]):
 
     def __init__(self, path: Path, rows: list[dict]) -> None:
         self.path, self.rows = Path(path), rows
-        self._kept: dict[int, Labelled] = {}
+        self._kept: dict[int, LabeledVolume] = {}
         self._file: h5py.File | None = None
         self._process = -1
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int | slice) -> "Labelled | Crops":
+    def __getitem__(self, number: int | slice) -> "LabeledVolume | CropDataset":
         if isinstance(number, slice):
-            return Crops(self.path, self.rows[number])
+            return CropDataset(self.path, self.rows[number])
         if number in self._kept:
             return self._kept[number]
         crop = _crop(self._opened(), self.rows[number])
@@ -82,7 +82,7 @@ class Crops(Sequence[Labelled]):
             self._kept[number] = crop
         return crop
 
-    def spread(self, count: int) -> "Crops":
+    def spread(self, count: int) -> "CropDataset":
         """Every n-th crop, so that about `count` are left, and not fewer."""
         return self[:: max(1, len(self) // count)]
 
@@ -95,7 +95,7 @@ class Crops(Sequence[Labelled]):
         return {"path": self.path, "rows": self.rows, "_kept": {}, "_file": None, "_process": -1}
 
 
-def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1) -> Crops:
+def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1) -> CropDataset:
     """The usable crops of the given folds; crops kept for testing (`scan_test`) never come back.
 
     Raises:
@@ -108,7 +108,7 @@ def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1)
     return _checked(crops, rows)
 
 
-def load_negatives(crops: Path, table: Path, folds: list[int]) -> Crops:
+def load_negatives(crops: Path, table: Path, folds: list[int]) -> CropDataset:
     """The cubes of the given folds at candidates that are no nodules, as `lnhg-train prepare luna16` makes them."""
     with Path(table).open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("kind") == "negative"]
@@ -116,10 +116,10 @@ def load_negatives(crops: Path, table: Path, folds: list[int]) -> Crops:
     return _checked(crops, rows)
 
 
-def _checked(crops: Path, rows: list[dict]) -> Crops:
+def _checked(crops: Path, rows: list[dict]) -> CropDataset:
     with h5py.File(crops) as file:
         require_parts(file)
-    return Crops(crops, rows)
+    return CropDataset(crops, rows)
 
 
 def require_parts(file: h5py.File) -> None:
@@ -146,7 +146,7 @@ def _selected(row: dict, folds: list[int], min_readers: int) -> bool:
     return usable and int(row["fold"]) in folds and int(row["n_readers_usable"]) >= min_readers
 
 
-def _crop(file: h5py.File, row: dict) -> Labelled:
+def _crop(file: h5py.File, row: dict) -> LabeledVolume:
     index, readers = int(row["row"]), int(row["n_readers_usable"])
     bits = file["reader_masks"][index]
     mask = consensus(bits, readers) if readers else np.zeros(bits.shape, bool)
@@ -154,15 +154,15 @@ def _crop(file: h5py.File, row: dict) -> Labelled:
     z0, z1, y0, y1, x0, x1 = file["valid_extent"][index]
     inside = np.zeros_like(known)
     inside[z0:z1, y0:y1, x0:x1] = True
-    return Labelled(file["ct"][index], mask, known & inside, row["patient_id"], row)
+    return LabeledVolume(file["ct"][index], mask, known & inside, row["patient_id"], row)
 
 
-def patients(crops: Crops) -> set[str]:
+def patients(crops: CropDataset) -> set[str]:
     """The patients behind the crops."""
     return {row["patient_id"] for row in crops.rows}
 
 
-def assert_disjoint(train: Crops, validation: Crops) -> None:
+def assert_disjoint(train: CropDataset, validation: CropDataset) -> None:
     """Refuse a patient on both sides of a split (register U5).
 
     Raises:
@@ -177,7 +177,7 @@ def assert_disjoint(train: Crops, validation: Crops) -> None:
 
 
 @dataclass(frozen=True)
-class Warp:
+class SpatialAugmentation:
     """How a patch is cut: source index of its centre, matrix from patch to source offsets, intensity changes."""
 
     centre: tuple[float, float, float]
@@ -203,11 +203,11 @@ def draw_plane(rng: np.random.Generator, planes: int) -> np.ndarray:
     return np.roll(np.eye(3), rng.integers(planes), axis=0)
 
 
-def draw_warp(rng: np.random.Generator, centre: np.ndarray, planes: int = 1) -> Warp:
+def sample_augmentation(rng: np.random.Generator, centre: np.ndarray, planes: int = 1) -> SpatialAugmentation:
     """A random patch around `centre` in one of `planes`, with scanner-like intensity changes."""
     thick = rng.uniform(0.5, 1.2) if rng.random() < 0.3 else 0.0
     soft = rng.uniform(0.3, 0.8) if rng.random() < 0.3 else 0.0
-    return Warp(
+    return SpatialAugmentation(
         centre=tuple(float(c) for c in centre),
         matrix=draw_plane(rng, planes) @ draw_matrix(rng),
         shift_hu=float(rng.normal(0, 15)),
@@ -218,7 +218,9 @@ def draw_warp(rng: np.random.Generator, centre: np.ndarray, planes: int = 1) -> 
     )
 
 
-def cut(volume: Labelled, warp: Warp, side: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cut(
+    volume: LabeledVolume, warp: SpatialAugmentation, side: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The patch that `warp` names.
 
     Args:
@@ -239,7 +241,9 @@ def cut(volume: Labelled, warp: Warp, side: tuple[int, int, int]) -> tuple[np.nd
     return hu, mask, known
 
 
-def _block(volume: Labelled, warp: Warp, side: tuple[int, int, int]) -> tuple[tuple[slice, ...], np.ndarray]:
+def _block(
+    volume: LabeledVolume, warp: SpatialAugmentation, side: tuple[int, int, int]
+) -> tuple[tuple[slice, ...], np.ndarray]:
     """The part of the source that the patch can reach, so that large volumes are not copied."""
     reach = np.abs(warp.matrix) @ (np.asarray(side) / 2) + 2
     low = np.maximum(0, np.floor(warp.centre - reach)).astype(int)
@@ -247,7 +251,7 @@ def _block(volume: Labelled, warp: Warp, side: tuple[int, int, int]) -> tuple[tu
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), low
 
 
-def scanner(hu: np.ndarray, warp: Warp) -> np.ndarray:
+def scanner(hu: np.ndarray, warp: SpatialAugmentation) -> np.ndarray:
     """HU with the warp's blur, contrast, shift and noise."""
     if any(warp.blur):
         hu = ndimage.gaussian_filter(hu, warp.blur)
@@ -265,7 +269,7 @@ def paste(hu: np.ndarray, nodule_hu: np.ndarray, mask: np.ndarray) -> np.ndarray
     return hu * (1 - alpha) + nodule_hu * alpha
 
 
-def draw_cavity(rng: np.random.Generator, share: float, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def sample_cavity(rng: np.random.Generator, share: float, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """In this share of draws the nodule as a cavity: cavitary nodules are too rare in the data to learn them from."""
     if share and rng.random() < share:
         return hollow(hu, mask, rng.uniform(*WALL_MM))

@@ -12,7 +12,7 @@ from LNHGLib.segmentation.preprocessing import normalise
 from scipy import ndimage
 from torch import Tensor
 
-from LNHGTrainingLib.data.crops import CUBE, Labelled, cut, draw_warp, paste, scanner
+from LNHGTrainingLib.data.crops import CUBE, LabeledVolume, cut, paste, sample_augmentation, scanner
 from LNHGTrainingLib.data.hard_negatives import Background, Place, Places, draw
 
 UNKNOWN_HU = -850.0
@@ -33,7 +33,7 @@ class DetectorSlices:
 
     def __init__(
         self,
-        crops: Sequence[Labelled],
+        crops: Sequence[LabeledVolume],
         backgrounds: list[Background],
         config: dict,
         window_hu: list,
@@ -76,21 +76,21 @@ class DetectorSlices:
             crop = self.crops[rng.integers(len(self.crops))]
             place, half = Place(crop, (CUBE / 2,) * 3), self._half_depth(crop)
         reach = np.array([half if rng.random() < self.config["nodule"] else CUBE / 2 - self.step_mm, 10.0, 10.0])
-        warp = draw_warp(rng, place.center + rng.uniform(-reach, reach))
+        warp = sample_augmentation(rng, place.center + rng.uniform(-reach, reach))
         hu, mask, known = cut(place.volume, warp, side)
         hu = scanner(hu, warp)
         hu[~known] = UNKNOWN_HU
         return hu, mask[self.step_mm]
 
     @staticmethod
-    def _half_depth(crop: Labelled) -> float:
+    def _half_depth(crop: LabeledVolume) -> float:
         return max(1.0, 0.4 * float(np.ptp(np.flatnonzero(crop.mask.any((1, 2))))))
 
     def _chest(self, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
         """A part of a chest slice with up to `placed` nodules, each in lung tissue."""
         volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
         side = (self.depth, self.config["chest"], self.config["chest"])
-        warp = draw_warp(rng, lung[rng.integers(len(lung))].astype(float))
+        warp = sample_augmentation(rng, lung[rng.integers(len(lung))].astype(float))
         hu, _, known = cut(volume, warp, side)
         hu = scanner(hu, warp)
         masks: list[np.ndarray] = []
@@ -107,7 +107,7 @@ class DetectorSlices:
         part = np.s_[:, corner[0] : corner[0] + tile, corner[1] : corner[1] + tile]
         crop = self.crops[rng.integers(len(self.crops))]
         half = self._half_depth(crop)
-        warp = draw_warp(rng, CUBE / 2 + rng.uniform(-1, 1, 3) * [half, 5, 5])
+        warp = sample_augmentation(rng, CUBE / 2 + rng.uniform(-1, 1, 3) * [half, 5, 5])
         nodule_hu, mask, _ = cut(crop, warp, (self.depth, tile, tile))
         taken = any(old[part[1:]][mask[self.step_mm]].any() for old in masks)
         if taken or not mask[self.step_mm].any() or hu[part][mask].mean() > -650:

@@ -22,7 +22,7 @@ from LNHGLib.segmentation.progress import Monitor
 from scipy import ndimage
 from tqdm import tqdm
 
-from LNHGTrainingLib.data.crops import CUBE, Crops, Labelled
+from LNHGTrainingLib.data.crops import CUBE, CropDataset, LabeledVolume
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.output_files import write_table
 
@@ -31,14 +31,14 @@ MARKED = 0.03
 FEWEST_VOXELS = 8
 COLUMNS = ["crop", "background", "z", "y", "x"]
 
-Background = tuple[Labelled, np.ndarray]
+Background = tuple[LabeledVolume, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
     """A place (z, y, x) in a volume."""
 
-    volume: Labelled
+    volume: LabeledVolume
     center: tuple[float, float, float]
 
 
@@ -50,7 +50,7 @@ class Places(Sequence[Place]):
         where: number of the volume, and the place in it.
     """
 
-    def __init__(self, volumes: Sequence[Labelled], where: list[tuple[int, tuple[float, float, float]]]) -> None:
+    def __init__(self, volumes: Sequence[LabeledVolume], where: list[tuple[int, tuple[float, float, float]]]) -> None:
         self.volumes, self.where = volumes, where
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Places(Sequence[Place]):
         return Place(self.volumes[volume], center)
 
 
-def centers(crops: Crops) -> Places:
+def centers(crops: CropDataset) -> Places:
     """The centers of cubes."""
     return Places(crops, [(number, (CUBE / 2,) * 3) for number in range(len(crops))])
 
@@ -72,7 +72,7 @@ def draw(rng: np.random.Generator, groups: Sequence[Places]) -> Place:
     return group[rng.integers(len(group))]
 
 
-def read(path: Path, crops: Crops, backgrounds: Sequence[Background]) -> list[Places]:
+def read(path: Path, crops: CropDataset, backgrounds: Sequence[Background]) -> list[Places]:
     """The places of a file that `mine` wrote: in these crops, and in these backgrounds; other crops' are left out.
 
     Raises:
@@ -110,7 +110,7 @@ def check(model: Model, out: Path) -> None:
 
 
 def mine(
-    model: Model, crops: Crops, backgrounds: Sequence[Background], out: Path, device: str | torch.device = "cpu"
+    model: Model, crops: CropDataset, backgrounds: Sequence[Background], out: Path, device: str | torch.device = "cpu"
 ) -> int:
     """Write the places that the model's first generator marks where the reference knows of no nodule.
 
@@ -140,7 +140,9 @@ def mine(
     return len(rows)
 
 
-def _volumes(crops: Crops, backgrounds: Sequence[Background]) -> Iterator[tuple[dict[str, str], Labelled, np.ndarray]]:
+def _volumes(
+    crops: CropDataset, backgrounds: Sequence[Background]
+) -> Iterator[tuple[dict[str, str], LabeledVolume, np.ndarray]]:
     """What a row of the table says of a volume, the volume, its lungs."""
     for crop in crops:
         yield {"crop": crop.row["row"], "background": ""}, crop, lung_of_cube(crop.hu)
@@ -150,7 +152,7 @@ def _volumes(crops: Crops, backgrounds: Sequence[Background]) -> Iterator[tuple[
         yield {"crop": "", "background": volume.patient}, volume, lungs
 
 
-def unread(image: np.ndarray, volume: Labelled, lungs: np.ndarray) -> Iterator[tuple[float, float, float]]:
+def unread(image: np.ndarray, volume: LabeledVolume, lungs: np.ndarray) -> Iterator[tuple[float, float, float]]:
     """Centers of what a nodule image marks in the lungs, where the volume's reference has no nodule and is known."""
     labels = components(image > MARKED)
     for number, box in enumerate(ndimage.find_objects(labels), 1):

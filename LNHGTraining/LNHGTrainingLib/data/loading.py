@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from LNHGTrainingLib.training.distributed import Parts, own_parts
+from LNHGTrainingLib.training.distributed import Parts, own_micro_batches
 
 
 class Source(Protocol):
@@ -36,7 +36,7 @@ def load_steps(source: Source, config: dict, first: int) -> DataLoader:
         InputError: there are more training processes than parts.
     """
     return DataLoader(
-        _Steps(source, config["batch"], own_parts(config["parts"])),
+        _Steps(source, config["batch"], own_micro_batches(config["parts"])),
         sampler=range(first, config["steps"]),
         batch_size=None,
         collate_fn=_as_drawn,

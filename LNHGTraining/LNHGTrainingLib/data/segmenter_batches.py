@@ -10,7 +10,7 @@ from LNHGLib.models.unet import require_planes
 from LNHGLib.segmentation.preprocessing import normalise
 from torch import Tensor
 
-from LNHGTrainingLib.data.crops import CUBE, Labelled, cut, draw_cavity, draw_warp, paste, scanner
+from LNHGTrainingLib.data.crops import CUBE, LabeledVolume, cut, paste, sample_augmentation, sample_cavity, scanner
 from LNHGTrainingLib.data.hard_negatives import Background, Places, draw
 
 
@@ -46,7 +46,7 @@ class SegmenterPatches:
 
     def __init__(
         self,
-        crops: Sequence[Labelled],
+        crops: Sequence[LabeledVolume],
         backgrounds: list[Background],
         config: dict,
         window_hu: list,
@@ -87,10 +87,12 @@ class SegmenterPatches:
         reach = np.full(3, 0.42 * CUBE) if kind == "surround" else np.asarray(side) * 0.35
         return self._cut(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
 
-    def _cut(self, volume: Labelled, rng: np.random.Generator, centre: np.ndarray, side: tuple[int, int, int]) -> tuple:
-        warp = draw_warp(rng, centre, self.planes)
+    def _cut(
+        self, volume: LabeledVolume, rng: np.random.Generator, centre: np.ndarray, side: tuple[int, int, int]
+    ) -> tuple:
+        warp = sample_augmentation(rng, centre, self.planes)
         hu, mask, known = cut(volume, warp, side)
-        hu = draw_cavity(rng, self.config.get("hollow", 0.0), hu, mask)
+        hu = sample_cavity(rng, self.config.get("hollow", 0.0), hu, mask)
         return scanner(hu, warp), mask, known
 
     def _lung(self, rng: np.random.Generator, side: tuple[int, int, int]) -> tuple:
@@ -101,9 +103,9 @@ class SegmenterPatches:
         hu, _, known = self._lung(rng, side)
         crop = self.crops[rng.integers(len(self.crops))]
         reach = np.asarray(side) * 0.35
-        warp = draw_warp(rng, CUBE / 2 + rng.uniform(-reach, reach), self.planes)
+        warp = sample_augmentation(rng, CUBE / 2 + rng.uniform(-reach, reach), self.planes)
         nodule_hu, mask, _ = cut(crop, warp, side)
-        nodule_hu = draw_cavity(rng, self.config.get("hollow", 0.0), nodule_hu, mask)
+        nodule_hu = sample_cavity(rng, self.config.get("hollow", 0.0), nodule_hu, mask)
         return paste(hu, scanner(nodule_hu, warp), mask), mask, known
 
     def _stack(self, patches: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Batch:

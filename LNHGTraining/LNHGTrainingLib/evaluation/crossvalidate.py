@@ -19,12 +19,12 @@ from LNHGLib.segmentation.ensemble import half_turned, mean_look
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.baselines import nnunet
-from LNHGTrainingLib.data.crops import Labelled, load_crops, patients
+from LNHGTrainingLib.data.crops import LabeledVolume, load_crops, patients
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import metrics, summary
 from LNHGTrainingLib.evaluation import run as evaluate
 from LNHGTrainingLib.evaluation.crops import CropResults, Predict, Selection
-from LNHGTrainingLib.evaluation.predictors import predictor_of
+from LNHGTrainingLib.evaluation.predictors import checkpoint_predictor
 from LNHGTrainingLib.release.calibrate import MASK_THRESHOLDS
 from LNHGTrainingLib.training import checkpoint
 
@@ -40,7 +40,7 @@ ON_TRAINING = f"{TRAINING_CROPS} crops of its training patients"
 
 
 @dataclass(frozen=True)
-class Drawing:
+class InferenceOptions:
     """How outlines are drawn: from two looks (see `ensemble`), and trimmed (see `attachments`)."""
 
     half_turn: bool = False
@@ -49,10 +49,10 @@ class Drawing:
     @property
     def text(self) -> str:
         """What a report says of it."""
-        return evaluate_crops.drawing_text({"generator": {"half_turn": self.half_turn, "trim": self.trim}})
+        return evaluate_crops.inference_text({"generator": {"half_turn": self.half_turn, "trim": self.trim}})
 
 
-ONE_LOOK = Drawing()
+ONE_LOOK = InferenceOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +65,11 @@ class Fold:
     held_out: tuple[int, ...]
     thresholds: tuple[float, ...]
     trained_on: frozenset[str] = frozenset()
-    how: Drawing = ONE_LOOK
+    how: InferenceOptions = ONE_LOOK
 
 
 def read_folds(
-    checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto", how: Drawing = ONE_LOOK
+    checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto", how: InferenceOptions = ONE_LOOK
 ) -> list[Fold]:
     """Load the checkpoints; the threshold of a single one is chosen here.
 
@@ -104,7 +104,7 @@ def _network(path: Path, device: str) -> tuple[Predict, int, dict]:
     if path.suffix == nnunet.SUFFIX:
         return nnunet.load(path, device)
     state = checkpoint.load(path)
-    return predictor_of(state, path, device), state["step"], state["config"]
+    return checkpoint_predictor(state, path, device), state["step"], state["config"]
 
 
 def _one_target(configs: Iterable[dict]) -> str:
@@ -126,7 +126,7 @@ def _check_disjoint(folds: list[Fold]) -> None:
 
 
 def dice_sums(
-    predict: Predict, crops: Iterable[Labelled], thresholds: Sequence[float], trim: bool = False
+    predict: Predict, crops: Iterable[LabeledVolume], thresholds: Sequence[float], trim: bool = False
 ) -> np.ndarray:
     """Sum of the crops' Dice at each threshold of the nodule image."""
     sums = np.zeros(len(thresholds))
@@ -138,7 +138,13 @@ def dice_sums(
 
 
 def run(
-    name: str, folds: Sequence[Fold], crops: Path, table: Path, out: Path, options: evaluate.Options, readers: int = 3
+    name: str,
+    folds: Sequence[Fold],
+    crops: Path,
+    table: Path,
+    out: Path,
+    options: evaluate.EvaluationOptions,
+    readers: int = 3,
 ) -> dict:
     """Score a method; the returned summary is also in OUT, which `compare` takes.
 
@@ -170,14 +176,14 @@ def run(
         "data": evaluate.identity([crops, table], options),
         "patients": len(scored),
         "split": _split(results, folds, thresholds, len(scored), len(leaked)),
-        **summary.crop_figures(results, None, options.seed),
+        **summary.crop_metrics(results, None, options.seed),
     }
     evaluate.write_crops(results, report, out, options)
     return report
 
 
 def choose_thresholds(
-    folds: Sequence[Fold], crops: Path, table: Path, readers: int, options: evaluate.Options
+    folds: Sequence[Fold], crops: Path, table: Path, readers: int, options: evaluate.EvaluationOptions
 ) -> list[float]:
     """The threshold of each fold, the best of its own on the nodules of the other folds."""
     if all(len(fold.thresholds) == 1 for fold in folds):

@@ -25,7 +25,7 @@ from LNHGLib.segmentation.preprocessing import normalise
 from LNHGLib.segmentation.tiled_inference import run_detector
 from scipy import ndimage
 
-from LNHGTrainingLib.data.crops import Crops, Labelled, load_crops
+from LNHGTrainingLib.data.crops import CropDataset, LabeledVolume, load_crops
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.evaluation.crops import central_nodule
 from LNHGTrainingLib.evaluation.metrics import Froc, dice, froc
@@ -38,7 +38,7 @@ WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class CropOutputs:
     """What the networks made of one crop: nodule images (z, y, x), boxes (N, 6), the cube with its lung.
 
     Attributes:
@@ -46,14 +46,14 @@ class Seen:
         outlined: what they are scored and outlined by: the mean of all looks.
     """
 
-    crop: Labelled
+    crop: LabeledVolume
     generated: np.ndarray
     outlined: np.ndarray
     boxes: np.ndarray
     work: Work
 
 
-def validation_crops(model: Model, folder: Path) -> Crops:
+def validation_crops(model: Model, folder: Path) -> CropDataset:
     """The crops of three or more readers in the folds that the model's training left for validation.
 
     Args:
@@ -72,7 +72,9 @@ def validation_crops(model: Model, folder: Path) -> Crops:
     return load_crops(folder / data["crops"], folder / data["table"], data["validation_folds"], 3)
 
 
-def look(model: Model, crops: Iterable[Labelled], device: str | torch.device = "cpu") -> list[Seen]:
+def predict_crops(
+    model: Model, crops: Iterable[LabeledVolume], device: str | torch.device = "cpu"
+) -> list[CropOutputs]:
     """Run a model's networks on every crop."""
     card, detector = model.card, model.detector(device)
     step, window = step_of(card), card["window_hu"]
@@ -83,7 +85,7 @@ def look(model: Model, crops: Iterable[Labelled], device: str | torch.device = "
         work = Work(grid, normalise(crop.hu, window), lung_of_cube(crop.hu))
         boxes = run_detector(detector, work.ct_norm, work.lungs, step=step)
         image = first(crop.hu)
-        seen.append(Seen(crop, image, with_others(image, others, crop.hu), boxes, work))
+        seen.append(CropOutputs(crop, image, with_others(image, others, crop.hu), boxes, work))
     return seen
 
 
@@ -92,22 +94,22 @@ def step_of(card: dict) -> int:
     return max(1, round(card["detector"]["slice_step_mm"]))
 
 
-def mean_dice(seen: Iterable[Seen], threshold: float, trim: bool = False) -> float:
+def mean_dice(seen: Iterable[CropOutputs], threshold: float, trim: bool = False) -> float:
     """Mean Dice of the nodules at the cubes' centers, location given, their outlines trimmed if asked for."""
     return float(np.mean([dice(_outline(one, threshold, trim), one.crop.mask) for one in seen]))
 
 
-def volume_bias(seen: Iterable[Seen], threshold: float, trim: bool = False) -> float:
+def volume_bias(seen: Iterable[CropOutputs], threshold: float, trim: bool = False) -> float:
     """How far the median of the outlines' volumes, as shares of the readers', is from 1."""
     shares = [np.count_nonzero(_outline(one, threshold, trim)) / np.count_nonzero(one.crop.mask) for one in seen]
     return abs(float(np.median(shares)) - 1)
 
 
-def _outline(one: Seen, threshold: float, trim: bool) -> np.ndarray:
-    return central_nodule(one.outlined > threshold, trim) & one.crop.known
+def _outline(one: CropOutputs, threshold: float, trim: bool) -> np.ndarray:
+    return central_nodule(one.ensemble_mean > threshold, trim) & one.crop.known
 
 
-def detection_curve(seen: list[Seen], card: dict) -> Froc:
+def detection_curve(seen: list[CropOutputs], card: dict) -> Froc:
     """Sensitivity over false findings per cube for the fused branches, as on a whole scan.
 
     A finding with its centroid in the consensus is a hit, the best one counts; findings on the nodule, on other
@@ -117,20 +119,20 @@ def detection_curve(seen: list[Seen], card: dict) -> Froc:
     return froc(cube_detections(fused_findings(one, card) for one in seen))
 
 
-def fused_findings(one: Seen, card: dict) -> list[tuple[float, str]]:
+def fused_findings(one: CropOutputs, card: dict) -> list[tuple[float, str]]:
     """Scores and kinds of a cube's findings, as `cube_detections` takes them; without those of the segmenter alone."""
     return [(score, kind) for score, kind, provenance in findings(one, card) if provenance != "segmenter"]
 
 
-def findings(one: Seen, card: dict) -> list[tuple[float, str, str]]:
+def findings(one: CropOutputs, card: dict) -> list[tuple[float, str, str]]:
     """Score, kind ("hit", "false" or "ignored") and provenance of a cube's findings, best first."""
-    labels, fused = join_branches(one.work, one.generated, one.boxes, step_of(card), card)
-    seen, options = (labels, one.outlined, one.work.ct_norm), FusionOptions.from_card(card["fusion"])
+    labels, fused = join_branches(one.work, one.nodule_image, one.boxes, step_of(card), card)
+    seen, options = (labels, one.ensemble_mean, one.work.ct_norm), FusionOptions.from_card(card["fusion"])
     scored = [rescored(f, *seen, options) if f.labels else f for f in fused.findings]
     return [(f.score, _kind(f, labels, one.crop), f.provenance) for f in sorted(scored, key=lambda f: -f.score)]
 
 
-def _kind(finding: Finding, labels: np.ndarray, crop: Labelled) -> str:
+def _kind(finding: Finding, labels: np.ndarray, crop: LabeledVolume) -> str:
     if not finding.labels:
         center = np.array(finding.box).reshape(2, 3).mean(0).astype(int)
         voxel = tuple(np.clip(center, 0, np.array(crop.mask.shape) - 1))
@@ -141,18 +143,18 @@ def _kind(finding: Finding, labels: np.ndarray, crop: Labelled) -> str:
     return "ignored" if crop.mask[mask].any() or crop.known[mask].mean() < 0.5 else "false"
 
 
-def choose_mask_threshold(seen: list[Seen], trim: bool = False) -> float:
+def choose_mask_threshold(seen: list[CropOutputs], trim: bool = False) -> float:
     """Of the thresholds with about the best mean Dice, the one with the least bias of volume."""
     scores = {threshold: mean_dice(seen, threshold, trim) for threshold in MASK_THRESHOLDS}
     good = [threshold for threshold, score in scores.items() if score >= max(scores.values()) - EQUAL_DICE]
     return min(good, key=lambda threshold: volume_bias(seen, threshold, trim))
 
 
-def choose(seen: list[Seen], card: dict, false_per_scan: float) -> dict:
+def choose(seen: list[CropOutputs], card: dict, false_per_scan: float) -> dict:
     """The card with the best thresholds, and under `calibration` how they were found.
 
     Args:
-        seen: from `look`.
+        seen: from `predict_crops`.
         card: the model's card; it stays as it is.
         false_per_scan: false findings per two lungs (40 cubes) that the default threshold may show.
     """

@@ -94,7 +94,7 @@ class Run:
         """
         with distributed.first_on_node():
             sources = stop.unless_given(lambda: load_sources(self.config["data"], out.parent / "cache"))
-        if distributed.anywhere(stop.given, self.device):
+        if distributed.any_rank(stop.given, self.device):
             raise Stopped("Stopped by SIGTERM before the first step; give the same command again.")
         return sources
 
@@ -131,7 +131,7 @@ class Run:
         if self.due():
             with suppress(BrokenOff):
                 end_epoch()
-        if distributed.anywhere(stop.given, self.device) and not self.finished():
+        if distributed.any_rank(stop.given, self.device) and not self.finished():
             self.save(out / "last.pt")
             raise Stopped(f"Stopped by SIGTERM after step {self.step}; go on with --resume.")
 

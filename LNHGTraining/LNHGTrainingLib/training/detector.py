@@ -14,7 +14,7 @@ import torch
 from LNHGLib.models.detector import build_detector
 from torch import Tensor, nn
 
-from LNHGTrainingLib.data.crops import Crops
+from LNHGTrainingLib.data.crops import CropDataset
 from LNHGTrainingLib.data.detector_batches import DetectorSlices
 from LNHGTrainingLib.data.loading import load_steps
 from LNHGTrainingLib.training import checkpoint
@@ -111,7 +111,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
 
 
 def _loop(
-    run: DetectorRun, slices: DetectorSlices, validation: Crops, log: RunLog, out: Path, stop: StopSignal
+    run: DetectorRun, slices: DetectorSlices, validation: CropDataset, log: RunLog, out: Path, stop: StopSignal
 ) -> None:
     def end_epoch() -> None:
         _end_epoch(run, validation, log, out, stop)
@@ -127,7 +127,7 @@ def _loop(
         run.settle(end_epoch, out, stop)
 
 
-def _end_epoch(run: DetectorRun, validation: Crops, log: RunLog, out: Path, stop: StopSignal) -> None:
+def _end_epoch(run: DetectorRun, validation: CropDataset, log: RunLog, out: Path, stop: StopSignal) -> None:
     window, step_mm = run.config["window_hu"], run.config["detector"]["slice_step_mm"]
     sensitivity = crop_froc(run.average, validation, window, step_mm, stop)
     score = sum(sensitivity.values()) / len(sensitivity)

@@ -91,7 +91,7 @@ def first_on_node() -> Iterator[None]:
         distributed.barrier()
 
 
-def own_parts(count: int) -> range:
+def own_micro_batches(count: int) -> range:
     """The parts of a step that this process computes.
 
     Raises:
@@ -117,7 +117,7 @@ def each(function: Callable[[T], R], items: Sequence[T], stop: StopSignal) -> li
     return [shares[i % world()][i // world()] for i in range(len(items))]
 
 
-def anywhere(flag: bool, device: torch.device) -> bool:
+def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any process says so."""
     if world() == 1:
         return flag

@@ -16,7 +16,7 @@ from LNHGLib.models.gan import Critic
 from torch import Tensor, nn
 
 from LNHGTrainingLib.baselines.monai_unet import build_generator
-from LNHGTrainingLib.data.crops import Crops
+from LNHGTrainingLib.data.crops import CropDataset
 from LNHGTrainingLib.data.loading import load_steps
 from LNHGTrainingLib.data.segmenter_batches import Batch, SegmenterPatches
 from LNHGTrainingLib.training import checkpoint
@@ -154,7 +154,7 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
 def _loop(
     run: SegmenterRun,
     patches: SegmenterPatches,
-    validation: Crops,
+    validation: CropDataset,
     log: RunLog,
     out: Path,
     stop: StopSignal,
@@ -178,7 +178,7 @@ def _loop(
         run.settle(end_epoch, out, stop)
 
 
-def _end_epoch(run: SegmenterRun, validation: Crops, log: RunLog, out: Path, stop: StopSignal) -> None:
+def _end_epoch(run: SegmenterRun, validation: CropDataset, log: RunLog, out: Path, stop: StopSignal) -> None:
     window = run.config["window_hu"]
     scores = crop_dice(run.average, validation, window, run.config["generator"]["threshold"], stop)
     dice = float(np.mean(scores))

@@ -7,7 +7,7 @@ import torch
 from LNHGLib.segmentation.preprocessing import normalise
 from torch import nn
 
-from LNHGTrainingLib.data.crops import CUBE, Labelled
+from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
 from LNHGTrainingLib.data.detector_batches import slice_boxes
 from LNHGTrainingLib.training.validate import detect, generate
 
@@ -16,7 +16,7 @@ ENLARGE = 3
 MIDDLE = CUBE // 2
 
 
-def segmenter_examples(generator: nn.Module, crops: Sequence[Labelled], window_hu: list) -> np.ndarray:
+def segmenter_examples(generator: nn.Module, crops: Sequence[LabeledVolume], window_hu: list) -> np.ndarray:
     """Rows of middle slices: CT, the nodule image to reach, the generator's."""
     rows = []
     for crop in crops[:EXAMPLES]:
@@ -25,7 +25,7 @@ def segmenter_examples(generator: nn.Module, crops: Sequence[Labelled], window_h
     return _grey(np.vstack(rows))
 
 
-def detector_examples(detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int) -> np.ndarray:
+def detector_examples(detector: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, step: int) -> np.ndarray:
     """Middle slices side by side: the reference's boxes green, found ones red with their scores."""
     pictures = []
     for crop in crops[:EXAMPLES]:

@@ -11,7 +11,7 @@ from LNHGLib.segmentation.preprocessing import normalise
 from LNHGLib.segmentation.tiled_inference import run_detector
 from torch import nn
 
-from LNHGTrainingLib.data.crops import CUBE, Labelled
+from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.evaluation.crops import center_component
 from LNHGTrainingLib.evaluation.metrics import Detections, Froc, dice, froc, sensitivity_at
@@ -41,11 +41,11 @@ def cube_looks(generator: nn.Module, second: nn.Module | None, card: dict) -> tu
 
 
 def crop_dice(
-    generator: nn.Module, crops: Sequence[Labelled], window_hu: list, threshold: float, stop: StopSignal
+    generator: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, threshold: float, stop: StopSignal
 ) -> np.ndarray:
     """Dice of each crop's central nodule: (N,); broken off as `each` is."""
 
-    def score(crop: Labelled) -> float:
+    def score(crop: LabeledVolume) -> float:
         found = center_component(generate(generator, crop.hu, window_hu) > threshold)
         return dice(found & crop.known, crop.mask)
 
@@ -62,7 +62,7 @@ def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> n
 
 
 def crop_froc(
-    detector: nn.Module, crops: Sequence[Labelled], window_hu: list, step: int, stop: StopSignal
+    detector: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, step: int, stop: StopSignal
 ) -> dict[int, float]:
     """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out.
 
@@ -78,7 +78,7 @@ def sensitivities(curve: Froc) -> dict[int, float]:
     return {rate: sensitivity_at(curve, rate / LUNG_CUBES) for rate in RATES}
 
 
-def candidates(crop: Labelled, boxes: np.ndarray, step: int) -> list[tuple[float, str]]:
+def candidates(crop: LabeledVolume, boxes: np.ndarray, step: int) -> list[tuple[float, str]]:
     """Scores and kinds of the detector's candidates in a cube, as `cube_detections` takes them."""
     return [(candidate.score, _kind(crop, candidate.box)) for candidate in link(boxes, step)]
 
@@ -102,7 +102,7 @@ def cube_detections(findings: Iterable[list[tuple[float, str]]]) -> Detections:
     return Detections(np.array(scores, float), np.array(hits, bool), np.array(cubes, int), np.ones(count, int))
 
 
-def _kind(crop: Labelled, box: tuple[float, ...]) -> str:
+def _kind(crop: LabeledVolume, box: tuple[float, ...]) -> str:
     """A candidate's centre lies on the crop's nodule ("hit"), on another lesion or padding ("other"), or is "false"."""
     centre = (np.array(box[:3]) + np.array(box[3:])) / 2
     voxel = tuple(np.clip(centre.astype(int), 0, CUBE - 1))
