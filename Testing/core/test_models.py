@@ -15,6 +15,7 @@ import torch
 from LNHGLib.errors import InputError
 from LNHGLib.models import archive as model_archive
 from LNHGLib.models import folder as models
+from LNHGLib.paths import BUNDLED_MODELS
 from tiny_model import write_model
 
 
@@ -118,8 +119,15 @@ def test_an_unknown_kind_of_network_is_refused_in_a_sentence(a_copy):
         ("name", "No Name"),
         ("description", ...),
         ("licence", ""),
-        ("grid", {"kind": "spacing", "spacing_mm": [1, 0, 1]}),
-        ("grid", {"kind": "fov"}),
+        ("grid", {"kind": "cube"}),
+        ("grid.spacing_mm", [1, 0, 1]),
+        ("grid.spacing_mm", ...),
+        ("grid.size", 256),
+        ("generator.plane", 3),
+        ("generator.width", 0),
+        ("generator.input_skip", 1),
+        ("detector.anchors", [4, 8]),
+        ("author", "somebody"),
         ("window_hu", [400, -1000]),
         ("generator", ...),
         ("generator.weights", "generator.pkl"),
@@ -162,6 +170,41 @@ def test_a_second_generator_is_checked_and_loaded_like_the_first(a_folder, tmp_p
     change(folder, "files", dict.fromkeys(("generator.safetensors", "detector.safetensors"), "0" * 64))
     with pytest.raises(InputError, match=r"'files' lacks 'second_generator\.safetensors'"):
         models.read(folder)
+
+
+@pytest.mark.parametrize("part", ["generator", "second_generator"])
+def test_a_misspelled_key_is_refused_and_the_right_ones_are_named(tmp_path, part):
+    """`"plane": 3` in the place of `"planes": 3` would silently run another model."""
+    folder = write_model(tmp_path / "both", second=True).folder
+    change(folder, f"{part}.kind", "gated-unet")
+    change(folder, f"{part}.plane", 3)
+    with pytest.raises(InputError, match=f"'{part}.plane' is unknown, expected one of .*planes"):
+        models.read(folder)
+
+
+def test_the_keys_of_a_card_are_those_that_build_the_networks():
+    from LNHGLib.models import card, registry
+
+    assert {kind: network.options for kind, network in registry.KINDS.items() if kind != "monai-unet"} == (
+        card.GENERATOR_OPTIONS
+    )
+
+
+def test_a_card_of_the_first_version_is_read_with_its_old_words():
+    spec = models.read(BUNDLED_MODELS / "lnhg-1mm").spec
+    assert spec.generator.rotate_180
+    assert spec.generator.options == {"width": 16, "input_skip": True}
+
+
+def test_networks_are_read_and_built_once(a_folder, monkeypatch):
+    reads = []
+    content = models._checked_content
+    monkeypatch.setattr(models, "_checked_content", lambda model, name: reads.append(name) or content(model, name))
+    model = models.load(a_folder)
+    reads.clear()
+    assert model.generator() is model.generator()
+    assert model.detector() is model.detector("cpu")
+    assert reads == ["generator.safetensors", "detector.safetensors"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '"text"'])

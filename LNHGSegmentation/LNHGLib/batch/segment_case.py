@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,6 @@ from LNHGLib.batch.case import Case
 from LNHGLib.models import folder as models
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from LNHGLib.image.volume import Volume
     from LNHGLib.segmentation.pipeline import Result
 
@@ -44,30 +42,10 @@ class Segmentation:
         threads = max(1, (os.cpu_count() or 1) // jobs)
         torch.set_num_threads(min(threads, torch.get_num_threads()))
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-        model = KeptModel(self.model, models.read(self.model).card)
-        for network in (model.generator, model.detector):
+        model = models.read(self.model)
+        for network in (model.generator, model.second_generator, model.detector):
             network(where)
         return SegmentationWork(model, device, self.threshold)
-
-
-@dataclass(frozen=True)
-class KeptModel(models.Model):
-    """A model whose networks are built and checked once."""
-
-    _kept: dict[str, "nn.Module"] = field(default_factory=dict)
-
-    def generator(self, device: Any = "cpu") -> "nn.Module":
-        """The generator, built at the first call."""
-        return self._once("generator", super().generator, device)
-
-    def detector(self, device: Any = "cpu") -> "nn.Module":
-        """The detector, built at the first call."""
-        return self._once("detector", super().detector, device)
-
-    def _once(self, part: str, build: Callable[[Any], "nn.Module"], device: Any) -> "nn.Module":
-        if part not in self._kept:
-            self._kept[part] = build(device)
-        return self._kept[part].to(device)  # a run out of GPU memory may have left it on the CPU
 
 
 @dataclass(frozen=True, eq=False)

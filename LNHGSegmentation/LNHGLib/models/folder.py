@@ -7,34 +7,30 @@ package, added ones in the user's folder. Only the networks' own functions of `M
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from LNHGLib.errors import InputError
 from LNHGLib.files import atomic
 from LNHGLib.models import archive
-from LNHGLib.models.card import FusionOptions
+from LNHGLib.models.card import SECOND, Card, check
 from LNHGLib.paths import BUNDLED_MODELS as BUNDLED
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-SCHEMA = 1
 CARD = archive.CARD
 README = "README.md"
-SECOND = "second_generator"
-"""The card's part on a generator that looks at what the first one found (see `looks`); a model may have none."""
 DEFAULT = "lnhg-1mm"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A validated model folder.
+    """A validated model folder. Its networks are read, checked and built once, however often they are asked for.
 
     Attributes:
         folder: where its files are.
@@ -43,25 +39,43 @@ class Model:
 
     folder: Path
     card: dict[str, Any]
+    _networks: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """The model's name, as `--model` takes it."""
         return self.card["name"]
 
+    @cached_property
+    def spec(self) -> Card:
+        """The card as typed values."""
+        return Card.of(self.card)
+
     def generator(self, device: Any = "cpu") -> "nn.Module":
-        """Build the generator with its weights, for inference, on a device; refuses a changed file."""
-        return self._drawing("generator", device)
+        """Return the generator with its weights, for inference, on a device; refuses a changed file."""
+        return self.network("generator", device)
 
     def second_generator(self, device: Any = "cpu") -> "nn.Module | None":
         """As `generator`, of the card's `second_generator` part; None where it has none."""
-        return self._drawing(SECOND, device) if SECOND in self.card else None
+        return self.network(SECOND, device) if SECOND in self.card else None
 
     def detector(self, device: Any = "cpu") -> "nn.Module":
-        """Build the detector with its weights, for inference, on a device; refuses a changed file."""
-        from LNHGLib.models import detector
+        """Return the detector with its weights, for inference, on a device; refuses a changed file."""
+        return self.network("detector", device)
 
-        return self._network(detector.build_detector, "detector", device)
+    def network(self, part: str, device: Any = "cpu") -> "nn.Module":
+        """Return the network of a part of the card, built at the first call and moved to the device at each.
+
+        Args:
+            part: "generator", "second_generator" or "detector".
+            device: a torch device or its name.
+
+        Raises:
+            InputError: its file was changed, or does not fit the card.
+        """
+        if part not in self._networks:
+            self._networks[part] = self._build(part)
+        return self._networks[part].to(device)
 
     def weights(self, part: str) -> "dict[str, Tensor]":
         """The tensors of "generator", "second_generator" or "detector" by name; refuses a changed file."""
@@ -69,17 +83,13 @@ class Model:
 
         return load_tensors(_checked_content(self, self.card[part]["weights"]))
 
-    def _drawing(self, part: str, device: Any) -> "nn.Module":
+    def _build(self, part: str) -> "nn.Module":
         import torch
 
-        from LNHGLib.models import registry
+        from LNHGLib.models import detector, registry
 
-        network = self._network(registry.build_generator, part, device)
-        network.fold_norms()
-        return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs, the U-net's body a third
-
-    def _network(self, build: Callable[[dict], "nn.Module"], part: str, device: Any) -> "nn.Module":
         try:
+            build = detector.build_detector if part == "detector" else registry.build_generator
             network = build(self.card[part])
             network.load_state_dict(self.weights(part))
         except InputError:
@@ -90,7 +100,11 @@ class Model:
                 f"{self.folder / self.card[part]['weights']} does not fit the {part} that {CARD} describes ({reason}); "
                 "take the whole folder again from its source."
             ) from error
-        return network.to(device).eval().requires_grad_(False)
+        network.eval().requires_grad_(False)
+        if part == "detector":
+            return network
+        network.fold_norms()
+        return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs, the U-net's body a third
 
 
 def user_folder() -> Path:
@@ -161,7 +175,7 @@ def read(folder: str | Path) -> Model:
         raise InputError(
             f"{path} cannot be read ({error}), expected JSON; take the model again from its source."
         ) from error
-    _validate(card, path)
+    check(card, path)
     return Model(folder, card)
 
 
@@ -239,83 +253,3 @@ def _checked_content(model: Model, name: str) -> bytes:
             f"{path} was changed: its SHA-256 is {met}, expected {expected}; take the model again from its source."
         )
     return content
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_fraction(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_grid(grid: Any) -> bool:
-    if not isinstance(grid, dict):
-        return False
-    if grid.get("kind") == "fov":
-        return isinstance(grid.get("size"), int) and grid["size"] > 0
-    spacing = grid.get("spacing_mm")
-    triple = isinstance(spacing, list) and len(spacing) == 3
-    return grid.get("kind") == "spacing" and triple and all(_is_number(s) and s > 0 for s in spacing)
-
-
-def _is_window(window: Any) -> bool:
-    return isinstance(window, list) and len(window) == 2 and all(map(_is_number, window)) and window[0] < window[1]
-
-
-def _is_file_table(files: Any) -> bool:
-    return isinstance(files, dict) and all(
-        re.fullmatch(r"[\w.-]+", name) and isinstance(sha, str) and re.fullmatch(r"[0-9a-f]{64}", sha)
-        for name, sha in files.items()
-    )
-
-
-def _is_weights(name: Any) -> bool:
-    return isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*\.safetensors", name) is not None
-
-
-_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (lambda v: isinstance(v, str) and bool(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", v)), "a name like lnhg-1mm"),
-    "description": (lambda v: isinstance(v, str), "text"),
-    "licence": (lambda v: isinstance(v, str) and bool(v), "the licence's name"),
-    "grid": (_is_grid, '{"kind": "spacing", "spacing_mm": [z, y, x]} or {"kind": "fov", "size": 256}'),
-    "window_hu": (_is_window, "[low, high] in HU"),
-    "threshold": (_is_fraction, "a score from 0 to 1"),
-    "files": (_is_file_table, "file names with their SHA-256 in hex"),
-    "fusion": (lambda v: isinstance(v, dict), "the fusion options"),
-    "generator": (lambda v: isinstance(v, dict), "the generator's description"),
-    "generator.weights": (_is_weights, "a .safetensors file of this folder"),
-    "generator.threshold": (lambda v: _is_number(v) and v >= 0, "a number from 0 on"),
-    "detector": (lambda v: isinstance(v, dict), "the detector's description"),
-    "detector.weights": (_is_weights, "a .safetensors file of this folder"),
-    "detector.slice_step_mm": (lambda v: _is_number(v) and v > 0, "millimeters above 0"),
-    "detector.min_score": (_is_fraction, "a score from 0 to 1"),
-}
-_SECOND_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    SECOND: (lambda v: isinstance(v, dict), "the second generator's description"),
-    f"{SECOND}.weights": _KEYS["generator.weights"],
-}
-
-
-def _validate(card: Any, path: Path) -> None:
-    if not isinstance(card, dict):
-        raise InputError(f"{path} holds a {type(card).__name__}, expected a JSON object; take the model again.")
-    if card.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path}: 'schema' is {card.get('schema')!r}, expected {SCHEMA}; use the LNHG version made for this model."
-        )
-    for key, (is_valid, expected) in (_KEYS | (_SECOND_KEYS if SECOND in card else {})).items():
-        value: Any = card
-        for part in key.split("."):
-            value = value.get(part)
-        if not is_valid(value):
-            met = "missing" if value is None else f"{json.dumps(value)[:60]}"
-            raise InputError(f"{path}: {key!r} is {met}, expected {expected}; mend the model card.")
-    try:
-        FusionOptions.from_card(card["fusion"])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    for part in ("generator", "detector", *([SECOND] if SECOND in card else [])):
-        name = card[part]["weights"]
-        if name not in card["files"]:
-            raise InputError(f"{path}: 'files' lacks {name!r}, expected its SHA-256; mend the model card.")
