@@ -32,7 +32,7 @@ def van_dyke():
 
 @pytest.fixture(scope="module")
 def analyses(van_dyke):
-    return {analysis.kind: analysis for analysis in mrmc.analyse(van_dyke, ("0", "1"))}
+    return {analysis.kind: analysis for analysis in mrmc.analyze(van_dyke, ("0", "1"))}
 
 
 def shown(value: float, printed: str) -> str:
@@ -183,7 +183,7 @@ def p_of(scores: np.ndarray, truth: np.ndarray, kind: str) -> float:
     modalities, readers, cases = scores.shape
     parts = roc.areas(scores.reshape(-1, cases), truth)
     covariance = roc.delong_covariance(parts).reshape(modalities, readers, modalities, readers)
-    found = mrmc.analyse(mrmc.components(parts.area.reshape(modalities, readers), covariance), ("CT", "CT+map"))
+    found = mrmc.analyze(mrmc.components(parts.area.reshape(modalities, readers), covariance), ("CT", "CT+map"))
     return next(analysis.p for analysis in found if analysis.kind == kind)
 
 
@@ -202,12 +202,12 @@ def test_a_real_difference_is_found_in_most_studies():
 def test_what_one_reader_one_modality_and_scores_without_variation_allow():
     scores, truth = simulated(np.random.default_rng(4))
     one_reader = mrmc.components(np.array([[0.8], [0.9]]), np.eye(2).reshape(2, 1, 2, 1) * 0.001)
-    assert [analysis.kind for analysis in mrmc.analyse(one_reader, ("a", "b"))] == [mrmc.FIXED_READERS]
+    assert [analysis.kind for analysis in mrmc.analyze(one_reader, ("a", "b"))] == [mrmc.FIXED_READERS]
     parts = roc.areas(scores[0], truth)
     one_modality = mrmc.components(parts.area[None], roc.delong_covariance(parts)[None, :, None, :])
-    for analysis in mrmc.analyse(one_modality, ("a",)):
+    for analysis in mrmc.analyze(one_modality, ("a",)):
         assert analysis.p is None
         assert analysis.differences == ()
         assert analysis.means[0].low < parts.area.mean() < analysis.means[0].high
-    same = mrmc.analyse(mrmc.components(np.full((2, 3), 0.9), np.zeros((2, 3, 2, 3))), ("a", "b"))
+    same = mrmc.analyze(mrmc.components(np.full((2, 3), 0.9), np.zeros((2, 3, 2, 3))), ("a", "b"))
     assert all(np.isnan(analysis.p) and np.isnan(analysis.differences[0].p) for analysis in same)

@@ -61,7 +61,7 @@ def test_scores_drawn_with_the_papers_means_give_back_its_table():
         for reader, (mean, sd) in PAPER.items()
         for read in as_reads(reader, CT_MAP, drawn(generator, mean, sd, 200))
     ]
-    study = study_analysis.analyse(reads)
+    study = study_analysis.analyze(reads)
     for row in study.tables["readers"]:
         mean, sd = PAPER[row["reader"]]
         assert row["mean_low"] < mean < row["mean_high"]
@@ -78,7 +78,7 @@ def test_scores_that_have_the_papers_means_print_its_digits():
         for _ in range(200):
             scores = np.clip(mean + (scores - scores.mean()) * sd / scores.std(ddof=1), 0, 100)
         reads += as_reads(reader, CT_MAP, scores)
-    text = study_report.markdown(study_analysis.analyse(reads), [])
+    text = study_report.markdown(study_analysis.analyze(reads), [])
     for reader, (mean, sd) in PAPER.items():
         assert re.search(rf"\| {reader} \| CT\+map \| 200 \| {mean:.1f} \(.*?\) \| {sd:.2f} \(", text)
     assert re.search(rf"\| mean of readers \| CT\+map \| 200 \| {PAPER_MEAN:.1f} \(", text)
@@ -87,12 +87,12 @@ def test_scores_that_have_the_papers_means_print_its_digits():
 
 def test_areas_over_readers_are_those_of_the_method_on_the_same_scores():
     reads, truth = simulated()
-    study = study_analysis.analyse(reads, truth, Settings(covariance="jackknife"))
+    study = study_analysis.analyze(reads, truth, Settings(covariance="jackknife"))
     scores = np.array([[[r.score for r in reads if (r.reader, r.modality, r.repeat) == (reader, name, False)]
                         for reader in ("R1", "R2", "R3")] for name in (CT_MAP, CT)])  # fmt: skip
     parts = roc.areas(scores.reshape(6, -1), np.array(list(truth.values()), bool))
     four = roc.jackknife_covariance(parts).reshape(2, 3, 2, 3)
-    wanted = mrmc.analyse(mrmc.components(parts.area.reshape(2, 3), four), (CT_MAP, CT))
+    wanted = mrmc.analyze(mrmc.components(parts.area.reshape(2, 3), four), (CT_MAP, CT))
     for analysis in wanted:
         row = rows(study, "mrmc", what="difference", holds_for=analysis.kind, reader="")[0]
         assert row["name"] == "CT+map - CT"
@@ -105,7 +105,7 @@ def test_areas_over_readers_are_those_of_the_method_on_the_same_scores():
 
 def test_repeats_are_compared_with_their_first_reads_and_counted_nowhere_else():
     reads, truth = simulated()
-    study = study_analysis.analyse(reads, truth)
+    study = study_analysis.analyze(reads, truth)
     assert {row["cases"] for row in study.tables["readers"]} == {60}
     assert study.design["repeats"] == 72
     every = rows(study, "repeats", reader="R1", modality="all")[0]
@@ -118,7 +118,7 @@ def test_repeats_are_compared_with_their_first_reads_and_counted_nowhere_else():
 
 
 def test_every_figure_has_its_interval():
-    study = study_analysis.analyse(*simulated())
+    study = study_analysis.analyze(*simulated())
     for name, table in study.tables.items():
         for row in table:
             for column in [column for column in row if f"{column}_low" in row and row[column] is not None]:
@@ -129,7 +129,7 @@ def test_cases_that_not_everybody_read_are_told_and_left_out():
     reads, truth = simulated()
     fewer = [read for read in reads if not (read.case in ("case000", "case059") and read.reader == "R2")]
     del truth["case058"]
-    study = study_analysis.analyse(fewer, truth)
+    study = study_analysis.analyze(fewer, truth)
     assert study.design["complete_cases"] == 58
     assert any("2 of 60 cases were not read by every reader" in note for note in study.notes)
     assert any("truth of 1 cases is unknown" in note for note in study.notes)
@@ -139,7 +139,7 @@ def test_cases_that_not_everybody_read_are_told_and_left_out():
 
 def test_one_reader_gives_no_result_for_other_readers():
     reads, truth = simulated(readers=1)
-    study = study_analysis.analyse(reads, truth)
+    study = study_analysis.analyze(reads, truth)
     assert {row["holds_for"] for row in study.tables["mrmc"]} == {mrmc.FIXED_READERS}
     assert "icc" not in study.tables
     assert "kappa" not in study.tables
@@ -149,7 +149,7 @@ def test_one_reader_gives_no_result_for_other_readers():
 def test_reader_without_a_mistake_gets_an_area_without_interval():
     reads, truth = simulated(readers=1)
     perfect = [replace(read, score=10.0 + 80 * truth[read.case]) for read in reads]
-    study = study_analysis.analyse(perfect, truth)
+    study = study_analysis.analyze(perfect, truth)
     assert rows(study, "auc", modality=CT)[0]["auc"] == 1
     text = study_report.markdown(study, [])
     assert "| R1 | CT | 30 | 30 | 1.0000 |" in text
@@ -158,15 +158,15 @@ def test_reader_without_a_mistake_gets_an_area_without_interval():
 
 @pytest.mark.parametrize("test", ["wilcoxon", "t", "by-normality"])
 def test_report_says_how_the_test_was_chosen(test):
-    text = study_report.markdown(study_analysis.analyse(simulated()[0], None, Settings(test=test)), [])
+    text = study_report.markdown(study_analysis.analyze(simulated()[0], None, Settings(test=test)), [])
     assert re.search(r"^Compared by (a rule fixed|the .* chosen) beforehand", text, re.MULTILINE)
 
 
 def test_confidence_and_seconds_are_compared_where_they_are_known():
     reads, _ = simulated()
-    known = study_analysis.analyse(reads)
+    known = study_analysis.analyze(reads)
     assert {row["measure"] for row in known.tables["paired"]} == {"score", "confidence", "seconds"}
-    unknown = study_analysis.analyse([replace(read, confidence=None, seconds=None) for read in reads])
+    unknown = study_analysis.analyze([replace(read, confidence=None, seconds=None) for read in reads])
     assert {row["measure"] for row in unknown.tables["paired"]} == {"score"}
 
 

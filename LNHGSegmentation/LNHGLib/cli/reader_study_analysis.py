@@ -57,7 +57,7 @@ def _analyse(options: argparse.Namespace, stop: Stop) -> None:
     require_free(options.out, options.overwrite, report.FILES)
     truth = read_truth(options.truth) if options.truth else None
     settings = Settings(options.test, options.covariance, options.categories)
-    study = analysis.analyse(read_scores(options.scores), truth, settings)
+    study = analysis.analyze(read_scores(options.scores), truth, settings)
     inputs = [*options.scores, *([options.truth] if options.truth else [])]
     stop.writing = True
     report.write(study, inputs, options.out, options.overwrite)

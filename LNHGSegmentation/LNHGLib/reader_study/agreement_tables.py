@@ -5,40 +5,55 @@ from itertools import combinations
 import numpy as np
 
 from LNHGLib.reader_study.reads import Reads
-from LNHGLib.reader_study.scores import HIGHEST_SCORE
+from LNHGLib.reader_study.scores import MAX_SCORE
 from LNHGLib.reader_study.settings import Row, Settings, bounds
 from LNHGLib.stats import agreement
 
 ALL = "all"
 
 
-def category(scores: np.ndarray, categories: int) -> np.ndarray:
-    """Return the step 0, 1, ... of each score; 100 belongs to the last."""
-    return np.minimum((np.asarray(scores, float) * categories / HIGHEST_SCORE).astype(int), categories - 1)
-
-
-def _kappa_of(first: np.ndarray, second: np.ndarray, settings: Settings) -> agreement.Interval:
+def _weighted_kappa(first: np.ndarray, second: np.ndarray, settings: Settings) -> agreement.Interval:
+    """Return weighted kappa of scores put into equal steps 0, 1, ...; 100 belongs to the last one."""
     steps = settings.categories
-    table = agreement.crosstab(category(first, steps), category(second, steps), steps)
+    categories = [
+        np.minimum((np.asarray(scores, float) * steps / MAX_SCORE).astype(int), steps - 1) for scores in (first, second)
+    ]
+    table = agreement.crosstab(*categories, steps)
     return agreement.weighted_kappa(table, agreement.agreement_weights(steps), settings.level)
 
 
 def kappas(reads: Reads, settings: Settings) -> list[Row]:
-    """Weighted kappa of each two readers in each modality."""
+    """Compute weighted kappa of each two readers in each modality.
+
+    Args:
+        reads: all reads of the study.
+        settings: the number of categories and the level of the intervals.
+
+    Returns:
+        One row per modality and two readers with two cases or more in common.
+    """
     rows = []
     for modality in reads.modalities:
         for one, other in combinations(reads.readers, 2):
             cases = sorted(set(reads.first[one, modality]) & set(reads.first[other, modality]))
             if len(cases) < 2:
                 continue
-            found = _kappa_of(*(reads.scores(reader, modality, cases) for reader in (one, other)), settings)
+            found = _weighted_kappa(*(reads.scores(reader, modality, cases) for reader in (one, other)), settings)
             names = {"modality": modality, "reader": one, "other_reader": other, "cases": len(cases)}
             rows.append(names | bounds("kappa", found))
     return rows
 
 
 def iccs(reads: Reads, settings: Settings) -> list[Row]:
-    """ICC(2,1) among all readers in each modality."""
+    """Compute ICC(2,1) among all readers in each modality.
+
+    Args:
+        reads: all reads of the study.
+        settings: the level of the intervals.
+
+    Returns:
+        One row per modality with two cases or more that all readers read.
+    """
     if len(reads.readers) < 2:
         return []
     rows = []
@@ -53,7 +68,15 @@ def iccs(reads: Reads, settings: Settings) -> list[Row]:
 
 
 def repeats(reads: Reads, settings: Settings) -> list[Row]:
-    """Repeated reads of each reader, over all modalities and in each."""
+    """Compare the repeated reads of each reader with the first ones, over all modalities and in each.
+
+    Args:
+        reads: all reads of the study.
+        settings: the number of categories and the level of the intervals.
+
+    Returns:
+        One row per reader and modality, or `ALL` of them, with two repeats or more.
+    """
     rows = []
     for reader in reads.readers:
         for modality in (None, *reads.modalities) if len(reads.modalities) > 1 else (None,):
@@ -73,7 +96,7 @@ def repeats(reads: Reads, settings: Settings) -> list[Row]:
                     **bounds("within_sd", found.within_sd),
                     **bounds("coefficient", found.coefficient),
                     **bounds("icc", agreement.icc(both, settings.level)),
-                    **bounds("kappa", _kappa_of(first, second, settings)),
+                    **bounds("kappa", _weighted_kappa(first, second, settings)),
                 }
             )
     return rows

@@ -13,11 +13,25 @@ from LNHGLib.stats.agreement import Interval
 COVARIANCE = {DELONG: roc.delong_covariance, JACKKNIFE: roc.jackknife_covariance}
 AUC, MEAN = "AUC", "mean score"
 MODALITY, DIFFERENCE, TEST = "modality", "difference", "test"
-"""What a row tells: the figure of a modality, the difference of two, the test that all modalities are the same."""
+"""What a row tells: the metric of a modality, the difference of two, the test that all modalities are the same."""
+
+COLUMNS = (
+    *("figure", "holds_for", "what", "name", "reader"),
+    *("value", "value_low", "value_high", "error", "statistic", "df_numerator", "df", "p"),
+)
+EMPTY_ROW: Row = dict.fromkeys(COLUMNS) | {"reader": ""}
 
 
 def means(reads: Reads, settings: Settings) -> list[Row]:
-    """Mean score over readers and cases; its covariance over cases is that of means."""
+    """Compare the mean scores of the modalities over readers and cases.
+
+    Args:
+        reads: all reads of the study.
+        settings: the level of the intervals.
+
+    Returns:
+        The rows of all analyses; none with fewer than two cases that every reader read in every modality.
+    """
     scores = reads.block().scores
     cases = scores.shape[2]
     if cases < 2:
@@ -27,7 +41,16 @@ def means(reads: Reads, settings: Settings) -> list[Row]:
 
 
 def areas(reads: Reads, truth: Mapping[str, int], settings: Settings) -> list[Row]:
-    """Area under the ROC curve of each reader and modality."""
+    """Measure the area under the ROC curve of each reader in each modality.
+
+    Args:
+        reads: all reads of the study.
+        truth: 1 for the disease, 0 without, by case.
+        settings: the covariance over cases and the level of the intervals.
+
+    Returns:
+        One row per reader and modality with two cases or more of each kind.
+    """
     rows = []
     for (reader, modality), group in reads.first.items():
         cases = [case for case in group if case in truth]
@@ -44,7 +67,16 @@ def areas(reads: Reads, truth: Mapping[str, int], settings: Settings) -> list[Ro
 
 
 def compared_areas(reads: Reads, truth: Mapping[str, int], settings: Settings) -> list[Row]:
-    """Areas over readers and cases (Obuchowski and Rockette 1995; Hillis 2014)."""
+    """Compare the areas of the modalities over readers and cases (Obuchowski and Rockette 1995; Hillis 2014).
+
+    Args:
+        reads: all reads of the study.
+        truth: 1 for the disease, 0 without, by case.
+        settings: the covariance over cases and the level of the intervals.
+
+    Returns:
+        The rows of all analyses; none with fewer than two cases of a kind.
+    """
     block = reads.block(truth)
     positive = np.array([truth[case] for case in block.cases], bool)
     if min(positive.sum(), (~positive).sum()) < 2:
@@ -55,39 +87,37 @@ def compared_areas(reads: Reads, truth: Mapping[str, int], settings: Settings) -
 
 
 def _over_readers(
-    figure: str, figures: np.ndarray, covariance: np.ndarray, reads: Reads, settings: Settings
+    metric: str, values: np.ndarray, covariance: np.ndarray, reads: Reads, settings: Settings
 ) -> list[Row]:
-    """Rows of all analyses; later modalities come first, so that a difference is CT+map minus CT."""
-    modalities, readers = figures.shape
+    """Return the rows of all analyses; later modalities come first, so that a difference is CT+map minus CT.
+
+    Args:
+        metric: `AUC` or `MEAN`.
+        values: float (modalities, readers).
+        covariance: float (modalities * readers, modalities * readers), over cases.
+        reads: the names of modalities and readers.
+        settings: the level of the intervals.
+    """
+    modalities, readers = values.shape
     four = covariance.reshape(modalities, readers, modalities, readers)
-    parts = mrmc.components(figures[::-1], four[::-1, :, ::-1])
+    parts = mrmc.components(values[::-1], four[::-1, :, ::-1])
     names = reads.modalities[::-1]
     rows = []
-    for analysis in mrmc.analyse(parts, names, settings.level):
-        rows += [_row(figure, analysis.kind, MODALITY, found) for found in analysis.means[::-1]]
-        rows += [_row(figure, analysis.kind, DIFFERENCE, found) for found in analysis.differences]
-        rows += _test(figure, analysis)
+    for analysis in mrmc.analyze(parts, names, settings.level):
+        rows += [_row(found, figure=metric, holds_for=analysis.kind, what=MODALITY) for found in analysis.means[::-1]]
+        rows += [_row(found, figure=metric, holds_for=analysis.kind, what=DIFFERENCE) for found in analysis.differences]
+        if analysis.df is not None:
+            test = {"figure": metric, "holds_for": analysis.kind, "what": TEST, "name": "all modalities alike"}
+            numbers = {"statistic": analysis.statistic, "df_numerator": analysis.df[0], "df": analysis.df[1]}
+            rows.append(EMPTY_ROW | test | numbers | {"p": analysis.p})
     for a, b in combinations(range(modalities), 2):
-        for reader, found in zip(
-            reads.readers, mrmc.by_reader(parts, reads.readers, (a, b), settings.level), strict=True
-        ):
-            row = _row(figure, mrmc.FIXED_READERS, DIFFERENCE, found)
+        differences = mrmc.by_reader(parts, reads.readers, (a, b), settings.level)
+        for reader, found in zip(reads.readers, differences, strict=True):
+            row = _row(found, figure=metric, holds_for=mrmc.FIXED_READERS, what=DIFFERENCE)
             rows.append(row | {"reader": reader, "name": f"{names[a]} - {names[b]}"})
     return rows
 
 
-def _row(figure: str, holds_for: str, what: str, found: mrmc.Estimate) -> Row:
-    row = {"figure": figure, "holds_for": holds_for, "what": what, "name": found.name, "reader": ""}
-    interval = bounds("value", Interval(found.value, found.low, found.high))
-    return (
-        row | interval | {"error": found.error, "statistic": None, "df_numerator": None, "df": found.df, "p": found.p}
-    )
-
-
-def _test(figure: str, analysis: mrmc.Analysis) -> list[Row]:
-    if analysis.df is None:
-        return []
-    row = {"figure": figure, "holds_for": analysis.kind, "what": TEST, "name": "all modalities alike", "reader": ""}
-    empty = {"value": None, "value_low": None, "value_high": None, "error": None}
-    result = {"statistic": analysis.statistic, "df_numerator": analysis.df[0], "df": analysis.df[1], "p": analysis.p}
-    return [row | empty | result]
+def _row(found: mrmc.Estimate, **what: str) -> Row:
+    value = bounds("value", Interval(found.value, found.low, found.high))
+    return EMPTY_ROW | what | {"name": found.name} | value | {"error": found.error, "df": found.df, "p": found.p}

@@ -1,4 +1,4 @@
-"""Pictures of an analysed reader study, drawn without a display."""
+"""Plots of an analyzed reader study, made without a display."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from LNHGLib.reader_study.agreement_tables import ALL
 from LNHGLib.reader_study.analysis import Study
 from LNHGLib.reader_study.mrmc_tables import DIFFERENCE, MODALITY
-from LNHGLib.reader_study.scores import HIGHEST_SCORE, LOWEST_SCORE
+from LNHGLib.reader_study.scores import MAX_SCORE, MIN_SCORE
 from LNHGLib.stats import mrmc, roc
 
 COLORS = ("#1b6ca8", "#d95f02", "#3a7d44", "#7b4b94")
@@ -66,7 +66,7 @@ def _scores(study: Study) -> Figure:
     for modality in modalities:
         axes.scatter([], [], 20, color=_color(study, modality), label=modality)
     axes.set_xticks(range(len(readers)), readers)
-    axes.set(xlabel="reader", ylabel="score", ylim=(LOWEST_SCORE - 3, HIGHEST_SCORE + 3))
+    axes.set(xlabel="reader", ylabel="score", ylim=(MIN_SCORE - 3, MAX_SCORE + 3))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(modalities), frameon=False, fontsize=9)
     _plain(axes)
     axes.grid(visible=False, axis="x")

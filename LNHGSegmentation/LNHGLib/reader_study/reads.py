@@ -35,6 +35,9 @@ class Reads:
     def __init__(self, scores: Sequence[Score]) -> None:
         """Arrange scores.
 
+        Args:
+            scores: all reads of the study.
+
         Raises:
             InputError: a repeated read has no first one.
         """
@@ -62,7 +65,16 @@ class Reads:
         return tuple(sorted({case for group in self.first.values() for case in group}))
 
     def scores(self, reader: str, modality: str, cases: Sequence[str]) -> np.ndarray:
-        """Return one reader's first scores of some cases (cases,)."""
+        """Return one reader's first scores of some cases.
+
+        Args:
+            reader: name.
+            modality: name.
+            cases: names of cases that the reader read in this modality.
+
+        Returns:
+            Float (cases,).
+        """
         group = self.first[reader, modality]
         return np.array([group[case].score for case in cases], float)
 
@@ -70,7 +82,10 @@ class Reads:
         """Return what every reader read in every modality.
 
         Args:
-            among: cases to take; all by default.
+            among: cases to take, the keys of a mapping; all by default.
+
+        Returns:
+            The scores of the cases that nobody left out.
         """
         cases = [case for case in self.cases if among is None or case in among]
         cases = tuple(case for case in cases if all(case in group for group in self.first.values()))
@@ -78,7 +93,15 @@ class Reads:
         return Block(np.array(scores, float).reshape(len(self.modalities), len(self.readers), len(cases)), cases)
 
     def pairs(self, reader: str, modality: str | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return a reader's first and repeated scores of the same cases, of one or all modalities."""
+        """Return a reader's first and repeated scores of the same cases.
+
+        Args:
+            reader: name.
+            modality: name; None takes all.
+
+        Returns:
+            Both float (pairs,).
+        """
         names = self.modalities if modality is None else (modality,)
         both = [
             (self.first[reader, name][case].score, repeat.score)

@@ -1,4 +1,4 @@
-"""The report of an analysed reader study in Markdown, its tables as CSV and JSON."""
+"""The report of an analyzed reader study in Markdown, its tables as CSV and JSON."""
 
 import csv
 import json

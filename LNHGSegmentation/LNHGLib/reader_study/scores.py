@@ -20,8 +20,8 @@ MODALITIES = (CT, CT_MAP)
 SESSIONS = (1, 2)
 COLUMNS = ("readerID", "caseID", "modalityID", "score", "confidence", "seconds", "session", "order", "repeat")
 TRUTH_COLUMNS = ("caseID", "truth")
-LOWEST_SCORE, HIGHEST_SCORE = 0.0, 100.0
-LOWEST_CONFIDENCE, HIGHEST_CONFIDENCE = 1, 5
+MIN_SCORE, MAX_SCORE = 0.0, 100.0
+MIN_CONFIDENCE, MAX_CONFIDENCE = 1, 5
 ADVICE = "correct the table or let the reader save it again"
 
 
@@ -149,10 +149,10 @@ def _parse(row: Mapping[str, str], where: str, complete: bool) -> Score:
     for name in ("readerID", "caseID", "modalityID"):
         if not row[name]:
             raise InputError(f"{where} has no {name}, expected one in each row; {ADVICE}.")
-    score = _number(row, "score", where, LOWEST_SCORE, HIGHEST_SCORE)
+    score = _number(row, "score", where, MIN_SCORE, MAX_SCORE)
     if score is None and complete:
         raise InputError(f"{where} has no score, expected 0 to 100 for every read; let the reader finish first.")
-    confidence = _number(row, "confidence", where, LOWEST_CONFIDENCE, HIGHEST_CONFIDENCE, whole=True)
+    confidence = _number(row, "confidence", where, MIN_CONFIDENCE, MAX_CONFIDENCE, whole=True)
     return Score(
         row["readerID"],
         row["caseID"],

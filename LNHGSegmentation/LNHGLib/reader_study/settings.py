@@ -1,4 +1,4 @@
-"""What is chosen for the analysis of a reader study before its scores are seen, and the rows that it gives."""
+"""What is chosen for the analysis of a reader study before its scores are seen, and the rows of its tables."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -123,7 +123,7 @@ def components(fom: np.ndarray, covariance: np.ndarray) -> Components:
     )
 
 
-def analyse(parts: Components, names: tuple[str, ...], level: float = 0.95) -> list[Analysis]:
+def analyze(parts: Components, names: tuple[str, ...], level: float = 0.95) -> list[Analysis]:
     """Do the analyses that the numbers of readers and modalities allow; one reader can only be a fixed one.
 
     Args:
