@@ -13,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib.errors import InputError
 from LNHGLib.image import dicom_series, single_file
+from LNHGLib.image.boxes import Box, box_shape, box_start
 from LNHGLib.image.dicom_series import MIN_SLICES
 
 SPACING_RANGE_MM = (0.1, 10.0)
@@ -69,6 +70,12 @@ class Grid:
     def lps_to_index(self, points: np.ndarray) -> np.ndarray:
         """Map (..., 3) xyz positions in LPS mm to (..., 3) fractional zyx indices."""
         return (np.asarray(points, np.float64) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
+
+    def crop(self, box: Box) -> "Grid":
+        """Return the grid of a box of voxels."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.index_to_lps(box_start(box))
+        return Grid(tuple(box_shape(box)), affine)
 
     def matches(self, other: "Grid", tolerance_mm: float = 1e-2) -> bool:
         """Tell whether both grids have the same shape and their voxels lie within the tolerance of each other."""
