@@ -225,7 +225,9 @@ def test_every_file_that_the_program_writes_or_asks_for_is_described():
 
 def test_what_the_code_cites_of_the_method_is_in_its_page():
     method = TEXTS[ROOT / "docs" / "method.md"]
-    lost = {path.name: unresolved(path.read_text(encoding="utf-8"), method) for path in citing_files()}
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in citing_files()}
+    assert {"U3", "3"} <= set().union(*(set().union(*cited(text)) for text in texts.values()))
+    lost = {name: unresolved(text, method) for name, text in texts.items()}
     assert {name: entries for name, entries in lost.items() if entries} == {}
 
 
@@ -300,6 +302,6 @@ def test_an_unresolved_citation_is_found():
     assert unresolved("# see method facts 4.2 to\n# 4.6", method) == ["4.2", "4.6"]
 
 
-@pytest.mark.parametrize("path", ["../shared/data", "/work/main", "/home/somebody", "C:\\Users"])
+@pytest.mark.parametrize("path", ["../shared/data", *(f"/{folder}/x" for folder in ("work", "tmp", "home")), "C:\\x"])
 def test_a_path_of_a_machine_is_found(path):
     assert MACHINE.search(f"see {path}")
