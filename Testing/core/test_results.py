@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from LNHGLib.errors import InputError
 from LNHGLib.figures import preview
-from LNHGLib.figures.axial_plane import Cut
+from LNHGLib.figures.axial_plane import AxialPlane, sample_nodule
 from LNHGLib.figures.segment_style import TERMINOLOGY, segment_color
 from LNHGLib.image.volume import Grid, Source, Volume, from_sitk
 from LNHGLib.measurement.nodule import Nodule
@@ -121,7 +121,8 @@ def test_report_is_versioned_and_holds_the_same_nodules_and_the_scale_of_the_pic
     report = json.loads((folder / "report.json").read_text())
     assert report["schema"] == 1
     assert report["device"] == "cpu"
-    assert report["preview"]["signal_range"] == [0, 1]
+    assert report["preview"]["color_map"] == "viridis"
+    assert report["preview"]["signal_range"] == [0, 1.2]
     assert [nodule["number"] for nodule in report["nodules"]] == [1, 2, 3]
     assert report["nodules"][0]["measurement"]["long_axis_mm"] == result.nodules[0].measurement.long_axis_mm
     assert report["nodules"][0]["heterogeneity"] == result.nodules[0].heterogeneity
@@ -256,20 +257,19 @@ def test_the_picture_looks_like_the_golden_one(regenerate_golden, tmp_path, monk
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1), (1, -1, 1)])
-def test_a_cut_shows_the_patients_right_on_the_left_and_anterior_up_in_every_array_order(order, flips):
+def test_a_plane_shows_the_patients_right_on_the_left_and_anterior_up_in_every_array_order(order, flips):
     grid = Grid.aligned((20, 30, 40), (2.0, 1.0, 1.0), (5, -8, 50))
     array = np.zeros(grid.shape, np.float32)
     array[10, 5, 4] = 1
     marker_lps, center = grid.index_to_lps((10, 5, 4)), grid.index_to_lps((10, 15, 20))
     moved, moved_grid = _reordered(array, grid, order, flips)
-    cut = Cut(center, 40.0)
-    image = cut.sample(moved, moved_grid)
+    pixels = AxialPlane(center, 40.0).grid()
+    image, signal = (found[0] for found in sample_nodule(moved, 1, 7 * moved, moved_grid, pixels))
     row, column = np.unravel_index(image.argmax(), image.shape)
-    np.testing.assert_allclose(cut.points[row, column], marker_lps, atol=0.2)
+    np.testing.assert_allclose(pixels.index_to_lps((0, row, column)), marker_lps, atol=0.2)
     assert row < 128
     assert column < 128
-    box, part = cut.crop(moved_grid)
-    np.testing.assert_allclose(cut.sample(moved[box], part), image, atol=1e-5)
+    np.testing.assert_allclose(signal[image > 0], 7, rtol=1e-4)
 
 
 def _reordered(array, grid, order, flips):

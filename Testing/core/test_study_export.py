@@ -202,5 +202,6 @@ def test_the_study_file_says_how_the_pictures_look(study):
     assert described["window_hu"] == {"width": 1500.0, "level": -600.0}
     assert described["modalities"] == list(MODALITIES) == [CT, CT_MAP]
     assert (described["cases"], described["repeats"], described["washout_days"]) == (6, 1, study_export.WASHOUT_DAYS)
-    assert described["look"]["signal_range"] == [0.0, 1.0]
+    assert described["look"]["color_map"] == "viridis"
+    assert described["look"]["signal_range"] == [0.0, 1.2]
     assert "sealed/key.csv" in described["sha256"]

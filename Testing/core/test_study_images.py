@@ -5,7 +5,8 @@ import io
 import numpy as np
 import pytest
 from LNHGLib.errors import InputError
-from LNHGLib.figures.colors import jet, window
+from LNHGLib.figures.axial_plane import OUTSIDE_HU
+from LNHGLib.figures.colors import DEFAULT_STYLE, DisplayStyle, jet, window
 from LNHGLib.image.volume import Grid, Source, Volume
 from LNHGLib.reader_study import images
 from LNHGLib.reader_study.images import GAP_PX, LEGEND_PX, Look, Subject, draw, png
@@ -47,19 +48,25 @@ def test_grey_is_the_lung_window_and_color_is_the_signal_on_the_printed_scale():
     subject = a_subject()
     hu = np.where(subject.mask, 100, -900).astype(np.int16)
     flat = Subject(Volume(hu, subject.volume.grid, subject.volume.source), subject.mask, subject.mask * np.float32(0.6))
-    _, plain, colored = pair(flat)
+    style = {"color_map": "jet", "signal_range": (0.0, 1.0)}
+    _, plain, colored = pair(flat, **style)
     assert tuple(plain[320, 320]) == (int(window(np.array([100.0]))[0]),) * 3
     assert tuple(plain[100, 200]) == (int(window(np.array([-900.0]))[0]),) * 3
     assert tuple(colored[320, 320]) == tuple(jet(np.array([0.6]))[0])
-    _, _, wide = pair(flat, signal_range=(0.0, 1.2))
+    _, _, wide = pair(flat, color_map="jet")
     assert tuple(wide[320, 320]) == tuple(jet(np.array([0.5]))[0])
-    _, _, faint = pair(flat, opacity=0.5)
+    _, _, faint = pair(flat, opacity=0.5, **style)
     middle = (jet(np.array([0.6]))[0].astype(float) + plain[320, 320]) / 2
     np.testing.assert_allclose(faint[320, 320], middle, atol=1)
 
 
+def test_pictures_have_the_default_style_of_all_pictures():
+    assert (Look().color_map, Look().signal_range) == (DEFAULT_STYLE.color_map, DEFAULT_STYLE.signal_range)
+    assert DisplayStyle("viridis", "fixed", (0.0, 1.2)) == DEFAULT_STYLE
+
+
 def test_left_is_right_and_the_signal_does_not_fade_at_the_edge():
-    _, _, colored = pair(a_subject(), color_map="viridis")
+    _, _, colored = pair(a_subject(), signal_range=(0.0, 1.0))
     middle = colored[320, :640].astype(int)
     inside = np.flatnonzero(np.ptp(middle, axis=-1) > 20)
     brightness = middle[inside].sum(-1)
@@ -96,13 +103,13 @@ def test_a_stack_goes_from_feet_to_head_and_starts_at_the_largest_area():
     subject = a_subject()
     subject.signal[:12][subject.mask[:12]] = 0.1  # the half towards the feet
     below, above = (draw(subject, Look(layout="stack")).frames[CT_MAP][pictures.start + step] for step in (-2, 2))
-    assert below[320, 320, 0] < above[320, 320, 0]
+    assert below[320, 320, 1] < above[320, 320, 1]
 
 
 def test_a_large_nodule_widens_the_field_and_a_nodule_at_the_edge_of_the_scan_is_padded_with_air():
     pictures, plain, colored = pair(a_subject(radius_mm=25.0))
     assert pictures.pixel_mm * 640 == pytest.approx(75, abs=3)
-    assert (colored[15:40, 100:200] == int(window(np.array([images.OUTSIDE_HU]))[0])).all()
+    assert (colored[15:40, 100:200] == int(window(np.array([OUTSIDE_HU]))[0])).all()
     assert (plain != colored).any()
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from LNHGLib.cli import reader_study_analysis
 from LNHGLib.cli.console import Stop, progress_printer
+from LNHGLib.figures.colors import DEFAULT_STYLE
 from LNHGLib.files.checksum import file_sha256
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     add("--ct", metavar="FOLDER", type=Path, help="where the CTs are now, if they were moved")
     add("--layout", default="slice", help="slice (default), strip (three slices) or stack (to scroll)")
-    add("--colors", default="jet", help="jet (default, as in the paper) or viridis")
-    add("--signal-range", metavar=("LOW", "HIGH"), type=float, nargs=2, default=(0.0, 1.0), help="default: 0 1")
+    add("--colors", default=DEFAULT_STYLE.color_map, help="viridis or jet, the paper's (default: %(default)s)")
+    shown = "default: {:g} {:g}".format(*DEFAULT_STYLE.signal_range)
+    add("--signal-range", metavar=("LOW", "HIGH"), type=float, nargs=2, default=DEFAULT_STYLE.signal_range, help=shown)
     add("--field-mm", type=float, default=60.0, help="side of the square shown (default: %(default)s)")
     add("--question", help="what the score answers")
     add("--ends", metavar=("ZERO", "HUNDRED"), nargs=2, help="what the scores 0 and 100 mean")

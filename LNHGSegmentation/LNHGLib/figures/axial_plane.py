@@ -1,73 +1,133 @@
-"""Axial cuts through a volume of any orientation: what pictures are made of.
+"""Axial planes through a volume of any orientation, and what lies on them: what all pictures are made of.
 
 Radiological convention: the patient's right is on the left, anterior is up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
-from LNHGLib.image.volume import Grid
+from LNHGLib.figures import colors
+from LNHGLib.image.volume import Grid, Volume, resample
 
 if TYPE_CHECKING:
     from LNHGLib.measurement.nodule import Nodule
 
 FIELD_MM = 50.0
 PIXELS = 256
+OUTSIDE_HU = -1024.0
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A square axial cut through the patient, `PIXELS` on a side."""
+@dataclass(frozen=True, eq=False)
+class AxialPlane:
+    """A square of an axial plane through the patient.
+
+    Attributes:
+        center_lps_mm: (3,) x, y, z of its middle.
+        field_mm: its side.
+        pixels: pixels along its side.
+    """
 
     center_lps_mm: np.ndarray
     field_mm: float
-
-    @property
-    def points(self) -> np.ndarray:
-        """Return the pixels' LPS mm positions as (row, column, xyz)."""
-        steps = ((np.arange(PIXELS) + 0.5) / PIXELS - 0.5) * self.field_mm
-        y, x = np.meshgrid(steps, steps, indexing="ij")
-        return self.center_lps_mm + np.stack([x, y, np.zeros_like(x)], axis=-1)
+    pixels: int = PIXELS
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
-        """Return (left, right, bottom, top) in LPS mm for matplotlib."""
+        """Left, right, bottom, top in LPS mm, for matplotlib."""
         x, y, half = *self.center_lps_mm[:2], self.field_mm / 2
         return x - half, x + half, y + half, y - half
 
-    def crop(self, grid: Grid) -> tuple[tuple[slice, ...], Grid]:
-        """Return the part of the grid that the cut touches: its slices (z, y, x) and its own grid."""
-        index, last = grid.lps_to_index(self.points), np.array(grid.shape) - 1
-        first = np.floor(index.min((0, 1))).astype(int).clip(0, last)
-        end = np.ceil(index.max((0, 1))).astype(int).clip(0, last) + 1
-        affine = grid.affine.copy()
-        affine[:3, 3] = grid.index_to_lps(first)
-        return tuple(slice(a, b) for a, b in zip(first, end, strict=True)), Grid(tuple(end - first), affine)
+    def grid(self, heights_mm: Sequence[float] | None = None) -> Grid:
+        """Return the pixels as a grid: rows run to the back, columns to the patient's left.
 
-    def sample(self, array: np.ndarray, grid: Grid, fill: float = 0.0) -> np.ndarray:
-        """Interpolate `array` linearly at the pixels, `fill` where they lie outside the grid; returns float32."""
-        index = np.moveaxis(grid.lps_to_index(self.points), -1, 0)
-        size = np.array(grid.shape)[:, None, None]
-        outside = ((index < -0.5) | (index > size - 0.5)).any(0)
-        values = ndimage.map_coordinates(array.astype(np.float32), index.clip(0, size - 1), order=1)
-        return np.where(outside, np.float32(fill), values)
+        Args:
+            heights_mm: evenly spaced z (LPS) of several planes above each other; the plane's own z by default.
+
+        Returns:
+            A grid of the shape (heights, pixels, pixels).
+        """
+        heights = [self.center_lps_mm[2]] if heights_mm is None else heights_mm
+        pixel_mm = self.field_mm / self.pixels
+        step_mm = heights[1] - heights[0] if len(heights) > 1 else 1.0
+        corner = np.asarray(self.center_lps_mm)[:2] - self.field_mm / 2 + pixel_mm / 2
+        return Grid.aligned(
+            (len(heights), self.pixels, self.pixels), (step_mm, pixel_mm, pixel_mm), (*corner, heights[0])
+        )
 
 
-def cuts(nodule: "Nodule", grid: Grid) -> tuple[Cut, Cut]:
-    """Return the whole slice and the close-up, on the slice of the long axis or through the box's center."""
+def nodule_planes(nodule: "Nodule", grid: Grid) -> tuple[AxialPlane, AxialPlane]:
+    """Return the full slice and the close-up, on the slice of the long axis or through the box's center.
+
+    Args:
+        nodule: has a box.
+        grid: the CT's grid.
+    """
     low, high = np.array(nodule.box_lps_mm, float)
     center, size_mm = (low + high) / 2, float((high - low)[:2].max())
     if nodule.measurement is not None:
         center[2] = np.mean(nodule.measurement.long_axis_ends_lps_mm, axis=0)[2]
         size_mm = nodule.measurement.long_axis_mm
-    return whole_cut(grid, center), Cut(center, max(FIELD_MM, 1.5 * size_mm))
+    return full_plane(grid, center), AxialPlane(center, max(FIELD_MM, 1.5 * size_mm))
 
 
-def whole_cut(grid: Grid, center: np.ndarray) -> Cut:
-    """Return the cut at the center's height that shows the whole grid."""
+def full_plane(grid: Grid, center: np.ndarray) -> AxialPlane:
+    """Return the plane at the height of a point that shows the whole grid.
+
+    Args:
+        grid: the CT's grid.
+        center: (3,) x, y, z in LPS mm.
+    """
     corners = grid.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * grid.shape - 0.5)
     low, high = corners.min(0), corners.max(0)
-    return Cut(np.array([*(low + high)[:2] / 2, center[2]]), float((high - low)[:2].max()))
+    return AxialPlane(np.array([*(low + high)[:2] / 2, center[2]]), float((high - low)[:2].max()))
+
+
+def sample_ct(volume: Volume, target: Grid) -> np.ndarray:
+    """Return the CT on a grid in the lung window.
+
+    Args:
+        volume: the CT.
+        target: from `AxialPlane.grid`.
+
+    Returns:
+        uint8, the target's shape; black outside the CT.
+    """
+    box, part = _touched(volume.grid, target)
+    return colors.window(resample(volume.array[box], part, target, fill=OUTSIDE_HU))
+
+
+def sample_nodule(
+    labels: np.ndarray, number: int, signal: np.ndarray, grid: Grid, target: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a nodule and the signal inside it on a grid.
+
+    Args:
+        labels: (z, y, x) integer or bool.
+        number: the nodule's value in `labels`.
+        signal: (z, y, x) float.
+        grid: the grid of both.
+        target: from `AxialPlane.grid`.
+
+    Returns:
+        How much of each pixel the nodule covers, 0 to 1, and its signal, interpolated among its own voxels only; both
+        float32, the target's shape. A pixel belongs to the nodule from a coverage of 0.5.
+    """
+    box, part = _touched(grid, target)
+    mask = labels[box] == number
+    covered = resample(mask.astype(np.float32), part, target, fill=0)
+    inside = resample(np.where(mask, signal[box], 0).astype(np.float32), part, target, fill=0)
+    return covered, np.divide(inside, covered, out=np.zeros_like(inside), where=covered > 0)
+
+
+def _touched(grid: Grid, target: Grid) -> tuple[tuple[slice, ...], Grid]:
+    """Return the box of a grid that another one touches, at least one voxel, and the grid of that box."""
+    index = grid.lps_to_index(target.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * (np.array(target.shape) - 1)))
+    last = np.array(grid.shape) - 1
+    first = np.floor(index.min(0)).astype(int).clip(0, last)
+    end = np.ceil(index.max(0)).astype(int).clip(0, last) + 1
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.index_to_lps(first)
+    return tuple(slice(a, b) for a, b in zip(first, end, strict=True)), Grid(tuple(end - first), affine)

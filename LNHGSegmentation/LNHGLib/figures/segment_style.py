@@ -9,7 +9,7 @@ TERMINOLOGY = (
 )
 TAGS = PROVENANCE_TAG, SCORE_TAG, TERMINOLOGY_TAG = "LNHG.Provenance", "LNHG.Score", "TerminologyEntry"
 GOLDEN_ANGLE = 0.381966  # of the color circle: neighbors in number are far apart in hue
-FIRST_HUE = 0.83  # magenta, which the jet map does not contain
+FIRST_HUE = 0.83  # magenta, which no color map of the signal contains
 
 
 def segment_id(number: int) -> str:

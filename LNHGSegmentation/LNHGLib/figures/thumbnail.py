@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from LNHGLib.figures import colors
-from LNHGLib.figures.axial_plane import whole_cut
+from LNHGLib.figures.axial_plane import full_plane, sample_ct
 from LNHGLib.figures.segment_style import segment_color
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ FRAME_MARGIN_MM = 4.0
 
 
 def draw(result: "Result") -> str:
-    """Draw the slice through the best finding, framed; the middle slice where nothing was found.
+    """Show the slice through the best finding, framed; the middle slice where nothing was found.
 
     Returns:
         A JPEG of `PIXELS` on a side, base64.
@@ -30,13 +29,12 @@ def draw(result: "Result") -> str:
     low, high = (
         np.array(best.box_lps_mm, float) if best else np.array([grid.index_to_lps((np.array(grid.shape) - 1) / 2)] * 2)
     )
-    cut = whole_cut(grid, (low + high) / 2)
-    box, part = cut.crop(grid)
-    grey = colors.window(cut.sample(result.volume.array[box], part, -1024))
-    image = Image.fromarray(grey.astype(np.uint8)).resize((PIXELS, PIXELS), Image.Resampling.BOX).convert("RGB")
+    plane = full_plane(grid, (low + high) / 2)
+    image = Image.fromarray(sample_ct(result.volume, plane.grid())[0])
+    image = image.resize((PIXELS, PIXELS), Image.Resampling.BOX).convert("RGB")
     if best:
-        left, _, _, top = cut.extent
-        scale = PIXELS / cut.field_mm
+        left, _, _, top = plane.extent
+        scale = PIXELS / plane.field_mm
         corners = (
             (low[:2] - FRAME_MARGIN_MM - (left, top)) * scale,
             (high[:2] + FRAME_MARGIN_MM - (left, top)) * scale,

@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from LNHGLib.errors import InputError
 from LNHGLib.figures import colors
-from LNHGLib.image.volume import Grid, Volume, resample
+from LNHGLib.figures.axial_plane import AxialPlane, sample_ct, sample_nodule
+from LNHGLib.image.volume import Volume
 from LNHGLib.reader_study.scores import CT, CT_MAP
-from LNHGLib.segmentation import native_grid
 
 LAYOUTS = ("slice", "strip", "stack")
 PANEL_PX = {"slice": 640, "strip": 400, "stack": 640}
@@ -23,9 +23,7 @@ LARGEST_SHARE = 2 / 3  # of the field that a nodule fills, before the field grow
 STRIP_SHARE = 1 / 4  # of the nodule's height, from its middle to the outer slices of a strip
 STACK_MARGIN_MM = 6.0
 MOST_SLICES = 61
-CROP_MARGIN = 2
 PNG_LEVEL = 3  # higher ones take many times as long for pictures little smaller
-OUTSIDE_HU = -1024.0
 
 GAP_PX, LEGEND_PX = 6, 132
 TEXT_PX, SMALL_PX = 17, 14
@@ -45,8 +43,8 @@ class Look:
     """
 
     layout: str = "slice"
-    color_map: str = "jet"
-    signal_range: tuple[float, float] = (0.0, 1.0)
+    color_map: str = colors.DEFAULT_STYLE.color_map
+    signal_range: tuple[float, float] = colors.DEFAULT_STYLE.signal_range
     opacity: float = 1.0
     field_mm: float = FIELD_MM
 
@@ -90,11 +88,13 @@ def draw(subject: Subject, look: Look) -> Pictures:
     """
     heights, start, center, field_mm = _cuts(subject, look)
     size = PANEL_PX[look.layout]
-    grid = _plane_grid(center, heights, field_mm, size)
-    grey, inside, signal = _sampled(subject, grid)
+    target = AxialPlane(center, field_mm, size).grid(heights)
+    gray = sample_ct(subject.volume, target)
+    covered, signal = sample_nodule(subject.mask, True, subject.signal, subject.volume.grid, target)
+    inside = covered >= 0.5
     scaled = colors.scale(signal, inside, "fixed", look.signal_range)
-    colored = colors.composite(grey, colors.COLOR_MAPS[look.color_map](scaled), inside, look.opacity)
-    plain = np.repeat(grey[..., None], 3, axis=-1)
+    colored = colors.composite(gray, colors.COLOR_MAPS[look.color_map](scaled), inside, look.opacity)
+    plain = np.repeat(gray[..., None], 3, axis=-1)
     captions = [_offset(height - heights[start]) for height in heights] if len(heights) > 1 else [""]
     frames = {}
     for modality, panels in ((CT, plain), (CT_MAP, colored)):
@@ -141,29 +141,6 @@ def _offsets(rise_mm: np.ndarray, step_mm: float, layout: str) -> list[int]:
     below = min(half, round((STACK_MARGIN_MM - float(rise_mm.min())) / step_mm))
     above = min(half, round((STACK_MARGIN_MM + float(rise_mm.max())) / step_mm))
     return list(range(-max(below, 1), max(above, 1) + 1))
-
-
-def _plane_grid(center: np.ndarray, heights: list[float], field_mm: float, size: int) -> Grid:
-    pixel_mm = field_mm / size
-    step_mm = heights[1] - heights[0] if len(heights) > 1 else 1.0
-    corner = center[:2] - field_mm / 2 + pixel_mm / 2
-    return Grid.aligned((len(heights), size, size), (step_mm, pixel_mm, pixel_mm), (*corner, heights[0]))
-
-
-def _sampled(subject: Subject, target: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return windowed grey, the nodule's mask and its signal on the target; signal is interpolated among its voxels."""
-    grid = subject.volume.grid
-    corners = target.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * (np.array(target.shape) - 1))
-    index = grid.lps_to_index(corners)
-    first = (np.floor(index.min(0)) - CROP_MARGIN).astype(int).clip(0, np.array(grid.shape) - 1)
-    end = (np.ceil(index.max(0)) + CROP_MARGIN + 1).astype(int).clip(1, grid.shape)
-    box = tuple(slice(a, max(a + 1, b)) for a, b in zip(first, end, strict=True))
-    there, mask = native_grid.subgrid(grid, box), subject.mask[box]
-    hu = resample(subject.volume.array[box], there, target, fill=OUTSIDE_HU)
-    covered = resample(mask.astype(np.float32), there, target, fill=0)
-    signal = resample(np.where(mask, subject.signal[box], 0).astype(np.float32), there, target, fill=0)
-    signal = np.divide(signal, covered, out=np.zeros_like(signal), where=covered > 0)
-    return colors.window(hu), covered >= 0.5, signal
 
 
 def _offset(rise_mm: float) -> str:
@@ -214,11 +191,11 @@ def _draw_legend(page: Image.Image, pen: ImageDraw.ImageDraw, left: int, look: L
     ramp = colors.COLOR_MAPS[look.color_map](np.linspace(1, 0, bottom - top))
     page.paste(Image.fromarray(np.repeat(ramp[:, None], width, axis=1)), (x, top))
     low, high = look.signal_range
-    for share in np.linspace(0, 1, 6):
-        y = bottom - 1 - share * (bottom - top - 1)
+    for value in colors.legend_ticks(low, high):
+        y = bottom - 1 - (value - low) / (high - low) * (bottom - top - 1)
         pen.line([(x + width, y), (x + width + 5, y)], WHITE, 1)
-        beyond = " or more" if share == 1 else " or less" if share == 0 < low else ""
-        _text(pen, (x + width + 9, y), f"{low + share * (high - low):.3g}{beyond}", "lm", SMALL_PX)
+        beyond = " or more" if value == high else " or less" if value == low > 0 else ""
+        _text(pen, (x + width + 9, y), f"{value:.3g}{beyond}", "lm", SMALL_PX)
     for line, text in enumerate(("Heterogeneity", "signal", "(relative units)")):
         _text(pen, (left + LEGEND_PX / 2, 6 + 17 * line), text, "mt", SMALL_PX)
 

@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from LNHGLib.figures import colors, nodule_figure
-from LNHGLib.figures.nodule_figure import Place, Shading
+from LNHGLib.figures.colors import DEFAULT_STYLE, DisplayStyle
+from LNHGLib.figures.nodule_figure import Place
 from LNHGLib.figures.segment_style import segment_color
 from LNHGLib.report.case import ReportCase, ReportNodule
 from LNHGLib.report.dicom_codes import model_of, version_of
@@ -39,14 +40,14 @@ class PageOptions:
     Attributes:
         case: name of the case; empty leaves a line to write on.
         patient: what is known of the patient as (name, value), only if the user asked for it.
-        shading: how the signal is colored.
+        style: how the signal is colored.
         no_picture: why there are no pictures, where the case has no CT.
         written: when the report was made.
     """
 
     case: str = ""
     patient: Sequence[tuple[str, str]] = ()
-    shading: Shading = field(default_factory=Shading)
+    style: DisplayStyle = DEFAULT_STYLE
     no_picture: str = ""
     written: datetime = field(default_factory=datetime.now)
 
@@ -212,7 +213,7 @@ class _Report:
 
     def _picture_row(self, nodule: ReportNodule, size: float) -> None:
         place = Place(MARGIN, self.top, size)
-        nodule_figure.draw(self.pages[-1], self.case, nodule, place, self.options.shading, INK)
+        nodule_figure.plot_nodule(self.pages[-1], self.case, nodule, place, self.options.style, INK)
         left = MARGIN + nodule_figure.width_of(size) + 0.1
         self._write(left, nodule.label[:22], size=9, weight="bold")
         for index, line in enumerate(details(nodule)):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from LNHGLib.errors import InputError
-from LNHGLib.figures.nodule_figure import Shading
+from LNHGLib.figures.colors import DEFAULT_STYLE, DisplayStyle
 from LNHGLib.files.atomic import atomic_folder, require_free
 from LNHGLib.report.case import ReportCase, read_case
 
@@ -139,7 +139,7 @@ class _Work:
             no_picture = str(error)
             self.notes.append(f"The report has no pictures: {no_picture}")
         self.progress(0.75, "Drawing the report")
-        page = report_page.PageOptions(self.options.case, self._identity(), _shading(self.case.report), no_picture)
+        page = report_page.PageOptions(self.options.case, self._identity(), _style(self.case.report), no_picture)
         report_page.write_pages(self.case, folder, self.options.form, page)
 
     def _with_volume(self) -> ReportCase:
@@ -181,12 +181,11 @@ def _place(report: dict, dicom: Path | None) -> tuple[Path, list[Path]]:
     return path, []
 
 
-def _shading(report: dict) -> Shading:
+def _style(report: dict) -> DisplayStyle:
     """Return how the result's own picture was colored."""
     shown = report.get("preview") or {}
-    default = Shading()
-    return Shading(
-        shown.get("color_map", default.color_map),
-        shown.get("scale", default.scale),
-        tuple(shown.get("signal_range", default.signal_range)),
+    return DisplayStyle(
+        shown.get("color_map", DEFAULT_STYLE.color_map),
+        shown.get("scale", DEFAULT_STYLE.scale),
+        tuple(shown.get("signal_range", DEFAULT_STYLE.signal_range)),
     )

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from LNHGLib.figures.colors import DEFAULT_STYLE
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
@@ -32,10 +33,10 @@ class Parameter:
     threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
     overlayVisible: bool = True
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
-    colorMap: Annotated[str, Choice(["viridis", "jet"])] = "viridis"
-    scaleMode: Annotated[str, Choice(["fixed", "nodule", "slice"])] = "fixed"
-    rangeLow: Annotated[float, WithinRange(0.0, 9.99)] = 0.0
-    rangeHigh: Annotated[float, WithinRange(0.01, 10.0)] = 1.2
+    colorMap: Annotated[str, Choice(["viridis", "jet"])] = DEFAULT_STYLE.color_map
+    scaleMode: Annotated[str, Choice(["fixed", "nodule", "slice"])] = DEFAULT_STYLE.scale
+    rangeLow: Annotated[float, WithinRange(0.0, 9.99)] = DEFAULT_STYLE.signal_range[0]
+    rangeHigh: Annotated[float, WithinRange(0.01, 10.0)] = DEFAULT_STYLE.signal_range[1]
     segmentStyle: Annotated[str, Choice(["outline", "fill"])] = "outline"
     zoomToFinding: bool = True
     segmentation: vtkMRMLSegmentationNode
