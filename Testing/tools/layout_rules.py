@@ -271,7 +271,7 @@ def only_one_file_of_a_package_knows_where_it_lies(root: Path) -> list[str]:
 
 
 def parameters_stand_alone(root: Path) -> list[str]:
-    """The parameters import of ours only the one default display style; the panel's entry imports nothing of the core."""
+    """The parameters import of ours the default display style alone; the panel's entry nothing of the core."""
     library = root / LIBRARY
     faults = forbidden_imports(library / "Panel/Parameter.py", ("LNHGSegmentationLib", "LNHGLib"))
     faults = [fault for fault in faults if "LNHGLib.figures.colors.DEFAULT_STYLE" not in fault]
