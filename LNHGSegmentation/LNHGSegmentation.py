@@ -7,7 +7,7 @@ from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Panel.Parameter import Parameter
 from LNHGSegmentationLib.Panel.Widget import Widget
 from LNHGSegmentationLib.Setup import SampleScans
-from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 from LNHGSegmentationLib.Setup.SelfTest import SelfTest
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -50,7 +50,7 @@ class LNHGSegmentationWidget(ScriptedLoadableModuleWidget):
         """Build the panel when the module is opened first."""
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = LNHGSegmentationLogic()
-        self.panel = Widget(self.logic.segmentation, InstallLogic(), self.logic.getParameterNode)
+        self.panel = Widget(self.logic.segmentation, PackageInstall(), self.logic.getParameterNode)
         self.layout.addWidget(self.panel.uiWidget)
 
     def onReload(self):
@@ -83,4 +83,4 @@ class LNHGSegmentationTest(SelfTest, ScriptedLoadableModuleTest):
 
     def newPanel(self, logic):
         """Make the panel as the module does."""
-        return Widget(logic, InstallLogic(), LNHGSegmentationLogic().getParameterNode)
+        return Widget(logic, PackageInstall(), LNHGSegmentationLogic().getParameterNode)

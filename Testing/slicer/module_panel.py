@@ -10,7 +10,7 @@ import numpy as np
 import qt
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Panel.Widget import Widget
-from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 
 from LNHGSegmentation import LNHGSegmentationLogic
 
@@ -22,8 +22,8 @@ cp -r {result} "$5" && echo "PROGRESS 1.0 done"
 """
 
 
-class NothingToInstall(InstallLogic):
-    """Takes InstallLogic's place: everything is there."""
+class NothingToInstall(PackageInstall):
+    """Takes PackageInstall's place: everything is there."""
 
     def missing(self) -> list[str]:
         """Return that nothing is missing."""

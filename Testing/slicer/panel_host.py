@@ -3,12 +3,12 @@
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Panel.Parameter import Parameter
 from LNHGSegmentationLib.Panel.Widget import Widget
-from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 
-class InstallNothing(InstallLogic):
-    """Plays InstallLogic: everything is there, or the user declines."""
+class InstallNothing(PackageInstall):
+    """Plays PackageInstall: everything is there, or the user declines."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -159,7 +159,7 @@ def test_a_change_that_fails_leaves_everything_as_it_was(findings, monkeypatch):
 
 
 def test_undo_memory_is_bounded(findings):
-    findings.steps.mostSteps = 3
+    findings.steps.maxSteps = 3
     for index in range(5):
         findings.rename(1, f"name {index}")
     undone = []

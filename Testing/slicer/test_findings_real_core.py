@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import slicer
 from LNHGLib.image.volume import Volume
-from LNHGSegmentationLib.Core.PointPrompt import NoduleAtPlace
+from LNHGSegmentationLib.Core.PointPrompt import PointPrompt
 from LNHGSegmentationLib.Scene.Geometry import RAS_TO_LPS, ZYX_TO_IJK, gridAt
 from test_real_core import TURN
 from test_volume_exchange import add_linear_transform
@@ -32,7 +32,7 @@ def test_place_in_the_world_gives_the_nodule_there_or_says_that_there_is_none(ch
     center = centers_lps_mm(tiny_chest())[1] * [-1, -1, 1]
     ended = []
     places = center + 2, center + np.array([0, 0, 30])
-    searches = [NoduleAtPlace(chest, place, lambda *found: ended.append(found)) for place in places]
+    searches = [PointPrompt(chest, place, lambda *found: ended.append(found)) for place in places]
     for search in searches:
         search.start(sys.executable, model)
     run_events(lambda: len(ended) == 2, limit_s=120)

@@ -17,7 +17,7 @@ import slicer
 from LNHGLib.setup import package_list, room
 from LNHGSegmentationLib.Panel.InstallSection import InstallSection
 from LNHGSegmentationLib.Setup import PackageInstall as module
-from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 
 TORCH = {"torch", "torchvision"}
 ALL = TORCH | {"matplotlib", "safetensors"}
@@ -104,7 +104,7 @@ def host(monkeypatch, tmp_path, scene):
 
 @pytest.fixture
 def logic(host):
-    logic = InstallLogic(findPython=lambda: str(host.python))
+    logic = PackageInstall(findPython=lambda: str(host.python))
     yield logic
     logic.cleanup()
 
@@ -333,7 +333,7 @@ def test_section_says_what_is_missing_before_the_first_run(host, logic):
 
 
 def test_everything_is_found_and_loads_where_the_core_runs(scene, run_events):
-    logic, found = InstallLogic(findPython=lambda: sys.executable), []
+    logic, found = PackageInstall(findPython=lambda: sys.executable), []
     assert logic.missing() == []
     logic.check(found.append)
     run_events(lambda: found)
@@ -346,7 +346,7 @@ def waiting(host, panel, logic, run_events):
     """The panel after a click on "Segment nodules" without packages: they are being installed."""
     host.may_end(False)
     fakes.make_ct_node()
-    panel.sections[0]._installLogic = logic
+    panel.sections[0]._packageInstall = logic
     panel.ui.applyButton.click()
     run_events(lambda: panel.ui.progressBar.value == 40)
     return panel
@@ -390,7 +390,7 @@ def test_no_other_ct_is_segmented_when_its_own_has_gone(host, waiting, run_event
 def test_a_click_on_segment_during_a_repair_waits_for_it(host, panel, logic, run_events):
     host.may_end(False)
     fakes.make_ct_node()
-    panel.sections[0]._installLogic = logic
+    panel.sections[0]._packageInstall = logic
     logic.repair(host.errors.append)
     run_events(lambda: logic.isInstalling)
     panel.ui.applyButton.click()

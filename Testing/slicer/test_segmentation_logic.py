@@ -17,7 +17,7 @@ import pytest
 import slicer
 from LNHGSegmentationLib.Core import SegmentationLogic as module
 from LNHGSegmentationLib.Core import SegmentationRun as run_module
-from LNHGSegmentationLib.Core.PointPrompt import NoduleAtPlace
+from LNHGSegmentationLib.Core.PointPrompt import PointPrompt
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Scene import SceneResults
 
@@ -281,7 +281,7 @@ def test_search_that_is_stopped_while_the_ct_goes_out_starts_nothing_and_leaves_
         path.parent.mkdir(exist_ok=True)
         path.touch()
 
-    monkeypatch.setattr(NoduleAtPlace, "_write", write_late)
+    monkeypatch.setattr(PointPrompt, "_write", write_late)
     logic = SegmentationLogic(launcher=lambda *command, **_options: started.append(command), python="python")
     logic.outlineAt(a_ct, place_of_a_nodule(), print)
     logic.stopSearch()

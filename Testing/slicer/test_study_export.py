@@ -18,7 +18,7 @@ import report_data
 import slicer
 from LNHGLib.reader_study import export as study_export
 from LNHGSegmentationLib.Core import StudyTask as module
-from LNHGSegmentationLib.Core.StudyTask import StudyExport, Wish
+from LNHGSegmentationLib.Core.StudyTask import StudyRequest, StudyTask
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel.StudySection import StudySection
 from LNHGSegmentationLib.Scene import ResultNodes
@@ -41,9 +41,9 @@ def segmentation(scan, scene, tmp_path, monkeypatch):
     return ResultNodes.load(folder, ct, VolumeExchange(ct)).segmentation
 
 
-def made(study: StudyExport, target, run_events, **options) -> tuple[str, str]:
+def made(study: StudyTask, target, run_events, **options) -> tuple[str, str]:
     told = []
-    study.start(Wish(target, **options), lambda *state: told.append(state))
+    study.start(StudyRequest(target, **options), lambda *state: told.append(state))
     run_events(lambda: not study.isWriting)
     return told[0]
 
@@ -54,7 +54,7 @@ def key(target):
 
 
 def test_the_kept_findings_become_cases_and_no_identity_leaves_but_for_the_key(segmentation, tmp_path, run_events):
-    state, text = made(StudyExport(), tmp_path / "study", run_events, readers="2", layout="strip", dicom=True)
+    state, text = made(StudyTask(), tmp_path / "study", run_events, readers="2", layout="strip", dicom=True)
     assert state == "done", text
     assert "2 cases, " in text
     assert key(tmp_path / "study") == [("PLANT Doe^John", "1"), ("PLANT Doe^John", "2")]
@@ -66,12 +66,12 @@ def test_the_kept_findings_become_cases_and_no_identity_leaves_but_for_the_key(s
 
 def test_rejected_findings_stay_out(segmentation, tmp_path, run_events):
     Findings(segmentation).reject(1)
-    state, _ = made(StudyExport(), tmp_path / "study", run_events, readers="1")
+    state, _ = made(StudyTask(), tmp_path / "study", run_events, readers="1")
     assert (state, [number for _, number in key(tmp_path / "study")]) == ("done", ["2"])
     Findings(segmentation).reject(2)
-    assert "No finding with an outline is kept" in StudyExport().whyNot()
+    assert "No finding with an outline is kept" in StudyTask().whyNot()
     with pytest.raises(ValueError, match="No finding"):
-        StudyExport().start(Wish(tmp_path / "other"), print)
+        StudyTask().start(StudyRequest(tmp_path / "other"), print)
 
 
 def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, tmp_path, run_events):
@@ -79,25 +79,25 @@ def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, t
     header = pydicom.dcmread(file)
     header.BurnedInAnnotation = "YES"
     header.save_as(file)
-    state, text = made(StudyExport(), tmp_path / "study", run_events)
+    state, text = made(StudyTask(), tmp_path / "study", run_events)
     assert state == "failed"
     assert "burned-in annotation" in text
     assert not (tmp_path / "study").exists()
-    state, text = made(StudyExport(), tmp_path / "study", run_events, force=True)
+    state, text = made(StudyTask(), tmp_path / "study", run_events, force=True)
     assert state == "done", text
 
 
 def test_wrong_options_are_refused_at_once(segmentation, tmp_path):
     for options, words in (({"readers": "a,a"}, "different names"), ({"layout": "cube"}, "layout is 'cube'")):
         with pytest.raises(ValueError, match=words):
-            StudyExport().start(Wish(tmp_path / "study", **options), print)
+            StudyTask().start(StudyRequest(tmp_path / "study", **options), print)
     with pytest.raises(ValueError, match="already exists"):
-        StudyExport().start(Wish(tmp_path), print)
+        StudyTask().start(StudyRequest(tmp_path), print)
 
 
 def test_stopping_leaves_nothing_and_says_nothing(segmentation, tmp_path):
-    study, told = StudyExport(), []
-    study.start(Wish(tmp_path / "out" / "study", "9", "stack"), lambda *state: told.append(state))
+    study, told = StudyTask(), []
+    study.start(StudyRequest(tmp_path / "out" / "study", "9", "stack"), lambda *state: told.append(state))
     study.stop()
     end = time.monotonic() + 5
     while list(tmp_path.glob(".lnhg-*")) and time.monotonic() < end:
@@ -119,10 +119,10 @@ def test_a_stopped_study_that_ends_late_is_not_taken_for_the_one_after_it(
 
     monkeypatch.setattr(study_export, "export", export)
     monkeypatch.setattr(module, "WAIT_AT_STOP_S", 0.0)
-    study, told = StudyExport(), []
-    study.start(Wish(tmp_path / "first"), lambda *state: told.append(state))
+    study, told = StudyTask(), []
+    study.start(StudyRequest(tmp_path / "first"), lambda *state: told.append(state))
     study.stop()
-    study.start(Wish(tmp_path / "second"), lambda *state: told.append(state))
+    study.start(StudyRequest(tmp_path / "second"), lambda *state: told.append(state))
     gates["first"].set()
     run_events(lambda: ended)
     end = time.monotonic() + 0.2
@@ -135,7 +135,7 @@ def test_a_stopped_study_that_ends_late_is_not_taken_for_the_one_after_it(
 
 @pytest.fixture
 def section(scene):
-    section = StudySection(StudyExport())
+    section = StudySection(StudyTask())
     section.setParameter(LNHGSegmentationLogic().getParameterNode())
     yield section
     section.cleanup()

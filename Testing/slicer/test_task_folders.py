@@ -15,9 +15,9 @@ from pathlib import Path
 import fakes
 import pytest
 from LNHGLib.files import atomic
-from LNHGSegmentationLib.Core.PointPrompt import NoduleAtPlace
-from LNHGSegmentationLib.Core.ReportTask import Wish, _Writing
-from LNHGSegmentationLib.Core.SegmentationRun import Run
+from LNHGSegmentationLib.Core.PointPrompt import PointPrompt
+from LNHGSegmentationLib.Core.ReportTask import ReportRequest, _Writing
+from LNHGSegmentationLib.Core.SegmentationRun import SegmentationRun
 
 KINDS = ("run", "search", "report")
 
@@ -30,9 +30,9 @@ def begin(a_ct, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "home"))
     place = (fakes.IJK_TO_RAS @ [*fakes.NODULES[0][0][::-1], 1.0])[:3]
     make = {
-        "run": lambda: Run(a_ct, print, print).folder,
-        "search": lambda: NoduleAtPlace(a_ct, place, print)._folder,
-        "report": lambda: _Writing(segmentation, Wish("csv", tmp_path / "nodules.csv"), print)._folder,
+        "run": lambda: SegmentationRun(a_ct, print, print).folder,
+        "search": lambda: PointPrompt(a_ct, place, print)._folder,
+        "report": lambda: _Writing(segmentation, ReportRequest("csv", tmp_path / "nodules.csv"), print)._folder,
     }
 
     def begin(kind: str) -> Path:

@@ -28,7 +28,7 @@ from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 ROOM_MM = 60.0  # the core looks at a cube of 80 mm; beyond it lies what the network's field of view needs
 
 
-class NoduleAtPlace:
+class PointPrompt:
     """One search at a place; use a new object for each. A part of the CT goes out in its own frame."""
 
     def __init__(self, volumeNode, positionRAS: np.ndarray, onEnded: Callable[[Crop | None, dict, str], None]) -> None:

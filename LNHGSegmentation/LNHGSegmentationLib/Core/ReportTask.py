@@ -29,7 +29,7 @@ WAIT_AT_STOP_S = 2.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class ReportRequest:
     """What to write.
 
     :ivar kind: one of ``KINDS``.
@@ -56,7 +56,7 @@ class Wish:
         ]
 
 
-class Reporting:
+class ReportTask:
     """Writes one report at a time."""
 
     def __init__(self, launcher: Callable | None = None, python: str | None = None) -> None:
@@ -88,14 +88,14 @@ class Reporting:
             return whyNoDicom(volumeNode)
         return "" if kind == CSV else _whyNoPictures(volumeNode)
 
-    def start(self, segmentation, wish: Wish, onEnded: Callable[[str, str], None]) -> None:
+    def start(self, segmentation, request: ReportRequest, onEnded: Callable[[str, str], None]) -> None:
         """Start writing; returns at once.
 
         :param onEnded: called once with "done" or "failed" and one sentence for the user, unless it is stopped.
         :raises ValueError: if this kind cannot be written now.
         :raises RuntimeError: if PythonSlicer is not found.
         """
-        reason = self.whyNot(wish.kind, segmentation)
+        reason = self.whyNot(request.kind, segmentation)
         if reason:
             raise ValueError(reason)
 
@@ -103,7 +103,7 @@ class Reporting:
             self._writing = None
             onEnded(state, text)
 
-        writing = _Writing(segmentation, wish, ended)
+        writing = _Writing(segmentation, request, ended)
         self._writing = writing
         try:
             writing.start(self._python or pythonSlicer(), self._launcher)
@@ -121,17 +121,17 @@ class Reporting:
 class _Writing:
     """One report on its way; use a new object for each."""
 
-    def __init__(self, segmentation, wish: Wish, onEnded: Callable[[str, str], None]) -> None:
-        self._wish, self._onEnded = wish, onEnded
+    def __init__(self, segmentation, request: ReportRequest, onEnded: Callable[[str, str], None]) -> None:
+        self._request, self._onEnded = request, onEnded
         self._volumeNode = SceneResults.volumeOf(segmentation)
         findings = Findings(segmentation)
         self._rows = findings.reported()
         self._crops = _crops(findings, self._rows)
         self._grid = Geometry.gridAt(self._volumeNode, Geometry.wholeOf(self._volumeNode))
-        self._exchange = VolumeExchange(self._volumeNode) if wish.kind == PAGE else None
+        self._exchange = VolumeExchange(self._volumeNode) if request.kind == PAGE else None
         self._run = SceneResults.runOf(segmentation)
         self._threshold = findings.threshold
-        self._files = dicomFiles(self._volumeNode) if wish.kind == DICOM or wish.identity else []
+        self._files = dicomFiles(self._volumeNode) if request.kind == DICOM or request.identity else []
         self._child: ChildProcess | None = None
         self._worker: Worker | None = None
         self._stopped = False
@@ -141,7 +141,7 @@ class _Writing:
 
     def start(self, python: str, launcher: Callable | None) -> None:
         result, out = self._folder / "result", self._folder / "out"
-        command = [python, "-m", "LNHGLib", *self._wish.arguments(result, out)]
+        command = [python, "-m", "LNHGLib", *self._request.arguments(result, out)]
 
         def launch(_result: object, error: Exception | None) -> None:
             try:
@@ -182,7 +182,7 @@ class _Writing:
             "model": {"name": self._run.get("model", ""), "sha256": self._run.get("sha256", {})},
             "options": {"threshold": self._threshold},
             "input": source,
-            "preview": self._wish.shading,
+            "preview": self._request.shading,
             "nodules": self._rows,
         }
         (result / "report.json").write_text(json.dumps(report), encoding="utf-8")
@@ -217,8 +217,8 @@ class _Writing:
         return list(moves.values())
 
     def _home(self, file: Path, index: int) -> Path:
-        target = self._wish.target
-        if self._wish.kind == DICOM:
+        target = self._request.target
+        if self._request.kind == DICOM:
             return target / f"{fileName(self._volumeNode)}_{file.stem.rpartition('_')[2]}.dcm"
         return target if index == 0 else target.with_stem(f"{target.stem}-{index + 1}")
 

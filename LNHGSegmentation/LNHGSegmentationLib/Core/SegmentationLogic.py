@@ -8,11 +8,11 @@ import slicer
 from slicer.util import VTKObservationMixin
 
 from LNHGSegmentationLib.Core.Devices import Devices
-from LNHGSegmentationLib.Core.PointPrompt import NoduleAtPlace
-from LNHGSegmentationLib.Core.SegmentationRun import Outcome, Request, Run
+from LNHGSegmentationLib.Core.PointPrompt import PointPrompt
+from LNHGSegmentationLib.Core.SegmentationRun import Outcome, SegmentationRequest, SegmentationRun
 from LNHGSegmentationLib.Core.Worker import Worker
 
-LOWEST_SHARE = 0.5  # of the model's threshold: what scores less is not even kept for the sensitivity slider
+LOWEST_FRACTION = 0.5  # of the model's threshold: what scores less is not even kept for the sensitivity slider
 
 
 class SegmentationLogic(VTKObservationMixin):
@@ -27,8 +27,8 @@ class SegmentationLogic(VTKObservationMixin):
         super().__init__()
         self._launcher, self._python = launcher, python
         self.devices = Devices(self._findPython, launcher)
-        self._run: Run | None = None
-        self._search: NoduleAtPlace | None = None
+        self._run: SegmentationRun | None = None
+        self._search: PointPrompt | None = None
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, lambda *_: self.stop())
 
     def models(self) -> dict[str, dict]:
@@ -82,15 +82,15 @@ class SegmentationLogic(VTKObservationMixin):
             self._run = None
             onEnded(outcome)
 
-        run = Run(volumeNode, onProgress, ended)
+        run = SegmentationRun(volumeNode, onProgress, ended)
         self._run = run
-        run.start(Request(model, device, self.lowestScore(model)), python, self._launcher)
+        run.start(SegmentationRequest(model, device, self.lowestScore(model)), python, self._launcher)
 
     def lowestScore(self, model: str) -> float | None:
         """Return the score below which a run drops findings: below the model's threshold, for the slider to reach."""
         cards = self.models()
         card = cards.get(model) if model else next(iter(cards.values()), None)
-        return LOWEST_SHARE * card["threshold"] if card else None
+        return LOWEST_FRACTION * card["threshold"] if card else None
 
     @property
     def isSearching(self) -> bool:
@@ -102,7 +102,7 @@ class SegmentationLogic(VTKObservationMixin):
 
         :param volumeNode: the CT.
         :param positionRAS: the place in world RAS mm.
-        :param onEnded: as in ``NoduleAtPlace``; not called if the search is stopped.
+        :param onEnded: as in ``PointPrompt``; not called if the search is stopped.
         :param model: name or folder of the model; empty stands for the default one.
         :param device: "auto", "cpu" or "cuda:N".
         :raises ValueError: if the place lies outside the CT.
@@ -116,7 +116,7 @@ class SegmentationLogic(VTKObservationMixin):
             onEnded(*found)
 
         python = self._findPython()
-        search = NoduleAtPlace(volumeNode, positionRAS, ended)
+        search = PointPrompt(volumeNode, positionRAS, ended)
         search.start(python, model, device, self._launcher)
         self._search = search
 

@@ -17,14 +17,14 @@ from LNHGSegmentationLib.Paths import MODULE_FOLDER
 from LNHGSegmentationLib.Scene import Overlay, ResultNodes
 from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 
-CHILD_SHARE = (0.02, 0.98)  # of the progress; before, the CT is written, and after, the result is read
+CHILD_FRACTIONS = (0.02, 0.98)  # of the progress; before, the CT is written, and after, the result is read
 ROOM_FOR_RESULT = 1.5  # times the CT's size
 WAIT_AT_STOP_S = 2.0
 INSERT_S = 0.02
 
 
 @dataclass(frozen=True)
-class Request:
+class SegmentationRequest:
     """What to run.
 
     :ivar model: name or folder of the model; empty stands for the default one.
@@ -60,7 +60,7 @@ class Outcome:
 CANCELLED = Outcome("cancelled", "Cancelled; nothing was changed.")
 
 
-class Run:
+class SegmentationRun:
     """A run under way; use a new object for each."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Run:
             self.folder.rmdir()
             raise
 
-    def start(self, request: Request, python: str, launcher: Callable | None = None) -> None:
+    def start(self, request: SegmentationRequest, python: str, launcher: Callable | None = None) -> None:
         """Start; returns at once.
 
         :param python: Python interpreter for the core.
@@ -106,7 +106,7 @@ class Run:
         def launch() -> None:
             self._child = ChildProcess(self._onChildProgress, self._onChildEnded, self.folder / "cancel", launcher)
             self._child.start(command, cwd=MODULE_FOLDER)
-            self._onProgress(CHILD_SHARE[0], "Starting")
+            self._onProgress(CHILD_FRACTIONS[0], "Starting")
 
         self._inThread(lambda: self._exchange.write(ct), lambda _result: launch())
 
@@ -128,7 +128,7 @@ class Run:
         self._end(None)
 
     def _onChildProgress(self, fraction: float, stage: str) -> None:
-        start, end = CHILD_SHARE
+        start, end = CHILD_FRACTIONS
         self._onProgress(start + (end - start) * fraction, stage)
 
     def _onChildEnded(self, status: int, lastLine: str) -> None:
@@ -137,7 +137,7 @@ class Run:
         elif status != 0:
             self._end(Outcome("failed", _failure(status, self._named(lastLine))))
         else:
-            self._onProgress(CHILD_SHARE[1], "Loading the result")
+            self._onProgress(CHILD_FRACTIONS[1], "Loading the result")
             self._inThread(self._read, self._insert)
 
     def _named(self, text: str) -> str:

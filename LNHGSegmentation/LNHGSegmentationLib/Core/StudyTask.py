@@ -16,12 +16,12 @@ from LNHGSegmentationLib.Scene import Geometry, SceneResults
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
 AROUND_MM = 50.0  # CT taken along with a nodule: the corner of the field shown, however the volume lies
-AROUND_SHARE = 0.5  # of the nodule's size, if that is more
+AROUND_FRACTION = 0.5  # of the nodule's size, if that is more
 WAIT_AT_STOP_S = 2.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class StudyRequest:
     """What to make.
 
     :ivar target: the study's folder, which must not exist.
@@ -49,7 +49,7 @@ class Wish:
         return export.Options(design.readers_of(self.readers), look=look, dicom=self.dicom, forced=self.force)
 
 
-class StudyExport:
+class StudyTask:
     """Writes one reader study at a time."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class StudyExport:
             return _("No finding with an outline is kept in this scene: segment the nodules of one CT or more first.")
         return ""
 
-    def start(self, wish: Wish, onEnded: Callable[[str, str], None]) -> None:
+    def start(self, request: StudyRequest, onEnded: Callable[[str, str], None]) -> None:
         """Start writing; returns as soon as the voxels are copied.
 
         :param onEnded: called once with "done" or "failed" and one sentence for the user, unless it is stopped.
@@ -80,8 +80,8 @@ class StudyExport:
         reason = self.whyNot()
         if reason:
             raise ValueError(reason)
-        options = wish.options()
-        entries = [entry for segmentation in _results() for entry in _entries(segmentation, wish.force)]
+        options = request.options()
+        entries = [entry for segmentation in _results() for entry in _entries(segmentation, request.force)]
         self._cancelled = cancelled = threading.Event()
 
         def ended(outcome, error: Exception | None) -> None:
@@ -92,9 +92,11 @@ class StudyExport:
                 onEnded("failed", _("The study cannot be made: {reason}").format(reason=error))
                 return
             text = _("{cases} cases, {reads} reads in {folder}. Keep its folder sealed apart from all readers.")
-            onEnded("done", text.format(cases=outcome.cases, reads=outcome.reads, folder=wish.target))
+            onEnded("done", text.format(cases=outcome.cases, reads=outcome.reads, folder=request.target))
 
-        self._worker = Worker(lambda: export.export(entries, wish.target, options, cancelled=cancelled.is_set), ended)
+        self._worker = Worker(
+            lambda: export.export(entries, request.target, options, cancelled=cancelled.is_set), ended
+        )
 
     def stop(self) -> None:
         """End at once, silently: the scene closes, or the module is reloaded or unloaded."""
@@ -154,5 +156,5 @@ def _subject(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop):
 def _around(box: Geometry.Box, volumeNode) -> Geometry.Box:
     spacing = volumeNode.GetSpacing()[::-1]
     size_mm = max(size * mm for size, mm in zip(Geometry.sizeOf(box), spacing, strict=True))
-    margins = [int(np.ceil(max(AROUND_MM, AROUND_SHARE * size_mm) / mm)) for mm in spacing]
+    margins = [int(np.ceil(max(AROUND_MM, AROUND_FRACTION * size_mm) / mm)) for mm in spacing]
     return Geometry.grown(box, margins, Geometry.shapeOf(volumeNode))

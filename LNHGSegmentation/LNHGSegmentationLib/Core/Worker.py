@@ -6,7 +6,7 @@ from collections.abc import Callable
 import qt
 
 POLL_MS = 20
-SHARE_S = 0.002  # at each look the thread may run this long, whoever else holds Python's lock
+POLL_RUN_S = 0.002  # at each look the thread may run this long, whoever else holds Python's lock
 
 _underWay: set["Worker"] = set()  # nobody else may hold a worker, and a timer alone does not keep it alive
 
@@ -40,7 +40,7 @@ class Worker:
             self._error = error
 
     def _look(self) -> None:
-        if self.wait(SHARE_S):
+        if self.wait(POLL_RUN_S):
             _underWay.discard(self)
             self._onDone(self._result, self._error)
         else:

@@ -12,7 +12,7 @@ from LNHGSegmentationLib.Scene.Segments import Segments
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
 
-class FindingWork:
+class FindingEdit:
     """Rows and segments under change."""
 
     def __init__(self, segments: Segments, rows: list[dict], before: dict[str, SegmentState | None]) -> None:

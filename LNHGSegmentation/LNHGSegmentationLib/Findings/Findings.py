@@ -23,7 +23,7 @@ from LNHGLib.figures.segment_style import segment_id, segment_name
 from LNHGLib.measurement.reader_edits import changes
 
 from LNHGSegmentationLib.Findings import Splitting
-from LNHGSegmentationLib.Findings.FindingEdit import FindingWork, entry, rowOf
+from LNHGSegmentationLib.Findings.FindingEdit import FindingEdit, entry, rowOf
 from LNHGSegmentationLib.Findings.UndoStack import SegmentState, Step, UndoStack
 from LNHGSegmentationLib.Scene import Geometry, ModelOutput, SceneResults, SegmentVoxels
 from LNHGSegmentationLib.Scene.Segments import Segments
@@ -59,7 +59,7 @@ class Findings:
         """Return all findings, rejected ones included."""
         return [self._complete(nodule) for nodule in SceneResults.rowsOf(self.segmentation) or []]
 
-    def settle(self) -> None:
+    def persist(self) -> None:
         """Write down what is only derived so far, as which segment is a finding's, before others change it."""
         text = json.dumps(self.rows())
         if text != self.segmentation.GetAttribute(SceneResults.NODULES_ATTRIBUTE):
@@ -87,13 +87,13 @@ class Findings:
 
     def keep(self, number: int) -> None:
         """Take a rejected finding back in."""
-        with self._step(f"keep {self.row(number)['name']}") as work:
-            work.row(number)["kept"] = True
+        with self._step(f"keep {self.row(number)['name']}") as edit:
+            edit.row(number)["kept"] = True
 
     def reject(self, number: int) -> None:
         """Leave a finding out; it stays in the list."""
-        with self._step(f"reject {self.row(number)['name']}") as work:
-            work.row(number)["kept"] = False
+        with self._step(f"reject {self.row(number)['name']}") as edit:
+            edit.row(number)["kept"] = False
 
     def rename(self, number: int, name: str) -> None:
         """Give a finding another name.
@@ -102,8 +102,8 @@ class Findings:
         """
         if not name.strip():
             raise ValueError("The name is empty: give the finding a name.")
-        with self._step(f"rename {self.row(number)['name']}") as work:
-            work.rename(number, name.strip())
+        with self._step(f"rename {self.row(number)['name']}") as edit:
+            edit.rename(number, name.strip())
 
     def merge(self, numbers: Sequence[int]) -> int:
         """Join findings into the one of the highest score.
@@ -116,13 +116,13 @@ class Findings:
         if len(rows) < 2 or None in crops:
             raise ValueError("Merging needs two or more findings with an outline: select them in the table.")
         best = rows[0]["number"]
-        with self._step("merge " + " and ".join(row["name"] for row in rows)) as work:
+        with self._step("merge " + " and ".join(row["name"] for row in rows)) as edit:
             for row in rows[1:]:
-                work.remove(row["number"])
+                edit.remove(row["number"])
             origin = sorted({number for row in rows for number in row["origin"]})
-            work.row(best).update(kept=True, origin=origin)
-            work.note(best, "merged", numbers=[row["number"] for row in rows])
-            work.write(best, SegmentVoxels.union(crops))
+            edit.row(best).update(kept=True, origin=origin)
+            edit.note(best, "merged", numbers=[row["number"] for row in rows])
+            edit.write(best, SegmentVoxels.union(crops))
         return best
 
     def split(self, number: int) -> list[int]:
@@ -137,15 +137,15 @@ class Findings:
         parts = Splitting.parts(crop, Geometry.gridAt(self.volumeNode, crop.box).spacing_mm)
         if len(parts) < 2:
             raise ValueError(f"{row['name']} is one piece without a waist: edit it in the Segment Editor to part it.")
-        with self._step(f"split {row['name']}") as work:
-            work.note(number, "split")
+        with self._step(f"split {row['name']}") as edit:
+            edit.note(number, "split")
             numbers = [number]
             for part in parts[1:]:
-                numbers.append(work.nextNumber())
-                history = [*work.row(number)["history"]]
+                numbers.append(edit.nextNumber())
+                history = [*edit.row(number)["history"]]
                 name = segment_name(numbers[-1])
-                work.insert({**work.row(number), "number": numbers[-1], "name": name, "history": history}, part)
-            work.write(number, parts[0])
+                edit.insert({**edit.row(number), "number": numbers[-1], "name": name, "history": history}, part)
+            edit.write(number, parts[0])
         return numbers
 
     def add(self, crop: Crop | None, known: Mapping | None = None) -> int:
@@ -155,19 +155,19 @@ class Findings:
         :param known: what the model says of it; None if the reader drew it.
         :return: its number.
         """
-        with self._step("add a nodule") as work:
-            number = work.nextNumber()
+        with self._step("add a nodule") as edit:
+            number = edit.nextNumber()
             row = _newRow(number, known)
-            work.insert(row, crop, empty=True)
+            edit.insert(row, crop, empty=True)
         if row["origin"]:
             ModelOutput.add(self.segmentation, self.row(number), crop)
         return number
 
     def confirm(self, number: int) -> None:
         """Take in a finding that was rejected or lies below the threshold: the reader says that it is one."""
-        with self._step(f"confirm {self.row(number)['name']}") as work:
-            work.row(number)["kept"] = True
-            work.note(number, "confirmed")
+        with self._step(f"confirm {self.row(number)['name']}") as edit:
+            edit.row(number)["kept"] = True
+            edit.note(number, "confirmed")
 
     def at(self, index: np.ndarray) -> int | None:
         """Return the number of the finding whose voxels hold an index (z, y, x) of the CT, None if there is none."""
@@ -182,8 +182,8 @@ class Findings:
         """Return the segment of a finding to draw on, made where it has none as with a box of the detector."""
         row = self.row(number)
         if row["segment_id"] is None:
-            with self._step(f"outline {row['name']}") as work:
-                work.giveSegment(number)
+            with self._step(f"outline {row['name']}") as edit:
+                edit.giveSegment(number)
         return self.row(number)["segment_id"]
 
     def restore(self, number: int) -> list[int]:
@@ -199,16 +199,16 @@ class Findings:
         if not originals:
             raise ValueError(f"{name} was drawn by hand: there is no model output to restore.")
         histories = {row["number"]: row["history"] for row in rows}
-        with self._step(f"restore {name}") as work:
+        with self._step(f"restore {name}") as edit:
             for each in gone:
-                work.remove(each)
+                edit.remove(each)
             for row in map(self._complete, originals):
                 crop = ModelOutput.crop(self.segmentation, row["number"])
-                work.insert({**row, "history": [*histories.get(row["number"], row["history"])]}, crop, measured=True)
-                work.note(row["number"], "restored")
+                edit.insert({**row, "history": [*histories.get(row["number"], row["history"])]}, crop, measured=True)
+                edit.note(row["number"], "restored")
         return [row["number"] for row in originals]
 
-    def takeOver(self, before: Mapping[str, SegmentState | None]) -> list[int]:
+    def applyExternalEdits(self, before: Mapping[str, SegmentState | None]) -> list[int]:
         """Follow what others did to segments, as the Segment Editor does: only these findings are measured anew.
 
         :param before: the changed segments as they were; None for a new one, which becomes a finding.
@@ -217,12 +217,12 @@ class Findings:
         byID = {row["segment_id"]: row["number"] for row in self.rows() if row["segment_id"]}
         there = self.segments.ids()
         before = {each: state for each, state in before.items() if each in byID or each in there}
-        with self._step("edit in the Segment Editor", before) as work:
+        with self._step("edit in the Segment Editor", before) as edit:
             for each in before:
                 if each not in byID:
-                    byID[each] = work.nextNumber()
-                    work.adopt(_newRow(byID[each], None), each)
-                work.follow(byID[each])
+                    byID[each] = edit.nextNumber()
+                    edit.adopt(_newRow(byID[each], None), each)
+                edit.follow(byID[each])
         return [byID[each] for each in before]
 
     def undo(self) -> str:
@@ -236,21 +236,21 @@ class Findings:
         return self._apply(step.after, step.text) if step else ""
 
     @contextmanager
-    def _step(self, text: str, before: Mapping[str, SegmentState | None] | None = None) -> Iterator[FindingWork]:
+    def _step(self, text: str, before: Mapping[str, SegmentState | None] | None = None) -> Iterator[FindingEdit]:
         """Do all of a change or nothing of it, and remember it."""
         if self.volumeNode is None:
             raise ValueError("The CT of these findings is not in the scene any more: load it and segment it again.")
         old = self.segmentation.GetAttribute(SceneResults.NODULES_ATTRIBUTE) or "[]"
-        work = FindingWork(self.segments, self.rows(), before or {})
+        edit = FindingEdit(self.segments, self.rows(), before or {})
         try:
-            yield work
+            yield edit
         except BaseException:
-            self._apply((old, work.before), text)
+            self._apply((old, edit.before), text)
             raise
-        new = json.dumps(sorted(work.rows, key=lambda row: row["number"]))
+        new = json.dumps(sorted(edit.rows, key=lambda row: row["number"]))
         self.segmentation.SetAttribute(SceneResults.NODULES_ATTRIBUTE, new)
-        after = {each: self.segments.state(each) for each in work.before}
-        self.steps.push(Step(text, (old, work.before), (new, after)))
+        after = {each: self.segments.state(each) for each in edit.before}
+        self.steps.push(Step(text, (old, edit.before), (new, after)))
 
     def _apply(self, state: tuple[str, Mapping[str, SegmentState | None]], text: str) -> str:
         for each, segment in state[1].items():

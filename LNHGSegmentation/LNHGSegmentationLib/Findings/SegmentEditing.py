@@ -41,7 +41,7 @@ class EditWatch(VTKObservationMixin):
         self._timer.setSingleShot(True)
         self._timer.setInterval(QUIET_MS)
         self._timer.timeout.connect(self.follow)
-        findings.settle()
+        findings.persist()
         self.sync()
         segmentation = findings.segmentation.GetSegmentation()
         for name in ("SourceRepresentationModified", "SegmentModified", "SegmentAdded", "SegmentRemoved"):
@@ -60,7 +60,7 @@ class EditWatch(VTKObservationMixin):
         now = {each: self._findings.segments.state(each) for each in before}
         changed = {each: state for each, state in before.items() if not _same(state, now[each])}
         if changed:
-            numbers = self._findings.takeOver(changed)
+            numbers = self._findings.applyExternalEdits(changed)
             self._known = {each: state for each, state in now.items() if state is not None}
             self._onEdited(numbers)
 

@@ -7,8 +7,8 @@ import numpy as np
 from LNHGSegmentationLib.Scene.Geometry import Box, sizeOf
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
-MOST_STEPS = 100
-MOST_BYTES = 64_000_000
+MAX_STEPS = 100
+MAX_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,8 @@ class Step:
 class UndoStack:
     """Steps done and steps taken back; the oldest are forgotten first."""
 
-    mostSteps: int = MOST_STEPS
-    mostBytes: int = MOST_BYTES
+    maxSteps: int = MAX_STEPS
+    maxBytes: int = MAX_BYTES
     done: list[Step] = field(default_factory=list)
     undone: list[Step] = field(default_factory=list)
 
@@ -64,7 +64,7 @@ class UndoStack:
         """Remember a new step; steps that were taken back cannot be repeated any more."""
         self.undone.clear()
         self.done.append(step)
-        while len(self.done) > 1 and (len(self.done) > self.mostSteps or self._size() > self.mostBytes):
+        while len(self.done) > 1 and (len(self.done) > self.maxSteps or self._size() > self.maxBytes):
             del self.done[0]
 
     def undo(self) -> Step | None:

@@ -15,8 +15,8 @@ SHOWN_AT_FIRST = ("number", "score", "place", "size", "volume")  # fit into Slic
 SETTING = "LNHG/FindingsColumns"
 ASCENDING, DESCENDING = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
 ROW_PADDING, FRAME = 8, 4  # pixels above and below the text of a row, of the table
-LEAST_ROWS, MOST_ROWS = 3, 8  # that the table is high
-GREY = 128
+MIN_ROWS, MAX_ROWS = 3, 8  # that the table is high
+GRAY = 128
 NO_COLOR = (0.0, 0.0, 0.0, 0.0)  # takes the room of one, so that the numbers stand below each other
 
 
@@ -150,7 +150,7 @@ class FindingsTable:
 
     def _fitHeight(self) -> None:
         """Make the table as high as its rows."""
-        rows = 1 + min(max(len(self._rows), LEAST_ROWS), MOST_ROWS) + self._mayScroll
+        rows = 1 + min(max(len(self._rows), MIN_ROWS), MAX_ROWS) + self._mayScroll
         self._widget.setFixedHeight(rows * self._rowHeight + FRAME)
 
     def _fill(self, index: int, row: dict) -> None:
@@ -158,7 +158,7 @@ class FindingsTable:
             item = self._widget.item(index, column) or self._newItem(index, column)
             item.setText(text)
             item.setToolTip(FindingsTexts.toolTip(row))
-            item.setData(qt.Qt.ForegroundRole, None if row["kept"] else qt.QBrush(qt.QColor(GREY, GREY, GREY)))
+            item.setData(qt.Qt.ForegroundRole, None if row["kept"] else qt.QBrush(qt.QColor(GRAY, GRAY, GRAY)))
         item = self._widget.item(index, NUMBER)
         item.setCheckState(qt.Qt.Checked if row["kept"] else qt.Qt.Unchecked)
         item.setData(qt.Qt.DecorationRole, qt.QColor.fromRgbF(*(row.get("color") or NO_COLOR)))

@@ -5,18 +5,18 @@ from slicer.i18n import tr as _
 
 from LNHGSegmentationLib.Panel.Parameter import Parameter
 from LNHGSegmentationLib.Paths import RESOURCES
-from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 
 
 class InstallSection:
     """Collapsed as long as all is well; opens with the reason and the cure when it is not."""
 
-    def __init__(self, installLogic: InstallLogic) -> None:
+    def __init__(self, packageInstall: PackageInstall) -> None:
         """Build the section.
 
-        :param installLogic: knows, checks and repairs the packages.
+        :param packageInstall: knows, checks and repairs the packages.
         """
-        self._logic = installLogic
+        self._logic = packageInstall
         self._logic.onTold, self._logic.onProgress, self._logic.onChanged = self._show, self._showProgress, self._update
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Install.ui"))
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)

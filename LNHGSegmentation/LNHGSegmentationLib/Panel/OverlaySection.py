@@ -11,7 +11,7 @@ from LNHGSegmentationLib.Paths import RESOURCES
 from LNHGSegmentationLib.Scene import DisplayedMap, Layouts, ModelOutput, Overlay, SceneResults
 
 FOUR_UP = 3  # Slicer's layout to return to when there was no other before
-LEAST_SPAN = 0.01  # of the fixed range: what its boxes can tell apart
+MIN_SPAN = 0.01  # of the fixed range: what its boxes can tell apart
 CHOICES = {  # parameter: its widget, and value, text and tooltip of each choice
     "scaleMode": (
         "scaleSelector",
@@ -88,7 +88,7 @@ class OverlaySection(VTKObservationMixin):
         low, high = Overlay.spread(signal[signal > 0])
         low, high = round(low, 2), round(high, 2)
         with slicer.util.NodeModify(self._parameter.parameterNode):
-            self._parameter.rangeLow, self._parameter.rangeHigh = low, max(high, low + LEAST_SPAN)
+            self._parameter.rangeLow, self._parameter.rangeHigh = low, max(high, low + MIN_SPAN)
 
     def onLungWindow(self, *_args) -> None:
         """Show the chosen CT in the lung window."""
@@ -125,22 +125,29 @@ class OverlaySection(VTKObservationMixin):
         if p is None:
             return
         moved, self._rangeHigh = p.rangeHigh != self._rangeHigh, p.rangeHigh
-        if p.rangeHigh - p.rangeLow < LEAST_SPAN / 2:
+        if p.rangeHigh - p.rangeLow < MIN_SPAN / 2:
             if moved:
-                p.rangeLow = round(p.rangeHigh - LEAST_SPAN, 2)
+                p.rangeLow = round(p.rangeHigh - MIN_SPAN, 2)
             else:
-                p.rangeHigh = round(p.rangeLow + LEAST_SPAN, 2)
+                p.rangeHigh = round(p.rangeLow + MIN_SPAN, 2)
 
     def _redraw(self) -> None:
         """Bring the views up to date; does only what has changed."""
         p = self._parameter
         if p is None or (p.segmentation is None and p.inputVolume is self._volume and self._shown is None):
             return  # nothing to show: the views stay as the user left them
-        shownMap = self._draw() if p.segmentation is not None else None
-        wanted = (p.inputVolume, p.segmentation, shownMap, p.overlayVisible, p.overlayOpacity, Layouts.isSideBySide())
+        displayedMap = self._draw() if p.segmentation is not None else None
+        wanted = (
+            p.inputVolume,
+            p.segmentation,
+            displayedMap,
+            p.overlayVisible,
+            p.overlayOpacity,
+            Layouts.isSideBySide(),
+        )
         if wanted != self._shown:
             SceneResults.showOnly(p.segmentation)
-            Overlay.show(p.inputVolume, shownMap, p.overlayVisible, p.overlayOpacity)
+            Overlay.show(p.inputVolume, displayedMap, p.overlayVisible, p.overlayOpacity)
             if self._volume is not p.inputVolume:
                 slicer.util.setSliceViewerLayers(fit=True)
             self._shown, self._volume = wanted, p.inputVolume
@@ -157,15 +164,15 @@ class OverlaySection(VTKObservationMixin):
         if content != self._drawn:
             self._drawn = content
             DisplayedMap.refresh(p.segmentation, p.scaleMode)
-        shownMap = p.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
-        if shownMap is not None:
-            Overlay.applyColorMap(shownMap, p.colorMap)
-            Overlay.setScale(shownMap, p.scaleMode, (p.rangeLow, p.rangeHigh))
-            self._placeLegend(shownMap)
+        displayedMap = p.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
+        if displayedMap is not None:
+            Overlay.applyColorMap(displayedMap, p.colorMap)
+            Overlay.setScale(displayedMap, p.scaleMode, (p.rangeLow, p.rangeHigh))
+            self._placeLegend(displayedMap)
         Overlay.setStyle(p.segmentation, p.segmentStyle)
-        return shownMap
+        return displayedMap
 
-    def _placeLegend(self, shownMap) -> None:
+    def _placeLegend(self, displayedMap) -> None:
         """Put the legend into its view, and again when that has another size."""
         view = Layouts.legendView()
         if view is not self._legendView:
@@ -173,7 +180,7 @@ class OverlaySection(VTKObservationMixin):
             if view is not None:
                 self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onLegendViewChanged)
         self._legendView, self._legendRoom = view, view and view.GetDimensions()
-        Overlay.placeLegend(shownMap, view)
+        Overlay.placeLegend(displayedMap, view)
 
     def _onLegendViewChanged(self, *_args) -> None:
         if self._legendView.GetDimensions() != self._legendRoom:

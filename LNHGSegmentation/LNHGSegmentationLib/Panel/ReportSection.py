@@ -8,7 +8,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib.Core.ReportTask import CSV, DICOM, PAGE, Reporting, Wish, fileName, whyNoDicom
+from LNHGSegmentationLib.Core.ReportTask import CSV, DICOM, PAGE, ReportRequest, ReportTask, fileName, whyNoDicom
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel.Parameter import Parameter
 from LNHGSegmentationLib.Paths import RESOURCES
@@ -27,13 +27,13 @@ NAMES = {CSV: "{name} nodules.csv", PAGE: "{name} report.pdf"}
 class ReportSection(VTKObservationMixin):
     """Writes reports of the chosen result."""
 
-    def __init__(self, reporting: Reporting) -> None:
+    def __init__(self, task: ReportTask) -> None:
         """Build the section.
 
-        :param reporting: writes the files.
+        :param task: writes the files.
         """
         super().__init__()
-        self._reporting = reporting
+        self._task = task
         self._parameter: Parameter | None = None
         self._segmentation = None
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Report.ui"))
@@ -52,7 +52,7 @@ class ReportSection(VTKObservationMixin):
         """Follow a parameter node, or let go of the scene."""
         self.removeObservers()
         if parameter is None:
-            self._reporting.stop()
+            self._task.stop()
         self._parameter, self._segmentation = parameter, None
         if parameter is not None:
             self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameter)
@@ -62,7 +62,7 @@ class ReportSection(VTKObservationMixin):
     def cleanup(self) -> None:
         """Stop writing and let go of the scene."""
         self._later.stop()
-        self._reporting.stop()
+        self._task.stop()
         self.removeObservers()
 
     def onWrite(self, kind: str) -> None:
@@ -71,14 +71,14 @@ class ReportSection(VTKObservationMixin):
         if not target:
             return
         with slicer.util.tryWithErrorDisplay(_("The report is not written."), waitCursor=True):
-            wish = Wish(
+            request = ReportRequest(
                 kind,
                 Path(target),
                 str(self.ui.caseEdit.text).strip(),
                 self.ui.identityCheckBox.checked,
                 self._shading(),
             )
-            self._reporting.start(self._segmentation, wish, self._onEnded)
+            self._task.start(self._segmentation, request, self._onEnded)
             self._say(_("Writing..."))
         self._update()
 
@@ -115,7 +115,7 @@ class ReportSection(VTKObservationMixin):
 
     def _update(self) -> None:
         for kind, button in BUTTONS.items():
-            reason = self._reporting.whyNot(kind, self._segmentation)
+            reason = self._task.whyNot(kind, self._segmentation)
             widget = getattr(self.ui, button)
             widget.setEnabled(not reason)
             widget.setToolTip(reason or _(WHAT[kind]))

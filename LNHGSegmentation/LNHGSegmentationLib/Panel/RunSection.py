@@ -17,7 +17,7 @@ from LNHGSegmentationLib.Panel.Parameter import Parameter
 from LNHGSegmentationLib.Paths import RESOURCES
 from LNHGSegmentationLib.Scene import Navigation, Overlay, SceneResults
 from LNHGSegmentationLib.Scene.ResultNodes import ResultNodes
-from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 
 TICK_MS = 1000
 
@@ -28,17 +28,17 @@ class RunSection(VTKObservationMixin):
     def __init__(
         self,
         logic: SegmentationLogic,
-        installLogic: InstallLogic,
+        packageInstall: PackageInstall,
         runTime: RunTime | None = None,
     ) -> None:
         """Build the section.
 
         :param logic: runs the segmentation.
-        :param installLogic: provides the Python packages before the first run.
+        :param packageInstall: provides the Python packages before the first run.
         :param runTime: what is known about the time a run takes.
         """
         super().__init__()
-        self._logic, self._installLogic = logic, installLogic
+        self._logic, self._packageInstall = logic, packageInstall
         self._devices, self._runTime = logic.devices, runTime or RunTime()
         self._parameter: Parameter | None = None
         self._guiTag = self._volume = self._segmentation = self._clock = None
@@ -54,7 +54,7 @@ class RunSection(VTKObservationMixin):
         self.ui.applyButton.clicked.connect(self._onButton)
         self.ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
         self._fillDevices()
-        if not installLogic.missing():
+        if not packageInstall.missing():
             self._devices.find(self._onDevicesFound)
 
     def setParameter(self, parameter: Parameter | None) -> None:
@@ -84,7 +84,7 @@ class RunSection(VTKObservationMixin):
         p = self._parameter
         with slicer.util.tryWithErrorDisplay(_("Nodules cannot be segmented."), waitCursor=True):
             self._isCancelling = False
-            if self._installLogic.ensure(self._onProgress, self._onInstalled):
+            if self._packageInstall.ensure(self._onProgress, self._onInstalled):
                 self._devices.find(self._onDevicesFound)
                 self._clock = Clock(self._expected())
                 self._logic.start(p.inputVolume, self._onProgress, self._onEnded, model=p.model, device=p.device)
@@ -101,7 +101,7 @@ class RunSection(VTKObservationMixin):
         if self._logic.isRunning:
             self._logic.cancel()
         else:
-            self._installLogic.cancel()
+            self._packageInstall.cancel()
 
     def _onInstalled(self, outcome: Outcome) -> None:
         waiting, self._waiting = self._waiting, None

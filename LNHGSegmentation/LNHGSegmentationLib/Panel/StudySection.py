@@ -8,7 +8,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib.Core.StudyTask import StudyExport, Wish
+from LNHGSegmentationLib.Core.StudyTask import StudyRequest, StudyTask
 from LNHGSegmentationLib.Panel.Parameter import Parameter
 from LNHGSegmentationLib.Paths import RESOURCES
 
@@ -18,7 +18,7 @@ LAYOUTS = ("slice", "strip", "stack")  # in the order of the selector
 class StudySection(VTKObservationMixin):
     """Makes reader studies."""
 
-    def __init__(self, study: StudyExport) -> None:
+    def __init__(self, study: StudyTask) -> None:
         """Build the section.
 
         :param study: makes them.
@@ -53,12 +53,12 @@ class StudySection(VTKObservationMixin):
         if not target:
             return
         with slicer.util.tryWithErrorDisplay(_("The reader study is not made."), waitCursor=True):
-            self._study.start(self._wish(Path(target)), self._onEnded)
+            self._study.start(self._request(Path(target)), self._onEnded)
             self._say(_("Drawing and writing..."))
         self._update()
 
-    def _wish(self, target: Path) -> Wish:
-        return Wish(
+    def _request(self, target: Path) -> StudyRequest:
+        return StudyRequest(
             target,
             str(self.ui.studyReadersEdit.text).strip(),
             LAYOUTS[self.ui.studyLayoutSelector.currentIndex],

@@ -6,9 +6,9 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib.Core.ReportTask import Reporting
+from LNHGSegmentationLib.Core.ReportTask import ReportTask
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.Core.StudyTask import StudyExport
+from LNHGSegmentationLib.Core.StudyTask import StudyTask
 from LNHGSegmentationLib.Panel.FindingsSection import FindingsSection
 from LNHGSegmentationLib.Panel.InstallSection import InstallSection
 from LNHGSegmentationLib.Panel.OverlaySection import OverlaySection
@@ -18,7 +18,7 @@ from LNHGSegmentationLib.Panel.RunSection import RunSection
 from LNHGSegmentationLib.Panel.StudySection import StudySection
 from LNHGSegmentationLib.Paths import RESOURCES
 from LNHGSegmentationLib.Scene import SceneResults
-from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 
 
 class Widget(VTKObservationMixin):
@@ -30,13 +30,13 @@ class Widget(VTKObservationMixin):
     def __init__(
         self,
         logic: SegmentationLogic,
-        installLogic: InstallLogic,
+        packageInstall: PackageInstall,
         getParameterNode: Callable[[], Parameter],
     ) -> None:
         """Build the panel.
 
         :param logic: runs the segmentation.
-        :param installLogic: provides the Python packages before the first run.
+        :param packageInstall: provides the Python packages before the first run.
         :param getParameterNode: returns the scene's parameter node, making one where there is none.
         """
         super().__init__()
@@ -44,12 +44,12 @@ class Widget(VTKObservationMixin):
         self._parameter: Parameter | None = None
         self._volume = None
         self.sections = [  # from top to bottom
-            RunSection(logic, installLogic),
+            RunSection(logic, packageInstall),
             FindingsSection(logic),
             OverlaySection(),
-            ReportSection(Reporting()),
-            StudySection(StudyExport()),
-            InstallSection(installLogic),
+            ReportSection(ReportTask()),
+            StudySection(StudyTask()),
+            InstallSection(packageInstall),
         ]
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "LNHGSegmentation.ui"))
         frame = slicer.util.childWidgetVariables(self.uiWidget).sectionsFrame

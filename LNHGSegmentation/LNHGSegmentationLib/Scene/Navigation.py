@@ -7,7 +7,7 @@ from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Scene import Geometry
 from LNHGSegmentationLib.Scene.Geometry import RAS_TO_LPS
 
-LEAST_FIELD_MM = 60.0
+MIN_FIELD_MM = 60.0
 FIELD_PER_SIZE = 4.0  # the finding takes about a quarter of the view
 CAMERA_DISTANCE = 3.0  # of the field
 FRAME_MARGIN = 1.25  # a 3D view may be narrower than high
@@ -26,7 +26,7 @@ def goTo(row: dict, zoom: bool) -> None:
     :param zoom: whether the views zoom to it.
     """
     position, size = positionOf(row), np.ptp(np.array(row["box_lps_mm"], float), axis=0).max()
-    field = max(LEAST_FIELD_MM, FIELD_PER_SIZE * size)
+    field = max(MIN_FIELD_MM, FIELD_PER_SIZE * size)
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         if zoom:
             width, height, depth = node.GetFieldOfView()
@@ -43,7 +43,7 @@ def frameFindings(segmentation: slicer.vtkMRMLSegmentationNode) -> None:
     if crops:
         corners = np.concatenate([_cornersOf(crop.box, findings.volumeNode) for crop in crops])
         low, high = corners.min(0), corners.max(0)
-        _lookAt((low + high) / 2, max(LEAST_FIELD_MM, FRAME_MARGIN * (high - low).max()))
+        _lookAt((low + high) / 2, max(MIN_FIELD_MM, FRAME_MARGIN * (high - low).max()))
 
 
 def _cornersOf(box: Geometry.Box, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:

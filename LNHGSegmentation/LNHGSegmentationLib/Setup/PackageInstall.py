@@ -25,7 +25,7 @@ GROUP = "segmentation"
 CHECK_LIMIT_MS = 180_000
 
 
-class InstallLogic:
+class PackageInstall:
     """Sees to it that the child process finds its packages; nothing of it blocks.
 
     :ivar onTold: called with a sentence on how the packages stand, and whether it tells of a problem.

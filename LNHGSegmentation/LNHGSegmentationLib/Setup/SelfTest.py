@@ -13,7 +13,7 @@ from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Scene import SceneResults
 from LNHGSegmentationLib.Setup import SampleScans
-from LNHGSegmentationLib.Setup.PackageInstall import InstallLogic
+from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 
 LIMIT_S = 900
 PAUSE_S = 0.02
@@ -104,7 +104,7 @@ class SelfTest:
         self.assertIsNotNone(segment)
 
     def _needPackages(self) -> None:
-        missing = InstallLogic().missing()
+        missing = PackageInstall().missing()
         if missing:
             raise unittest.SkipTest(f"these packages are not installed yet: {', '.join(missing)}")
 
