@@ -23,7 +23,7 @@ from LNHGTrainingLib.training import sigterm
 if TYPE_CHECKING:  # torch, matplotlib and the rest load when a command needs them
     from LNHGLib.models.folder import Model
 
-    from LNHGTrainingLib.evaluation.run import Options
+    from LNHGTrainingLib.evaluation.run import EvaluationOptions
 
 DEBUG = "LNHG_DEBUG"
 """Environment variable: set, an unexpected failure shows its traceback, as in `lnhg`."""
@@ -238,7 +238,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 
     model, where = models.load(options.model), choose_device(options.device)
     crops = calibrate.validation_crops(model, options.data)
-    seen = calibrate.look(model, tqdm(crops, unit="nodule", disable=None), where)
+    seen = calibrate.predict_crops(model, tqdm(crops, unit="nodule", disable=None), where)
     chosen = calibrate.choose(seen, model.card, options.false_per_scan)
     chosen.pop("results", None)  # they were measured at the former thresholds
     model_card.write(model.folder, chosen)
@@ -303,10 +303,10 @@ def _evaluate_scans(model: "Model", options: argparse.Namespace) -> dict:
     return run.run_scans(model.card, segment, options.scans, options.out, options.limit, _evaluation_options(options))
 
 
-def _evaluation_options(options: argparse.Namespace) -> "Options":
-    from LNHGTrainingLib.evaluation.run import Options
+def _evaluation_options(options: argparse.Namespace) -> "EvaluationOptions":
+    from LNHGTrainingLib.evaluation.run import EvaluationOptions
 
-    return Options(options.seed, options.data_name, options.overwrite)
+    return EvaluationOptions(options.seed, options.data_name, options.overwrite)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import numpy as np
 from composition import Panel
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.matching import paired_masks
-from LNHGTrainingLib.evaluation.scans import Case, read_case
+from LNHGTrainingLib.evaluation.scans import AnnotatedScan, read_case
 from PIL.Image import Image
 from stage import Stage
 
@@ -58,7 +58,7 @@ class Match:
     readers: int
 
 
-def matches(case: Case, labels: np.ndarray) -> list[Match]:
+def matches(case: AnnotatedScan, labels: np.ndarray) -> list[Match]:
     """Return the best finding of each nodule of three or more readers, the best first."""
     found = []
     for nodule in (each for each in case.nodules if each.counts):
@@ -102,7 +102,7 @@ def _caption(nodule: dict) -> str:
     )
 
 
-def notes_of(case: Case, report: dict, found: list[Match]) -> list[str]:
+def notes_of(case: AnnotatedScan, report: dict, found: list[Match]) -> list[str]:
     """Say what is shown of how much, and whose data it is."""
     marked, best = sum(nodule.counts for nodule in case.nodules), found[0]
     return [
@@ -149,7 +149,7 @@ def draw(case_folder: Path, result: Path, out: Path) -> None:
         print(out / name)
 
 
-def pictures(stage: Stage, case: Case, result: Path) -> dict[str, Image]:
+def pictures(stage: Stage, case: AnnotatedScan, result: Path) -> dict[str, Image]:
     """Compose the pictures about the finding that agrees best with its readers; returns them by file name."""
     report = json.loads((result / "report.json").read_text(encoding="utf-8"))
     found = matches(case, stage.labels)

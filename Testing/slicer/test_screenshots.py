@@ -19,7 +19,7 @@ import tiny_model
 import views
 from LNHGLib.figures.segment_style import segment_color
 from LNHGLib.image.volume import write_image
-from LNHGTrainingLib.evaluation.scans import Case, reference_nodules
+from LNHGTrainingLib.evaluation.scans import AnnotatedScan, reference_nodules
 from scipy import ndimage
 
 SIZE = (320, 240)
@@ -33,7 +33,7 @@ class Scene:
     """The tiny chest with a result on a stage."""
 
     stage: stage_module.Stage
-    case: Case
+    case: AnnotatedScan
     result: Path
 
 
@@ -84,7 +84,7 @@ def scene(tmp_path_factory) -> Scene:
     stage = stage_module.Stage("tiny-chest", volume, result, sizes)
     stage.go_to(SHOWN, FIELD_MM)
     nodules = reference_nodules([spheres(volume)] * 3, volume.grid, {})
-    yield Scene(stage, Case("tiny-chest", "P1", "1.2", volume, nodules), result)
+    yield Scene(stage, AnnotatedScan("tiny-chest", "P1", "1.2", volume, nodules), result)
     slicer.mrmlScene.Clear()
 
 

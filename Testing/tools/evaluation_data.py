@@ -7,9 +7,9 @@ from crop_files import WHOLE, write_crop_files
 from LNHGTrainingLib.evaluation import crops, summary
 from LNHGTrainingLib.evaluation.crops import Selection
 from LNHGTrainingLib.evaluation.crops import evaluate_crops as score_crops
-from LNHGTrainingLib.evaluation.run import Options
+from LNHGTrainingLib.evaluation.run import EvaluationOptions
 
-QUIET = Options(quiet=True, data_name="synthetic nodules")
+QUIET = EvaluationOptions(quiet=True, data_name="synthetic nodules")
 CARD = {
     "schema": 1,
     "name": "tiny",
@@ -57,7 +57,7 @@ def empty(hu):
 def figures(files, predict, **selection):
     """The figures of all crops, without tables and plots."""
     rows = crops.select_rows(files[1], Selection(**selection))
-    return summary.crop_figures(score_crops(crops.read_crops(files[0], rows), predict, 0.5), 0.5)
+    return summary.crop_metrics(score_crops(crops.read_crops(files[0], rows), predict, 0.5), 0.5)
 
 
 def read_csv(path):

@@ -61,7 +61,7 @@ def test_findings_are_scored_by_all_looks_and_found_by_the_first():
     boxes = boxes_around((25, 25, 25), 6, 0.9) + boxes_around((10, 10, 10), 5, 0.9)
     one = cube(0.6 * nodule + 0.9 * beside, boxes)
     assert [kind for _, kind, _ in calibrate.findings(one, CARD)] == ["false", "hit"]
-    doubted = replace(one, outlined=0.6 * nodule + 0.45 * beside)
+    doubted = replace(one, ensemble_mean=0.6 * nodule + 0.45 * beside)
     assert [kind for _, kind, _ in calibrate.findings(doubted, CARD)] == ["hit", "false"]
 
 
@@ -93,7 +93,7 @@ def test_the_lung_of_a_cube_holds_its_nodule_and_not_the_thick_wall():
 def test_only_patients_left_out_of_training_are_looked_at(tiny, tmp_path):
     crops = calibrate.validation_crops(tiny, tmp_path / "data")
     assert {crop.patient for crop in crops} == {"patient-1", "patient-3", "patient-5"}
-    seen = calibrate.look(with_stand_ins(tiny), crops)
+    seen = calibrate.predict_crops(with_stand_ins(tiny), crops)
     assert calibrate.choose(seen, tiny.card, 2)["calibration"]["sensitivity_at"]["2"] == 1.0
 
 

@@ -65,7 +65,7 @@ def test_a_trimmed_outline_has_no_vessel(crops, tmp_path):
 
     dice = {}
     for trim in (False, True):
-        folds = [replace(fold(n, with_vessel), how=crossvalidate.Drawing(trim=trim)) for n in (0, 1)]
+        folds = [replace(fold(n, with_vessel), how=crossvalidate.InferenceOptions(trim=trim)) for n in (0, 1)]
         report = crossvalidate.run("vessel", folds, *crops, tmp_path / f"{trim}", QUIET)
         dice[trim] = report["groups"]["all"]["dice_all"]["value"]
     assert dice[True] > dice[False] + 0.05

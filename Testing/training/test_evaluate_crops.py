@@ -13,7 +13,7 @@ from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import metrics, run
 from LNHGTrainingLib.evaluation.crops import Selection, center_component
 from LNHGTrainingLib.evaluation.crops import evaluate_crops as score_crops
-from LNHGTrainingLib.evaluation.run import Options
+from LNHGTrainingLib.evaluation.run import EvaluationOptions
 
 
 def test_a_perfect_generator_reaches_dice_one_on_every_nodule(crops):
@@ -212,12 +212,12 @@ def test_an_output_folder_is_only_replaced_when_asked(crops, tmp_path, no_plots)
     with pytest.raises(InputError, match="already exists"):
         run.run_crops(CARD, perfect, *crops, out, Selection(), QUIET)
     assert (out / "summary.md").read_text() == "old"
-    run.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
+    run.run_crops(CARD, perfect, *crops, out, Selection(), EvaluationOptions(quiet=True, overwrite=True))
     assert (out / "summary.md").read_text() != "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5", "out"]
     (out / "precious.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds 'precious.txt'"):
-        run.run_crops(CARD, perfect, *crops, out, Selection(), Options(quiet=True, overwrite=True))
+        run.run_crops(CARD, perfect, *crops, out, Selection(), EvaluationOptions(quiet=True, overwrite=True))
 
 
 def test_the_readers_agreement_on_the_real_crops_is_the_published_one(data_dir):
@@ -282,9 +282,9 @@ def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
     np.testing.assert_allclose(
         run.generator_predictor(identity_generator(), card, identity_generator(0))(hu), alone * 2 / 3
     )
-    assert "three looks: at the cube, at the cube after" in evaluate_crops.drawing_text(card)
-    assert evaluate_crops.drawing_text(CARD | {"generator": {}}) == ""
-    assert "trimmed" in evaluate_crops.drawing_text(CARD | {"generator": {"trim": True}})
+    assert "three looks: at the cube, at the cube after" in evaluate_crops.inference_text(card)
+    assert evaluate_crops.inference_text(CARD | {"generator": {}}) == ""
+    assert "trimmed" in evaluate_crops.inference_text(CARD | {"generator": {"trim": True}})
 
 
 def test_a_model_that_needs_the_field_of_view_is_refused_on_crops():

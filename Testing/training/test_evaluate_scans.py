@@ -15,7 +15,7 @@ from LNHGLib.segmentation.pipeline import Nodule, Result
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.evaluation import metrics, run, scans, summary
 from LNHGTrainingLib.evaluation.crops import Selection
-from LNHGTrainingLib.evaluation.matching import Finding, ReferenceNodule, judge
+from LNHGTrainingLib.evaluation.matching import Finding, ReferenceNodule, match_findings
 from LNHGTrainingLib.release import model_card
 
 SHAPE = (24, 60, 60)
@@ -42,7 +42,7 @@ def verdicts(findings, masks):
     labels = np.zeros(SHAPE, np.uint16)
     for number, mask in masks.items():
         labels[mask] = number
-    return {v.finding.number: (v.outcome, v.nodule, v.luna) for v in judge(findings, labels, NODULES)}
+    return {v.finding.number: (v.outcome, v.nodule, v.luna) for v in match_findings(findings, labels, NODULES)}
 
 
 def test_a_segmentation_with_its_centroid_in_the_consensus_is_a_hit():
@@ -102,7 +102,7 @@ def result(volume, entries):
 
 def case(name="a", patient="P1", nodules=NODULES):
     volume = Volume(np.full(SHAPE, -800, np.int16), GRID, Source(name))
-    return scans.Case(name, patient, "1.2", volume, list(nodules))
+    return scans.AnnotatedScan(name, patient, "1.2", volume, list(nodules))
 
 
 ORACLE = [(ball((12, 15, 15), 4, SHAPE), 0.9, "fused"), (ball((12, 15, 45), 3, SHAPE), 0.8, "segmenter")]
@@ -111,7 +111,7 @@ PLANTED = [(ball((12, 30, 30), 2, SHAPE), 0.7, "fused"), (ball((12, 45, 45), 2, 
 
 def test_a_perfect_pipeline_finds_all_with_dice_one_and_no_false_findings():
     results = scans.evaluate_scans([case()], lambda volume: result(volume, ORACLE), 0.5)
-    figures = summary.scan_figures(results)
+    figures = summary.scan_metrics(results)
     assert [n.dice for n in results.nodules] == [1.0, 1.0, 0.0]
     assert figures["groups"]["all"]["dice_all"]["value"] == 1.0
     assert figures["groups"]["all"]["nodules"] == 2
@@ -121,7 +121,7 @@ def test_a_perfect_pipeline_finds_all_with_dice_one_and_no_false_findings():
 
 
 def test_an_empty_pipeline_scores_zero():
-    figures = summary.scan_figures(scans.evaluate_scans([case()], lambda volume: result(volume, []), 0.5))
+    figures = summary.scan_metrics(scans.evaluate_scans([case()], lambda volume: result(volume, []), 0.5))
     assert figures["groups"]["all"]["dice_all"]["value"] == 0.0
     assert figures["froc"]["consensus"]["cpm"]["value"] == 0.0
     assert figures["cases"][0]["false"] == 0
@@ -134,7 +134,7 @@ def test_planted_false_findings_are_counted_exactly():
         lambda volume: result(volume, ORACLE + (PLANTED + low if volume.source.path == "a" else [])),
         0.5,
     )
-    figures = summary.scan_figures(results)
+    figures = summary.scan_metrics(results)
     point = figures["operating_point"]["consensus"]
     assert (point["false"], point["false_worst_scan"], point["false_per_scan"]["value"]) == (2, 2, 1.0)
     assert [c["false"] for c in figures["cases"]] == [2, 0]
@@ -144,7 +144,7 @@ def test_planted_false_findings_are_counted_exactly():
 def test_a_hit_below_the_threshold_is_missed_there_but_counts_in_the_froc():
     weak = [(mask, 0.3, provenance) for mask, _, provenance in ORACLE]
     results = scans.evaluate_scans([case()], lambda volume: result(volume, weak), 0.5)
-    figures = summary.scan_figures(results)
+    figures = summary.scan_metrics(results)
     assert [n.found for n in results.nodules] == [0, 0, 0]
     assert figures["groups"]["all"]["dice_all"]["value"] == 0.0
     assert figures["froc"]["consensus"]["cpm"]["value"] == 1.0
@@ -190,7 +190,7 @@ def test_a_case_is_read_with_the_readers_of_each_nodule(tmp_path):
 def test_a_scan_without_nodules_counts_for_the_false_findings(tmp_path):
     folder = write_case(tmp_path, "healthy", "P3", [])
     read = scans.read_case(folder)
-    figures = summary.scan_figures(
+    figures = summary.scan_metrics(
         scans.evaluate_scans(
             [read, case()], lambda volume: result(volume, PLANTED if volume is read.volume else ORACLE), 0.5
         )

@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from evaluation_data import ball
-from LNHGTrainingLib.evaluation import attachment as surroundings
+from LNHGTrainingLib.evaluation import attachment as nodule_attachment
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import summary
 from LNHGTrainingLib.evaluation.attachment import attachment
 from LNHGTrainingLib.evaluation.crops import NoduleScore, Selection
-from LNHGTrainingLib.evaluation.matching import Finding, ReferenceNodule, Verdict, whole_scan_dice
+from LNHGTrainingLib.evaluation.matching import Finding, FindingMatch, ReferenceNodule, whole_scan_dice
 from LNHGTrainingLib.evaluation.scans import CaseScore, ScanFinding, ScanNodule, ScanResults
 
 SHAPE = (50, 50, 50)
@@ -52,7 +52,7 @@ NODULE = ball((25, 25, 25), 5)
     ids=["in the lung", "at the wall", "off the wall", "at a vessel", "off a vessel", "with a spicule", "at both"],
 )
 def test_a_nodule_is_attached_to_what_touches_it(tissue, pleural, vascular):
-    assert attachment(lung(NODULE, *tissue), NODULE, MM) == surroundings.Attachment(pleural, vascular)
+    assert attachment(lung(NODULE, *tissue), NODULE, MM) == nodule_attachment.Attachment(pleural, vascular)
 
 
 def test_padding_is_no_wall():
@@ -66,11 +66,11 @@ def test_thick_slices_change_nothing():
     tissue = rod(2, 25, 50)
     hu = lung(NODULE, tissue)
     thick = attachment(hu[::2], NODULE[::2], (2.0, 1.0, 1.0))
-    assert thick == attachment(hu, NODULE, MM) == surroundings.Attachment(False, True)
+    assert thick == attachment(hu, NODULE, MM) == nodule_attachment.Attachment(False, True)
 
 
 def test_the_view_around_a_nodule_ends_at_the_volume():
-    view = surroundings.around((slice(3, 6), slice(90, 95), slice(100, 110)), (20, 100, 300), (5.0, 1.0, 0.5))
+    view = nodule_attachment.around((slice(3, 6), slice(90, 95), slice(100, 110)), (20, 100, 300), (5.0, 1.0, 0.5))
     assert view == (slice(0, 10), slice(70, 100), slice(61, 149))
 
 
@@ -112,7 +112,7 @@ def test_groups_by_type_attachment_and_readers_hold_their_nodules():
 def test_a_patients_mean_counts_once_however_many_nodules_it_has():
     missed = replace(SCORE, found=0, dice=0.0)
     scores = [SCORE, replace(SCORE, dice=0.6), missed, replace(SCORE, patient="P2", dice=0.9)]
-    figures = summary.segmentation_figures(scores)
+    figures = summary.segmentation_metrics(scores)
     assert figures["dice_all"]["value"] == pytest.approx((0.8 + 0.6 + 0 + 0.9) / 4)
     assert figures["dice_per_patient"]["value"] == pytest.approx(((0.8 + 0.6 + 0) / 3 + 0.9) / 2)
     assert figures["dice_found_per_patient"]["value"] == pytest.approx(((0.8 + 0.6) / 2 + 0.9) / 2)
@@ -132,7 +132,7 @@ def test_whole_scan_dice_counts_false_voxels_and_spares_nodules_of_few_readers()
     nodules = [reference(1, counted, 4), reference(2, few, 1)]
     outcomes = {1: ("hit", 1), 2: ("ignored", 2), 3: ("false", None)}
     verdicts = [
-        Verdict(Finding(number, 0.9, "fused", np.zeros(3), np.zeros(3)), outcome, nodule, "", "", None)
+        FindingMatch(Finding(number, 0.9, "fused", np.zeros(3), np.zeros(3)), outcome, nodule, "", "", None)
         for number, (outcome, nodule) in outcomes.items()
     ]
     assert whole_scan_dice(verdicts, labels, nodules) == pytest.approx(2 * 4 / (8 + 4))
@@ -156,7 +156,7 @@ def test_the_cpm_of_a_group_shares_the_false_findings_and_ignores_hits_on_the_ot
         scan_finding("a", 0.9, "hit", 2), scan_finding("b", 0.8, "false", None), scan_finding("a", 0.7, "hit", 1),
     ]  # fmt: skip
     cases = [CaseScore("a", "P1", 0.8, 1.0, 1.0), CaseScore("b", "P1", 0.6, 1.0, 1.0)]
-    figures = summary.scan_figures(ScanResults(0.5, nodules, findings, cases))
+    figures = summary.scan_metrics(ScanResults(0.5, nodules, findings, cases))
     groups = {name: (g["nodules"], g["cpm"]["value"]) for name, g in figures["detection_by_group"].items()}
     assert groups["under 6 mm"] == (1, pytest.approx(5 / 7, abs=1e-4))  # found after half a false finding a scan
     assert groups["6 to 10 mm"] == (2, 0.5)  # one of two, before any false finding

@@ -142,7 +142,7 @@ def test_interval_leaves_out_what_was_not_measured():
 
 
 def test_detection_figures_put_an_interval_by_scan_on_each_rate(worked_example):
-    figures = metrics.detection_figures(worked_example, seed=0)
+    figures = metrics.detection_metrics(worked_example, seed=0)
     assert figures["cpm"]["low"] <= figures["cpm"]["value"] <= figures["cpm"]["high"]
     assert figures["sensitivity_at"]["1"]["value"] == pytest.approx(2 / 3)
     assert list(figures["sensitivity_at"]) == ["0.125", "0.25", "0.5", "1", "2", "4", "8"]
@@ -150,8 +150,8 @@ def test_detection_figures_put_an_interval_by_scan_on_each_rate(worked_example):
 
 def test_scans_of_one_patient_are_drawn_together(worked_example):
     """Register U5: two scans of one patient leave nothing to draw from, so there is no interval."""
-    cpm = metrics.detection_figures(worked_example, ["P1", "P1"])["cpm"]
-    apart = metrics.detection_figures(worked_example, ["P1", "P2"])["cpm"]
+    cpm = metrics.detection_metrics(worked_example, ["P1", "P1"])["cpm"]
+    apart = metrics.detection_metrics(worked_example, ["P1", "P2"])["cpm"]
     assert cpm["value"] == apart["value"]
     assert np.isnan(cpm["low"])
     assert np.isnan(cpm["high"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from LNHGLib.errors import InputError
 
 if TYPE_CHECKING:  # they bring torch and more along
-    from LNHGTrainingLib.evaluation.predictors import Source
+    from LNHGTrainingLib.evaluation.predictors import NamedPredictor
 
 MARGIN = 0.02
 """Dice that two methods may differ by and still be called equivalent, where nothing else is asked for."""
@@ -69,9 +69,9 @@ def _crossvalidate(options: argparse.Namespace) -> None:
 
     require_free(options.out, options.overwrite, output_files.EVALUATION)
     files = options.crops, options.table
-    how = crossvalidate.Drawing(options.half_turn, options.trim)
+    how = crossvalidate.InferenceOptions(options.half_turn, options.trim)
     folds = crossvalidate.read_folds(options.checkpoints, *files, options.device, how)
-    written = run.Options(options.seed, options.data_name, options.overwrite)
+    written = run.EvaluationOptions(options.seed, options.data_name, options.overwrite)
     report = crossvalidate.run(options.name, folds, *files, options.out, written, options.min_readers)
     print(markdown.render(report))
     print(options.out)
@@ -96,10 +96,10 @@ def _branches(options: argparse.Namespace) -> None:
     from LNHGTrainingLib.evaluation import branch_ablation
     from LNHGTrainingLib.release import calibrate
 
-    require_free(options.out, options.overwrite, output_files.BRANCHES)
+    require_free(options.out, options.overwrite, output_files.BRANCH_ABLATION)
     model, where = models.load(options.model), choose_device(options.device)
     crops = calibrate.validation_crops(model, options.data)
-    seen = calibrate.look(model, crops, where)
+    seen = calibrate.predict_crops(model, crops, where)
     found = branch_ablation.detections(seen, model.card)
     about = {"model": model.name, "files": model.card["files"]}
     result = branch_ablation.report(found, [one.crop.patient for one in seen], about, options.seed)
@@ -149,14 +149,14 @@ def _maps(options: argparse.Namespace) -> None:
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.evaluation import crops as evaluate_crops
     from LNHGTrainingLib.evaluation import map_study
-    from LNHGTrainingLib.evaluation.predictors import read_sources
+    from LNHGTrainingLib.evaluation.predictors import load_predictors
 
     if len(options.generators) < options.least:
         raise InputError(f"1 generator was given, {options.command} expects {options.least} or more before OUT.")
     require_free(options.out, options.overwrite, output_files.MAPS)
     selection = evaluate_crops.Selection(options.folds, options.min_readers, limit=options.limit)
     rows = evaluate_crops.select_rows(options.table, selection)
-    sources = read_sources(options.generators, options.device)
+    sources = load_predictors(options.generators, options.device)
     crops = tqdm(evaluate_crops.read_crops(options.crops, rows), total=len(rows), unit="nodule", disable=None)
     if options.command == "stability":
         found = map_study.stability(crops, {source.name: source.predict for source in sources})
@@ -170,7 +170,7 @@ def _maps(options: argparse.Namespace) -> None:
     print(options.out)
 
 
-def _identity(sources: "list[Source]") -> dict[str, str]:
+def _identity(sources: "list[NamedPredictor]") -> dict[str, str]:
     return {source.name: source.identity for source in sources}
 
 

@@ -28,7 +28,7 @@ VESSEL_LENGTH_MM = 5.0
 CLOSING_MM = 10
 """What lies between air on both sides within this distance belongs to the lung of a cube."""
 
-VIEW_MM = RIM_MM + VESSEL_TOUCH_MM + VESSEL_LENGTH_MM + 2 * WALL_RADIUS_MM
+CONTEXT_MM = RIM_MM + VESSEL_TOUCH_MM + VESSEL_LENGTH_MM + 2 * WALL_RADIUS_MM
 """How far around the nodule the CT matters."""
 
 CONNECTIVITY = np.ones((3, 3, 3), int)
@@ -55,7 +55,7 @@ def attachment(
     """Find what touches a nodule, by the rule in `DEFINITION`.
 
     Args:
-        hu: CT around the nodule (z, y, x); `VIEW_MM` of it on each side are enough.
+        hu: CT around the nodule (z, y, x); `CONTEXT_MM` of it on each side are enough.
         mask: the nodule, bool, same shape, not empty.
         spacing_mm: voxel size zyx.
         valid: bool, same shape, False in padding; everything counts when None.
@@ -95,8 +95,8 @@ def _goes_on(tissue: np.ndarray, distance: np.ndarray) -> bool:
 def around(
     box: tuple[slice, slice, slice], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
 ) -> tuple[slice, slice, slice]:
-    """A nodule's box with `VIEW_MM` on each side, cut at the volume's border."""
-    margins = [int(np.ceil(VIEW_MM / spacing)) for spacing in spacing_mm]
+    """A nodule's box with `CONTEXT_MM` on each side, cut at the volume's border."""
+    margins = [int(np.ceil(CONTEXT_MM / spacing)) for spacing in spacing_mm]
     return tuple(
         slice(max(0, part.start - margin), min(size, part.stop + margin))
         for part, margin, size in zip(box, margins, shape, strict=True)

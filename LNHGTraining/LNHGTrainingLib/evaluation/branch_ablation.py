@@ -14,8 +14,8 @@ from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval, table
 from LNHGTrainingLib.evaluation.metrics import Detections
-from LNHGTrainingLib.evaluation.summary import plain
-from LNHGTrainingLib.release.calibrate import Seen, findings, fused_findings, step_of
+from LNHGTrainingLib.evaluation.summary import to_json
+from LNHGTrainingLib.release.calibrate import CropOutputs, findings, fused_findings, step_of
 from LNHGTrainingLib.training.validate import LUNG_CUBES, RATES, candidates, cube_detections, sensitivities
 
 ABOUT = (
@@ -27,11 +27,11 @@ ABOUT = (
 BOTH = "both branches"
 
 
-def detections(seen: Sequence[Seen], card: dict) -> dict[str, Detections]:
+def detections(seen: Sequence[CropOutputs], card: dict) -> dict[str, Detections]:
     """What is found by both branches, and by each when the other one saw nothing.
 
     Args:
-        seen: From `calibrate.look`.
+        seen: From `calibrate.predict_crops`.
         card: Of the model.
     """
     without_boxes = [replace(one, boxes=one.boxes[:0]) for one in seen]
@@ -67,7 +67,7 @@ def report(found: dict[str, Detections], patients: Sequence[str], about: dict, s
     bootstrap = {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed}
     counts = {"nodules": len(clusters), "patients": len(names)}
     head = {"schema": 1, "kind": "branches", "about": ABOUT} | about | counts
-    return plain(head | {"bootstrap": bootstrap, "lines": lines})
+    return to_json(head | {"bootstrap": bootstrap, "lines": lines})
 
 
 def _figures(found: dict[str, Detections], counts: np.ndarray) -> list[float]:
@@ -97,6 +97,6 @@ def write(result: dict, out: Path, overwrite: bool = False) -> None:
     Raises:
         InputError: the folder holds something that must not be replaced.
     """
-    with atomic_folder(out, overwrite, output_files.BRANCHES) as folder:
+    with atomic_folder(out, overwrite, output_files.BRANCH_ABLATION) as folder:
         output_files.write_json(result, folder / "branches.json")
         (folder / "branches.md").write_text(render(result), encoding="utf-8")

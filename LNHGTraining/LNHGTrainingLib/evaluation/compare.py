@@ -14,7 +14,7 @@ from LNHGLib.stats import paired
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, NOT_MEASURED, interval, number, table
-from LNHGTrainingLib.evaluation.summary import patient_means, plain
+from LNHGTrainingLib.evaluation.summary import patient_means, to_json
 
 READERS = "readers, leave-one-out"
 SAME = ("diameter_mm", "reference_volume_mm3", "human_loo_dice")
@@ -125,7 +125,7 @@ def compare(evaluations: list[Evaluation], margin: float, seed: int = 0, with_fi
     human = np.array([float(first.rows[key]["human_loo_dice"] or "nan") for key in keys])
     if np.isfinite(human).any():
         dice[READERS] = human
-    return plain(
+    return to_json(
         {
             "schema": 1,
             "kind": first.summary["kind"],
@@ -180,7 +180,7 @@ def _pair(names: tuple[str, str], dice: dict[str, np.ndarray], patients: list[st
         "second": names[1],
         "nodules": int(np.isfinite(differences).sum()),
         "patients": len(own),
-        "difference": plain(asdict(interval)),
+        "difference": to_json(asdict(interval)),
         "wilcoxon_p": paired.wilcoxon_p(means),
         "tost_p": paired.tost_p(means, margin),
     }

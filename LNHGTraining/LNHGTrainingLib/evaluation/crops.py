@@ -40,7 +40,7 @@ PROTOCOL = (
     f"mm3 in the cube's lung that touch no reader's outline and no other lesion of the reference. {DEFINITION}"
 )
 
-TRIMMED = (
+PRUNED = (
     " Outlines are trimmed: of the component counts what lies within its depth (the radius of the largest ball in it "
     f"near the center) of its core (the part there at least {CORE:g} times as deep)."
 )
@@ -54,9 +54,9 @@ def protocol(readers: int) -> str:
     return PROTOCOL.format(reach=REACH_MM, smallest=SMALLEST_MM3, readers=readers)
 
 
-def drawing_text(card: dict) -> str:
+def inference_text(card: dict) -> str:
     """What the protocol says of how a model's card has outlines drawn: of its looks, and of trimming."""
-    return _looks_text(card) + (TRIMMED if card["generator"].get("trim") else "")
+    return _looks_text(card) + (PRUNED if card["generator"].get("trim") else "")
 
 
 def _looks_text(card: dict) -> str:
@@ -245,7 +245,7 @@ def _middle(cube: np.ndarray) -> list[int]:
     return [size // 2 for size in cube.shape]
 
 
-def marked_elsewhere(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
+def false_positives_in_crop(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
     """How many other things in the cube's lung were marked, see `PROTOCOL`.
 
     Args:
@@ -295,7 +295,7 @@ def score_crop(crop: Crop, predict: Predict, threshold: float, trim: bool = Fals
         reference_volume_mm3=float(voxels),
         volume_error=metrics.volume_error(mask, crop.reference) if found else float("nan"),
         human_loo_dice=metrics.leave_one_out_dice(crop.readers),
-        elsewhere=marked_elsewhere(marked, mask, crop),
+        elsewhere=false_positives_in_crop(marked, mask, crop),
     )
     return Picture(score, crop.hu, mask, crop.reference)
 

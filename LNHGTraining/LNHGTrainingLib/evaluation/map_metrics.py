@@ -10,14 +10,14 @@ import numpy as np
 from scipy import ndimage, stats
 from skimage.metrics import structural_similarity
 
-LEAST_VOXELS = 10
+MIN_VOXELS = 10
 """Fewer voxels inside a nodule give no correlation."""
 
 LUNG_HU = (-990.0, -750.0)
 CLEAR_OF_TISSUE_HU = -600.0
 CLEAR_VOXELS = 3
 MEAN_VOXELS = 5
-LEAST_LUNG_VOXELS = 500
+MIN_LUNG_VOXELS = 500
 LAG_RANGE = (0.02, 0.9)
 ROUNDING = 1e-4
 ROBUST_SD = 1.4826
@@ -47,14 +47,14 @@ def similarity(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's correlation of values (n,); NaN where one of both does not vary or there are too few."""
-    if len(a) < LEAST_VOXELS or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < MIN_VOXELS or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(stats.spearmanr(a, b).statistic)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's correlation of values (n,); NaN where one of both does not vary or there are too few."""
-    if len(a) < LEAST_VOXELS or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < MIN_VOXELS or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(stats.pearsonr(a.astype(np.float64), b.astype(np.float64)).statistic)
 
@@ -86,7 +86,7 @@ def estimate_noise(hu: np.ndarray, valid: np.ndarray) -> Noise | None:
     smooth = ndimage.uniform_filter(hu, MEAN_VOXELS)
     lung = (smooth > LUNG_HU[0]) & (smooth < LUNG_HU[1]) & valid
     lung &= ~ndimage.binary_dilation((smooth > CLEAR_OF_TISSUE_HU) | ~valid, iterations=CLEAR_VOXELS)
-    if np.count_nonzero(lung) < LEAST_LUNG_VOXELS:
+    if np.count_nonzero(lung) < MIN_LUNG_VOXELS:
         return None
     rest = hu - smooth
     sd = ROBUST_SD * float(np.median(np.abs(rest[lung] - np.median(rest[lung]))))
@@ -97,7 +97,7 @@ def _blur(rest: np.ndarray, lung: np.ndarray, axis: int) -> float:
     """The Gaussian that gives white noise the correlation of neighbors: exp(-1 / (4 s^2)) for a width of s."""
     first, second = (np.take(rest, np.arange(n, rest.shape[axis] - 1 + n), axis) for n in (0, 1))
     both = np.take(lung, np.arange(rest.shape[axis] - 1), axis) & np.take(lung, np.arange(1, rest.shape[axis]), axis)
-    if np.count_nonzero(both) < LEAST_LUNG_VOXELS or not rest[lung].any():
+    if np.count_nonzero(both) < MIN_LUNG_VOXELS or not rest[lung].any():
         return 0.0
     near = np.mean(first[both] * second[both]) / np.mean(rest[lung] ** 2)
     if near <= LAG_RANGE[0]:

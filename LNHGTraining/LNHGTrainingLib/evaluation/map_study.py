@@ -13,7 +13,7 @@ from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import map_metrics, metrics
 from LNHGTrainingLib.evaluation.crops import Crop, Predict, sphere_diameter_mm
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval, table
-from LNHGTrainingLib.evaluation.summary import GROUPS, plain
+from LNHGTrainingLib.evaluation.summary import GROUPS, to_json
 
 SIZES = ("all", "under 6 mm", "6 to 10 mm", "10 mm and over")
 
@@ -137,7 +137,7 @@ def _again(repeats: list[np.ndarray], predict: Predict, window_hu: list, mask: n
 
 
 def _with_reference(crops: Iterable[Crop]) -> Iterable[Crop]:
-    return (crop for crop in crops if np.count_nonzero(crop.reference) >= map_metrics.LEAST_VOXELS)
+    return (crop for crop in crops if np.count_nonzero(crop.reference) >= map_metrics.MIN_VOXELS)
 
 
 def _place(crop: Crop) -> tuple[str, str, str, float, int]:
@@ -161,7 +161,7 @@ def report(kind: str, rows: list[MapRow], sources: dict[str, str], data: str, se
     for subject in subjects:
         own = [row for row in rows if tuple(getattr(row, name) for name in NAMES[kind]) == subject]
         lines += [{"subject": subject, "size": size} | line for size in SIZES if (line := _line(kind, own, size, seed))]
-    return plain(
+    return to_json(
         {
             "schema": 1,
             "kind": kind,

@@ -87,7 +87,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FindingMatch:
     """What a finding counts as under both rules: "hit", "false" or "ignored", the nodule it is about, and why."""
 
     finding: Finding
@@ -98,7 +98,7 @@ class Verdict:
     luna_nodule: int | None
 
 
-def judge(findings: list[Finding], labels: np.ndarray, nodules: list[ReferenceNodule]) -> list[Verdict]:
+def match_findings(findings: list[Finding], labels: np.ndarray, nodules: list[ReferenceNodule]) -> list[FindingMatch]:
     """Judge all findings of a scan by the rules in `PROTOCOL`.
 
     Args:
@@ -116,7 +116,7 @@ def judge(findings: list[Finding], labels: np.ndarray, nodules: list[ReferenceNo
         outcome, nodule, reason = _outcome(finding, labels, nodules, taken)
         if outcome == "hit":
             taken.add(nodule)
-        verdicts.append(Verdict(finding, outcome, nodule, reason, *_luna(finding, nodules, near)))
+        verdicts.append(FindingMatch(finding, outcome, nodule, reason, *_luna(finding, nodules, near)))
     return verdicts
 
 
@@ -154,7 +154,7 @@ def _luna(finding: Finding, nodules: list[ReferenceNodule], taken: set[int]) -> 
     return ("ignored", close[0].label) if close else ("false", None)
 
 
-def whole_scan_dice(verdicts: list[Verdict], labels: np.ndarray, nodules: list[ReferenceNodule]) -> float:
+def whole_scan_dice(verdicts: list[FindingMatch], labels: np.ndarray, nodules: list[ReferenceNodule]) -> float:
     """Dice of everything found on a scan against everything that should be (see `PROTOCOL`).
 
     Args:

@@ -218,7 +218,7 @@ def precision_recall_f1(hits: np.ndarray, false: np.ndarray, nodules: np.ndarray
     return dict(zip(("precision", "recall", "f1"), cluster_bootstrap(len(hits), figures, seed), strict=True))
 
 
-def detection_figures(detections: Detections, patients: Sequence[str] | None = None, seed: int = 0) -> dict:
+def detection_metrics(detections: Detections, patients: Sequence[str] | None = None, seed: int = 0) -> dict:
     """CPM and the sensitivity at each rate with intervals, JSON-ready.
 
     Args:

@@ -20,7 +20,7 @@ ZOOM = 16
 DPI = 150
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
@@ -38,7 +38,7 @@ def _legend_above(axes: Axes, title: str) -> None:
 
 def dice_vs_diameter(scores: Sequence[NoduleScore], path: Path) -> None:
     """Dice of each nodule over its diameter, the missed at 0, with the readers' leave-one-out Dice."""
-    figure, axes = _figure(7, 4.5)
+    figure, axes = _axes(7, 4.5)
     diameter = np.array([score.diameter_mm for score in scores])
     small = 14 if len(scores) > 30 else 40
     human = np.array([score.human_loo_dice for score in scores])
@@ -60,7 +60,7 @@ def dice_vs_diameter(scores: Sequence[NoduleScore], path: Path) -> None:
 
 def bland_altman(scores: Sequence[NoduleScore], path: Path) -> None:
     """Relative volume difference over mean volume of the found nodules, with bias and limits of agreement."""
-    figure, axes = _figure(7, 4.5)
+    figure, axes = _axes(7, 4.5)
     found = [score for score in scores if score.found]
     own = np.array([score.volume_mm3 for score in found])
     reference = np.array([score.reference_volume_mm3 for score in found])
@@ -88,7 +88,7 @@ def froc_plot(curves: dict[str, Froc], points: dict[str, dict], path: Path) -> N
         points: `summary.operating_point` at the model's threshold, under the same names.
         path: PNG to write.
     """
-    figure, axes = _figure(7, 4.5)
+    figure, axes = _axes(7, 4.5)
     edge = CPM_RATES[0] / 2
     for (name, curve), color, line in zip(curves.items(), (MODEL, READERS), ("-", "--"), strict=True):
         rates = np.maximum(curve.false_per_scan, edge)

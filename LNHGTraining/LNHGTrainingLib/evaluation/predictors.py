@@ -20,7 +20,7 @@ CROP_GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class NamedPredictor:
     """A generator as a function of a cube of HU, with its window and what identifies its weights."""
 
     name: str
@@ -29,7 +29,7 @@ class Source:
     identity: str
 
 
-def read_sources(names: Sequence[str], device: str = "auto") -> list[Source]:
+def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPredictor]:
     """Load generators; those of one name are numbered.
 
     Raises:
@@ -43,23 +43,23 @@ def read_sources(names: Sequence[str], device: str = "auto") -> list[Source]:
     ]
 
 
-def _model(name: str, device: str) -> Source:
+def _model(name: str, device: str) -> NamedPredictor:
     model = folder.load(name)
     predict = model_predictor(model, choose_device(device))
     files = [model.card[part]["weights"] for part in ("generator", folder.SECOND) if part in model.card]
     text = "; ".join(f"{name} SHA-256 {model.card['files'][name]}" for name in files)
-    return Source(model.name, predict, model.card["window_hu"], text)
+    return NamedPredictor(model.name, predict, model.card["window_hu"], text)
 
 
-def _checkpoint(path: Path, device: str) -> Source:
+def _checkpoint(path: Path, device: str) -> NamedPredictor:
     state = checkpoint.load(path)
     config = state["config"]
-    predict = predictor_of(state, path, device)
+    predict = checkpoint_predictor(state, path, device)
     text = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
-    return Source(f"{path.parent.name}/{path.stem}", predict, config["window_hu"], text)
+    return NamedPredictor(f"{path.parent.name}/{path.stem}", predict, config["window_hu"], text)
 
 
-def predictor_of(state: dict, path: Path, device: str = "auto") -> Predict:
+def checkpoint_predictor(state: dict, path: Path, device: str = "auto") -> Predict:
     """Return the averaged generator of a loaded checkpoint as a function of a cube of HU.
 
     Args:

@@ -31,7 +31,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "SimpleITK")
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluationOptions:
     """How an evaluation is done and labeled: seed of the bootstrap, name of the data, overwriting, progress bar."""
 
     seed: int = 0
@@ -84,7 +84,7 @@ def pipeline_segmenter(model: "Model", device: str, threshold: float) -> Segment
 
 
 def run_crops(
-    card: dict, predict: Predict, crops: Path, table: Path, out: Path, selection: Selection, options: Options
+    card: dict, predict: Predict, crops: Path, table: Path, out: Path, selection: Selection, options: EvaluationOptions
 ) -> dict:
     """Score the generator on crops with the location given; the returned summary is also in OUT.
 
@@ -106,18 +106,18 @@ def run_crops(
     shown = progress(read, len(rows), "nodule", options)
     generator = card["generator"]
     results = evaluate_crops.evaluate_crops(shown, predict, generator["threshold"], generator.get("trim", False))
-    protocol = evaluate_crops.protocol(selection.min_readers) + evaluate_crops.drawing_text(card)
+    protocol = evaluate_crops.protocol(selection.min_readers) + evaluate_crops.inference_text(card)
     report = head("crops", protocol, card, options) | {
         "data": identity([crops, table], options),
         "patients": len({row["patient_id"] for row in rows}),
         "split": _crop_split(card, rows, selection),
-        **summary.crop_figures(results, generator["threshold"], options.seed),
+        **summary.crop_metrics(results, generator["threshold"], options.seed),
     }
     write_crops(results, report, out, options)
     return report
 
 
-def write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, options: Options) -> None:
+def write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, options: EvaluationOptions) -> None:
     """Write tables, summary and plots of an evaluation on crops."""
     with atomic_folder(out, options.overwrite, output_files.EVALUATION) as folder:
         columns = [field.name for field in fields(evaluate_crops.CropScore)]
@@ -128,7 +128,9 @@ def write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, op
         plots.gallery(results.worst, results.best, folder / "examples.png")
 
 
-def run_scans(card: dict, segment: Segment, folder: Path, out: Path, limit: int | None, options: Options) -> dict:
+def run_scans(
+    card: dict, segment: Segment, folder: Path, out: Path, limit: int | None, options: EvaluationOptions
+) -> dict:
     """Score the whole pipeline on a folder of cases; the returned summary is also in OUT.
 
     Args:
@@ -151,7 +153,7 @@ def run_scans(card: dict, segment: Segment, folder: Path, out: Path, limit: int 
         "data": identity([folder], options),
         "patients": len(patients),
         "split": f"{len(paths)} scans of {len(patients)} patients. {_training_split(card, patients)}",
-        **summary.scan_figures(results, options.seed),
+        **summary.scan_metrics(results, options.seed),
     }
     with atomic_folder(out, options.overwrite, output_files.EVALUATION) as temporary:
         _write_scans(results, report, temporary)
@@ -173,7 +175,7 @@ def _write_scans(results: scans.ScanResults, report: dict, folder: Path) -> None
     plots.bland_altman(counted, folder / "bland_altman.png")
 
 
-def progress(items: Iterable, total: int, unit: str, options: Options) -> Iterable:
+def progress(items: Iterable, total: int, unit: str, options: EvaluationOptions) -> Iterable:
     """The items, with a progress bar where a person watches."""
     return tqdm(items, total=total, unit=unit, disable=options.quiet or None)
 
@@ -184,7 +186,7 @@ def _write_report(report: dict, pictures: list[str], folder: Path) -> None:
     (folder / "summary.md").write_text(markdown.render(report) + links, encoding="utf-8")
 
 
-def head(kind: str, protocol: str, card: dict, options: Options) -> dict:
+def head(kind: str, protocol: str, card: dict, options: EvaluationOptions) -> dict:
     """The part of a summary that says what was measured, how, and with what."""
     versions = {name: version(name) for name in PACKAGES}
     return {
@@ -197,7 +199,7 @@ def head(kind: str, protocol: str, card: dict, options: Options) -> dict:
     }
 
 
-def identity(paths: list[Path], options: Options) -> dict:
+def identity(paths: list[Path], options: EvaluationOptions) -> dict:
     """Name of the data and SHA-256 of its files."""
     files = {path.resolve().name: file_sha256(path) for path in paths if path.is_file()}
     return {"name": options.data_name or paths[0].resolve().stem, "files": files}

@@ -19,9 +19,9 @@ from LNHGTrainingLib.evaluation.crops import NoduleScore, sphere_diameter_mm
 from LNHGTrainingLib.evaluation.matching import (
     BOX_ONLY,
     Finding,
+    FindingMatch,
     ReferenceNodule,
-    Verdict,
-    judge,
+    match_findings,
     paired_masks,
     whole_scan_dice,
 )
@@ -35,7 +35,7 @@ Segment = Callable[[Volume], "Result"]
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class AnnotatedScan:
     """A scan with its readers' outlines."""
 
     name: str
@@ -110,7 +110,7 @@ def find_cases(folder: Path, limit: int | None = None) -> list[Path]:
     return cases
 
 
-def read_case(folder: Path) -> Case:
+def read_case(folder: Path) -> AnnotatedScan:
     """Read a scan and the outlines of its readers.
 
     Raises:
@@ -124,7 +124,7 @@ def read_case(folder: Path) -> Case:
         raise InputError(f"{folder} names {count} nodules but has no mask_reader1.nii.gz; add the outlines.")
     nodules = reference_nodules(masks, volume.grid, {int(n["label"]): n for n in meta.get("nodules", [])})
     name = str(meta.get("case", folder.name))
-    return Case(name, str(meta.get("patient_id", name)), str(meta.get("series_uid", "")), volume, nodules)
+    return AnnotatedScan(name, str(meta.get("patient_id", name)), str(meta.get("series_uid", "")), volume, nodules)
 
 
 def _read_meta(path: Path) -> dict:
@@ -188,7 +188,7 @@ def _finding(nodule: "Nodule", grid: Grid) -> Finding:
     return Finding(nodule.number, nodule.score, nodule.provenance, center, grid.lps_to_index(center))
 
 
-def evaluate_scans(cases: Iterable[Case], segment: Segment, threshold: float) -> ScanResults:
+def evaluate_scans(cases: Iterable[AnnotatedScan], segment: Segment, threshold: float) -> ScanResults:
     """Segment each case and compare it with its readers.
 
     Args:
@@ -202,7 +202,7 @@ def evaluate_scans(cases: Iterable[Case], segment: Segment, threshold: float) ->
             start = perf_counter()
             result = segment(case.volume)
             seconds = perf_counter() - start
-        verdicts = judge(findings_of(result), result.labels, case.nodules)
+        verdicts = match_findings(findings_of(result), result.labels, case.nodules)
         above = [verdict for verdict in verdicts if verdict.finding.score >= threshold]
         overlap = whole_scan_dice(above, result.labels, case.nodules)
         results.cases.append(CaseScore(case.name, case.patient, overlap, seconds, peak.gib))
@@ -211,7 +211,7 @@ def evaluate_scans(cases: Iterable[Case], segment: Segment, threshold: float) ->
     return results
 
 
-def _finding_row(case: Case, verdict: Verdict, threshold: float) -> ScanFinding:
+def _finding_row(case: AnnotatedScan, verdict: FindingMatch, threshold: float) -> ScanFinding:
     finding = verdict.finding
     above = int(finding.score >= threshold)
     return ScanFinding(
@@ -221,7 +221,7 @@ def _finding_row(case: Case, verdict: Verdict, threshold: float) -> ScanFinding:
 
 
 def _nodule_row(
-    case: Case, nodule: ReferenceNodule, verdicts: list[Verdict], labels: np.ndarray, threshold: float
+    case: AnnotatedScan, nodule: ReferenceNodule, verdicts: list[FindingMatch], labels: np.ndarray, threshold: float
 ) -> ScanNodule:
     hits = [v.finding for v in verdicts if v.outcome == "hit" and v.nodule == nodule.label]
     finding = next((f for f in hits if f.score >= threshold), None)

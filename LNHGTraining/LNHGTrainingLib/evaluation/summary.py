@@ -27,15 +27,15 @@ GROUPS: dict[str, Callable[[NoduleScore], bool]] = {
     "4 readers": lambda s: s.readers == 4,
 }
 """Groups of nodules by LUNA16 or longest axial diameter, by the readers' mean texture rating (1 to 5), by what the
-nodule is attached to (`surroundings`), and by how many readers outlined it."""
+nodule is attached to (`attachment`), and by how many readers outlined it."""
 
 
-def plain(value: object) -> object:
+def to_json(value: object) -> object:
     """The same for JSON: floats at five decimals, None for what was not measured, numpy types gone."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, float | np.floating):
         return round(float(value), 5) if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
@@ -44,10 +44,10 @@ def plain(value: object) -> object:
 def by_group(scores: Sequence[NoduleScore], seed: int = 0) -> dict[str, dict]:
     """Figures of each group in `GROUPS` that has a nodule."""
     parts = {name: [score for score in scores if member(score)] for name, member in GROUPS.items()}
-    return {name: segmentation_figures(part, seed) for name, part in parts.items() if part}
+    return {name: segmentation_metrics(part, seed) for name, part in parts.items() if part}
 
 
-def segmentation_figures(scores: Sequence[NoduleScore], seed: int = 0) -> dict:
+def segmentation_metrics(scores: Sequence[NoduleScore], seed: int = 0) -> dict:
     """Dice with missed nodules at 0 and of the found alone, beside the readers on the same nodules (register U4, U11).
 
     Args:
@@ -93,7 +93,7 @@ def patient_means(values: np.ndarray, patients: list[str]) -> tuple[list[str], n
     return names, np.array([values[finite & (own == name)].mean() for name in names])
 
 
-def crop_figures(results: CropResults, threshold: float | None, seed: int = 0) -> dict:
+def crop_metrics(results: CropResults, threshold: float | None, seed: int = 0) -> dict:
     """Everything about crops that goes into `summary.json`; no threshold where each fold has its own."""
     patients = [score.patient for score in results.scores]
     figures = {
@@ -102,10 +102,10 @@ def crop_figures(results: CropResults, threshold: float | None, seed: int = 0) -
         "elsewhere": asdict(metrics.mean_interval([score.elsewhere for score in results.scores], patients, seed)),
         "groups": by_group(results.scores, seed),
     }
-    return plain(figures)
+    return to_json(figures)
 
 
-def scan_figures(results: ScanResults, seed: int = 0) -> dict:
+def scan_metrics(results: ScanResults, seed: int = 0) -> dict:
     """Everything about whole scans that goes into `summary.json`."""
     counted = [nodule for nodule in results.nodules if nodule.counts]
     figures = {
@@ -118,7 +118,7 @@ def scan_figures(results: ScanResults, seed: int = 0) -> dict:
         "cases": [_case_figures(results, index) for index in range(len(results.cases))],
         "nodules": [asdict(nodule) for nodule in results.nodules],
     }
-    return plain(figures)
+    return to_json(figures)
 
 
 def operating_point(results: ScanResults, rule: str, seed: int = 0) -> dict:
@@ -147,7 +147,7 @@ def _patients(results: ScanResults) -> list[str]:
 def _froc_figures(
     results: ScanResults, rule: str, seed: int, member: Callable[[ScanNodule], bool] = GROUPS["all"]
 ) -> dict:
-    return metrics.detection_figures(detections(results, rule, member), _patients(results), seed)
+    return metrics.detection_metrics(detections(results, rule, member), _patients(results), seed)
 
 
 def detection_by_group(results: ScanResults, seed: int = 0) -> dict[str, dict]:

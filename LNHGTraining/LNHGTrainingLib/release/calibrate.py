@@ -42,13 +42,13 @@ class CropOutputs:
     """What the networks made of one crop: nodule images (z, y, x), boxes (N, 6), the cube with its lung.
 
     Attributes:
-        generated: what candidates are found in.
-        outlined: what they are scored and outlined by: the mean of all looks.
+        nodule_image: of the first generator, in which candidates are found.
+        ensemble_mean: of all members, by which candidates are scored and outlined.
     """
 
     crop: LabeledVolume
-    generated: np.ndarray
-    outlined: np.ndarray
+    nodule_image: np.ndarray
+    ensemble_mean: np.ndarray
     boxes: np.ndarray
     work: Work
 
