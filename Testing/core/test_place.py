@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from LNHGLib.__main__ import main
 from LNHGLib.errors import InputError
+from LNHGLib.image.boxes import box_around_lps
 from LNHGLib.image.volume import Volume, write_image
 from LNHGLib.segmentation import pipeline, point_prompt
-from LNHGLib.segmentation.native_grid import box_around
+from LNHGLib.segmentation.native_grid import AROUND_MM
 from tiny_model import centers_lps_mm, tiny_chest, with_stand_ins, write_model
 
 
@@ -62,10 +63,8 @@ def test_a_card_has_vessels_trimmed_from_outlines(chest, model, tmp_path):
 
 def test_a_part_of_the_ct_suffices(chest, model):
     center = centers_lps_mm(chest)[1]
-    box = box_around((tuple(center), tuple(center)), chest.grid, 45.0)
-    from LNHGLib.segmentation.native_grid import subgrid
-
-    part = Volume(chest.array[box], subgrid(chest.grid, box), chest.source)
+    box = box_around_lps((tuple(center), tuple(center)), chest.grid, 45.0)
+    part = Volume(chest.array[box], chest.grid.crop(box), chest.source)
     whole, cut = (point_prompt.segment_at(each, model, tuple(center)).nodules[0] for each in (chest, part))
     assert cut.measurement.volume_mm3 == whole.measurement.volume_mm3
     np.testing.assert_allclose(cut.measurement.centroid_lps_mm, whole.measurement.centroid_lps_mm)
@@ -91,7 +90,7 @@ def test_the_papers_grid_works_too(chest, tmp_path):
 
 def test_signal_is_known_around_every_finding_of_a_run(whole):
     for nodule in whole.nodules:
-        box = box_around(nodule.box_lps_mm, whole.volume.grid)
+        box = box_around_lps(nodule.box_lps_mm, whole.volume.grid, AROUND_MM)
         patch = next(each for each in whole.patches if each.box == box)
         mask = whole.labels[box] == nodule.number
         np.testing.assert_allclose(patch.signal[mask], whole.heterogeneity[box][mask], atol=1e-5)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from LNHGLib.image.boxes import lps_box
 from LNHGLib.image.volume import Grid
-from LNHGLib.segmentation.native_grid import box_lps_mm, outline, subgrid
+from LNHGLib.segmentation.native_grid import outline
 
 WORK = Grid.aligned((30, 30, 30), (1.0, 1.0, 1.0), (5.0, -20.0, 100.0))
 
@@ -78,9 +79,9 @@ def test_a_nodule_outside_the_target_has_no_outline():
 
 
 def test_a_box_in_voxel_edges_becomes_a_box_in_the_world():
-    assert box_lps_mm((0, 0, 0, 2, 3, 4), WORK) == ((4.5, -20.5, 99.5), (8.5, -17.5, 101.5))
+    assert lps_box((0, 0, 0), (2, 3, 4), WORK) == ((4.5, -20.5, 99.5), (8.5, -17.5, 101.5))
 
 
 def test_a_part_of_a_grid_keeps_its_place_in_the_world():
-    part = subgrid(WORK, (slice(3, 9), slice(4, 9), slice(5, 9)))
+    part = WORK.crop((slice(3, 9), slice(4, 9), slice(5, 9)))
     np.testing.assert_allclose(part.index_to_lps([1, 1, 1]), WORK.index_to_lps([4, 5, 6]))

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
+from LNHGLib.image.boxes import box_around_mask
+
 ENTROPY_BIN_WIDTH = 0.02
 """Width of the histogram bins behind `entropy_bits`, in signal units; bin edges are multiples of it."""
 
@@ -27,10 +29,10 @@ def statistics(signal: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ..
     Raises:
         ValueError: if the mask is empty.
     """
-    box = ndimage.find_objects(mask.astype(np.uint8))
-    if not box:
+    box = box_around_mask(mask)
+    if box is None:
         raise ValueError("the nodule mask is empty: statistics need at least one voxel.")
-    signal, mask = signal[box[0]].astype(np.float64), mask[box[0]].astype(bool)
+    signal, mask = signal[box].astype(np.float64), mask[box].astype(bool)
     values = signal[mask]
     low, high = np.percentile(values, (10, 90))
     return {

@@ -8,10 +8,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull, distance
 
+from LNHGLib.image.boxes import Point, box_around_mask, box_start, lps_box
 from LNHGLib.image.volume import Grid
 
 Attenuation = Literal["solid", "part-solid", "ground-glass", "calcified"]
-Point = tuple[float, float, float]
 
 SOLID_HU = -300.0
 """A voxel at or above this counts as solid tissue; ground glass lies below."""
@@ -64,11 +64,11 @@ def measure(hu: np.ndarray, grid: Grid, mask: np.ndarray) -> Measurement:
     Raises:
         ValueError: if the mask is empty.
     """
-    box = ndimage.find_objects(mask.astype(np.uint8))
-    if not box:
+    box = box_around_mask(mask)
+    if box is None:
         raise ValueError("the nodule mask is empty: a measurement needs at least one voxel.")
-    start = np.array([part.start for part in box[0]])
-    hu, mask = hu[box[0]], mask[box[0]].astype(bool)
+    start = np.array(box_start(box))
+    hu, mask = hu[box], mask[box].astype(bool)
     values = hu[mask].astype(np.float64)
     long_mm, short_mm, ends, short_ends = _axes_mm(mask, grid)
     return Measurement(
@@ -80,7 +80,7 @@ def measure(hu: np.ndarray, grid: Grid, mask: np.ndarray) -> Measurement:
         sd_hu=float(values.std()),
         attenuation=classify_attenuation(hu, mask, grid.spacing_mm, long_mm),
         long_axis_ends_lps_mm=_points(grid.index_to_lps(ends + start)),
-        box_lps_mm=_box_lps_mm(grid, start, mask.shape),
+        box_lps_mm=lps_box(start, start + mask.shape, grid),
         short_axis_ends_lps_mm=_points(grid.index_to_lps(short_ends + start)),
     )
 
@@ -130,12 +130,6 @@ def _point(lps: np.ndarray) -> Point:
 
 def _points(lps: np.ndarray) -> tuple[Point, Point]:
     return _point(lps[0]), _point(lps[1])
-
-
-def _box_lps_mm(grid: Grid, start: np.ndarray, shape: tuple[int, ...]) -> tuple[Point, Point]:
-    corners = start - 0.5 + np.array(list(np.ndindex(2, 2, 2))) * shape
-    lps = grid.index_to_lps(corners)
-    return _points(np.stack([lps.min(0), lps.max(0)]))
 
 
 def _axes_mm(mask: np.ndarray, grid: Grid) -> tuple[float, float, np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def _write_files(result: "Result", folder: Path) -> None:
 def _write_signal(result: "Result", path: Path) -> None:
     """Write the generator's nodule image around every finding, on the input's grid: a map of any corrected outline.
 
-    float32; known in the boxes `projection.box_around` gives for the findings' `box_lps_mm`, 0 elsewhere.
+    float32; known in the boxes that `native_grid.patch_around` gives for the findings' `box_lps_mm`, 0 elsewhere.
     """
     signal = np.zeros(result.volume.grid.shape, np.float32)
     for patch in result.patches:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from scipy import ndimage
 
+from LNHGLib.image.boxes import box_around_mask, box_start
 from LNHGLib.segmentation.components import components, nearest
 
 CORE = 0.5
@@ -29,9 +30,9 @@ def trimmed(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float
     """
     if not mask.any():
         return mask
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = box_around_mask(mask)
     part = np.pad(mask[box], 1)  # what the volume's border cuts ends there
-    place = np.asarray(place) - [edge.start - 1 for edge in box]
+    place = np.asarray(place) - np.subtract(box_start(box), 1)
     apart_mm = np.linalg.norm((np.stack(np.indices(part.shape), -1) - place) * spacing_mm, axis=-1)
     depth_mm = ndimage.distance_transform_edt(part, sampling=spacing_mm)
     deepest_mm = depth_mm[apart_mm <= NEAR_MM].max(initial=0) or depth_mm.max()

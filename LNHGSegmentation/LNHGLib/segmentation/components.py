@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from LNHGLib.image.boxes import grow_box
+
 TOP_SHARE = 0.5
 SIGNAL_FLOOR = 0.05
 
@@ -99,7 +101,7 @@ def close_pairs(
     reach = max(reach_mm, float(np.linalg.norm(spacing_mm)) + 1e-6)
     room = [int(reach / spacing) for spacing in spacing_mm]
     boxes = {
-        number: tuple(slice(max(p.start - r, 0), p.stop + r) for p, r in zip(extent, room, strict=True))
+        number: grow_box(extent, room, labels.shape)
         for number, extent in enumerate(ndimage.find_objects(labels), 1)
         if number in wanted
     }

@@ -6,6 +6,7 @@ Every array here is zyx with z to the head, y to the back and x to the left.
 import numpy as np
 from scipy import ndimage
 
+from LNHGLib.image.boxes import box_around_mask, grow_box
 from LNHGLib.measurement.location import distance_mm, split_lungs
 
 TISSUE_HU = -300
@@ -69,9 +70,8 @@ def lung_region(air: np.ndarray, airway: np.ndarray, body: np.ndarray, spacing_m
     """
     region = np.zeros_like(air)
     for side in split_lungs(air, spacing_mm):
-        box = ndimage.find_objects(side.astype(np.uint8))[0]
         reach = [int(np.ceil(CLOSING_MM / s)) for s in spacing_mm]
-        box = tuple(slice(max(b.start - r, 0), b.stop + r) for b, r in zip(box, reach, strict=True))
+        box = grow_box(box_around_mask(side), reach, side.shape)
         region[box] |= _closed(side[box], spacing_mm)
     return region & body & ~_opened(airway, MAIN_AIRWAY_MM, spacing_mm)
 

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from LNHGLib.image.boxes import Box, LpsBox, box_around_lps, box_covering, box_of_edges, grow_box
 from LNHGLib.image.volume import Grid, resample
-
-Box = tuple[slice, slice, slice]
-LpsBox = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 _ROOM = 2
 AROUND_MM = 10.0
@@ -54,20 +52,14 @@ def patch_around(box: LpsBox, generated: np.ndarray, grid: Grid, target: Grid) -
     Returns:
         The patch, or None where the finding lies outside the target.
     """
-    place = box_around(box, target)
+    place = box_around_lps(box, target, AROUND_MM)
     if place is None:
         return None
-    there = subgrid(target, place)
-    crop = _covering(there, grid)
+    there = target.crop(place)
+    crop = box_covering(there, grid)
     if crop is None:
         return Patch(place, np.zeros(there.shape, np.float32))
-    return Patch(place, resample(generated[crop], subgrid(grid, crop), there, fill=0.0))
-
-
-def box_around(box: LpsBox, grid: Grid, margin_mm: float = AROUND_MM) -> Box | None:
-    """The voxels of a grid within a margin of an LPS box; None when the grid has none there."""
-    margin = np.array([[-margin_mm], [margin_mm]])
-    return _spanned(grid.lps_to_index(_corners(np.array(box) + margin)), grid.shape)
+    return Patch(place, resample(generated[crop], grid.crop(crop), there, fill=0.0))
 
 
 def outline(
@@ -94,52 +86,17 @@ def outline(
     Returns:
         The outline, or None where the nodule lies outside the target.
     """
-    crop = _widened(box, labels.shape)
+    crop = grow_box(box_of_edges(box), _ROOM, labels.shape)
     own = np.isin(labels[crop], numbers)
-    place = _covering(part := subgrid(grid, crop), target)
+    part = grid.crop(crop)
+    place = box_covering(part, target)
     if place is None:
         return None
-    there = subgrid(target, place)
+    there = target.crop(place)
     mask = resample(own.astype(np.float32), part, there, fill=0.0) >= 0.5
     mask = mask if mask.any() else _nearest(own, part, there)
     signal = np.where(mask, resample(generated[crop], part, there, fill=0.0), 0)
     return Outline(place, mask, signal.astype(np.float32)) if mask.any() else None
-
-
-def subgrid(grid: Grid, box: Box) -> Grid:
-    """The grid of a box of an array."""
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.index_to_lps([part.start for part in box])
-    return Grid(tuple(part.stop - part.start for part in box), affine)
-
-
-def box_lps_mm(box: tuple[float, ...], grid: Grid) -> LpsBox:
-    """The LPS box (least x, y, z; greatest x, y, z) around a box z0, y0, x0, z1, y1, x1 in voxel edges."""
-    corners = grid.index_to_lps(_corners(np.reshape(box, (2, 3)) - 0.5))
-    return tuple(map(float, corners.min(0))), tuple(map(float, corners.max(0)))
-
-
-def _corners(ends: np.ndarray) -> np.ndarray:
-    """The eight corners (8, 3) of the box with the given ends (2, 3)."""
-    return np.stack(np.meshgrid(*ends.T, indexing="ij"), -1).reshape(-1, 3)
-
-
-def _widened(box: tuple[float, ...], shape: tuple[int, ...]) -> Box:
-    low, high = np.reshape(box, (2, 3)).astype(int)
-    return tuple(slice(max(a - _ROOM, 0), min(b + _ROOM, size)) for a, b, size in zip(low, high, shape, strict=True))
-
-
-def _covering(part: Grid, target: Grid) -> Box | None:
-    """The box of the target that covers a grid; None when they do not meet."""
-    ends = np.array([np.full(3, -0.5), np.array(part.shape) - 0.5])
-    return _spanned(target.lps_to_index(part.index_to_lps(_corners(ends))), target.shape)
-
-
-def _spanned(corners: np.ndarray, shape: tuple[int, ...]) -> Box | None:
-    """The box of an array that holds the corners (8, 3); None where it is empty."""
-    low = np.maximum(np.floor(corners.min(0)), 0).astype(int)
-    high = np.minimum(np.ceil(corners.max(0)) + 1, shape).astype(int)
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)) if (high > low).all() else None
 
 
 def _nearest(own: np.ndarray, part: Grid, there: Grid) -> np.ndarray:

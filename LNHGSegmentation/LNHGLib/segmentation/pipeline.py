@@ -12,6 +12,7 @@ from torch import nn
 
 from LNHGLib import __version__
 from LNHGLib.errors import InputError
+from LNHGLib.image.boxes import lps_box
 from LNHGLib.image.volume import Grid, Volume, canonical, resample
 from LNHGLib.measurement import signal as heterogeneity
 from LNHGLib.measurement import size
@@ -314,7 +315,7 @@ class _Drawing:
             return None
         self.labels[found.box][mask] = number
         self.signal[found.box][mask] = found.signal[mask]
-        there = native_grid.subgrid(target, found.box)
+        there = target.crop(found.box)
         measured = size.measure(self.upright.array[found.box], there, mask)
         statistics = heterogeneity.statistics(found.signal, mask, there.spacing_mm)
         return replace(
@@ -326,7 +327,7 @@ class _Drawing:
             number,
             finding.score,
             finding.provenance,
-            native_grid.box_lps_mm(finding.box, self.grid),
+            lps_box(finding.box[:3], finding.box[3:], self.grid),
             finding.segmenter_score,
             finding.detector_score,
             None,

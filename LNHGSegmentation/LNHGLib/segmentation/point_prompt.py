@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from LNHGLib.errors import InputError
+from LNHGLib.image.boxes import whole_box
 from LNHGLib.image.volume import Grid, Volume, canonical
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation import components, fusion, pipeline
@@ -97,9 +98,7 @@ def _cube(upright: Volume, model: Model, place_lps_mm: tuple[float, float, float
     if model.card["grid"]["kind"] == "spacing":
         return grid
     slices = np.flatnonzero(near.any((1, 2)))
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.index_to_lps([slices[0], 0, 0])
-    return Grid((len(slices), *grid.shape[1:]), affine)
+    return grid.crop((slice(slices[0], slices[-1] + 1), *whole_box(grid.shape)[1:]))
 
 
 def _nearest(

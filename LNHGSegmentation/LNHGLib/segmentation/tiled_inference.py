@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from LNHGLib.errors import WorkError
+from LNHGLib.image.boxes import Box, box_within
 from LNHGLib.segmentation.out_of_memory import shortage_tolerated
 from LNHGLib.segmentation.preprocessing import tiles
 from LNHGLib.segmentation.progress import Monitor
 
 Shape = tuple[int, int, int]
-Box = tuple[slice, slice, slice]
 
 CPU_BYTES = 2_000_000_000
 """Memory for the feature maps of one piece on the CPU."""
@@ -123,8 +123,7 @@ def _run_piece(generator: nn.Module, ct_norm: np.ndarray, target: Box, outer: Bo
     with torch.inference_mode():
         tensor = torch.from_numpy(block)[None, None].to(_device(generator))
         values = generator(tensor)[0, 0]
-        inner = tuple(slice(t.start - o.start, t.stop - o.start) for t, o in zip(target, outer, strict=True))
-        result[target] = values[inner].float().cpu().numpy()
+        result[target] = values[box_within(target, outer)].float().cpu().numpy()
 
 
 def _cut(array: np.ndarray, box: Box) -> np.ndarray:
