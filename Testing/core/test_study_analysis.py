@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from LNHGLib import __main__ as cli
+from LNHGLib.files.text import to_json
 from LNHGLib.reader_study import analysis as study_analysis
 from LNHGLib.reader_study import report as study_report
 from LNHGLib.reader_study.scores import CT, CT_MAP, Score, write_scores, write_truth
@@ -153,7 +154,7 @@ def test_reader_without_a_mistake_gets_an_area_without_interval():
     assert rows(study, "auc", modality=CT)[0]["auc"] == 1
     text = study_report.markdown(study, [])
     assert "| R1 | CT | 30 | 30 | 1.0000 |" in text
-    assert json.loads(json.dumps(study_report._plain(study.tables["auc"])))[0]["auc_low"] is None
+    assert json.loads(json.dumps(to_json(study.tables["auc"])))[0]["auc_low"] is None
 
 
 @pytest.mark.parametrize("test", ["wilcoxon", "t", "by-normality"])

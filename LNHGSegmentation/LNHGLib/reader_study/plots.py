@@ -23,42 +23,51 @@ CAPTIONS = {
 }
 
 
-def draw(study: Study, folder: Path) -> list[str]:
-    """Draw what the study has; returns the names of the pictures."""
-    drawn = [SCORES]
-    _scores(study).savefig(folder / SCORES, dpi=DPI)
+def save(study: Study, folder: Path) -> list[str]:
+    """Plot what the study has.
+
+    Args:
+        study: what was found.
+        folder: where the pictures go.
+
+    Returns:
+        The names of the pictures.
+    """
+    names = [SCORES]
+    _plot_scores(study).savefig(folder / SCORES, dpi=DPI)
     if "auc" in study.tables:
-        _curves(study).savefig(folder / CURVES, dpi=DPI)
-        _areas(study).savefig(folder / AREAS, dpi=DPI)
-        drawn += [CURVES, AREAS]
+        _plot_curves(study).savefig(folder / CURVES, dpi=DPI)
+        _plot_areas(study).savefig(folder / AREAS, dpi=DPI)
+        names += [CURVES, AREAS]
     if "repeats" in study.tables:
-        _repeats(study).savefig(folder / REPEATS, dpi=DPI)
-        drawn.append(REPEATS)
-    return drawn
+        _plot_repeats(study).savefig(folder / REPEATS, dpi=DPI)
+        names.append(REPEATS)
+    return names
 
 
 def _color(study: Study, modality: str) -> str:
     return COLORS[study.reads.modalities.index(modality) % len(COLORS)]
 
 
-def _plain(axes: Axes) -> None:
+def _remove_frame(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 
 
-def _scores(study: Study) -> Figure:
+def _plot_scores(study: Study) -> Figure:
+    """Plot every score, each reader's mean and standard deviation."""
     readers, modalities = study.reads.readers, study.reads.modalities
     figure = Figure(figsize=(max(5.0, 1.2 + 1.1 * len(readers) * len(modalities)), 4.2), layout="constrained")
     axes = figure.add_subplot()
-    generator = np.random.default_rng(0)  # shakes the points only
+    generator = np.random.default_rng(0)  # moves the points apart, and nothing else
     width = 0.8 / len(modalities)
     for row in study.tables["readers"]:
-        place = modalities.index(row["modality"])
-        x = readers.index(row["reader"]) + (place - (len(modalities) - 1) / 2) * width
+        position = modalities.index(row["modality"])
+        x = readers.index(row["reader"]) + (position - (len(modalities) - 1) / 2) * width
         values = [score.score for score in study.reads.first[row["reader"], row["modality"]].values()]
-        shaken = x + generator.uniform(-0.28, 0.28, len(values)) * width
+        jittered = x + generator.uniform(-0.28, 0.28, len(values)) * width
         color = _color(study, row["modality"])
-        axes.scatter(shaken, values, 8, color=color, alpha=0.3, linewidth=0)
+        axes.scatter(jittered, values, 8, color=color, alpha=0.3, linewidth=0)
         axes.errorbar(
             x, row["mean"], np.nan_to_num(row["sd"]), color="black", capsize=5, marker="o", markersize=6, zorder=3
         )
@@ -68,12 +77,13 @@ def _scores(study: Study) -> Figure:
     axes.set_xticks(range(len(readers)), readers)
     axes.set(xlabel="reader", ylabel="score", ylim=(MIN_SCORE - 3, MAX_SCORE + 3))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(modalities), frameon=False, fontsize=9)
-    _plain(axes)
+    _remove_frame(axes)
     axes.grid(visible=False, axis="x")
     return figure
 
 
-def _curves(study: Study) -> Figure:
+def _plot_curves(study: Study) -> Figure:
+    """Plot the ROC curves of each reader."""
     readers = study.reads.readers
     columns = min(len(readers), 4)
     rows = -(-len(readers) // columns)
@@ -95,14 +105,14 @@ def _curves(study: Study) -> Figure:
         axes.set_title(reader, fontsize=10)
         axes.set(aspect="equal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="lower right", fontsize=8, title="AUC", title_fontsize=8)
-        _plain(axes)
+        _remove_frame(axes)
     figure.supxlabel("false positive fraction", fontsize=10)
     figure.supylabel("true positive fraction", fontsize=10)
     return figure
 
 
-def _areas(study: Study) -> Figure:
-    """Each reader's areas, below them those over readers; beside them the differences."""
+def _plot_areas(study: Study) -> Figure:
+    """Plot each reader's areas and below them those over readers; beside them the differences."""
     modalities = study.reads.modalities
     over = [row for row in study.tables.get("mrmc", []) if row["holds_for"] in (mrmc.RANDOM, mrmc.FIXED_READERS)]
     kind = mrmc.RANDOM if any(row["holds_for"] == mrmc.RANDOM for row in over) else mrmc.FIXED_READERS
@@ -111,14 +121,16 @@ def _areas(study: Study) -> Figure:
     figure = Figure(figsize=(9.0 if two else 5.5, 1.3 + 0.55 * len(labels)), layout="constrained")
     left, *right = figure.subplots(1, 2 if two else 1, sharey=True, squeeze=False)[0]
     for row in study.tables["auc"]:
-        _dot(left, study, row["modality"], labels.index(row["reader"]), (row["auc"], row["auc_low"], row["auc_high"]))
+        _plot_interval(
+            left, study, row["modality"], labels.index(row["reader"]), (row["auc"], row["auc_low"], row["auc_high"])
+        )
     for row in over:
         interval = row["value"], row["value_low"], row["value_high"]
         if row["what"] == MODALITY and row["holds_for"] == kind:
-            _dot(left, study, row["name"], len(labels) - 1, interval)
+            _plot_interval(left, study, row["name"], len(labels) - 1, interval)
         elif row["what"] == DIFFERENCE and (row["reader"] or row["holds_for"] == kind):
-            place = labels.index(row["reader"]) if row["reader"] else len(labels) - 1
-            _dot(right[0], study, row["name"].split(" - ")[0], place, interval, named=False)
+            position = labels.index(row["reader"]) if row["reader"] else len(labels) - 1
+            _plot_interval(right[0], study, row["name"].split(" - ")[0], position, interval, named=False)
     left.set_yticks(range(len(labels)), labels)
     left.set_ylim(len(labels) - 0.4, -0.6)
     left.set_xlabel("AUC")
@@ -129,18 +141,18 @@ def _areas(study: Study) -> Figure:
         names = dict.fromkeys(row["name"] for row in over if row["what"] == DIFFERENCE)
         axes.set_xlabel(f"difference of AUC: {', '.join(names)}")
     for axes in (left, *right):
-        _plain(axes)
+        _remove_frame(axes)
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside upper center", ncols=len(modalities), frameon=False, fontsize=9
     )
     return figure
 
 
-def _dot(
-    axes: Axes, study: Study, modality: str, place: int, interval: tuple[float, float, float], named: bool = True
+def _plot_interval(
+    axes: Axes, study: Study, modality: str, position: int, interval: tuple[float, float, float], named: bool = True
 ) -> None:
     index, count = study.reads.modalities.index(modality), len(study.reads.modalities)
-    y = place + (index - (count - 1) / 2) * 0.24 if named else place
+    y = position + (index - (count - 1) / 2) * 0.24 if named else position
     value, low, high = interval
     known = axes.get_legend_handles_labels()[1]
     axes.errorbar(
@@ -154,7 +166,8 @@ def _dot(
     )
 
 
-def _repeats(study: Study) -> Figure:
+def _plot_repeats(study: Study) -> Figure:
+    """Plot the differences of repeated reads over their means (Bland and Altman)."""
     rows = [row for row in study.tables["repeats"] if row["modality"] == ALL]
     columns = min(len(rows), 4)
     lines = -(-len(rows) // columns)
@@ -179,7 +192,7 @@ def _repeats(study: Study) -> Figure:
         for limit in ("lower_limit", "upper_limit"):
             axes.axhline(row[limit], color="black", linewidth=1.2, linestyle="--")
         axes.set_title(f"{row['reader']}: coefficient {row['coefficient']:.1f}", fontsize=10)
-        _plain(axes)
+        _remove_frame(axes)
     figure.supxlabel("mean of both scores", fontsize=10)
     figure.supylabel("repeat - first score", fontsize=10)
     figure.legend(

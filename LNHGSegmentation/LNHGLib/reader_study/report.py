@@ -1,15 +1,13 @@
 """The report of an analyzed reader study in Markdown, its tables as CSV and JSON."""
 
-import csv
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from LNHGLib import __version__
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.checksum import file_sha256
+from LNHGLib.files.text import markdown_table, to_json, write_csv, write_json
 from LNHGLib.reader_study import plots
 from LNHGLib.reader_study.analysis import Study
 from LNHGLib.reader_study.mrmc_tables import AUC, DIFFERENCE, MEAN, MODALITY, TEST
@@ -17,8 +15,8 @@ from LNHGLib.reader_study.settings import DELONG, Row
 from LNHGLib.stats import mrmc, paired
 
 SCHEMA = 1
-REPORT, FIGURES = "report.md", "analysis.json"
-FILES = (REPORT, FIGURES, "*.csv", "*.png")
+REPORT, ANALYSIS = "report.md", "analysis.json"
+FILES = (REPORT, ANALYSIS, "*.csv", "*.png")
 """Patterns of all that an analysis writes."""
 
 RULES = {
@@ -47,11 +45,17 @@ def write(study: Study, inputs: Sequence[Path], out: Path, overwrite: bool = Fal
         InputError: `out` must not be replaced.
     """
     read = [{"file": path.name, "sha256": file_sha256(path)} for path in inputs]
-
     with atomic_folder(out, overwrite, FILES) as folder:
         for name, rows in study.tables.items():
-            _write_csv(folder / f"{name}.csv", rows)
-        pictures = plots.draw(study, folder)
+            cells = [
+                {
+                    column: f"{value:.6g}" if isinstance(value, float) and not math.isnan(value) else value
+                    for column, value in row.items()
+                }
+                for row in rows
+            ]
+            write_csv(folder / f"{name}.csv", cells, list(rows[0]))
+        pictures = plots.save(study, folder)
         (folder / REPORT).write_text(markdown(study, read, pictures), encoding="utf-8")
         found = {
             "schema": SCHEMA,
@@ -62,28 +66,7 @@ def write(study: Study, inputs: Sequence[Path], out: Path, overwrite: bool = Fal
             "notes": study.notes,
             **study.tables,
         }
-        (folder / FIGURES).write_text(json.dumps(_plain(found), indent=1) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: null for figures that there are not, and for infinite degrees of freedom."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    def shown(value: Any) -> Any:
-        if isinstance(value, float):
-            return "" if math.isnan(value) else f"{value:.6g}"
-        return value
-
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({name: shown(value) for name, value in row.items()} for row in rows)
+        write_json(folder / ANALYSIS, to_json(found))
 
 
 def markdown(study: Study, inputs: Sequence[Row], pictures: Sequence[str] = ()) -> str:
@@ -94,32 +77,26 @@ def markdown(study: Study, inputs: Sequence[Row], pictures: Sequence[str] = ()) 
         inputs: rows of file and sha256.
         pictures: names of the pictures that lie beside it.
     """
-    parts = [_head(study, inputs), _scores(study), *_over_readers(study, AUC), *_over_readers(study, MEAN)]
-    parts += [_comparisons(study), _agreement(study), _repeats(study)]
-    text = "\n\n".join(part for part in parts if part)
-    for picture in pictures:
-        text += f"\n\n![{plots.CAPTIONS[picture]}]({picture})\n\n{plots.CAPTIONS[picture]}."
-    return text + "\n"
-
-
-def _head(study: Study, inputs: Sequence[Row]) -> str:
-    design, settings = study.design, study.settings
-    lines = [
-        "# Reader study",
-        "",
+    design = study.design
+    size = (
         f"{len(design['readers'])} readers ({', '.join(design['readers'])}), {design['cases']} cases, modalities "
-        f"{', '.join(design['modalities'])}; {design['reads']} reads, {design['repeats']} of them repeats.",
-    ]
+        f"{', '.join(design['modalities'])}; {design['reads']} reads, {design['repeats']} of them repeats."
+    )
     if design["positive_cases"]:
-        lines[-1] += f" Truth: {design['positive_cases']} positive, {design['negative_cases']} negative cases."
-    lines += ["", f"Intervals are {100 * settings.level:g} % confidence intervals. Cases are taken as independent."]
-    lines += [f"\nNote: {note}" for note in study.notes]
-    lines += ["", f"Made by LNHG {__version__} from:", ""]
-    lines += [f"- {row['file']} (SHA-256 {row['sha256']})" for row in inputs]
-    return "\n".join(lines)
+        size += f" Truth: {design['positive_cases']} positive, {design['negative_cases']} negative cases."
+    level = f"Intervals are {100 * study.settings.level:g} % confidence intervals. Cases are taken as independent."
+    parts = ["# Reader study", size, level, *(f"Note: {note}" for note in study.notes)]
+    parts += [f"Made by LNHG {__version__} from:"]
+    parts += ["\n".join(f"- {row['file']} (SHA-256 {row['sha256']})" for row in inputs)]
+    parts += [_scores(study), *_over_readers(study, AUC), *_over_readers(study, MEAN)]
+    parts += [_comparisons(study), _agreement(study), _repeats(study)]
+    for picture in pictures:
+        parts += [f"![{plots.CAPTIONS[picture]}]({picture})", f"{plots.CAPTIONS[picture]}."]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _scores(study: Study) -> str:
+    """Return the section about the scores of each reader, and their mean."""
     rows = [
         (
             row["reader"],
@@ -137,68 +114,56 @@ def _scores(study: Study) -> str:
             rows.append(
                 ("mean of readers", row["name"], study.design["complete_cases"], _interval(row, "value", 1), "", "", "")
             )
-    text = _table(("reader", "modality", "cases", "mean", "SD", "median (range)", "seconds, median"), rows)
+    text = markdown_table(("reader", "modality", "cases", "mean", "SD", "median (range)", "seconds, median"), rows)
     source = "Mean with its t interval, standard deviation with its chi square interval."
-    return f"## Scores\n\n{text}\n\n{source} {_single(study)}".strip()
+    if len(study.design["modalities"]) == 1:
+        source += " With a single modality there is nothing to compare it with."
+    return f"## Scores\n\n{text}\n{source}"
 
 
-def _single(study: Study) -> str:
-    if len(study.design["modalities"]) > 1:
-        return ""
-    return "With a single modality there is nothing to compare it with."
-
-
-def _over_readers(study: Study, figure: str) -> list[str]:
-    rows = [row for row in study.tables.get("mrmc" if figure == AUC else "means", []) if not row["reader"]]
+def _over_readers(study: Study, metric: str) -> list[str]:
+    """Return the sections about one metric over readers and cases: the mean score, or the AUC after each reader's."""
+    rows = [row for row in study.tables.get("mrmc" if metric == AUC else "means", []) if not row["reader"]]
     if not rows:
         return []
-    digits = 4 if figure == AUC else 2
-    shown = [
-        (
-            row["name"] if row["what"] != TEST else "all alike?",
-            HOLDS[row["holds_for"]],
-            "" if row["what"] == TEST else _interval(row, "value", digits),
-            _statistic(row),
-            "" if row["what"] == MODALITY else _p(row["p"]),
-        )
-        for row in rows
-    ]
-    text = _table(("figure", "holds for", "value", "test", "p"), shown)
+    digits = 4 if metric == AUC else 2
+    shown = []
+    for row in rows:
+        name, value, test = row["name"], "", ""
+        if row["what"] == TEST:
+            name = "all alike?"
+        else:
+            value = _interval(row, "value", digits)
+        if row["statistic"] is not None and not math.isnan(row["statistic"]):
+            kind, denominator = ("chi²", "") if math.isinf(row["df"]) else ("F", f" and {row['df']:.2f}")
+            test = f"{kind} = {row['statistic']:.3f}, df {row['df_numerator']:g}{denominator}"
+        shown.append((name, HOLDS[row["holds_for"]], value, test, "" if row["what"] == MODALITY else _p(row["p"])))
+    text = markdown_table(("figure", "holds for", "value", "test", "p"), shown)
     how = (
         "Obuchowski and Rockette (1995) with the degrees of freedom of Hillis (2007) and the intervals of Hillis (2014)"
     )
-    if figure == MEAN:
-        return [f"## Mean score over readers and cases\n\n{text}\n\n{how}, applied to mean scores."]
-    name = "DeLong et al. (1988)" if study.settings.covariance == DELONG else "the jackknife over cases"
-    return [_areas(study), f"## AUC over readers and cases\n\n{text}\n\n{how}; covariance over cases by {name}."]
-
-
-def _statistic(row: Row) -> str:
-    if row["statistic"] is None or math.isnan(row["statistic"]):
-        return ""
-    if math.isinf(row["df"]):
-        return f"chi² = {row['statistic']:.3f}, df {row['df_numerator']:g}"
-    return f"F = {row['statistic']:.3f}, df {row['df_numerator']:g} and {row['df']:.2f}"
-
-
-def _areas(study: Study) -> str:
-    rows = [
+    if metric == MEAN:
+        return [f"## Mean score over readers and cases\n\n{text}\n{how}, applied to mean scores."]
+    covariance = "DeLong et al. (1988)" if study.settings.covariance == DELONG else "the jackknife over cases"
+    over = f"## AUC over readers and cases\n\n{text}\n{how}; covariance over cases by {covariance}."
+    areas = [
         (row["reader"], row["modality"], row["positive"], row["negative"], _interval(row, "auc", 4))
         for row in study.tables["auc"]
     ]
-    text = _table(("reader", "modality", "positive", "negative", "AUC"), rows)
-    apart = [
+    text = markdown_table(("reader", "modality", "positive", "negative", "AUC"), areas)
+    differences = [
         (row["reader"], row["name"], _interval(row, "value", 4), _p(row["p"]))
-        for row in study.tables.get("mrmc", [])
+        for row in study.tables["mrmc"]
         if row["reader"] and row["what"] == DIFFERENCE
     ]
-    if apart:
-        text += "\n\n" + _table(("reader", "difference", "AUC", "p"), apart)
+    if differences:
+        text += "\n" + markdown_table(("reader", "difference", "AUC", "p"), differences)
     source = "Empirical area, its interval on the logit scale (Pepe 2003); differences for these readers (Hillis 2014)."
-    return f"## AUC of each reader\n\n{text}\n\n{source}"
+    return [f"## AUC of each reader\n\n{text}\n{source}", over]
 
 
 def _comparisons(study: Study) -> str:
+    """Return the section about the paired tests."""
     rows = [
         (
             row["measure"],
@@ -214,31 +179,34 @@ def _comparisons(study: Study) -> str:
     ]
     if not rows:
         return ""
-    text = _table(("measure", "reader", "comparison", "cases", "test", "difference", "p", "p (Holm)"), rows)
+    text = markdown_table(("measure", "reader", "comparison", "cases", "test", "difference", "p", "p (Holm)"), rows)
     rule = f"Compared {RULES[study.settings.test]}; the difference is the mean (t) or the pseudomedian (Wilcoxon; "
     rule += "Hodges and Lehmann 1963) of the differences. Holm's (1979) correction is over the readers."
-    return f"## Each reader's two modalities on the same cases\n\n{text}\n\n{rule}"
+    return f"## Each reader's two modalities on the same cases\n\n{text}\n{rule}"
 
 
 def _agreement(study: Study) -> str:
+    """Return the section about agreement between readers."""
     parts = []
     if rows := study.tables.get("icc"):
         shown = [(row["modality"], row["readers"], row["cases"], _interval(row, "icc", 3)) for row in rows]
-        parts += [_table(("modality", "readers", "cases", "ICC(2,1)"), shown), "Shrout and Fleiss (1979)."]
+        text = markdown_table(("modality", "readers", "cases", "ICC(2,1)"), shown)
+        parts.append(f"{text}\nShrout and Fleiss (1979).")
     if rows := study.tables.get("kappa"):
         shown = [
             (row["modality"], f"{row['reader']} and {row['other_reader']}", row["cases"], _interval(row, "kappa", 3))
             for row in rows
         ]
-        parts.append(_table(("modality", "readers", "cases", "weighted kappa"), shown))
+        text = markdown_table(("modality", "readers", "cases", "weighted kappa"), shown)
         parts.append(
-            f"Cohen's weighted kappa (1968) with squared weights of the scores in {study.settings.categories} equal "
-            "steps of 0 to 100; standard error of Fleiss, Cohen and Everitt (1969)."
+            f"{text}\nCohen's weighted kappa (1968) with squared weights of the scores in {study.settings.categories} "
+            "equal steps of 0 to 100; standard error of Fleiss, Cohen and Everitt (1969)."
         )
     return "\n\n".join(["## Agreement between readers", *parts]) if parts else ""
 
 
 def _repeats(study: Study) -> str:
+    """Return the section about repeated reads."""
     rows = study.tables.get("repeats")
     if not rows:
         return ""
@@ -257,9 +225,9 @@ def _repeats(study: Study) -> str:
         for row in rows
     ]
     columns = ("reader", "modality", "cases", "SD within cases", "repeatability coefficient", "bias of the repeat")
-    text = _table((*columns, "limits of agreement", "ICC(2,1)", "weighted kappa"), shown)
+    text = markdown_table((*columns, "limits of agreement", "ICC(2,1)", "weighted kappa"), shown)
     source = "Bland and Altman (1986, 1996); the intervals of the limits are in repeats.csv."
-    return f"## Agreement of readers with themselves\n\n{text}\n\n{source}"
+    return f"## Agreement of readers with themselves\n\n{text}\n{source}"
 
 
 def _interval(row: Row, name: str, digits: int) -> str:
@@ -275,9 +243,3 @@ def _p(p: float) -> str:
     if math.isnan(p):
         return "not defined"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    cell: Callable[[object], str] = lambda value: str(value).replace("|", "\\|")  # noqa: E731
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
