@@ -317,9 +317,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_with_and_without_overwrite
             results.check_target(out, overwrite)
 
 
-@pytest.mark.parametrize(
-    "writer", ["write_segmentation", "nodule_table.write_table", "_write_report", "preview.write_preview"]
-)
+@pytest.mark.parametrize("writer", ["write_segmentation", "write_csv", "write_json", "preview.write_preview"])
 def test_a_failure_midway_leaves_no_trace_and_the_earlier_result_whole(no_picture, tmp_path, monkeypatch, writer):
     def fail(*_):
         raise OSError("No space left on device")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from LNHGLib.figures import colors
+from LNHGLib.image.boxes import Box, corners, lps_box, nearest_box_around_points
 from LNHGLib.image.volume import Grid, Volume, resample
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ def full_plane(grid: Grid, center: np.ndarray) -> AxialPlane:
         grid: the CT's grid.
         center: (3,) x, y, z in LPS mm.
     """
-    corners = grid.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * grid.shape - 0.5)
-    low, high = corners.min(0), corners.max(0)
+    low, high = np.array(lps_box((0, 0, 0), grid.shape, grid))
     return AxialPlane(np.array([*(low + high)[:2] / 2, center[2]]), float((high - low)[:2].max()))
 
 
@@ -122,12 +122,8 @@ def sample_nodule(
     return covered, np.divide(inside, covered, out=np.zeros_like(inside), where=covered > 0)
 
 
-def _touched(grid: Grid, target: Grid) -> tuple[tuple[slice, ...], Grid]:
+def _touched(grid: Grid, target: Grid) -> tuple[Box, Grid]:
     """Return the box of a grid that another one touches, at least one voxel, and the grid of that box."""
-    index = grid.lps_to_index(target.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * (np.array(target.shape) - 1)))
-    last = np.array(grid.shape) - 1
-    first = np.floor(index.min(0)).astype(int).clip(0, last)
-    end = np.ceil(index.max(0)).astype(int).clip(0, last) + 1
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.index_to_lps(first)
-    return tuple(slice(a, b) for a, b in zip(first, end, strict=True)), Grid(tuple(end - first), affine)
+    ends = target.index_to_lps(corners(np.zeros(3), np.array(target.shape) - 1))
+    box = nearest_box_around_points(grid.lps_to_index(ends), grid.shape)
+    return box, grid.crop(box)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from LNHGLib.files import text
 from LNHGLib.measurement.size_rules import RESEARCH_USE, RULES, SizeCategory
 from LNHGLib.report.case import ReportNodule
 from LNHGLib.results import files, nodule_table
@@ -43,7 +44,7 @@ COLUMNS = (
 
 def write_csv(nodules: Iterable[ReportNodule], path: Path) -> None:
     """Write the kept findings: the columns of a run's nodules.csv, name, maker and size bands."""
-    nodule_table.write_rows(map(csv_row, nodules), CSV_COLUMNS, path)
+    text.write_csv(path, map(csv_row, nodules), CSV_COLUMNS)
 
 
 def csv_row(nodule: ReportNodule) -> dict[str, object]:

@@ -1,29 +1,13 @@
-"""The table of nodules as CSV: what a run found, and what was kept of it for a report."""
+"""The rows of the table of nodules: what a run found, and what was kept of it for a report."""
 
-import csv
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from LNHGLib.results.files import COLUMNS, MEASURES
+from LNHGLib.results.files import MEASURES
 
 if TYPE_CHECKING:
     from LNHGLib.measurement.nodule import Nodule
-
-
-def write_table(nodules: Iterable["Nodule"], path: Path) -> None:
-    """Write a row a finding, with the columns of the contract."""
-    write_rows((nodule_row(nodule) for nodule in nodules), COLUMNS, path)
-
-
-def write_rows(rows: Iterable[dict[str, object]], columns: Sequence[str], path: Path) -> None:
-    """Write rows as CSV; what a row does not have stays empty."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def nodule_row(nodule: "Nodule") -> dict[str, object]:

@@ -13,14 +13,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from LNHGLib.batch.case import Case
-from LNHGLib.batch.worker import Task
+from LNHGLib.batch.worker import Stages
 from LNHGLib.errors import DiskError
 from LNHGLib.figures import preview
 from LNHGLib.files import atomic
 from LNHGLib.image.volume import Grid, Source, Volume
 from LNHGLib.results import writer
 
-CORE = Path(atomic.__file__).parents[1]
+CORE = Path(atomic.__file__).parents[2]
 NEEDS_LIMITS = pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of file sizes")
 
 
@@ -49,7 +49,7 @@ def test_a_full_disk_is_one_sentence_with_the_room_left_and_nothing_stays(tmp_pa
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("LNHGLib.results.writer._write_report", fail)
+    monkeypatch.setattr("LNHGLib.results.writer.write_json", fail)
     with pytest.raises(DiskError, match=r"cannot be written in .* \(the disk is full; \d+ MB are free there\); make"):
         writer.write_result(no_nodules(), tmp_path / "deep" / "OUT")
     assert not list(tmp_path.iterdir())
@@ -59,7 +59,7 @@ def test_another_failure_of_the_disk_is_told_by_its_own_name(tmp_path, monkeypat
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("LNHGLib.results.writer._write_report", fail)
+    monkeypatch.setattr("LNHGLib.results.writer.write_json", fail)
     with pytest.raises(DiskError, match=r"\(Input/output error; \d+ MB"):
         writer.write_result(no_nodules(), tmp_path / "OUT")
 
@@ -104,9 +104,9 @@ def test_a_compressed_file_without_its_end_is_refused(tmp_path, keep):
 
 
 def test_a_batch_takes_the_sentence_for_a_full_disk_and_not_for_a_fault_of_the_case():
-    task = Task(Case("a", "a.nii.gz", Path("a.nii.gz")), 1)
-    task.step("write", lambda: (_ for _ in ()).throw(DiskError("The disk is full; make room.")))
-    assert (task.record.kind, task.record.reason) == ("disk", "The disk is full; make room.")
+    stages = Stages(Case("a", "a.nii.gz", Path("a.nii.gz")), 1)
+    stages.run("write", lambda: (_ for _ in ()).throw(DiskError("The disk is full; make room.")))
+    assert (stages.record.kind, stages.record.reason) == ("disk", "The disk is full; make room.")
 
 
 def test_folders_of_killed_processes_go_with_the_next_work_and_others_stay(tmp_path):
