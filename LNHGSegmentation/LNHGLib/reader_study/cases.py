@@ -17,11 +17,13 @@ from LNHGLib.batch.case import READY, Case
 from LNHGLib.errors import InputError
 from LNHGLib.files import atomic
 from LNHGLib.image import dicom_series, zip_scans
-from LNHGLib.image.volume import Grid, Volume, from_sitk, read_volume
+from LNHGLib.image.volume import Grid, Source, Volume, from_sitk, read_volume
 from LNHGLib.reader_study.images import Subject
 
 NEEDED = ("report.json", "nodules.csv", "labelmap.nii.gz", "heterogeneity.nii.gz")
 LIST_COLUMNS = ("result", "nodule", "truth")
+SCENE_CASES = "case-*.npz"
+"""Pattern of the files that 3D Slicer hands over in the place of result folders, one per case."""
 BURNED_IN_TAGS = ["SOPClassUID", "ImageType", "BurnedInAnnotation", "SeriesInstanceUID"]
 ADVICE = "take it out, or look at every picture yourself and insist with --force-burned-in"
 
@@ -58,7 +60,7 @@ def find_entries(
     """Find the nodules to read.
 
     Args:
-        results: result folders, folders of them, or the OUT of a batch.
+        results: result folders, folders of them, or the OUT of a batch; or one folder of `write_scene_case`.
         ct_root: folder to look for CTs in that are no longer where they were.
         wishes: what to take; otherwise the segmented nodule with the highest score of each result.
         force: take CTs with burned-in annotation as well.
@@ -69,6 +71,8 @@ def find_entries(
     Raises:
         InputError: there is no result, a wish cannot be fulfilled, or two results have the same name.
     """
+    if len(results) == 1 and (files := sorted(results[0].glob(SCENE_CASES))):
+        return [_read_scene_case(file, force) for file in files]
     folders = _folders(results)
     chosen = [(name, wish.nodule, wish.truth) for wish in wishes for name in [_named(folders, wish.result)]]
     chosen = chosen or [(name, None, None) for name in folders]
@@ -85,6 +89,34 @@ def find_entries(
     if twice:
         raise InputError(f"Nodule {twice[1]} of {twice[0]} is chosen twice, expected once; take one row out.")
     return entries
+
+
+def write_scene_case(path: Path, origin: str, nodule: int, subject: Subject, files: Sequence[Path]) -> None:
+    """Write a case of 3D Slicer's scene for `find_entries`: a part of the CT, in which the nodule lies.
+
+    Args:
+        path: File to write, named as `SCENE_CASES`; the order of the names is that of the cases.
+        origin: Name of the CT; only the key tells it.
+        nodule: Number of the finding.
+        subject: Nodule with the CT around it.
+        files: DICOM files of the CT, looked at for burned-in annotation; none where there are none.
+    """
+    volume, text = subject.volume, json.dumps([str(file) for file in files])
+    arrays = {"ct": volume.array, "affine": volume.grid.affine, "mask": subject.mask, "signal": subject.signal}
+    np.savez(path, origin=np.array(origin), nodule=np.array(nodule), files=np.array(text), **arrays)
+
+
+def _read_scene_case(path: Path, force: bool) -> Entry:
+    def load() -> Subject:
+        with np.load(path, allow_pickle=False) as case:
+            files = [Path(file) for file in json.loads(str(case["files"]))]
+            if files and not force:
+                require_clean(files[0].parent, files=files)
+            ct = case["ct"].astype(np.float32)
+            return Subject(Volume(ct, Grid(ct.shape, case["affine"]), Source("")), case["mask"], case["signal"])
+
+    with np.load(path, allow_pickle=False) as case:
+        return Entry(str(case["origin"]), int(case["nodule"]), load)
 
 
 def read_list(path: Path) -> list[Wish]:
