@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from LNHGLib.errors import InputError
-from LNHGLib.reader_study.design import ALPHABET, MOST_REPEATS, Secret, plan, readers_of
+from LNHGLib.reader_study.design import ALPHABET, MAX_REPEATS, Secret, parse_readers, plan
 from LNHGLib.reader_study.scores import CT, MODALITIES, SESSIONS
 
 STUDIES = st.tuples(
     st.lists(st.sampled_from([0, 1, None]), min_size=1, max_size=30),
     st.integers(1, 5),
-    st.floats(0, MOST_REPEATS),
+    st.floats(0, MAX_REPEATS),
     st.integers(0, 2**128),
 )
 
@@ -98,11 +98,11 @@ def test_names_are_opaque_different_and_without_words():
 
 
 def test_readers_are_a_number_or_names():
-    assert readers_of("3") == ["R1", "R2", "R3"]
-    assert readers_of("anna, Ben-2") == ["anna", "Ben-2"]
+    assert parse_readers("3") == ["R1", "R2", "R3"]
+    assert parse_readers("anna, Ben-2") == ["anna", "Ben-2"]
     for text in ("0", "", "a,,b", "a,A", "../x", "a b", "-a", "a\u00e4"):
         with pytest.raises(InputError, match="expected a number from 1 or different names"):
-            readers_of(text)
+            parse_readers(text)
 
 
 @pytest.mark.parametrize("repeats", [-0.1, 0.51, float("nan")])

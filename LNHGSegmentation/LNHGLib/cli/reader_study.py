@@ -87,7 +87,7 @@ def _options(options: argparse.Namespace) -> "Options":
 
     look = images.Look(options.layout, options.colors, tuple(options.signal_range), field_mm=options.field_mm)
     return export.Options(
-        readers=design.readers_of(options.readers),
+        readers=design.parse_readers(options.readers),
         repeats=options.repeats,
         seed=options.seed,
         washout_days=options.washout_days,

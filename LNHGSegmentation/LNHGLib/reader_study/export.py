@@ -160,8 +160,7 @@ class _Study:
                 self._add_dicom(read, folder, pictures.frames[read.modality], pictures.pixel_mm)
 
     def _add_dicom(self, read: Read, folder: Path, frames: Sequence[np.ndarray], pixel_mm: float) -> None:
-        place = secondary_capture.Place(self.name, read.reader, read.session, read.name, read.order)
-        captures = secondary_capture.captures(frames, pixel_mm, place, self.secret, not self.options.forced)
+        captures = secondary_capture.captures(frames, pixel_mm, self.name, read, self.secret, not self.options.forced)
         (folder / "dicom").mkdir(exist_ok=True)
         for number, capture in enumerate(captures, 1):
             capture.save_as(folder / "dicom" / f"{read.name}-{number:03d}.dcm", enforce_file_format=True)
@@ -172,13 +171,13 @@ class _Study:
             for session in SESSIONS:
                 self._finish_package(reader, session)
         cases = [
-            blinding_key.Known(name, entry.origin, entry.nodule, entry.truth)
+            blinding_key.KeyRow(name, entry.origin, entry.nodule, entry.truth)
             for name, entry in zip(self.case_names, self.entries, strict=True)
         ]
         blinding_key.write_key(self.folder, self.name, cases, self.reads, self.secret)
         text = README.format(version=__version__, washout=self.options.washout_days)
         (self.folder / "README.txt").write_text(text, encoding="utf-8")
-        blinding_key.close(self.folder, {"study": self.name, **self._description()})
+        blinding_key.write_study_file(self.folder, {"study": self.name, **self._description()})
 
     def _finish_package(self, reader: str, session: int) -> None:
         reads = [read for read in self.reads if (read.reader, read.session) == (reader, session)]

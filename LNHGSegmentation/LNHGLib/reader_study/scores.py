@@ -1,6 +1,6 @@
 """The scores of a reader study: one table for the viewer, the score sheets and the analysis.
 
-A table is CSV, UTF-8, a row a read, with at least the columns `COLUMNS` in any order; others are ignored. The first
+A table is CSV, UTF-8, one row per read, with at least the columns `COLUMNS` in any order; others are ignored. The first
 four are those of iMRMC. A score sheet is such a table whose score, confidence and seconds are still empty.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from LNHGLib.errors import InputError
+from LNHGLib.files.text import write_csv
 
 CT, CT_MAP = "CT", "CT+map"
 MODALITIES = (CT, CT_MAP)
@@ -37,7 +38,7 @@ class Score:
         confidence: 1 (guessed) to 5 (certain); None where it is unknown.
         seconds: time that the picture was looked at; None where it is unknown.
         session: 1 or 2, with the wash-out between them.
-        order: place of the read in its session, from 1.
+        order: position of the read in its session, from 1.
         repeat: whether the reader has seen the same case and modality earlier in the session.
     """
 
@@ -59,44 +60,67 @@ def read_scores(paths: Path | Iterable[Path], *, complete: bool = True) -> list[
         paths: one or several files, together one study.
         complete: refuse reads without a score.
 
+    Returns:
+        One score per row.
+
     Raises:
         InputError: a file cannot be read, lacks a column, holds a wrong value, or the same read occurs twice.
     """
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     scores: list[Score] = []
-    places: dict[tuple[object, ...], str] = {}
+    known: dict[tuple[object, ...], str] = {}
     for path in map(Path, paths):
         for line, row in _rows(path, COLUMNS):
             where = f"{path} line {line}"
-            score = _parse(row, where, complete)
+            missing = next((name for name in ("readerID", "caseID", "modalityID") if not row[name]), None)
+            if missing:
+                raise InputError(f"{where} has no {missing}, expected one in each row; {ADVICE}.")
+            value = _number(row, "score", where, MIN_SCORE, MAX_SCORE)
+            if value is None and complete:
+                raise InputError(
+                    f"{where} has no score, expected 0 to 100 for every read; let the reader finish first."
+                )
+            confidence = _number(row, "confidence", where, MIN_CONFIDENCE, MAX_CONFIDENCE, whole=True)
+            score = Score(
+                row["readerID"],
+                row["caseID"],
+                row["modalityID"],
+                value,
+                None if confidence is None else int(confidence),
+                _number(row, "seconds", where, 0, math.inf),
+                int(_needed(row, "session", where, 1)),
+                int(_needed(row, "order", where, 1)),
+                bool(_needed(row, "repeat", where, 0, 1)),
+            )
             if not score.repeat:
-                _require_new(places, (score.reader, score.case, score.modality), where, "same read")
-            _require_new(places, (score.reader, score.session, score.order), where, "same place in the order")
+                _require_new(known, (score.reader, score.case, score.modality), where, "same read")
+            _require_new(known, (score.reader, score.session, score.order), where, "same place in the order")
             scores.append(score)
     if not scores:
         raise InputError(f"{', '.join(map(str, paths)) or 'The list'} holds no read, expected a row a read; {ADVICE}.")
     return scores
 
 
-def table(scores: Sequence[Score], extra: Mapping[str, Sequence[str]] | None = None) -> str:
-    """Return scores as the text of a table.
+def write_scores(path: Path, scores: Sequence[Score], extra: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Write scores as a table.
 
     Args:
-        scores: a row each.
-        extra: further columns by name, a value a row.
+        path: file to write.
+        scores: one row each.
+        extra: further columns by name, one value per row.
     """
     extra = extra or {}
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *extra])
+    rows = []
     for index, score in enumerate(scores):
-        writer.writerow([*_row(score), *(values[index] for values in extra.values())])
-    return text.getvalue()
-
-
-def write_scores(path: Path, scores: Sequence[Score], extra: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Write scores as a table, see `table`."""
-    Path(path).write_text(table(scores, extra), encoding="utf-8", newline="")
+        values = (score.score, score.confidence, score.seconds)
+        cells = (
+            *(score.reader, score.case, score.modality),
+            *(None if value is None else f"{value:.10g}" for value in values),
+            *(score.session, score.order, int(score.repeat)),
+            *(values[index] for values in extra.values()),
+        )
+        rows.append(dict(zip((*COLUMNS, *extra), cells, strict=True)))
+    write_csv(Path(path), rows, (*COLUMNS, *extra))
 
 
 def read_truth(path: Path) -> dict[str, int]:
@@ -117,15 +141,14 @@ def read_truth(path: Path) -> dict[str, int]:
 
 
 def write_truth(path: Path, truth: Mapping[str, int]) -> None:
-    """Write what is true of each case, see `read_truth`."""
-    lines = [",".join(TRUTH_COLUMNS), *(f"{case},{int(value)}" for case, value in truth.items())]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    """Write what is true of each case, see `read_truth`.
 
-
-def _row(score: Score) -> list[object]:
-    values = (score.score, score.confidence, score.seconds)
-    shown = ["" if value is None else f"{value:.10g}" for value in values]
-    return [score.reader, score.case, score.modality, *shown, score.session, score.order, int(score.repeat)]
+    Args:
+        path: file to write.
+        truth: 1 for the disease, 0 without, by case.
+    """
+    rows = [dict(zip(TRUTH_COLUMNS, (case, int(value)), strict=True)) for case, value in truth.items()]
+    write_csv(Path(path), rows, TRUTH_COLUMNS)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -143,27 +166,6 @@ def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]
         raise InputError(f"{path} has no column {missing[0]}, expected {', '.join(columns)}; {ADVICE}.")
     rows = ((reader.line_num, {name: (row[name] or "").strip() for name in columns}) for row in reader)
     return [(line, row) for line, row in rows if any(row.values())]
-
-
-def _parse(row: Mapping[str, str], where: str, complete: bool) -> Score:
-    for name in ("readerID", "caseID", "modalityID"):
-        if not row[name]:
-            raise InputError(f"{where} has no {name}, expected one in each row; {ADVICE}.")
-    score = _number(row, "score", where, MIN_SCORE, MAX_SCORE)
-    if score is None and complete:
-        raise InputError(f"{where} has no score, expected 0 to 100 for every read; let the reader finish first.")
-    confidence = _number(row, "confidence", where, MIN_CONFIDENCE, MAX_CONFIDENCE, whole=True)
-    return Score(
-        row["readerID"],
-        row["caseID"],
-        row["modalityID"],
-        score,
-        None if confidence is None else int(confidence),
-        _number(row, "seconds", where, 0, math.inf),
-        int(_needed(row, "session", where, 1)),
-        int(_needed(row, "order", where, 1)),
-        bool(_needed(row, "repeat", where, 0, 1)),
-    )
 
 
 def _needed(row: Mapping[str, str], name: str, where: str, lowest: float, highest: float = math.inf) -> float:
@@ -190,7 +192,7 @@ def _number(
     return value
 
 
-def _require_new(places: dict[tuple[object, ...], str], key: tuple[object, ...], where: str, what: str) -> None:
-    if key in places:
-        raise InputError(f"{where} is the {what} as {places[key]}, expected each once; remove one of them.")
-    places[key] = where
+def _require_new(known: dict[tuple[object, ...], str], key: tuple[object, ...], where: str, what: str) -> None:
+    if key in known:
+        raise InputError(f"{where} is the {what} as {known[key]}, expected each once; remove one of them.")
+    known[key] = where

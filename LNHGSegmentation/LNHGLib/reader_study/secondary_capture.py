@@ -4,7 +4,6 @@ Nothing is copied from the input's header, so nothing has to be removed: every a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -12,7 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from LNHGLib import __version__
-from LNHGLib.reader_study.design import Secret
+from LNHGLib.reader_study.design import Read, Secret
 
 METHOD = "Made anew from voxels; no attribute of the input was kept"
 MANUFACTURER, MODEL = "LNHG", "lnhg reader-study"
@@ -25,27 +24,8 @@ EMPTY = (
 DATES = ("ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime", "DateOfSecondaryCapture")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the pictures of a read stand among all DICOM objects.
-
-    Attributes:
-        study: opaque name of the reader study.
-        reader: name of the reader.
-        session: its number.
-        read: opaque name of the read.
-        order: place of the read in its session.
-    """
-
-    study: str
-    reader: str
-    session: int
-    read: str
-    order: int
-
-
 def captures(
-    pictures: Sequence[np.ndarray], pixel_mm: float, place: Place, secret: Secret, clean: bool
+    pictures: Sequence[np.ndarray], pixel_mm: float, study: str, read: Read, secret: Secret, clean: bool
 ) -> list[Dataset]:
     """Return the pictures of a read as a series of Secondary Capture objects.
 
@@ -53,39 +33,40 @@ def captures(
     attribute tells which of them show the same case.
 
     Args:
-        pictures: RGB uint8.
+        pictures: RGB uint8 (rows, columns, 3).
         pixel_mm: size of a pixel of the panels.
-        place: where they stand.
-        secret: what the UIDs are drawn from.
+        study: opaque name of the reader study.
+        read: whose pictures they are.
+        secret: source of the UIDs.
         clean: whether the input said nothing of burned-in annotation.
     """
-    return [_capture(picture, number, pixel_mm, place, secret, clean) for number, picture in enumerate(pictures, 1)]
-
-
-def _capture(picture: np.ndarray, number: int, pixel_mm: float, place: Place, secret: Secret, clean: bool) -> Dataset:
     from highdicom.sc import SCImage
 
-    capture = SCImage(
-        pixel_array=picture,
-        photometric_interpretation="RGB",
-        bits_allocated=8,
-        coordinate_system="PATIENT",
-        patient_orientation=("L", "P"),
-        study_instance_uid=secret.uid("study", place.reader, place.session),
-        series_instance_uid=secret.uid("series", place.read),
-        series_number=place.order,
-        sop_instance_uid=secret.uid("image", place.read, number),
-        instance_number=number,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL,
-        software_versions=__version__,
-        patient_id=f"{place.study}-{place.reader}-{place.session}",
-        patient_name=f"{place.study}^{place.reader}-{place.session}",
-        pixel_spacing=(round(pixel_mm, 6),) * 2,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-    )
-    _deidentify(capture, clean)
-    return capture
+    patient = f"{read.reader}-{read.session}"
+    series = []
+    for number, picture in enumerate(pictures, 1):
+        capture = SCImage(
+            pixel_array=picture,
+            photometric_interpretation="RGB",
+            bits_allocated=8,
+            coordinate_system="PATIENT",
+            patient_orientation=("L", "P"),
+            study_instance_uid=secret.uid("study", read.reader, read.session),
+            series_instance_uid=secret.uid("series", read.name),
+            series_number=read.order,
+            sop_instance_uid=secret.uid("image", read.name, number),
+            instance_number=number,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=MODEL,
+            software_versions=__version__,
+            patient_id=f"{study}-{patient}",
+            patient_name=f"{study}^{patient}",
+            pixel_spacing=(round(pixel_mm, 6),) * 2,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+        )
+        _deidentify(capture, clean)
+        series.append(capture)
+    return series
 
 
 def _deidentify(capture: Dataset, clean: bool) -> None:

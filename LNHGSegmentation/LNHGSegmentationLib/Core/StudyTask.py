@@ -1,34 +1,39 @@
-"""A blinded reader study of the scene's kept findings, made by one click; the core draws and writes in a thread."""
+"""A blinded reader study of the scene's kept findings, made by one click.
 
-import threading
+The voxels of each finding and the CT around it are handed over as they are at the moment of the click; the core makes
+pictures, viewers and key of them in a child process.
+"""
+
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import slicer
+from LNHGLib.image.boxes import box_shape, box_within, grow_box
 from slicer.i18n import tr as _
 
+from LNHGSegmentationLib.Core.CoreTask import CoreTask, TaskOutcome
 from LNHGSegmentationLib.Core.ReportTask import dicomFiles
-from LNHGSegmentationLib.Core.Worker import Worker
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Scene import Geometry, SceneResults
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
 AROUND_MM = 50.0  # CT taken along with a nodule: the corner of the field shown, however the volume lies
 AROUND_FRACTION = 0.5  # of the nodule's size, if that is more
-WAIT_AT_STOP_S = 2.0
 
 
 @dataclass(frozen=True)
 class StudyRequest:
     """What to make.
 
-    :ivar target: the study's folder, which must not exist.
-    :ivar readers: how many, or their names with commas between them.
-    :ivar layout: "slice", "strip" or "stack".
-    :ivar dicom: whether to write DICOM Secondary Capture as well.
-    :ivar force: whether to take a CT that says its pictures may hold the patient's name.
+    Attributes:
+        target: The study's folder, which must not exist.
+        readers: How many, or their names with commas between them.
+        layout: "slice", "strip" or "stack".
+        dicom: Whether to write DICOM Secondary Capture as well.
+        force: Whether to take a CT that says its pictures may hold the patient's name.
     """
 
     target: Path
@@ -37,124 +42,117 @@ class StudyRequest:
     dicom: bool = False
     force: bool = False
 
-    def options(self):
-        """Return the core's options.
+    def check(self) -> None:
+        """Refuse wrong options before anything is handed over.
 
-        :raises ValueError: if they are wrong, or the folder exists.
+        Raises:
+            ValueError: They are wrong, or the folder exists.
         """
         from LNHGLib.reader_study import design, export, images  # here, as it would slow down Slicer's start
 
         export.check_target(self.target)
-        look = images.Look(self.layout)
-        return export.Options(design.readers_of(self.readers), look=look, dicom=self.dicom, forced=self.force)
+        images.Look(self.layout)
+        design.readers_of(self.readers)
 
 
-class StudyTask:
-    """Writes one reader study at a time."""
+class StudyTask(CoreTask):
+    """A reader study that is written; its result is a sentence that says where."""
 
-    def __init__(self) -> None:
-        self._worker: Worker | None = None
-        self._cancelled = threading.Event()
+    STOP_GRACE_S = 2.0  # the core removes what it has begun beside the target
 
-    @property
-    def isWriting(self) -> bool:
-        """Whether a study is being written."""
-        return self._worker is not None
+    def __init__(
+        self,
+        request: StudyRequest,
+        onEnded: Callable[[TaskOutcome], None],
+        python: str | None = None,
+        launcher: Callable | None = None,
+    ) -> None:
+        """Copy the voxels of the kept findings.
 
-    def whyNot(self) -> str:
-        """Return why no study can be made now, or an empty string."""
-        if self.isWriting:
-            return _("A reader study is being written: wait for its end.")
-        if not any(_numbers(segmentation) for segmentation in _results()):
-            return _("No finding with an outline is kept in this scene: segment the nodules of one CT or more first.")
-        return ""
+        Args:
+            request: What to make.
+            onEnded: Called once at the end, unless the task is stopped.
+            python: Python interpreter for the core; by default PythonSlicer.
+            launcher: Stands in for ``slicer.util.launchConsoleProcess``.
 
-    def start(self, request: StudyRequest, onEnded: Callable[[str, str], None]) -> None:
-        """Start writing; returns as soon as the voxels are copied.
-
-        :param onEnded: called once with "done" or "failed" and one sentence for the user, unless it is stopped.
-        :raises ValueError: if no study can be made now, or not this one.
+        Raises:
+            ValueError: There is no finding to make a study of, or the request is wrong.
+            RuntimeError: PythonSlicer is not found.
         """
-        from LNHGLib.reader_study import export
+        request.check()
+        self._request, self._cases = request, []
+        for segmentation in SceneResults.results():
+            volumeNode = SceneResults.volumeOf(segmentation)
+            if SceneResults.latestOf(volumeNode) is not segmentation:
+                continue
+            findings = Findings(segmentation)
+            crops = {row["number"]: findings.crop(row["number"]) for row in findings.reported()}
+            crops = {number: crop for number, crop in crops.items() if crop is not None}
+            files = [Path(file) for file in dicomFiles(volumeNode)] if crops and not request.force else []
+            for number, crop in crops.items():
+                self._cases.append((volumeNode.GetName(), number, _subject(segmentation, crop), files))
+        if not self._cases:
+            raise ValueError(
+                _("No finding with an outline is kept in this scene: segment the nodules of one CT or more first.")
+            )
+        super().__init__(onEnded, python=python, launcher=launcher)
 
-        reason = self.whyNot()
-        if reason:
-            raise ValueError(reason)
-        options = request.options()
-        entries = [entry for segmentation in _results() for entry in _entries(segmentation, request.force)]
-        self._cancelled = cancelled = threading.Event()
+    def begin(self) -> None:
+        """Start; returns at once."""
+        request, options = self._request, ("--dicom", "--force-burned-in")
+        flags = [option for option, on in zip(options, (request.dicom, request.force), strict=True) if on]
+        choices = [f"--readers={request.readers}", f"--layout={request.layout}", "--json", *flags]
+        self.start(["reader-study", "export", str(self.folder / "cases"), str(request.target), *choices])
 
-        def ended(outcome, error: Exception | None) -> None:
-            if cancelled.is_set():  # another study may be under way already
-                return
-            self._worker = None
-            if error is not None:
-                onEnded("failed", _("The study cannot be made: {reason}").format(reason=error))
-                return
-            text = _("{cases} cases, {reads} reads in {folder}. Keep its folder sealed apart from all readers.")
-            onEnded("done", text.format(cases=outcome.cases, reads=outcome.reads, folder=request.target))
+    def whyNotStarted(self, error: Exception) -> str:
+        """Return what the user is told where the child cannot be started."""
+        return _("The study cannot be made: {reason}").format(reason=error)
 
-        self._worker = Worker(
-            lambda: export.export(entries, request.target, options, cancelled=cancelled.is_set), ended
-        )
+    def handOver(self) -> None:
+        """Write the cases."""
+        from LNHGLib.reader_study.cases import write_scene_case
 
-    def stop(self) -> None:
-        """End at once, silently: the scene closes, or the module is reloaded or unloaded."""
-        self._cancelled.set()
-        if self._worker is not None:
-            self._worker.wait(WAIT_AT_STOP_S)
-            self._worker = None
+        (self.folder / "cases").mkdir()
+        for index, case in enumerate(self._cases):
+            write_scene_case(self.folder / "cases" / f"case-{index:05d}.npz", *case)
 
+    def read(self, status: int, lastLine: str) -> str:
+        """Return what was made.
 
-def _results() -> list[slicer.vtkMRMLSegmentationNode]:
-    """Return the newest result of each CT in the scene."""
-    return [node for node in SceneResults.results() if SceneResults.latestOf(SceneResults.volumeOf(node)) is node]
+        Args:
+            status: Exit status of the child.
+            lastLine: Its last line that was not progress.
 
+        Raises:
+            RuntimeError: The study was not made.
+        """
+        from LNHGLib.files.text import read_csv
+        from LNHGLib.reader_study import blinding_key
 
-def _numbers(segmentation: slicer.vtkMRMLSegmentationNode) -> list[int]:
-    findings = Findings(segmentation)
-    return [row["number"] for row in findings.reported() if findings.crop(row["number"]) is not None]
-
-
-def _entries(segmentation: slicer.vtkMRMLSegmentationNode, force: bool) -> list:
-    """Return the kept findings of a result as cases of a study, their voxels copied."""
-    from LNHGLib.reader_study.cases import Entry, require_clean
-
-    volumeNode, findings = SceneResults.volumeOf(segmentation), Findings(segmentation)
-    files = [] if force else [Path(file) for file in dicomFiles(volumeNode)]
-
-    def loader(subject) -> Callable:
-        def load():
-            if files:
-                require_clean(files[0].parent, files=files)
-            return subject
-
-        return load
-
-    return [
-        Entry(volumeNode.GetName(), number, loader(_subject(segmentation, findings.crop(number))))
-        for number in _numbers(segmentation)
-    ]
+        if status != 0:
+            reason = lastLine or _("the process was ended from outside (status {status}).").format(status=status)
+            raise RuntimeError(_("The study cannot be made: {reason}").format(reason=reason))
+        target = self._request.target
+        cases = json.loads((target / blinding_key.STUDY_FILE).read_text(encoding="utf-8"))["cases"]
+        reads = len(read_csv(target / blinding_key.SEALED / "reads.csv"))
+        text = _("{cases} cases, {reads} reads in {folder}. Keep its folder sealed apart from all readers.")
+        return text.format(cases=cases, reads=reads, folder=target)
 
 
 def _subject(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop):
-    """Return a finding with the CT around it."""
+    """Return a finding with the CT around it, its voxels copied, as the core's `Subject`."""
     from LNHGLib.image.volume import Source, Volume
     from LNHGLib.reader_study.images import Subject
 
     volumeNode, heterogeneity = SceneResults.volumeOf(segmentation), SceneResults.heterogeneityOf(segmentation)
-    box = _around(crop.box, volumeNode)
-    hu = np.array(slicer.util.arrayFromVolume(volumeNode)[box], np.float32)
+    spacing = volumeNode.GetSpacing()[::-1]
+    size_mm = max(size * mm for size, mm in zip(box_shape(crop.box), spacing, strict=True))
+    margins = [int(np.ceil(max(AROUND_MM, AROUND_FRACTION * size_mm) / mm)) for mm in spacing]
+    box = grow_box(crop.box, margins, Geometry.shapeOf(volumeNode))
+    hu = slicer.util.arrayFromVolume(volumeNode)[box].copy()
     mask, signal = np.zeros(hu.shape, bool), np.zeros(hu.shape, np.float32)
-    inner = Geometry.within(crop.box, box)
+    inner = box_within(crop.box, box)
     mask[inner] = crop.array
     if heterogeneity is not None:
         signal[inner] = np.nan_to_num(slicer.util.arrayFromVolume(heterogeneity)[crop.box])
     return Subject(Volume(hu, Geometry.gridAt(volumeNode, box), Source("")), mask, signal)
-
-
-def _around(box: Geometry.Box, volumeNode) -> Geometry.Box:
-    spacing = volumeNode.GetSpacing()[::-1]
-    size_mm = max(size * mm for size, mm in zip(Geometry.sizeOf(box), spacing, strict=True))
-    margins = [int(np.ceil(max(AROUND_MM, AROUND_FRACTION * size_mm) / mm)) for mm in spacing]
-    return Geometry.grown(box, margins, Geometry.shapeOf(volumeNode))
