@@ -7,11 +7,12 @@ import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from LNHGLib.image.boxes import LpsBox
 from LNHGLib.image.volume import Grid
 from LNHGLib.measurement.size import Measurement, axial_axis
 
 STEP_MM = 4.0
-"""The lungs are looked at on voxels of about this size: a side needs no more."""
+"""The lungs are told apart on voxels of about this size: a side needs no more."""
 
 LEFT, RIGHT = "left", "right"
 
@@ -54,7 +55,7 @@ class Sides:
 
 
 def slice_number(
-    box_lps_mm: tuple[tuple[float, float, float], tuple[float, float, float]],
+    box_lps_mm: LpsBox,
     measured: Measurement | None,
     grid: Grid,
 ) -> int:
@@ -72,7 +73,15 @@ def slice_number(
 
 
 def split_lungs(air: np.ndarray, spacing_mm: tuple[float, ...]) -> list[np.ndarray]:
-    """Return the two lungs, also where they touch; one array if there is only one lung or they do not come apart."""
+    """Return the two lungs, also where they touch; one mask if there is only one lung or they do not come apart.
+
+    Args:
+        air: (z, y, x) bool, the voxels of both lungs.
+        spacing_mm: voxel size in array order.
+
+    Returns:
+        Masks of the shape of `air`, the larger lung first.
+    """
     depth = None
     for radius_mm in (0, 2, 4, 6, 8, 10, 12):
         if radius_mm == 2:
@@ -88,7 +97,15 @@ def split_lungs(air: np.ndarray, spacing_mm: tuple[float, ...]) -> list[np.ndarr
 
 
 def distance_mm(mask: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:
-    """Distance in mm from every voxel to the nearest one of the mask, not positive inside."""
+    """Return the distance in mm from every voxel to the nearest one of the mask, not positive inside.
+
+    Args:
+        mask: (z, y, x) bool.
+        spacing_mm: voxel size in array order.
+
+    Returns:
+        (z, y, x) float32.
+    """
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     image.SetSpacing(spacing_mm[::-1])
     return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from LNHGLib.image.boxes import LpsBox
 from LNHGLib.measurement.size import Measurement
-
-LpsBox = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True)

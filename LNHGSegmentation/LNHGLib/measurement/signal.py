@@ -35,20 +35,20 @@ def statistics(signal: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ..
     signal, mask = signal[box].astype(np.float64), mask[box].astype(bool)
     values = signal[mask]
     low, high = np.percentile(values, (10, 90))
+    _, counts = np.unique(np.floor(values / ENTROPY_BIN_WIDTH), return_counts=True)
+    fractions = counts / counts.sum()
+    depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)
+    depth_mm = depth_mm[(slice(1, -1),) * mask.ndim][mask]
+    shallow, deep = np.quantile(depth_mm, (1 / 3, 2 / 3))
+    edge, core = values[depth_mm <= shallow].mean(), values[depth_mm >= deep].mean()
     return {
         "mean": float(values.mean()),
         "sd": float(values.std()),
-        "entropy_bits": _entropy_bits(values),
+        "entropy_bits": float(max(0.0, -(fractions * np.log2(fractions)).sum())),
         "p10_p90_range": float(high - low),
         "gradient_per_mm": float(_gradient_magnitude(signal, mask, spacing_mm)[mask].mean()),
-        "edge_to_core": _edge_to_core(signal, mask, spacing_mm),
+        "edge_to_core": float(edge / core) if core > 0 else None,
     }
-
-
-def _entropy_bits(values: np.ndarray) -> float:
-    _, counts = np.unique(np.floor(values / ENTROPY_BIN_WIDTH), return_counts=True)
-    p = counts / counts.sum()
-    return float(max(0.0, -(p * np.log2(p)).sum()))
 
 
 def _gradient_magnitude(signal: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:
@@ -65,12 +65,3 @@ def _gradient_magnitude(signal: np.ndarray, mask: np.ndarray, spacing_mm: tuple[
             count[side] += both
         squared += (total / np.maximum(count, 1)) ** 2
     return np.sqrt(squared)
-
-
-def _edge_to_core(signal: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ...]) -> float | None:
-    depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)
-    depth_mm = depth_mm[(slice(1, -1),) * mask.ndim][mask]
-    values = signal[mask]
-    shallow, deep = np.quantile(depth_mm, (1 / 3, 2 / 3))
-    edge, core = values[depth_mm <= shallow].mean(), values[depth_mm >= deep].mean()
-    return float(edge / core) if core > 0 else None

@@ -1,6 +1,5 @@
 """Size, density and attenuation type of one nodule, in millimeters and HU, from its mask on the CT's own grid."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,18 +69,27 @@ def measure(hu: np.ndarray, grid: Grid, mask: np.ndarray) -> Measurement:
     start = np.array(box_start(box))
     hu, mask = hu[box], mask[box].astype(bool)
     values = hu[mask].astype(np.float64)
-    long_mm, short_mm, ends, short_ends = _axes_mm(mask, grid)
+    axis = axial_axis(grid)
+    plane = np.delete(grid.affine[:3, :3], axis, axis=1)
+    # A 2 x 2 map from in-plane indices to mm that keeps lengths and angles, also for a sheared (tilted) grid.
+    to_mm = np.linalg.cholesky(plane.T @ plane).T
+    long_mm, index, long_ends = _long_axis(np.moveaxis(mask, axis, 0), to_mm)
+    short_mm, short_ends = _short_axis(np.take(mask, index, axis), long_ends, to_mm)
+    long_lps, short_lps = (
+        tuple(map(tuple, grid.index_to_lps(np.insert(ends, axis, index, axis=1) + start).tolist()))
+        for ends in (long_ends, short_ends)
+    )
     return Measurement(
-        centroid_lps_mm=_point(grid.index_to_lps(np.argwhere(mask).mean(0) + start)),
+        centroid_lps_mm=tuple(grid.index_to_lps(np.argwhere(mask).mean(0) + start).tolist()),
         volume_mm3=len(values) * grid.voxel_volume_mm3,
         long_axis_mm=long_mm,
-        short_axis_mm=short_mm,
+        short_axis_mm=min(short_mm, long_mm),
         mean_hu=float(values.mean()),
         sd_hu=float(values.std()),
         attenuation=classify_attenuation(hu, mask, grid.spacing_mm, long_mm),
-        long_axis_ends_lps_mm=_points(grid.index_to_lps(ends + start)),
+        long_axis_ends_lps_mm=long_lps,
         box_lps_mm=lps_box(start, start + mask.shape, grid),
-        short_axis_ends_lps_mm=_points(grid.index_to_lps(short_ends + start)),
+        short_axis_ends_lps_mm=short_lps,
     )
 
 
@@ -106,8 +114,14 @@ def classify_attenuation(
         The attenuation type.
     """
     thick = int(np.argmax(spacing_mm))
-    core = _core(mask, spacing_mm, thick)
-    values = _mean_within(hu.astype(np.float64), core, thick)[core]
+    core = ndimage.binary_erosion(mask, np.expand_dims(ndimage.generate_binary_structure(2, 1), thick))
+    if core.sum() < max(20, 0.25 * mask.sum()):
+        depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
+        core = mask & (depth_mm >= np.quantile(depth_mm[mask], 2 / 3))
+    neighbors = np.where(np.arange(3) == thick, 1, 3)
+    weight = ndimage.uniform_filter(core.astype(np.float64), neighbors, mode="constant")
+    values = ndimage.uniform_filter(np.where(core, hu.astype(np.float64), 0.0), neighbors, mode="constant")
+    values = values[core] / weight[core]
     if np.mean(values >= CALCIFIED_HU) >= CALCIFIED_FRACTION:
         return "calcified"
     if long_axis_mm < PART_SOLID_MIN_MM:
@@ -124,50 +138,24 @@ def axial_axis(grid: Grid) -> int:
     return int(np.argmax(np.abs(columns[2]) / np.linalg.norm(columns, axis=0)))
 
 
-def _point(lps: np.ndarray) -> Point:
-    return tuple(float(value) for value in lps)
+def _long_axis(slices: np.ndarray, to_mm: np.ndarray) -> tuple[float, int, np.ndarray]:
+    """Return the largest distance in mm between two boundary points within one slice, its slice and its ends (2, 2).
 
-
-def _points(lps: np.ndarray) -> tuple[Point, Point]:
-    return _point(lps[0]), _point(lps[1])
-
-
-def _axes_mm(mask: np.ndarray, grid: Grid) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """Return long and short axis in mm and the two ends of each as (2, 3) zyx indices."""
-    axis = axial_axis(grid)
-    plane = np.delete(grid.affine[:3, :3], axis, axis=1)
-    # A 2 x 2 map from in-plane indices to mm that keeps lengths and angles, also for a sheared (tilted) grid.
-    to_mm = np.linalg.cholesky(plane.T @ plane).T
-    long_mm, index, ends = max(_long_axes(np.moveaxis(mask, axis, 0), to_mm), key=lambda found: found[0])
-    short_mm, short_ends = _short_axis(np.take(mask, index, axis), ends, to_mm)
-    ends, short_ends = (np.insert(each, axis, index, axis=1) for each in (ends, short_ends))
-    return long_mm, min(short_mm, long_mm), ends, short_ends
-
-
-def _long_axes(slices: np.ndarray, to_mm: np.ndarray) -> Iterator[tuple[float, int, np.ndarray]]:
-    """Yield (length mm, slice index, end points) for every slice with voxels."""
-    for index, pixels in enumerate(slices):
-        if pixels.any():
-            points = _boundary_points(pixels)
-            points = points[ConvexHull(points).vertices]
-            lengths = distance.squareform(distance.pdist(points @ to_mm.T))
-            first, second = np.unravel_index(np.argmax(lengths), lengths.shape)
-            yield float(lengths[first, second]), index, points[[first, second]]
-
-
-def _boundary_points(pixels: np.ndarray) -> np.ndarray:
-    """Return the midpoints of pixel edges between inside and outside: the half-way contour's vertices.
-
+    The boundary points are the midpoints of pixel edges between inside and outside: the half-way contour's vertices.
     The largest distance between them is what LIDC's published diameters are. A disc measures half a pixel too large on
     average by it, since the longest of all directions wins; pixel corners would add another half.
     """
-    padded = np.pad(pixels, 1).astype(np.int8)
-    points = []
-    for axis in range(2):
-        crossings = np.argwhere(np.diff(padded, axis=axis) != 0).astype(np.float64) - 1
-        crossings[:, axis] += 0.5
-        points.append(crossings)
-    return np.concatenate(points)
+    longest = 0.0, 0, np.zeros((2, 2))
+    for index in np.flatnonzero(slices.any((1, 2))):
+        padded = np.pad(slices[index], 1).astype(np.int8)
+        crossings = [np.argwhere(np.diff(padded, axis=axis) != 0) - 1 + 0.5 * np.eye(2)[axis] for axis in range(2)]
+        points = np.concatenate(crossings)
+        points = points[ConvexHull(points).vertices]
+        lengths = distance.squareform(distance.pdist(points @ to_mm.T))
+        first, second = np.unravel_index(np.argmax(lengths), lengths.shape)
+        if lengths[first, second] > longest[0]:
+            longest = float(lengths[first, second]), int(index), points[[first, second]]
+    return longest
 
 
 def _short_axis(pixels: np.ndarray, ends: np.ndarray, to_mm: np.ndarray) -> tuple[float, np.ndarray]:
@@ -196,20 +184,3 @@ def _short_axis(pixels: np.ndarray, ends: np.ndarray, to_mm: np.ndarray) -> tupl
     longest = np.flatnonzero(spans == spans.max())
     row = longest[np.abs(longest - count).argmin()]  # the one nearest to the long axis' middle
     return float(spans[row] * step_mm), samples[:, row, [first[row], last[row]]].T
-
-
-def _core(mask: np.ndarray, spacing_mm: tuple[float, ...], thick: int) -> np.ndarray:
-    """Return the mask less its surface in the planes across axis `thick`, or the deepest third of a small mask."""
-    core = ndimage.binary_erosion(mask, np.expand_dims(ndimage.generate_binary_structure(2, 1), thick))
-    if core.sum() >= max(20, 0.25 * mask.sum()):
-        return core
-    depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    return mask & (depth_mm >= np.quantile(depth_mm[mask], 2 / 3))
-
-
-def _mean_within(hu: np.ndarray, core: np.ndarray, thick: int) -> np.ndarray:
-    """Average over 3 x 3 voxels across axis `thick`, counting only the core's voxels."""
-    size = np.where(np.arange(3) == thick, 1, 3)
-    weight = ndimage.uniform_filter(core.astype(np.float64), size, mode="constant")
-    total = ndimage.uniform_filter(np.where(core, hu, 0.0), size, mode="constant")
-    return np.divide(total, weight, out=np.zeros_like(total), where=core)

@@ -51,7 +51,13 @@ class SizeCategory:
 
 
 def fleischner(long_axis_mm: float, short_axis_mm: float, attenuation: "Attenuation") -> SizeCategory:
-    """Return mean diameter and size band by the Fleischner Society's guideline of 2017."""
+    """Return mean diameter and size band by the Fleischner Society's guideline of 2017.
+
+    Args:
+        long_axis_mm: not rounded.
+        short_axis_mm: not rounded.
+        attenuation: the nodule's type.
+    """
     mean = _rounded((Decimal(repr(long_axis_mm)) + Decimal(repr(short_axis_mm))) / 2, "1")
     if attenuation in ("part-solid", "ground-glass"):
         band = "below 6 mm" if mean < 6 else "6 mm or more"
@@ -61,12 +67,25 @@ def fleischner(long_axis_mm: float, short_axis_mm: float, attenuation: "Attenuat
 
 
 def lung_rads(long_axis_mm: float, short_axis_mm: float, attenuation: "Attenuation") -> SizeCategory:
-    """Return mean diameter and size band by Lung-RADS v2022, for a nodule of a first scan."""
+    """Return mean diameter and size band by Lung-RADS v2022, for a nodule of a first scan.
+
+    Args:
+        long_axis_mm: not rounded.
+        short_axis_mm: not rounded.
+        attenuation: the nodule's type.
+    """
     long, short = (_rounded(Decimal(repr(axis)), "0.1") for axis in (long_axis_mm, short_axis_mm))
     mean = _rounded((long + short) / 2, "0.1")
     limits = {"part-solid": (6,), "ground-glass": (30,)}.get(attenuation, (6, 8, 15))
     kind = "non-solid" if attenuation == "ground-glass" else _kind(attenuation, attenuation)
-    return SizeCategory(LUNG_RADS, float(mean), f"{kind} {_band(mean, limits)}", _note(attenuation, mean))
+    place = sum(mean >= limit for limit in limits)
+    if place == 0:
+        band = f"below {limits[0]} mm"
+    elif place == len(limits):
+        band = f"{limits[-1]} mm or more"
+    else:
+        band = f"{limits[place - 1]} to below {limits[place]} mm"
+    return SizeCategory(LUNG_RADS, float(mean), f"{kind} {band}", _note(attenuation, mean))
 
 
 FLEISCHNER, LUNG_RADS = "Fleischner Society 2017", "Lung-RADS v2022"
@@ -77,15 +96,6 @@ RULES: dict[str, Callable[[float, float, str], SizeCategory]] = {FLEISCHNER: fle
 def _rounded(value: Decimal, step: str) -> Decimal:
     """Round to the step, halves up; noise of floating point in the tenth digit does not decide."""
     return value.quantize(Decimal("1e-9"), ROUND_HALF_UP).quantize(Decimal(step), ROUND_HALF_UP)
-
-
-def _band(mean: Decimal, limits: tuple[int, ...]) -> str:
-    if mean < limits[0]:
-        return f"below {limits[0]} mm"
-    upper = next((limit for limit in limits if mean < limit), None)
-    if upper is None:
-        return f"{limits[-1]} mm or more"
-    return f"{limits[limits.index(upper) - 1]} to below {upper} mm"
 
 
 def _kind(attenuation: "Attenuation", other: str) -> str:
