@@ -1,4 +1,4 @@
-"""Outlines trimmed: without the vessels and walls that they ran along. Arrays are zyx."""
+"""Vessels and walls that an outline ran along, pruned from it. Arrays are zyx."""
 
 from collections.abc import Collection, Sequence
 
@@ -14,8 +14,8 @@ NEAR_MM = 5.0
 """How far from its place a nodule's depth is looked for."""
 
 
-def trimmed(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float]) -> np.ndarray:
-    """A nodule without the vessels and walls that its outline ran along.
+def prune_mask(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return a nodule without the vessels and walls that its outline ran along.
 
     Its depth is the radius of the largest ball in it near its place, its core the part there that is at least half as
     deep. Kept is what lies within that depth of the core.
@@ -43,20 +43,27 @@ def trimmed(mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float
     return result
 
 
-def trim(labels: np.ndarray, numbers: Collection[int], image: np.ndarray, spacing_mm: Sequence[float]) -> None:
-    """Trim outlines in place, each of their connected parts at its center of signal.
+def prune_attachments(
+    labels: np.ndarray, numbers: Collection[int], image: np.ndarray, spacing_mm: Sequence[float]
+) -> np.ndarray:
+    """Prune outlines, each of their connected parts at its center of signal.
 
     Args:
-        labels: component numbers (z, y, x); what is cut off becomes 0.
-        numbers: of the components to trim.
-        image: nodule image (z, y, x).
+        labels: component numbers, int (z, y, x).
+        numbers: of the components to prune.
+        image: nodule image, float32 (z, y, x).
         spacing_mm: of the voxels (z, y, x).
+
+    Returns:
+        The component numbers; what was cut off is 0.
     """
+    labels = labels.copy()
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         if box is None or number not in numbers:
             continue
         parts = components(labels[box] == number)
         for part in range(1, parts.max() + 1):
             mask = parts == part
-            kept = trimmed(mask, ndimage.center_of_mass(image[box], parts, part), spacing_mm)
+            kept = prune_mask(mask, ndimage.center_of_mass(image[box], parts, part), spacing_mm)
             labels[box][mask & ~kept] = 0
+    return labels

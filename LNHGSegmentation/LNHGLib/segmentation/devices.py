@@ -1,11 +1,15 @@
-"""What the networks can run on here: the processor and each GPU with its memory. Only `find` imports torch."""
+"""What the networks can run on here: the processor and each GPU with its memory. Only functions import torch."""
 
-import argparse
-import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from LNHGLib.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 2**30
 CPU_NAMES = Path("/proc/cpuinfo")
@@ -35,26 +39,33 @@ def find() -> list[Device]:
     return [*_gpus(), Device("cpu", _processor(), cores=_cores())]
 
 
+def choose_device(name: str) -> "torch.device":
+    """Return the torch device for "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: the name is none of these, or this machine has no such device.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or (name != "cuda" and not index.isdecimal()):
+        raise InputError(f"Device {name!r} is unknown, expected auto, cpu, cuda or cuda:N; choose one of these.")
+    if int(index or 0) >= count:
+        have = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        raise InputError(f"Device {name!r} is not there, this machine has {have}; use auto or cpu.")
+    return torch.device("cuda", int(index or 0))
+
+
 def describe(device: Device) -> str:
     """Return a line for people."""
     if device.memory_gib is None:
         return f"{device.id}  {device.name}, {device.cores} core{'' if device.cores == 1 else 's'}"
     return f"{device.id}  {device.name}, {device.memory_gib:.0f} GiB, {device.free_gib:.0f} GiB free"
-
-
-def add_parser(commands: "argparse._SubParsersAction") -> None:
-    """Add the command `devices`."""
-    parser = commands.add_parser("devices", help="list what the networks can run on; auto takes the first")
-    parser.add_argument("--json", action="store_true", help="as one line of JSON")
-    parser.set_defaults(run=_list)
-
-
-def _list(options: argparse.Namespace, _stop: object) -> None:
-    found = find()
-    if options.json:
-        print(json.dumps({"devices": [asdict(device) for device in found]}))
-    else:
-        print("\n".join(map(describe, found)))
 
 
 def _gpus() -> list[Device]:

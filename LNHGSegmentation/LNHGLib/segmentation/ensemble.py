@@ -1,107 +1,174 @@
-"""Further looks at what the generator found: at the CT's half turn, and through a second generator.
+"""One predictor of nodule images: a model's networks with their test-time augmentation, and the mean of them all.
 
-A model's card asks for them by `half_turn` in its `generator` part and by a part `second_generator`. The mean of all
-looks gives a finding its score and its outline. Arrays are zyx on the working grid.
+The first member, the card's `generator`, looks over the lungs: what it marks are the candidates. At each of them all
+members predict, and their mean gives the candidate its score and its outline. Further members are the generator on the
+CT rotated by 180 degrees in the axial plane (`rotate_180` in the card) and the `second_generator`. Arrays are zyx on
+the working grid; the CT is normalized to 0..1.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
+from torch import nn
 
+from LNHGLib.image.boxes import Box, box_start, box_union, grow_box
+from LNHGLib.models.card import Card, FusionOptions, GeneratorSpec
 from LNHGLib.segmentation.components import component_scores, components
-from LNHGLib.segmentation.fusion import Finding, FusionOptions, combine
+from LNHGLib.segmentation.fusion import Finding, combine
+from LNHGLib.segmentation.progress import Monitor
+from LNHGLib.segmentation.tiled_inference import run_generator
 
-Look = Callable[..., np.ndarray]
-"""What draws a nodule image of a CT: (z, y, x) -> same shape."""
+Predict = Callable[..., np.ndarray]
+"""A member: normalized CT float32 (z, y, x) -> nodule image float32 (z, y, x)."""
 
+PAPER_SLAB = 3
 MARGIN = 16
-"""Voxels around a finding that the further looks see."""
+"""Voxels around a candidate that the members see."""
 RIM = 4
 """Voxels at the border of what they see; an outline that grows into them is not held there, and the first one stays."""
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What all looks together made of a finding's surroundings.
+class EnsemblePatch:
+    """What all members together made of a candidate's surroundings.
 
     Attributes:
         box: of the working grid.
-        image: mean nodule image there, float32.
+        image: mean nodule image there, float32 (z, y, x).
     """
 
-    box: tuple[slice, ...]
+    box: Box
     image: np.ndarray
 
 
-def half_turned(look: Look) -> Look:
-    """What draws, turned back, what `look` draws of the CT after half a turn in the axial plane."""
-    return lambda ct: look(np.ascontiguousarray(ct[:, ::-1, ::-1]))[:, ::-1, ::-1]
+class Ensemble:
+    """The members of a model. One that is made for a single network is that network's predictor."""
+
+    def __init__(self, first: Predict, others: Sequence[Predict] = ()) -> None:
+        """Join members.
+
+        Args:
+            first: finds the candidates; may take the lungs (bool (z, y, x)) as its second argument.
+            others: look at the candidates with it.
+        """
+        self.first, self.others = first, tuple(others)
+
+    @classmethod
+    def of(
+        cls, spec: Card, generator: nn.Module, second: nn.Module | None = None, monitor: Monitor | None = None
+    ) -> "Ensemble":
+        """Make the ensemble that a model's card describes.
+
+        Args:
+            spec: the card.
+            generator: its generator, on the device it is to run on.
+            second: its second generator, where it has one.
+            monitor: progress and cancelling; the further members report no progress.
+        """
+        monitor = monitor or Monitor()
+        silent = replace(monitor, progress=None)
+        others = [rotated_180(member(generator, spec.generator, silent))] if spec.generator.rotate_180 else []
+        if second is not None:
+            others.append(member(second, spec.second_generator or spec.generator, silent))
+        return cls(member(generator, spec.generator, monitor), others)
+
+    def predict(self, ct_norm: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
+        """Return the first member's nodule image.
+
+        Args:
+            ct_norm: normalized CT, float32 (z, y, x).
+            lungs: bool (z, y, x); nothing is predicted in pieces without lung. None means everywhere.
+        """
+        return self.first(ct_norm) if lungs is None else self.first(ct_norm, lungs)
+
+    def predict_mean(self, ct_norm: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
+        """Return the mean of all members' nodule images.
+
+        Args:
+            ct_norm: normalized CT, float32 (z, y, x).
+            image: the first member's, where it is there already.
+        """
+        start = self.first(ct_norm) if image is None else image
+        return sum((other(ct_norm) for other in self.others), start=start) / (1 + len(self.others))
+
+    def predict_at(self, ct_norm: np.ndarray, image: np.ndarray, boxes: Sequence[Box]) -> Iterator[EnsemblePatch]:
+        """Yield what all members make of the surroundings of each box.
+
+        Args:
+            ct_norm: normalized CT, float32 (z, y, x).
+            image: the first member's nodule image of it.
+            boxes: of candidates.
+        """
+        for box in boxes:
+            field = grow_box(box, MARGIN, ct_norm.shape)
+            yield EnsemblePatch(field, self.predict_mean(ct_norm[field], image[field]))
 
 
-def further(first: Look, second: Look | None, card: Mapping[str, Any]) -> list[Look]:
-    """The looks that a model's card asks for beside the first.
+def member(network: nn.Module, spec: GeneratorSpec, monitor: Monitor | None = None) -> Predict:
+    """Return a network as a member of an ensemble.
 
     Args:
-        first: the generator's.
-        second: the second generator's, where the model has one.
-        card: of the model.
+        network: on the device it is to run on.
+        spec: the card's part on it.
+        monitor: progress and cancelling.
     """
-    turned = [half_turned(first)] if card.get("generator", {}).get("half_turn") else []
-    return [*turned, *([second] if second else [])]
+    slab = spec.slab or (PAPER_SLAB if spec.kind == "paper" else None)
+    return partial(run_generator, network, slab=slab, monitor=monitor)
 
 
-def with_others(image: np.ndarray, others: Sequence[Look], ct: np.ndarray) -> np.ndarray:
-    """The mean of an image of a CT and of what other looks draw of it."""
-    return sum((other(ct) for other in others), start=image) / (1 + len(others))
+def rotated_180(predict: Predict) -> Predict:
+    """Rotate the CT by 180 degrees in the axial plane, predict, rotate back.
+
+    Args:
+        predict: the member to augment.
+    """
+    return lambda ct_norm: predict(np.ascontiguousarray(ct_norm[:, ::-1, ::-1]))[:, ::-1, ::-1]
 
 
-def mean_look(first: Look, others: Sequence[Look]) -> Look:
-    """What draws the mean of all these looks."""
-    return lambda ct: with_others(first(ct), others, ct)
-
-
-def look_again(
+def rescore_with_ensemble(
     ct_norm: np.ndarray,
-    generated: np.ndarray,
+    image: np.ndarray,
     labels: np.ndarray,
-    findings: Iterable[Finding],
-    others: Sequence[Look],
+    findings: Sequence[Finding],
+    ensemble: Ensemble,
     options: FusionOptions,
     report: Callable[[float], None] = lambda fraction: None,
-) -> dict[Finding, View]:
-    """Findings with the scores of all looks, best first, and what the looks made of them.
+) -> dict[Finding, EnsemblePatch]:
+    """Give findings the scores of all members.
 
     Args:
-        ct_norm: normalized CT, float32.
-        generated: nodule image of the first look, float32.
-        labels: component numbers.
+        ct_norm: normalized CT, float32 (z, y, x).
+        image: the first member's nodule image, float32 (z, y, x).
+        labels: component numbers, int (z, y, x).
         findings: with components.
-        others: the further looks.
+        ensemble: the members.
         options: the card's `fusion` part.
         report: told the fraction done.
+
+    Returns:
+        The findings with their new scores, best first, and what the members made of them.
     """
-    boxes, todo, views = ndimage.find_objects(labels), list(findings), {}
-    for done, finding in enumerate(todo):
-        report(done / len(todo))
-        box = _around([boxes[number - 1] for number in finding.labels], labels.shape)
-        image = with_others(generated[box], others, ct_norm[box])
-        views[rescored(finding, labels[box], image, ct_norm[box], options)] = View(box, image)
-    return dict(sorted(views.items(), key=lambda item: -item[0].score))
+    extents, rescored = ndimage.find_objects(labels), {}
+    boxes = [box_union(extents[number - 1] for number in finding.labels) for finding in findings]
+    for done, (finding, patch) in enumerate(zip(findings, ensemble.predict_at(ct_norm, image, boxes), strict=True), 1):
+        rescored[rescore(finding, labels[patch.box], patch.image, ct_norm[patch.box], options)] = patch
+        report(done / len(findings))
+    return dict(sorted(rescored.items(), key=lambda item: -item[0].score))
 
 
-def rescored(
+def rescore(
     finding: Finding, labels: np.ndarray, image: np.ndarray, ct_norm: np.ndarray, options: FusionOptions
 ) -> Finding:
-    """The finding with the segmenter's score that an image gives to its components.
+    """Return a finding with the segmenter's score that an image gives to its components.
 
     Args:
         finding: with components.
-        labels: component numbers around it.
-        image: nodule image there, float32.
-        ct_norm: normalized CT there.
+        labels: component numbers around it, int (z, y, x).
+        image: nodule image there, float32 (z, y, x).
+        ct_norm: normalized CT there, float32 (z, y, x).
         options: the card's `fusion` part.
     """
     own = np.where(np.isin(labels, finding.labels), labels, 0)
@@ -112,62 +179,47 @@ def rescored(
     return replace(finding, segmenter_score=segmenter, score=score)
 
 
-def redraw(
-    generated: np.ndarray,
+def refine_outlines(
+    image: np.ndarray,
     labels: np.ndarray,
     findings: Sequence[Finding],
-    views: Mapping[Finding, View],
+    patches: Mapping[Finding, EnsemblePatch],
     threshold: float,
-) -> list[Finding]:
-    """Draw the findings' outlines and signal anew, in place; those that no look was taken at stay as they are.
+) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
+    """Outline findings by the mean of all members; those without a patch stay as they are.
 
     Args:
-        generated: nodule image of the first look, float32; takes the mean of all looks around each finding.
-        labels: component numbers; a finding's new outline has its first number.
-        findings: what is kept.
-        views: from `look_again`.
-        threshold: of the nodule image.
+        image: the first member's nodule image, float32 (z, y, x).
+        labels: component numbers, int (z, y, x).
+        findings: what is kept, best first.
+        patches: from `rescore_with_ensemble`.
+        threshold: cuts the mean image into an outline.
 
     Returns:
-        The findings in their order, with boxes that hold their new outlines.
+        The nodule image with the members' mean around each finding, component numbers with the new outlines (each has
+        its finding's first number), and the findings with boxes that hold them.
     """
+    image, labels, refined = image.copy(), labels.copy(), []
     kept = sorted(number for finding in findings for number in finding.labels)
-    widened = {}
     for finding in findings:
-        if finding not in views:
+        patch = patches.get(finding)
+        if patch is None:
+            refined.append(finding)
             continue
-        box, image = views[finding].box, views[finding].image
+        box = patch.box
         old = np.isin(labels[box], finding.labels)
         others = np.isin(labels[box], kept) & ~old
-        new = _touching(image > threshold, old) & ~others
+        numbers = components(patch.image > threshold)
+        met = np.unique(numbers[old])
+        new, inner = np.isin(numbers, met[met > 0]), np.zeros(old.shape, bool)
+        inner[(slice(RIM, -RIM),) * 3] = True
+        new &= (inner | old).all(where=new) & ~others
         if new.any():
             labels[box][old] = 0
             labels[box][new] = finding.labels[0]
-            generated[box][~others] = image[~others]
-            widened[finding] = replace(finding, box=_holding(finding.box, new, box))
-    return [widened.get(finding, finding) for finding in findings]
-
-
-def _around(boxes: list[tuple[slice, ...]], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The box of all boxes with a margin, within the volume."""
-    axes = zip(zip(*boxes, strict=True), shape, strict=True)
-    return tuple(
-        slice(max(min(p.start for p in parts) - MARGIN, 0), min(max(p.stop for p in parts) + MARGIN, size))
-        for parts, size in axes
-    )
-
-
-def _holding(edges: tuple[float, ...], mask: np.ndarray, box: tuple[slice, ...]) -> tuple[float, ...]:
-    """Voxel edges z0, y0, x0, z1, y1, x1 around those given and the mask, which lies in `box` of the volume."""
-    points = np.argwhere(mask) + [part.start for part in box]
-    low, high = np.minimum(edges[:3], points.min(0)), np.maximum(edges[3:], points.max(0) + 1)
-    return tuple(map(float, (*low, *high)))
-
-
-def _touching(mask: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """The components of the mask that meet the old outline; nothing where they grow into the rim."""
-    numbers = components(mask)
-    met = np.unique(numbers[old])
-    new, inner = np.isin(numbers, met[met > 0]), np.zeros(mask.shape, bool)
-    inner[(slice(RIM, -RIM),) * 3] = True
-    return new & (inner | old).all(where=new)
+            image[box][~others] = patch.image[~others]
+            points = np.argwhere(new) + box_start(box)
+            low, high = np.minimum(finding.box[:3], points.min(0)), np.maximum(finding.box[3:], points.max(0) + 1)
+            finding = replace(finding, box=tuple(map(float, (*low, *high))))
+        refined.append(finding)
+    return image, labels, refined

@@ -3,7 +3,7 @@
 Arrays are zyx, lengths millimeters, intensities Hounsfield units (HU), world positions LPS.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from LNHGLib.errors import InputError
 from LNHGLib.image.volume import LOWEST_HU, Grid, Volume, canonical, resample
+from LNHGLib.models.card import GridSpec
 from LNHGLib.segmentation import lungs as lung_search
 
 WINDOW_HU = (-1000.0, 400.0)
@@ -75,40 +76,31 @@ def from_canonical(array: np.ndarray, upright: Grid, native: Grid) -> np.ndarray
     return np.ascontiguousarray(np.flip(array.transpose(axes), backward))
 
 
-def working_grid(volume: Volume, lungs: np.ndarray, spec: Mapping, margin_mm: float = 10.0) -> Grid:
+def working_grid(volume: Volume, lungs: np.ndarray, spec: GridSpec, margin_mm: float = 10.0) -> Grid:
     """Return the grid a model works on.
 
     Args:
         volume: The CT.
         lungs: Boolean (z, y, x) lung region on `volume.grid`, not empty.
-        spec: `{"kind": "spacing", "spacing_mm": [z, y, x]}` for a grid along LPS around the lungs, or
-            `{"kind": "fov", "size": n}` for the paper's: every native slice, its field of view on n x n pixels.
+        spec: Kind "spacing" is a grid along LPS around the lungs, kind "fov" the paper's: every native slice, its field
+            of view on size x size pixels.
         margin_mm: Room around the lungs, for kind "spacing".
 
     Returns:
         The grid; with kind "spacing" its voxels lie on multiples of the spacing, so that the same patient in another
         axis order gets the same grid.
-
-    Raises:
-        ValueError: The kind is unknown.
     """
-    if spec["kind"] == "spacing":
-        return _spacing_grid(volume.grid, lungs, spec["spacing_mm"], margin_mm)
-    if spec["kind"] == "fov":
-        return _fov_grid(canonical(volume).grid, int(spec["size"]))
-    raise ValueError(f"Grid kind {spec['kind']!r} is unknown, expected 'spacing' or 'fov'; correct the model card.")
-
-
-def _spacing_grid(grid: Grid, lungs: np.ndarray, spacing_mm: tuple[float, float, float], margin_mm: float) -> Grid:
+    if spec.kind == "fov":
+        return _fov_grid(canonical(volume).grid, spec.size)
     rows = np.argwhere(lungs.any(axis=2))
     lines = lungs[rows[:, 0], rows[:, 1]]
     first, last = lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)
     ends = np.concatenate([np.column_stack([rows, first]), np.column_stack([rows, last])])
-    points = grid.index_to_lps(ends)
-    step = np.array(spacing_mm[::-1], float)
+    points = volume.grid.index_to_lps(ends)
+    step = np.array(spec.spacing_mm[::-1], float)
     low = np.floor((points.min(axis=0) - margin_mm) / step + 1e-4)
     high = np.ceil((points.max(axis=0) + margin_mm) / step - 1e-4)
-    return Grid.aligned((high - low + 1)[::-1].astype(int), spacing_mm, low * step)
+    return Grid.aligned((high - low + 1)[::-1].astype(int), spec.spacing_mm, low * step)
 
 
 def _fov_grid(grid: Grid, size: int) -> Grid:

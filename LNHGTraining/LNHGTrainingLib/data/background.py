@@ -3,17 +3,22 @@
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.image.volume import read_volume, resample
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import resample
+from LNHGLib.models.card import GridSpec
 from LNHGLib.segmentation.preprocessing import find_lungs, working_grid
 
+from LNHGTrainingLib.config import BackgroundFile, Data
+from LNHGTrainingLib.data import hard_negatives
 from LNHGTrainingLib.data.crops import CropDataset, LabeledVolume, assert_disjoint, load_crops, load_negatives
-from LNHGTrainingLib.data.hard_negatives import Background, Places, centers, read
+from LNHGTrainingLib.data.hard_negatives import Background, Locations
 
-GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+GRID = GridSpec("spacing", (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -24,69 +29,78 @@ class Sources:
         train: nodule crops.
         validation: nodule crops of other patients.
         backgrounds: chest CTs with the indices of their lung voxels.
-        negatives: places that look like nodules and are none, of the training folds, in groups drawn equally often.
+        negatives: locations that look like nodules and are none, of the training folds, in groups that are sampled
+            equally often.
     """
 
     train: CropDataset
     validation: CropDataset
     backgrounds: list[Background]
-    negatives: list[Places]
+    negatives: list[Locations]
 
 
-def load_sources(data: dict, cache: Path) -> Sources:
+def load_sources(data: Data, cache: Path) -> Sources:
     """Read the training and validation crops, the backgrounds and the negatives.
 
     Args:
-        data: the configuration's `data` part with `folder`, where the files are. `split = "nodule"` in it lets a
-            patient be on both sides, to show by how much that flatters; `hard_negatives` is a file of `negatives.mine`.
+        data: the configuration's `data` part with `folder`, where the files are.
         cache: folder for resampled backgrounds.
 
     Raises:
         InputError: nothing fits, or a patient is on both sides.
     """
-    folder = Path(data["folder"])
-    files = folder / data["crops"], folder / data["table"]
-    train = load_crops(*files, data["train_folds"], data["min_readers"])
-    validation = load_crops(*files, data["validation_folds"], 3)
-    if data.get("split", "patient") != "nodule":
+    folder = Path(data.folder)
+    files = folder / data.crops, folder / data.table
+    train = load_crops(*files, data.train_folds, data.min_readers)
+    validation = load_crops(*files, data.validation_folds, 3)
+    if data.split == "patient":
         assert_disjoint(train, validation)
-    backgrounds = load_backgrounds(folder / data["background_folder"], data["background"], cache)
-    groups = [centers(load_negatives(*files, data["train_folds"]))]
-    if data.get("hard_negatives"):
-        groups += read(Path(data["hard_negatives"]), train, backgrounds)
+    backgrounds = load_backgrounds(folder / data.background_folder, data.background, cache)
+    groups = [hard_negatives.centers(load_negatives(*files, data.train_folds))]
+    if data.hard_negatives:
+        groups += hard_negatives.read(Path(data.hard_negatives), train, backgrounds)
     return Sources(train, validation, backgrounds, [group for group in groups if group])
 
 
-def load_backgrounds(folder: Path, entries: list[dict], cache: Path) -> list[Background]:
-    """The backgrounds that the configuration lists, with the indices of their lung voxels.
+def load_backgrounds(folder: Path, entries: Sequence[BackgroundFile], cache: Path) -> list[Background]:
+    """Return the backgrounds that the configuration lists, with the indices of their lung voxels.
 
     Args:
         folder: where the files are.
-        entries: dicts with `file` and optional `unknown`, boxes [z0, z1, y0, y1, x0, x1] in the file's index frame.
+        entries: their names, and the boxes in which nothing is known.
         cache: folder for the resampled arrays, so that a resumed run starts at once.
 
     Returns:
         (volume, lung) pairs; lung is (N, 3) int16 zyx indices.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    return [_load(Path(folder) / entry["file"], entry.get("unknown", []), cache) for entry in entries]
+    backgrounds = []
+    for entry in entries:
+        path = folder / entry.file
+        stored = cache / f"{path.name}-{zlib.crc32(json.dumps(entry.unknown).encode()):08x}.npz"
+        if not stored.exists():
+            temporary = stored.with_suffix(f".{os.getpid()}.npz")  # of several nodes, one takes the other's place
+            try:
+                np.savez_compressed(temporary, **resampled_background(path, entry.unknown))
+                temporary.replace(stored)
+            finally:
+                temporary.unlink(missing_ok=True)
+        with np.load(stored) as file:
+            hu, known, lung = file["hu"], file["known"], file["lung"]
+        backgrounds.append((LabeledVolume(hu, np.zeros(hu.shape, bool), known, path.name, {}), lung))
+    return backgrounds
 
 
-def _load(path: Path, unknown: list[list[int]], cache: Path) -> Background:
-    stored = cache / f"{path.name}-{zlib.crc32(json.dumps(unknown).encode()):08x}.npz"
-    if not stored.exists():
-        temporary = stored.with_suffix(f".{os.getpid()}.npz")
-        try:
-            np.savez_compressed(temporary, **_prepare(path, unknown))
-            temporary.replace(stored)
-        finally:
-            temporary.unlink(missing_ok=True)
-    with np.load(stored) as file:
-        hu, known, lung = file["hu"], file["known"], file["lung"]
-    return LabeledVolume(hu, np.zeros(hu.shape, bool), known, path.name, {}), lung
+def resampled_background(path: Path, unknown: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+    """Bring a chest CT to 1 mm around its lungs.
 
+    Args:
+        path: the CT.
+        unknown: boxes z0, z1, y0, y1, x0, x1 in its voxels.
 
-def _prepare(path: Path, unknown: list[list[int]]) -> dict[str, np.ndarray]:
+    Returns:
+        `hu` int16 (z, y, x), `known` bool of the same shape, `lung` int16 (N, 3), indices of lung voxels.
+    """
     volume = read_volume(path)
     lungs = find_lungs(volume)
     grid = working_grid(volume, lungs, GRID, margin_mm=12.0)

@@ -1,11 +1,10 @@
-"""Hard negatives: places that a model's generator marks in training crops and backgrounds, and no reader did.
+"""Hard negatives: locations that a model's generator marks in training crops and backgrounds, and no reader did.
 
     lnhg-train mine --model lnhg-1mm --config lnhg-hard.toml --data ../shared/data runs/hard.csv
 
 Indices are zyx at 1 mm, in the crop of a table's row or in a background as training brings it to 1 mm.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ import numpy as np
 import torch
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
+from LNHGLib.files.text import read_csv, write_csv
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.components import components
-from LNHGLib.segmentation.pipeline import IN_LUNG_SHARE, looks_of
+from LNHGLib.segmentation.pipeline import MIN_COMPONENT_LUNG_FRACTION, load_ensemble
 from LNHGLib.segmentation.preprocessing import normalise
 from LNHGLib.segmentation.progress import Monitor
 from scipy import ndimage
@@ -24,30 +24,30 @@ from tqdm import tqdm
 
 from LNHGTrainingLib.data.crops import CUBE, CropDataset, LabeledVolume
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
-from LNHGTrainingLib.output_files import write_table
 
-MARKED = 0.03
-"""Signal of the nodule image, of the window range, from which a place counts as marked: lower than models cut at."""
-FEWEST_VOXELS = 8
+MIN_SIGNAL = 0.03
+"""Of the nodule image, as a fraction of the window: from here up a location counts as marked. Models cut higher."""
+MIN_VOXELS = 8
 COLUMNS = ["crop", "background", "z", "y", "x"]
 
 Background = tuple[LabeledVolume, np.ndarray]
+"""A chest CT, and the indices (N, 3) of its lung voxels."""
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """A place (z, y, x) in a volume."""
+class Location:
+    """A location (z, y, x) in a volume."""
 
     volume: LabeledVolume
     center: tuple[float, float, float]
 
 
-class Places(Sequence[Place]):
-    """Places in volumes that are read when asked for.
+class Locations(Sequence[Location]):
+    """Locations in volumes that are read when asked for.
 
     Args:
         volumes: crops or backgrounds.
-        where: number of the volume, and the place in it.
+        where: number of the volume, and (z, y, x) in it.
     """
 
     def __init__(self, volumes: Sequence[LabeledVolume], where: list[tuple[int, tuple[float, float, float]]]) -> None:
@@ -56,24 +56,29 @@ class Places(Sequence[Place]):
     def __len__(self) -> int:
         return len(self.where)
 
-    def __getitem__(self, number: int) -> Place:
+    def __getitem__(self, number: int) -> Location:
         volume, center = self.where[number]
-        return Place(self.volumes[volume], center)
+        return Location(self.volumes[volume], center)
 
 
-def centers(crops: CropDataset) -> Places:
-    """The centers of cubes."""
-    return Places(crops, [(number, (CUBE / 2,) * 3) for number in range(len(crops))])
+def centers(crops: CropDataset) -> Locations:
+    """Return the centers of cubes."""
+    return Locations(crops, [(number, (CUBE / 2,) * 3) for number in range(len(crops))])
 
 
-def draw(rng: np.random.Generator, groups: Sequence[Places]) -> Place:
-    """A place of one of the groups, each as likely as the others; they must not be empty."""
+def sample(rng: np.random.Generator, groups: Sequence[Locations]) -> Location:
+    """Choose a location of one of the groups at random, each group as likely as the others; they must not be empty."""
     group = groups[rng.integers(len(groups))]
     return group[rng.integers(len(group))]
 
 
-def read(path: Path, crops: CropDataset, backgrounds: Sequence[Background]) -> list[Places]:
-    """The places of a file that `mine` wrote: in these crops, and in these backgrounds; other crops' are left out.
+def read(path: Path, crops: CropDataset, backgrounds: Sequence[Background]) -> list[Locations]:
+    """Return the locations of a file that `mine` wrote; those in other crops and backgrounds are left out.
+
+    Args:
+        path: the file.
+        crops: whose locations are wanted.
+        backgrounds: whose locations are wanted.
 
     Raises:
         InputError: the file is missing or is none that `mine` writes.
@@ -82,19 +87,18 @@ def read(path: Path, crops: CropDataset, backgrounds: Sequence[Background]) -> l
     names = {volume.patient: number for number, (volume, _) in enumerate(backgrounds)}
     in_crops, in_backgrounds = [], []
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                center = float(row["z"]), float(row["y"]), float(row["x"])
-                if row["crop"] in numbers:
-                    in_crops.append((numbers[row["crop"]], center))
-                elif row["background"] in names:
-                    in_backgrounds.append((names[row["background"]], center))
+        for row in read_csv(path):
+            center = float(row["z"]), float(row["y"]), float(row["x"])
+            if row["crop"] in numbers:
+                in_crops.append((numbers[row["crop"]], center))
+            elif row["background"] in names:
+                in_backgrounds.append((names[row["background"]], center))
     except (OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as hard negatives ({error}), expected a file that `lnhg-train mine` wrote; "
             "mend data.hard_negatives in the configuration."
         ) from error
-    return [Places(crops, in_crops), Places([volume for volume, _ in backgrounds], in_backgrounds)]
+    return [Locations(crops, in_crops), Locations([volume for volume, _ in backgrounds], in_backgrounds)]
 
 
 def check(model: Model, out: Path) -> None:
@@ -112,11 +116,11 @@ def check(model: Model, out: Path) -> None:
 def mine(
     model: Model, crops: CropDataset, backgrounds: Sequence[Background], out: Path, device: str | torch.device = "cpu"
 ) -> int:
-    """Write the places that the model's first generator marks where the reference knows of no nodule.
+    """Write the locations that the model's first generator marks where the reference knows of no nodule.
 
     Args:
         model: for a grid of 1 mm.
-        crops: of the training folds alone, or the networks trained on the places will have seen others.
+        crops: of the training folds alone, or the networks trained on the locations will have seen others.
         backgrounds: with the indices of their lung voxels.
         out: CSV to write, with the columns `COLUMNS`.
         device: where to compute.
@@ -128,37 +132,42 @@ def mine(
         InputError: as `check`.
     """
     check(model, out)
-    first, _ = looks_of(model, torch.device(device), Monitor())
+    ensemble = load_ensemble(model, torch.device(device), Monitor())
     rows = []
-    count = len(crops) + len(backgrounds)
-    for source, volume, lungs in tqdm(_volumes(crops, backgrounds), total=count, unit="volume", disable=None):
-        image = first(normalise(volume.hu, model.card["window_hu"]), lungs)
-        rows += [source | dict(zip("zyx", center, strict=True)) for center in unread(image, volume, lungs)]
+    for number in tqdm(range(len(crops) + len(backgrounds)), unit="volume", disable=None):
+        if number < len(crops):
+            volume = crops[number]
+            source, lungs = {"crop": volume.row["row"], "background": ""}, lung_of_cube(volume.hu)
+        else:
+            volume, lung = backgrounds[number - len(crops)]
+            source, lungs = {"crop": "", "background": volume.patient}, np.zeros(volume.hu.shape, bool)
+            lungs[tuple(lung.T)] = True
+        image = ensemble.predict(normalise(volume.hu, model.card["window_hu"]), lungs)
+        rows += [source | dict(zip("zyx", center, strict=True)) for center in false_positives(image, volume, lungs)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as part:
-        write_table(rows, COLUMNS, part, digits=1)
+        write_csv(part, rows, COLUMNS, decimals=1)
     return len(rows)
 
 
-def _volumes(
-    crops: CropDataset, backgrounds: Sequence[Background]
-) -> Iterator[tuple[dict[str, str], LabeledVolume, np.ndarray]]:
-    """What a row of the table says of a volume, the volume, its lungs."""
-    for crop in crops:
-        yield {"crop": crop.row["row"], "background": ""}, crop, lung_of_cube(crop.hu)
-    for volume, lung in backgrounds:
-        lungs = np.zeros(volume.hu.shape, bool)
-        lungs[tuple(lung.T)] = True
-        yield {"crop": "", "background": volume.patient}, volume, lungs
+def false_positives(
+    image: np.ndarray, volume: LabeledVolume, lungs: np.ndarray
+) -> Iterator[tuple[float, float, float]]:
+    """Yield the centers of what a nodule image marks in the lungs where the reference is known and has no nodule.
 
+    Args:
+        image: nodule image, float (z, y, x).
+        volume: the CT with its reference.
+        lungs: bool (z, y, x).
 
-def unread(image: np.ndarray, volume: LabeledVolume, lungs: np.ndarray) -> Iterator[tuple[float, float, float]]:
-    """Centers of what a nodule image marks in the lungs, where the volume's reference has no nodule and is known."""
-    labels = components(image > MARKED)
+    Yields:
+        Index (z, y, x), weighted by the image.
+    """
+    labels = components(image > MIN_SIGNAL)
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         own = labels[box] == number
-        if own.sum() < FEWEST_VOXELS or volume.mask[box][own].any():
+        if own.sum() < MIN_VOXELS or volume.mask[box][own].any():
             continue
-        if lungs[box][own].mean() >= IN_LUNG_SHARE and volume.known[box][own].mean() >= 0.5:
+        if lungs[box][own].mean() >= MIN_COMPONENT_LUNG_FRACTION and volume.known[box][own].mean() >= 0.5:
             inside = ndimage.center_of_mass(image[box] * own)
             yield tuple(float(c + part.start) for c, part in zip(inside, box, strict=True))

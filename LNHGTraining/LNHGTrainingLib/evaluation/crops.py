@@ -3,26 +3,26 @@
 Arrays are zyx at 1 mm, 50 voxels a side, the nodule near index (25, 25, 25).
 """
 
-import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-import h5py
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.text import read_csv
 from LNHGLib.models.folder import SECOND
-from LNHGLib.segmentation.attachments import CORE, trimmed
+from LNHGLib.segmentation.attachments import CORE, prune_mask
 from LNHGLib.segmentation.components import nearest
 from scipy import ndimage
 
-from LNHGTrainingLib.data.crops import consensus, require_parts
+from LNHGTrainingLib.data.crops import consensus, open_crops, read_crop
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.attachment import DEFINITION, attachment, lung_of_cube
 
 SPACING_MM = (1.0, 1.0, 1.0)
 REACH_MM = 5.0
-SMALLEST_MM3 = 14.1
+MIN_VOLUME_MM3 = 14.1
 """Of a ball of 3 mm; what is smaller is not taken for a nodule."""
 PICTURES = 8
 """How many of the worst and of the best nodules are shown."""
@@ -50,22 +50,36 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def protocol(readers: int) -> str:
-    """How crops are scored, for nodules of at least so many readers."""
-    return PROTOCOL.format(reach=REACH_MM, smallest=SMALLEST_MM3, readers=readers)
+    """Return how crops are scored, for nodules of at least so many readers."""
+    return PROTOCOL.format(reach=REACH_MM, smallest=MIN_VOLUME_MM3, readers=readers)
 
 
 def inference_text(card: dict) -> str:
-    """What the protocol says of how a model's card has outlines drawn: of its looks, and of trimming."""
-    return _looks_text(card) + (PRUNED if card["generator"].get("trim") else "")
+    """Return what the protocol says of a model's inference: of its ensemble, and of pruned outlines."""
+    generator = card["generator"]
+    rotated = generator.get("rotate_180") or generator.get("half_turn")  # the key of older cards
+    members = [
+        "at the cube",
+        *(["at the cube after half a turn in its plane"] if rotated else []),
+        *(["through a second generator"] if SECOND in card else []),
+    ]
+    text = PRUNED if generator.get("trim") else ""
+    if len(members) == 1:
+        return text
+    number = {2: "two", 3: "three"}[len(members)]
+    return f" The nodule image is the mean of {number} looks: {', '.join(members[:-1])}, and {members[-1]}.{text}"
 
 
-def _looks_text(card: dict) -> str:
-    turned = ["at the cube after half a turn in its plane"] if card["generator"].get("half_turn") else []
-    looks = ["at the cube", *turned, *(["through a second generator"] if SECOND in card else [])]
-    if len(looks) == 1:
-        return ""
-    number = {2: "two", 3: "three"}[len(looks)]
-    return f" The nodule image is the mean of {number} looks: {', '.join(looks[:-1])}, and {looks[-1]}."
+class CropFiles(NamedTuple):
+    """Where crops are.
+
+    Attributes:
+        crops: HDF5 file laid out like `luna16_crops.h5`.
+        table: CSV laid out like `luna16_crops.csv`.
+    """
+
+    crops: Path
+    table: Path
 
 
 @dataclass(frozen=True)
@@ -80,9 +94,15 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A nodule with its readers' outlines: `row` of the table, `hu` int16, `readers` bool (reader, z, y, x).
+    """A nodule with its readers' outlines.
 
-    `reference` is the consensus, `others` are other lesions, `valid` is False in padding; bool (z, y, x).
+    Attributes:
+        row: Of the table.
+        hu: int16 (z, y, x).
+        readers: bool (reader, z, y, x), False in padding.
+        reference: bool (z, y, x), the readers' consensus.
+        others: bool (z, y, x), other lesions.
+        valid: bool (z, y, x), False in padding.
     """
 
     row: dict[str, str]
@@ -95,7 +115,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class NoduleScore:
-    """A row of `nodules.csv`; NaN where a figure does not exist."""
+    """A row of `nodules.csv`; NaN where a metric does not exist."""
 
     patient: str
     series: str
@@ -116,14 +136,14 @@ class NoduleScore:
 
 @dataclass(frozen=True)
 class CropScore(NoduleScore):
-    """A row of `nodules.csv` on crops; `elsewhere` counts what else in the cube was marked, see `PROTOCOL`."""
+    """A row of `nodules.csv` on crops; `elsewhere` counts the false positives in the crop, see `PROTOCOL`."""
 
     elsewhere: int
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a picture of one nodule needs, (z, y, x) each."""
+    """What a picture of one nodule needs; hu int16, mask and reference bool, (z, y, x) each."""
 
     score: CropScore
     hu: np.ndarray
@@ -142,7 +162,7 @@ class CropResults:
 
     @staticmethod
     def joined(parts: "list[CropResults]") -> "CropResults":
-        """The results of several parts of the crops as one."""
+        """Return the results of several parts of the crops as one."""
         results = CropResults(without_reference=sum(part.without_reference for part in parts))
         for part in parts:
             results.scores += part.scores
@@ -156,129 +176,113 @@ class CropResults:
 
 
 def select_rows(table: Path, selection: Selection) -> list[dict[str, str]]:
-    """The rows of the table to score.
+    """Return the rows of the table to score.
+
+    Args:
+        table: CSV laid out like `luna16_crops.csv`.
+        selection: Which nodules.
 
     Raises:
-        InputError: a column is missing or no row fits.
+        InputError: A column is missing or no row fits.
     """
-    with Path(table).open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        rows = list(reader)
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
+
+    def fits(row: dict[str, str]) -> bool:
+        if row["usable"] != "1" or int(row["n_readers_usable"]) < selection.min_readers:
+            return False
+        if row.get("scan_test") == "1":
+            return selection.scan_test
+        return selection.folds is None or int(row.get("fold") or -1) in selection.folds
+
+    rows = read_csv(Path(table))
+    missing = [column for column in COLUMNS if rows and column not in rows[0]]
     if missing:
         raise InputError(f"{table} lacks the columns {', '.join(missing)}; expected the layout of luna16_crops.csv.")
-    chosen = [row for row in rows if _fits(row, selection)]
+    chosen = [row for row in rows if fits(row)]
     if not chosen:
+        folds = "all" if selection.folds is None else " ".join(map(str, selection.folds))
         raise InputError(
-            f"{table} holds no usable crop among {len(rows)} for folds {_folds_text(selection.folds)}, at least "
+            f"{table} holds no usable crop among {len(rows)} for folds {folds}, at least "
             f"{selection.min_readers} readers, test scans {'included' if selection.scan_test else 'left out'}; "
             "expected at least one: choose other --folds or --min-readers, or add --include-scan-test."
         )
     return chosen[: selection.limit]
 
 
-def _folds_text(folds: tuple[int, ...] | None) -> str:
-    return "all" if folds is None else " ".join(map(str, folds))
-
-
-def _fits(row: dict[str, str], selection: Selection) -> bool:
-    if row["usable"] != "1" or int(row["n_readers_usable"]) < selection.min_readers:
-        return False
-    if row.get("scan_test") == "1":
-        return selection.scan_test
-    return selection.folds is None or int(row.get("fold") or -1) in selection.folds
-
-
 def read_crops(crops: Path, rows: list[dict[str, str]]) -> Iterator[Crop]:
     """Read the cubes that belong to the rows, one at a time.
 
+    Args:
+        crops: HDF5 file laid out like `luna16_crops.h5`.
+        rows: Of its table.
+
     Raises:
-        InputError: the file is no HDF5 file of this layout or is shorter than the table.
+        InputError: The file is no HDF5 file of this layout or is shorter than the table.
     """
-    try:
-        file = h5py.File(crops, "r")
-    except OSError as error:
-        raise InputError(f"{crops} cannot be read as HDF5, expected a file laid out like luna16_crops.h5.") from error
-    with file:
-        _check_layout(Path(crops), file, rows)
-        require_parts(file)
+    with open_crops(Path(crops), rows) as file:
         for row in rows:
-            yield _read_crop(file, row)
-
-
-def _check_layout(path: Path, file: h5py.File, rows: list[dict[str, str]]) -> None:
-    missing = [name for name in ("ct", "reader_masks", "other_mask", "valid_extent") if name not in file]
-    if missing:
-        raise InputError(f"{path} lacks the data sets {', '.join(missing)}; expected the layout of luna16_crops.h5.")
-    last = max(int(row["row"]) for row in rows)
-    if last >= len(file["ct"]):
-        count = len(file["ct"])
-        raise InputError(f"{path} holds {count} crops, the table names row {last}; give the table of this file.")
-
-
-def _read_crop(file: h5py.File, row: dict[str, str]) -> Crop:
-    index = int(row["row"])
-    z0, z1, y0, y1, x0, x1 = file["valid_extent"][index]
-    valid = np.zeros(file["ct"].shape[1:], bool)
-    valid[z0:z1, y0:y1, x0:x1] = True
-    bits = file["reader_masks"][index] * valid
-    used = [bit for bit in range(8) if (bits >> bit & 1).any()]
-    readers = np.array([bits >> bit & 1 for bit in used], bool).reshape(len(used), *valid.shape)
-    reference = consensus(bits, int(row["n_readers_usable"])) & valid
-    return Crop(row, file["ct"][index], readers, reference, file["other_mask"][index] > 0, valid)
+            stored = read_crop(file, row)
+            bits = stored.reader_bits * stored.valid
+            used = [bit for bit in range(8) if (bits >> bit & 1).any()]
+            readers = np.array([bits >> bit & 1 for bit in used], bool).reshape(len(used), *bits.shape)
+            reference = consensus(bits, int(row["n_readers_usable"])) & stored.valid
+            yield Crop(row, stored.hu, readers, reference, stored.others > 0, stored.valid)
 
 
 def center_component(mask: np.ndarray, reach_mm: float = REACH_MM) -> np.ndarray:
-    """The component at the middle of a cube at 1 mm.
+    """Return the component at the middle of a cube at 1 mm.
 
     Args:
         mask: bool (z, y, x).
         reach_mm: How far the nearest component may lie when none contains the middle voxel.
 
     Returns:
-        That component (26-connected); all False when there is none.
+        That component (26-connected), bool (z, y, x); all False when there is none.
     """
-    return nearest(mask, _middle(mask), SPACING_MM, reach_mm)
+    return nearest(mask, [size // 2 for size in mask.shape], SPACING_MM, reach_mm)
 
 
-def _middle(cube: np.ndarray) -> list[int]:
-    return [size // 2 for size in cube.shape]
+def central_nodule(mask: np.ndarray, prune: bool = False) -> np.ndarray:
+    """Return the component at the middle of a cube at 1 mm, its outline pruned if asked for.
+
+    Args:
+        mask: bool (z, y, x).
+        prune: Leave out the vessels and walls that the outline ran along, see `attachments.prune_mask`.
+
+    Returns:
+        bool (z, y, x).
+    """
+    nodule = center_component(mask)
+    return prune_mask(nodule, [size // 2 for size in mask.shape], SPACING_MM) if prune else nodule
 
 
 def false_positives_in_crop(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
-    """How many other things in the cube's lung were marked, see `PROTOCOL`.
+    """Count the false positives in the cube's lung ("marked elsewhere" in `PROTOCOL`).
 
     Args:
         marked: Everything that was marked, bool (z, y, x).
-        nodule: The part of it that counts as the nodule.
+        nodule: The part of it that counts as the nodule, bool (z, y, x).
         crop: The cube.
     """
     labels, count = ndimage.label(marked & lung_of_cube(crop.hu), CONNECTIVITY)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[np.unique(labels[nodule | crop.readers.any(0) | crop.others])] = 0
-    return int((sizes[1:] >= SMALLEST_MM3).sum())
+    return int((sizes[1:] >= MIN_VOLUME_MM3).sum())
 
 
-def central_nodule(mask: np.ndarray, trim: bool = False) -> np.ndarray:
-    """The component at the middle of a cube at 1 mm, trimmed if asked for (see `attachments.trimmed`)."""
-    nodule = center_component(mask)
-    return trimmed(nodule, _middle(mask), SPACING_MM) if trim else nodule
-
-
-def score_crop(crop: Crop, predict: Predict, threshold: float, trim: bool = False) -> Picture:
+def score_crop(crop: Crop, predict: Predict, threshold: float, prune: bool = False) -> Picture:
     """Segment one crop and compare it with the consensus of its readers.
 
     Args:
         crop: The nodule.
         predict: The generator.
         threshold: Cuts the generator's image into a mask.
-        trim: Trim the outline.
+        prune: Prune the outline.
     """
     marked = (predict(crop.hu) > threshold) & crop.valid
-    mask = central_nodule(marked, trim)
+    mask = central_nodule(marked, prune)
     found = bool((mask & crop.reference).any())
     row, voxels = crop.row, int(crop.reference.sum())
-    place = attachment(crop.hu, crop.reference, SPACING_MM, crop.valid)
+    attached = attachment(crop.hu, crop.reference, SPACING_MM, crop.valid)
     score = CropScore(
         patient=row["patient_id"],
         series=row["series_uid"],
@@ -286,8 +290,8 @@ def score_crop(crop: Crop, predict: Predict, threshold: float, trim: bool = Fals
         diameter_mm=float(row.get("luna_diameter_exact_mm") or sphere_diameter_mm(voxels)),
         readers=int(row["n_readers_usable"]),
         texture=float(row.get("att_texture") or "nan"),
-        juxta_pleural=int(place.pleural),
-        juxta_vascular=int(place.vascular),
+        juxta_pleural=int(attached.pleural),
+        juxta_vascular=int(attached.vascular),
         found=int(found),
         dice=metrics.dice(mask, crop.reference),
         hd95_mm=metrics.hd95_mm(mask, crop.reference, SPACING_MM) if found else float("nan"),
@@ -301,33 +305,31 @@ def score_crop(crop: Crop, predict: Predict, threshold: float, trim: bool = Fals
 
 
 def sphere_diameter_mm(volume_mm3: float) -> float:
-    """Diameter of the sphere of a volume; stands in where the table gives no diameter."""
+    """Return the diameter of the sphere of a volume; it stands in where the table gives no diameter."""
     return float((6 * volume_mm3 / np.pi) ** (1 / 3))
 
 
-def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, trim: bool = False) -> CropResults:
+def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, prune: bool = False) -> CropResults:
     """Score crops one by one, so that only the pictures kept stay in memory.
 
     Args:
         crops: As from `read_crops`.
         predict: The generator, or anything else that maps a cube to a nodule image.
-        threshold: Of the mask.
-        trim: Trim the outlines.
+        threshold: Cuts the nodule image into a mask.
+        prune: Prune the outlines.
+
+    Raises:
+        InputError: No crop has a reference voxel.
     """
     results = CropResults()
     for crop in crops:
         if not crop.reference.any():
             results.without_reference += 1
             continue
-        picture = score_crop(crop, predict, threshold, trim)
+        picture = score_crop(crop, predict, threshold, prune)
         results.scores.append(picture.score)
         results.keep([picture])
     if not results.scores:
         count = results.without_reference
         raise InputError(f"None of the {count} crops has a reference voxel; expected readers' outlines.")
     return results
-
-
-def rows_of(results: CropResults) -> list[dict]:
-    """The rows of `nodules.csv`."""
-    return [asdict(score) for score in results.scores]

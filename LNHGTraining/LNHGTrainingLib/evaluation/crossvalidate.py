@@ -15,7 +15,7 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import require_free
 from LNHGLib.files.checksum import file_sha256
-from LNHGLib.segmentation.ensemble import half_turned, mean_look
+from LNHGLib.segmentation.ensemble import Ensemble, rotated_180
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.baselines import nnunet
@@ -23,7 +23,7 @@ from LNHGTrainingLib.data.crops import LabeledVolume, load_crops, patients
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import metrics, summary
 from LNHGTrainingLib.evaluation import run as evaluate
-from LNHGTrainingLib.evaluation.crops import CropResults, Predict, Selection
+from LNHGTrainingLib.evaluation.crops import CropFiles, CropResults, Predict, Selection
 from LNHGTrainingLib.evaluation.predictors import checkpoint_predictor
 from LNHGTrainingLib.release.calibrate import MASK_THRESHOLDS
 from LNHGTrainingLib.training import checkpoint
@@ -69,14 +69,13 @@ class Fold:
 
 
 def read_folds(
-    checkpoints: Sequence[Path], crops: Path, table: Path, device: str = "auto", how: InferenceOptions = ONE_LOOK
+    checkpoints: Sequence[Path], files: CropFiles, device: str = "auto", how: InferenceOptions = ONE_LOOK
 ) -> list[Fold]:
     """Load the checkpoints; the threshold of a single one is chosen here.
 
     Args:
         checkpoints: Of the segmenter's training, or folds of nnU-Net's, their held-out folds disjoint.
-        crops: HDF5 file that they were trained on.
-        table: Its table.
+        files: The crops that they were trained on, with their table.
         device: Where to compute.
         how: How outlines are drawn.
 
@@ -88,8 +87,8 @@ def read_folds(
     target = _one_target([config for _, _, config in networks])
     for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
         data = config["data"]
-        predict = mean_look(predict, [half_turned(predict)]) if how.half_turn else predict
-        trained = load_crops(crops, table, data["train_folds"], 3)
+        predict = Ensemble(predict, [rotated_180(predict)]).predict_mean if how.half_turn else predict
+        trained = load_crops(*files, data["train_folds"], 3)
         thresholds = PROBABILITIES if target == "binary" else INTENSITIES
         if len(checkpoints) == 1:
             some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
@@ -151,8 +150,7 @@ def run(
     Args:
         name: Of the method.
         folds: As from `read_folds`.
-        crops: HDF5 file laid out like `luna16_crops.h5`.
-        table: CSV laid out like `luna16_crops.csv`.
+        files: Crops and their table.
         out: Folder that must not exist yet unless `options.overwrite`.
         options: Seed, name of the data, overwriting, progress bar.
         readers: Fewest readers of a nodule.
@@ -161,19 +159,19 @@ def run(
     parts, scored, leaked = [], set(), set()
     with tempfile.TemporaryDirectory() as folder:
         folds = [replace(fold, predict=_once(fold.predict, Path(folder), number)) for number, fold in enumerate(folds)]
-        thresholds = choose_thresholds(folds, crops, table, readers, options)
+        thresholds = choose_thresholds(folds, files, readers, options)
         for fold, threshold in zip(folds, thresholds, strict=True):
-            rows = evaluate_crops.select_rows(table, Selection(fold.held_out, readers))
-            read = evaluate.progress(evaluate_crops.read_crops(crops, rows), len(rows), "nodule", options)
+            rows = evaluate_crops.select_rows(files.table, Selection(fold.held_out, readers))
+            read = evaluate.progress(evaluate_crops.read_crops(files.crops, rows), len(rows), "nodule", options)
             parts.append(evaluate_crops.evaluate_crops(read, fold.predict, threshold, fold.how.trim))
             scored |= {row["patient_id"] for row in rows}
             leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
     chosen_on = ON_TRAINING if len(folds) == 1 else ON_OTHERS
     protocol = evaluate_crops.protocol(readers) + PROTOCOL.format(chosen_on)
-    files = {f"fold {_numbers(fold)}": fold.sha256 for fold in folds}
-    report = evaluate.head("crops", protocol, {"name": name, "files": files}, options) | {
-        "data": evaluate.identity([crops, table], options),
+    weights = {f"fold {_numbers(fold)}": fold.sha256 for fold in folds}
+    report = evaluate.head("crops", protocol, {"name": name, "files": weights}, options) | {
+        "data": evaluate.identity(files, options),
         "patients": len(scored),
         "split": _split(results, folds, thresholds, len(scored), len(leaked)),
         **summary.crop_metrics(results, None, options.seed),
@@ -183,14 +181,14 @@ def run(
 
 
 def choose_thresholds(
-    folds: Sequence[Fold], crops: Path, table: Path, readers: int, options: evaluate.EvaluationOptions
+    folds: Sequence[Fold], files: CropFiles, readers: int, options: evaluate.EvaluationOptions
 ) -> list[float]:
     """The threshold of each fold, the best of its own on the nodules of the other folds."""
     if all(len(fold.thresholds) == 1 for fold in folds):
         return [fold.thresholds[0] for fold in folds]
     sums = []
     for fold in folds:
-        held_out = load_crops(crops, table, list(fold.held_out), readers)
+        held_out = load_crops(*files, list(fold.held_out), readers)
         drawn = evaluate.progress(held_out, len(held_out), "drawing", options)
         sums.append(dice_sums(fold.predict, drawn, fold.thresholds, fold.how.trim))
     return [fold.thresholds[(sum(sums) - own).argmax()] for fold, own in zip(folds, sums, strict=True)]

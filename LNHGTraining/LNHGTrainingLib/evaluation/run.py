@@ -1,7 +1,7 @@
 """`lnhg-train evaluate`: score a model on crops or on whole scans and write tables, summary and plots."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import markdown, matching, metrics, plots, scans, summary
-from LNHGTrainingLib.evaluation.crops import Predict, Selection
+from LNHGTrainingLib.evaluation.crops import CropFiles, Predict, Selection
 from LNHGTrainingLib.evaluation.scans import Segment
 
 if TYPE_CHECKING:
@@ -43,14 +43,12 @@ class EvaluationOptions:
 def generator_predictor(generator: "nn.Module", card: dict, second: "nn.Module | None" = None) -> Predict:
     """The generator as a function of a cube at 1 mm, resampled when the model works at another spacing.
 
-    It is the mean of all looks that the card asks for, as in the pipeline, with the model's second generator if any.
+    It is the mean of the ensemble that the card asks for, as in the pipeline, with the model's second generator if any.
 
     Raises:
         InputError: the model's grid depends on the scan's field of view, which a cube does not have.
     """
-    from LNHGLib.segmentation.ensemble import mean_look
-
-    from LNHGTrainingLib.training.validate import cube_looks
+    from LNHGTrainingLib.training.validate import cube_ensemble
 
     grid = card["grid"]
     if grid["kind"] != "spacing":
@@ -59,14 +57,14 @@ def generator_predictor(generator: "nn.Module", card: dict, second: "nn.Module |
             "expected a fixed spacing for crops; evaluate it with --scans."
         )
     spacing = np.array(grid["spacing_mm"], float)
-    look = mean_look(*cube_looks(generator, second, card))
+    predict_cube = cube_ensemble(generator, second, card).predict_mean
     if np.allclose(spacing, 1.0):
-        return look
+        return predict_cube
 
     def predict(hu: np.ndarray) -> np.ndarray:
         cube = Grid.aligned(hu.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
         working = Grid.aligned(np.ceil(hu.shape / spacing).astype(int), spacing, ((spacing - 1) / 2)[::-1])
-        return resample(look(resample(hu, cube, working)), working, cube, fill=0.0)
+        return resample(predict_cube(resample(hu, cube, working)), working, cube, fill=0.0)
 
     return predict
 
@@ -84,15 +82,14 @@ def pipeline_segmenter(model: "Model", device: str, threshold: float) -> Segment
 
 
 def run_crops(
-    card: dict, predict: Predict, crops: Path, table: Path, out: Path, selection: Selection, options: EvaluationOptions
+    card: dict, predict: Predict, files: CropFiles, out: Path, selection: Selection, options: EvaluationOptions
 ) -> dict:
     """Score the generator on crops with the location given; the returned summary is also in OUT.
 
     Args:
         card: The model's card.
         predict: The model's generator as a function.
-        crops: HDF5 file laid out like `luna16_crops.h5`.
-        table: CSV laid out like `luna16_crops.csv`.
+        files: Crops and their table.
         out: Folder that must not exist yet unless `options.overwrite`.
         selection: Which nodules.
         options: Seed, name of the data, overwriting, progress bar.
@@ -101,14 +98,14 @@ def run_crops(
         InputError: the arguments or the files do not fit.
     """
     require_free(out, options.overwrite, output_files.EVALUATION)
-    rows = evaluate_crops.select_rows(table, selection)
-    read = evaluate_crops.read_crops(crops, rows)
+    rows = evaluate_crops.select_rows(files.table, selection)
+    read = evaluate_crops.read_crops(files.crops, rows)
     shown = progress(read, len(rows), "nodule", options)
     generator = card["generator"]
     results = evaluate_crops.evaluate_crops(shown, predict, generator["threshold"], generator.get("trim", False))
     protocol = evaluate_crops.protocol(selection.min_readers) + evaluate_crops.inference_text(card)
     report = head("crops", protocol, card, options) | {
-        "data": identity([crops, table], options),
+        "data": identity(files, options),
         "patients": len({row["patient_id"] for row in rows}),
         "split": _crop_split(card, rows, selection),
         **summary.crop_metrics(results, generator["threshold"], options.seed),
@@ -199,7 +196,7 @@ def head(kind: str, protocol: str, card: dict, options: EvaluationOptions) -> di
     }
 
 
-def identity(paths: list[Path], options: EvaluationOptions) -> dict:
+def identity(paths: Sequence[Path], options: EvaluationOptions) -> dict:
     """Name of the data and SHA-256 of its files."""
     files = {path.resolve().name: file_sha256(path) for path in paths if path.is_file()}
     return {"name": options.data_name or paths[0].resolve().stem, "files": files}

@@ -18,9 +18,9 @@ import torch
 from LNHGLib.errors import InputError
 from LNHGLib.image.volume import Grid
 from LNHGLib.models.folder import Model
-from LNHGLib.segmentation.ensemble import rescored, with_others
+from LNHGLib.segmentation.ensemble import rescore
 from LNHGLib.segmentation.fusion import Finding, FusionOptions
-from LNHGLib.segmentation.pipeline import Work, join_branches
+from LNHGLib.segmentation.pipeline import PreparedScan, join_branches
 from LNHGLib.segmentation.preprocessing import normalise
 from LNHGLib.segmentation.tiled_inference import run_detector
 from scipy import ndimage
@@ -29,7 +29,7 @@ from LNHGTrainingLib.data.crops import CropDataset, LabeledVolume, load_crops
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.evaluation.crops import central_nodule
 from LNHGTrainingLib.evaluation.metrics import Froc, dice, froc
-from LNHGTrainingLib.training.validate import LUNG_CUBES, cube_detections, cube_looks, sensitivities
+from LNHGTrainingLib.training.validate import LUNG_CUBES, cube_detections, cube_ensemble, sensitivities
 
 MASK_THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 EQUAL_DICE = 0.005
@@ -50,7 +50,7 @@ class CropOutputs:
     nodule_image: np.ndarray
     ensemble_mean: np.ndarray
     boxes: np.ndarray
-    work: Work
+    work: PreparedScan
 
 
 def validation_crops(model: Model, folder: Path) -> CropDataset:
@@ -78,14 +78,14 @@ def predict_crops(
     """Run a model's networks on every crop."""
     card, detector = model.card, model.detector(device)
     step, window = step_of(card), card["window_hu"]
-    first, others = cube_looks(model.generator(device), model.second_generator(device), card)
+    ensemble = cube_ensemble(model.generator(device), model.second_generator(device), card)
     seen = []
     for crop in crops:
         grid = Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0))
-        work = Work(grid, normalise(crop.hu, window), lung_of_cube(crop.hu))
+        work = PreparedScan(grid, normalise(crop.hu, window), lung_of_cube(crop.hu))
         boxes = run_detector(detector, work.ct_norm, work.lungs, step=step)
-        image = first(crop.hu)
-        seen.append(CropOutputs(crop, image, with_others(image, others, crop.hu), boxes, work))
+        image = ensemble.predict(crop.hu)
+        seen.append(CropOutputs(crop, image, ensemble.predict_mean(crop.hu, image), boxes, work))
     return seen
 
 
@@ -126,10 +126,12 @@ def fused_findings(one: CropOutputs, card: dict) -> list[tuple[float, str]]:
 
 def findings(one: CropOutputs, card: dict) -> list[tuple[float, str, str]]:
     """Score, kind ("hit", "false" or "ignored") and provenance of a cube's findings, best first."""
-    labels, fused = join_branches(one.work, one.nodule_image, one.boxes, step_of(card), card)
-    seen, options = (labels, one.ensemble_mean, one.work.ct_norm), FusionOptions.from_card(card["fusion"])
-    scored = [rescored(f, *seen, options) if f.labels else f for f in fused.findings]
-    return [(f.score, _kind(f, labels, one.crop), f.provenance) for f in sorted(scored, key=lambda f: -f.score)]
+    options = FusionOptions.from_card(card["fusion"])
+    mask_threshold = card["generator"]["threshold"]
+    joined = join_branches(one.work, one.nodule_image, one.boxes, step_of(card), mask_threshold, options)
+    seen = joined.labels, one.ensemble_mean, one.work.ct_norm
+    scored = [rescore(f, *seen, options) if f.labels else f for f in joined.fusion.findings]
+    return [(f.score, _kind(f, joined.labels, one.crop), f.provenance) for f in sorted(scored, key=lambda f: -f.score)]
 
 
 def _kind(finding: Finding, labels: np.ndarray, crop: LabeledVolume) -> str:

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from LNHGLib.segmentation.ensemble import Look, further
+from LNHGLib.segmentation.ensemble import Ensemble, rotated_180
 from LNHGLib.segmentation.fusion import link
 from LNHGLib.segmentation.preprocessing import normalise
 from LNHGLib.segmentation.tiled_inference import run_detector
@@ -34,10 +34,20 @@ def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarra
     return result[tuple(slice(0, size) for size in hu.shape)]
 
 
-def cube_looks(generator: nn.Module, second: nn.Module | None, card: dict) -> tuple[Look, list[Look]]:
-    """What draws the nodule image of a cube of HU (z, y, x), and the further looks that a model's card asks for."""
+def cube_ensemble(generator: nn.Module, second: nn.Module | None, card: dict) -> Ensemble:
+    """Return the predictor of cubes of HU (z, y, x) that a model's card asks for.
+
+    Args:
+        generator: its generator.
+        second: its second generator, where it has one.
+        card: the content of `model.json`.
+    """
     first = partial(generate, generator, window_hu=card["window_hu"])
-    return first, further(first, second and partial(generate, second, window_hu=card["window_hu"]), card)
+    asked = card.get("generator", {})
+    others = [rotated_180(first)] if asked.get("rotate_180") or asked.get("half_turn") else []
+    return Ensemble(
+        first, others if second is None else [*others, partial(generate, second, window_hu=card["window_hu"])]
+    )
 
 
 def crop_dice(

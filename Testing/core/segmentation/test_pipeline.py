@@ -125,7 +125,7 @@ def test_progress_of_further_looks_counts_the_findings(chest, model):
     assert look[0] == 0.78
     assert look[-1] == 0.98
     np.testing.assert_allclose(np.diff(look), look[1] - look[0], atol=2e-4)
-    assert list(again.report["seconds"])[-2:] == ["further looks", "measurement"]
+    assert list(again.report["seconds"])[-2:] == ["ensemble", "measurement"]
 
 
 def test_a_second_generator_decides_with_the_first(chest, model, result, tmp_path):
@@ -280,7 +280,7 @@ def test_a_gpu_without_room_for_the_weights_leaves_the_work_to_the_cpu():
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return BlobDetector()
 
-    pipeline._loaded(load, torch.device("cuda"), monitor)
+    pipeline.load_network(load, torch.device("cuda"), monitor)
     assert asked == ["cuda", "cpu"]
     assert "CPU took over" in monitor.warnings[0]
 
@@ -290,4 +290,4 @@ def test_a_network_that_cannot_be_loaded_for_another_reason_is_not_tried_on_the_
         raise RuntimeError("driver too old")
 
     with pytest.raises(RuntimeError, match="driver too old"):
-        pipeline._loaded(load, torch.device("cuda"), pipeline.Monitor())
+        pipeline.load_network(load, torch.device("cuda"), pipeline.Monitor())

@@ -8,8 +8,9 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from LNHGLib.errors import InputError
-from LNHGLib.image import volume
+from LNHGLib.image import reader, volume
 from LNHGLib.image.volume import Grid, Source, Volume
+from LNHGLib.models.card import GridSpec
 from LNHGLib.phantom import chest as phantom
 from LNHGLib.phantom.canvas import PLACED_AT_LPS_MM
 from LNHGLib.segmentation import preprocessing
@@ -237,7 +238,7 @@ def test_a_head_has_no_lung_although_it_holds_air():
 @pytest.mark.parametrize("case", ["lidc-idri-0001", "lidc-idri-0003", "lidc-idri-0063"])
 def test_every_voxel_of_real_nodules_is_inside(data_dir, case):
     folder = data_dir / "ct" / case
-    ct = volume.read_volume(folder / "dicom" if (folder / "dicom").is_dir() else folder / "ct.nii.gz")
+    ct = reader.read_volume(folder / "dicom" if (folder / "dicom").is_dir() else folder / "ct.nii.gz")
     found = preprocessing.find_lungs(ct)
     nodules = json.loads((folder / "meta.json").read_text())["nodules"]
     masks = [label_map(folder / f"mask_reader{i}.nii.gz", ct.grid) for i in range(1, 5)]
@@ -262,7 +263,7 @@ def label_map(path, grid):
     ],
 )
 def test_whole_and_partial_real_chests_give_two_lungs(data_dir, name, liters, cut_at):
-    ct = volume.read_volume(data_dir / "background" / f"{name}.nii.gz")
+    ct = reader.read_volume(data_dir / "background" / f"{name}.nii.gz")
 
     found = preprocessing.find_lungs(ct)
 
@@ -275,7 +276,7 @@ def test_whole_and_partial_real_chests_give_two_lungs(data_dir, name, liters, cu
 
 
 def test_the_spacing_grid_holds_the_lungs_and_the_margin(chest, lungs):
-    grid = preprocessing.working_grid(chest.volume, lungs, {"kind": "spacing", "spacing_mm": [1.0, 1.5, 2.0]}, 8.0)
+    grid = preprocessing.working_grid(chest.volume, lungs, GridSpec("spacing", (1.0, 1.5, 2.0)), 8.0)
 
     assert grid.spacing_mm == (1.0, 1.5, 2.0)
     index = grid.lps_to_index(chest.volume.grid.index_to_lps(np.argwhere(lungs)))
@@ -287,7 +288,7 @@ def test_the_spacing_grid_holds_the_lungs_and_the_margin(chest, lungs):
 
 @pytest.mark.parametrize(("axes", "reverse"), ORIENTATIONS)
 def test_the_spacing_grid_does_not_depend_on_the_axis_order(chest, lungs, axes, reverse):
-    spec = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+    spec = GridSpec("spacing", (1.0, 1.0, 1.0))
     first = preprocessing.working_grid(chest.volume, lungs, spec)
 
     again = preprocessing.working_grid(reordered(chest.volume, axes, reverse), turned(lungs, axes, reverse), spec)
@@ -299,7 +300,7 @@ def test_the_spacing_grid_does_not_depend_on_the_axis_order(chest, lungs, axes, 
 def test_the_field_of_view_grid_keeps_slices_and_field(chest, lungs):
     ct = block(0, shape=(7, 512, 512))
 
-    grid = preprocessing.working_grid(ct, np.ones(ct.grid.shape, bool), {"kind": "fov", "size": 256})
+    grid = preprocessing.working_grid(ct, np.ones(ct.grid.shape, bool), GridSpec("fov", size=256))
 
     assert grid.shape == (7, 256, 256)
     extents_mm = [np.multiply(each.shape, each.spacing_mm) for each in (grid, ct.grid)]
@@ -310,21 +311,16 @@ def test_the_field_of_view_grid_keeps_slices_and_field(chest, lungs):
 def test_the_field_of_view_grid_has_square_pixels_for_a_slice_that_is_not_square():
     ct = block(0, shape=(4, 60, 100))
 
-    grid = preprocessing.working_grid(ct, np.ones(ct.grid.shape, bool), {"kind": "fov", "size": 50})
+    grid = preprocessing.working_grid(ct, np.ones(ct.grid.shape, bool), GridSpec("fov", size=50))
 
     assert grid.spacing_mm == pytest.approx((3.0, 4.0, 4.0))
     np.testing.assert_allclose(grid.index_to_lps([0, 24.5, 24.5]), ct.grid.index_to_lps([0, 29.5, 49.5]))
 
 
-def test_an_unknown_kind_of_grid_is_refused(chest, lungs):
-    with pytest.raises(ValueError, match="'cube' is unknown, expected 'spacing' or 'fov'"):
-        preprocessing.working_grid(chest.volume, lungs, {"kind": "cube"})
-
-
 def test_halving_the_field_of_view_is_the_mean_of_four_pixels():
     ct = block(0, shape=(5, 24, 24))
     ct = replace(ct, array=np.random.default_rng(0).integers(-1000, 1000, ct.array.shape).astype(np.int16))
-    grid = preprocessing.working_grid(ct, np.ones(ct.grid.shape, bool), {"kind": "fov", "size": 12})
+    grid = preprocessing.working_grid(ct, np.ones(ct.grid.shape, bool), GridSpec("fov", size=12))
 
     found = preprocessing.onto_grid(ct, grid, slab=2)
 

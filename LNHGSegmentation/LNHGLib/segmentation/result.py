@@ -1,0 +1,83 @@
+"""What a run gives: the nodules on the CT's own voxels, and the report on how they were found."""
+
+import platform
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from LNHGLib import __version__
+from LNHGLib.image.volume import Volume
+from LNHGLib.measurement.nodule import Nodule
+from LNHGLib.models.folder import Model
+from LNHGLib.segmentation import native_grid
+from LNHGLib.segmentation.progress import Monitor
+
+if TYPE_CHECKING:
+    from LNHGLib.segmentation.fusion import Fusion
+
+
+@dataclass(eq=False)
+class Result:
+    """What `segment` found; arrays are zyx on the grid of `volume`, the input.
+
+    Attributes:
+        labels: uint16, value = nodule number.
+        heterogeneity: float32, the generator's signal inside the nodules, 0 outside.
+        nodules: best first.
+        report: versions, model, device, options, seconds by stage and warnings, ready for JSON.
+        patches: the generator's nodule image around each finding, also outside the nodules.
+    """
+
+    volume: Volume
+    labels: np.ndarray
+    heterogeneity: np.ndarray
+    nodules: list[Nodule]
+    report: dict[str, Any]
+    patches: list[native_grid.Patch] = field(default_factory=list)
+
+
+def make_report(
+    volume: Volume,
+    model: Model,
+    device: torch.device,
+    options: dict[str, Any],
+    monitor: Monitor,
+    fusion: "Fusion | None" = None,
+) -> dict[str, Any]:
+    """Return what a result says of the run that made it, ready for JSON.
+
+    Args:
+        volume: the input.
+        model: what was run.
+        device: what it ran on.
+        options: what was asked for; the card's fusion options are added.
+        monitor: knows the seconds by stage and the warnings.
+        fusion: how both branches were joined; None where only one ran.
+    """
+    cuda = device.type == "cuda"
+    report = {
+        "versions": {"lnhg": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        "model": {"name": model.name, "threshold": model.spec.threshold, "sha256": dict(model.card["files"])},
+        "device": {
+            "used": str(device),
+            "name": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+        },
+        "options": {**options, "fusion": dict(model.card["fusion"])},
+        "input": {
+            "path": volume.source.path,
+            "series_uid": volume.source.series_uid,
+            "shape_zyx": list(volume.grid.shape),
+            "spacing_mm_zyx": list(volume.grid.spacing_mm),
+        },
+        "seconds": dict(monitor.seconds),
+        "warnings": [*volume.source.notes, *monitor.warnings],
+    }
+    if fusion is not None:
+        report["fusion"] = {
+            "state": fusion.state,
+            "components_dropped": fusion.dropped_components,
+            "highest_score": max((finding.score for finding in fusion.findings), default=None),  # kept or not
+        }
+    return report
