@@ -15,7 +15,8 @@ import pytest
 from batch_content import content, rows
 from cohort_data import write_broken, write_dicom, write_file, zip_folder
 from LNHGLib import __main__ as cli
-from LNHGLib.image.volume import Grid, Volume, canonical, read_volume, resample
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import Grid, Volume, canonical, resample
 from tiny_model import write_model
 
 CORE = Path(cli.__file__).parents[1]

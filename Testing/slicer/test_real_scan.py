@@ -11,7 +11,7 @@ import numpy as np
 import panel_host
 import pytest
 import slicer
-from LNHGLib.image.volume import read_volume
+from LNHGLib.image.reader import read_volume
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Panel.Widget import Widget
 from LNHGSegmentationLib.Scene import SceneResults

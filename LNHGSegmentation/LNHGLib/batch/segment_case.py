@@ -86,7 +86,7 @@ class SegmentationWork:
 def read_case(case: Case, scratch: Path) -> "Volume":
     """Read a scan, out of its archive if it lies in one; `scratch` is an empty folder for what is unpacked."""
     from LNHGLib.image import zip_scans
-    from LNHGLib.image.volume import read_volume
+    from LNHGLib.image.reader import read_volume
 
     path, files = case.path, case.files
     if case.members:

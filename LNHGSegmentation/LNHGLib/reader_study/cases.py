@@ -17,7 +17,8 @@ from LNHGLib.batch.case import READY, Case
 from LNHGLib.errors import InputError
 from LNHGLib.files import atomic
 from LNHGLib.image import dicom_series, zip_scans
-from LNHGLib.image.volume import Grid, Source, Volume, from_sitk, read_volume
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import Grid, Source, Volume, from_sitk
 from LNHGLib.reader_study.images import Subject
 
 NEEDED = ("report.json", "nodules.csv", "labelmap.nii.gz", "heterogeneity.nii.gz")

@@ -144,7 +144,7 @@ class _Work:
 
     def _with_volume(self) -> ReportCase:
         """Return the case with its CT: from where the result says, else from the DICOM series."""
-        from LNHGLib.image.volume import read_volume
+        from LNHGLib.image.reader import read_volume
 
         source = self.case.report.get("input") or {}
         path = Path(source.get("path") or "")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from LNHGLib.errors import InputError
-from LNHGLib.image.volume import Grid, Volume, from_sitk, read_volume, resample
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import Grid, Volume, from_sitk, resample
 from scipy import ndimage
 
 from LNHGTrainingLib.evaluation import metrics

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.image.reader import read_volume
 from LNHGLib.image.single_file import SUFFIXES, read_image
-from LNHGLib.image.volume import Grid, from_sitk, read_volume, resample
+from LNHGLib.image.volume import Grid, from_sitk, resample
 from scipy import ndimage
 
 from LNHGTrainingLib.prepare.cubes import Scan, ScanNodule

@@ -9,7 +9,8 @@ import numpy as np
 import pydicom
 from LNHGLib.errors import InputError
 from LNHGLib.image import dicom_series
-from LNHGLib.image.volume import Grid, Volume, read_volume
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import Grid, Volume
 
 from LNHGTrainingLib.prepare.contours import Cluster, Contour, Outlined, cluster, fill
 from LNHGTrainingLib.prepare.cubes import Mark, Scan, ScanNodule

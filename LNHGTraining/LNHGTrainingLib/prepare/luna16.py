@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
-from LNHGLib.image.volume import Grid, Volume, read_volume
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import Grid, Volume
 
 from LNHGTrainingLib.prepare.cubes import Mark, Scan, ScanNodule, ball_box
 from LNHGTrainingLib.prepare.lidc import find_readings, marks_of, nodules_of

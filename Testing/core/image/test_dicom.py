@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from LNHGLib.errors import InputError
 from LNHGLib.image import dicom_series
-from LNHGLib.image.volume import read_volume
+from LNHGLib.image.reader import read_volume
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 from LNHGLib.errors import InputError
 from LNHGLib.image import single_file
-from LNHGLib.image.volume import Grid, Source, Volume, canonical, from_sitk, read_volume, resample, to_sitk, write_image
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import Grid, Source, Volume, canonical, from_sitk, resample, to_sitk, write_image
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"]
 AXIS_ORDERS = [

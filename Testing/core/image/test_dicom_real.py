@@ -8,7 +8,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from LNHGLib.image.volume import Grid, Volume, from_sitk, read_volume
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import Grid, Volume, from_sitk
 
 
 @functools.cache

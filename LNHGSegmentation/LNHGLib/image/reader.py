@@ -1,0 +1,110 @@
+"""Reading a chest CT, whatever it is stored as, and refusing what is none."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from LNHGLib.errors import InputError
+from LNHGLib.image import dicom_series, single_file
+from LNHGLib.image.dicom_series import MIN_SLICES
+from LNHGLib.image.volume import LOWEST_HU, Grid, Source, Volume, from_sitk
+
+SPACING_RANGE_MM = (0.1, 10.0)
+HIGHEST_HU = 32767
+AIR_HU = (-1024, -500)
+TISSUE_HU = (-200, 200)
+MIN_FRACTION = 0.005
+"""Of the voxels that are air, and that are soft tissue, in any CT of a chest."""
+SAMPLE_VOXELS = 2_000_000
+
+
+def read_volume(
+    path: str | Path, series_uid: str | None = None, files: Sequence[Path] = (), *, part: bool = False
+) -> Volume:
+    """Read a chest CT from a DICOM folder or file, or from a .nii, .nii.gz, .nrrd, .mha or .mhd file.
+
+    Args:
+        path: The folder or file.
+        series_uid: DICOM only: the SeriesInstanceUID to take; else the axial CT with most slices.
+        files: DICOM only: the files to look at, where they are known; else all below the folder.
+        part: Whether it is a part cut out of a CT, which need not hold both air and soft tissue.
+
+    Returns:
+        The volume on its own grid, values below -1024 HU (padding outside the scanner's circle) raised to -1024.
+
+    Raises:
+        InputError: The input cannot be read, is no CT in HU, or its slices do not form a regular grid.
+    """
+    path, suffixes = Path(path), ", ".join(single_file.SUFFIXES)
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist, expected a DICOM folder or file, or a {suffixes} file; check the path."
+        )
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes), expected a chest CT; copy or export it again.")
+    if path.is_file() and path.name.lower().endswith(single_file.SUFFIXES):
+        array, grid = from_sitk(single_file.read_image(path))
+        source = Source(str(path))
+    elif path.is_file() and not dicom_series.is_dicom(path):
+        raise InputError(f"{path} is of an unknown kind, expected DICOM or one of {suffixes}; convert it.")
+    else:
+        series = dicom_series.read_series(path, series_uid, files)
+        array, grid = series.array, Grid(series.array.shape, series.affine)
+        source = Source(str(path), series.modality, series.series_uid, series.patient_id, series.notes)
+    _require_geometry(path, grid)
+    low, high = float(array.min()), float(array.max())
+    if not part:
+        _require_hounsfield(path, array, low, high)
+    if low < LOWEST_HU:
+        below = np.count_nonzero(array < LOWEST_HU) / array.size
+        note = f"{below:.1%} of the voxels were below {LOWEST_HU} HU (lowest {low:.0f}, padding) and set to it."
+        source = replace(source, notes=(*source.notes, note))
+        array = np.maximum(array, array.dtype.type(LOWEST_HU))
+    dtype = np.int16 if np.issubdtype(array.dtype, np.integer) else np.float32
+    return Volume(array.astype(dtype, copy=False), grid, source)
+
+
+def _require_geometry(path: Path, grid: Grid) -> None:
+    """Refuse a grid that no CT of a chest has."""
+    if min(grid.shape) < MIN_SLICES:
+        raise InputError(
+            f"{path} has {min(grid.shape)} slices (size {' x '.join(map(str, grid.shape[::-1]))}), expected at least "
+            f"{MIN_SLICES}; give the whole chest CT series."
+        )
+    low, high = SPACING_RANGE_MM
+    if not all(low <= spacing <= high for spacing in grid.spacing_mm):
+        text = " x ".join(f"{spacing:.4g}" for spacing in grid.spacing_mm[::-1])
+        raise InputError(
+            f"{path} has a voxel spacing of {text} mm, expected {low} to {high:g} mm along each axis; "
+            "correct the header or convert the CT again from the original DICOM."
+        )
+
+
+def _require_hounsfield(path: Path, array: np.ndarray, low: float, high: float) -> None:
+    """Refuse values between `low` and `high` that are no CT numbers."""
+    expected = "expected CT numbers in HU (air about -1000, soft tissue about 40)"
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"{path} holds values that are not numbers (NaN or infinite), {expected}; export it again.")
+    met = f"{path} holds values from {low:g} to {high:g}"
+    if low == high:
+        raise InputError(f"{met}, the same everywhere, {expected}; check the file.")
+    if low >= 0 and high <= 255:
+        raise InputError(f"{met}, as a picture or a mask does, {expected}; give the original CT.")
+    if high > HIGHEST_HU:
+        raise InputError(f"{met}, more than a CT number can be ({HIGHEST_HU}), {expected}; check rescale and units.")
+    if low >= 0:
+        raise InputError(
+            f"{met}, as MR images and stored values without rescale do, {expected}; give a chest CT with its rescale "
+            "slope and intercept applied."
+        )
+    stride = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
+    sample = array[::stride, ::stride, ::stride]
+    for name, (start, stop) in (("air", AIR_HU), ("soft tissue", TISSUE_HU)):
+        fraction = np.count_nonzero((sample >= start) & (sample <= stop)) / sample.size
+        if fraction < MIN_FRACTION:
+            raise InputError(
+                f"{met} with {fraction:.1%} of the voxels in the range of {name} ({start} to {stop} HU), {expected}; "
+                "check that this is a chest CT and that its rescale slope and intercept were applied once."
+            )
