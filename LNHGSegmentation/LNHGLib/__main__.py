@@ -162,7 +162,7 @@ def _segment(options: argparse.Namespace, stop: Stop) -> None:
     _check_out(options.out, options.overwrite, options.ct)
 
     def read() -> "Volume":
-        from LNHGLib.image.volume import read_volume
+        from LNHGLib.image.reader import read_volume
 
         return read_volume(options.ct, options.series, part=bool(options.at))
 
