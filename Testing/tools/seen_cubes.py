@@ -3,7 +3,7 @@
 import numpy as np
 from LNHGLib.image.volume import Grid
 from LNHGLib.segmentation.pipeline import PreparedScan
-from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.preprocessing import normalize
 from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.release.calibrate import CropOutputs
 
@@ -25,7 +25,7 @@ def cube(generated, boxes, known=None):
     nodule = ball((25, 25, 25), 5)
     hu = np.where(nodule | (generated > 0), 0, -850).astype(np.int16)
     crop = LabeledVolume(hu, nodule, np.ones(hu.shape, bool) if known is None else known, "p", {})
-    work = PreparedScan(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalise(hu), np.ones(hu.shape, bool))
+    work = PreparedScan(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalize(hu), np.ones(hu.shape, bool))
     image = generated.astype(np.float32)
     return CropOutputs(crop, image, image, np.array(boxes, float).reshape(-1, 6), work)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from evaluation_data import ball, read_csv, row, write_crops
 from LNHGLib.models.registry import build_generator
-from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.preprocessing import normalize
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import map_metrics, map_study
@@ -34,7 +34,7 @@ def as_crop(hu, index=0):
 
 
 def ct_itself(hu):
-    return normalise(hu, WINDOW)
+    return normalize(hu, WINDOW)
 
 
 def depth(hu):

@@ -1,6 +1,6 @@
 """Branch 2: a Faster R-CNN on axial slices with GIoU box losses, which removes false positives.
 
-Images are lists of (3, H, W) float tensors in [0, 1]: a slice between its two neighbours, normalised CT, no ImageNet
+Images are lists of (3, H, W) float tensors in [0, 1]: a slice between its two neighbours, normalized CT, no ImageNet
 statistics and no resizing (register F4, F7). Boxes are (x0, y0, x1, y1) in pixels. One foreground class (register F5).
 """
 

@@ -1,6 +1,6 @@
 """Branch 1: the WGAN-GP generator that turns slabs of CT into nodule images, and its critic.
 
-Tensors are (B, 1, D, H, W): batch, one channel, slices, rows, columns; normalised CT in [0, 1].
+Tensors are (B, 1, D, H, W): batch, one channel, slices, rows, columns; normalized CT in [0, 1].
 """
 
 from itertools import pairwise
@@ -13,7 +13,7 @@ PAPER_CHANNELS = 32
 
 
 class _Block(nn.Module):
-    """Convolution, optional skip sum, batch normalisation, leaky ReLU (slope 0.01)."""
+    """Convolution, optional skip sum, batch normalization, leaky ReLU (slope 0.01)."""
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class PaperGenerator(Generator):
         self.decoder = nn.ModuleList([_Block(8 * w, 4 * w), _Block(4 * w, 2 * w), _Block(2 * w, w)])
         self.last = nn.Conv3d(w, 1, 3, padding=1)
         self.input_skip = input_skip
-        initialise(self)
+        initialize(self)
 
     def residual(self, x: Tensor) -> Tensor:
         """The signal before the last ReLU: (B, 1, D, H, W) -> same shape."""
@@ -135,7 +135,7 @@ class StridedGenerator(Generator):
         self.up = nn.ModuleList([_Block(w * 2**i, w * 2**i) for i in range(3)])
         self.last = nn.Conv3d(w, 1, 3, padding=1)
         self.input_skip = input_skip
-        initialise(self)
+        initialize(self)
 
     def residual(self, x: Tensor) -> Tensor:
         """The signal before the last ReLU: (B, 1, D, H, W) -> same shape."""
@@ -159,7 +159,7 @@ class StridedGenerator(Generator):
 
 
 class Critic(nn.Module):
-    """The paper's critic: three convolutions, no normalisation, one linear layer, no sigmoid.
+    """The paper's critic: three convolutions, no normalization, one linear layer, no sigmoid.
 
     Args:
         width: channels of the first convolution; 32 is the paper's.
@@ -180,15 +180,15 @@ class Critic(nn.Module):
         self.pool = nn.Identity() if slab else nn.AdaptiveAvgPool3d(self.pooled)
         depth, height, columns = slab or self.pooled
         self.head = nn.Linear(channels[-1] * depth * height * columns, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
         """Critic values (B,) of nodule images (B, 1, D, H, W)."""
         return self.head(self.pool(self.features(image)).flatten(1)).squeeze(1)
 
 
-def initialise(network: nn.Module) -> None:
-    """Kaiming-normal convolutions and linear layers with zero bias; batch normalisation at identity."""
+def initialize(network: nn.Module) -> None:
+    """Kaiming-normal convolutions and linear layers with zero bias; batch normalization at identity."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)

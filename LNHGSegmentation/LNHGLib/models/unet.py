@@ -63,7 +63,7 @@ class UNet(Probability):
         self.down = nn.ModuleList([_double(c_in, c_out) for c_in, c_out in zip([1, *widths], widths, strict=False)])
         self.up = nn.ModuleList([_double(3 * c, c) for c in reversed(widths[:-1])])
         self.last = nn.Conv3d(width, 1, 1)
-        gan.initialise(self)
+        gan.initialize(self)
 
     def residual(self, x: Tensor) -> Tensor:
         """Logits: (B, 1, D, H, W) -> same shape."""

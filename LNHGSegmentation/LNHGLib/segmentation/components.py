@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from LNHGLib.image.boxes import grow_box
 
-TOP_SHARE = 0.5
+TOP_FRACTION = 0.5
 SIGNAL_FLOOR = 0.05
 
 
@@ -69,13 +69,13 @@ def nearest(
 def component_scores(labels: np.ndarray, generated: np.ndarray, original: np.ndarray) -> np.ndarray:
     """Segmenter score of every component: how much of the CT's own signal the generator let through.
 
-    A voxel has r = clip(G / max(O, 0.05), 0, 1), O being the normalised CT; the score is the mean of the upper half
+    A voxel has r = clip(G / max(O, 0.05), 0, 1), O being the normalized CT; the score is the mean of the upper half
     of the component's voxels, so that a soft rim does not lower it.
 
     Args:
         labels: component numbers zyx.
         generated: the generator's nodule image G on the same grid.
-        original: the normalised CT O in 0..1 on the same grid.
+        original: the normalized CT O in 0..1 on the same grid.
 
     Returns:
         Scores by component number; entry 0 is unused.
@@ -87,7 +87,7 @@ def component_scores(labels: np.ndarray, generated: np.ndarray, original: np.nda
     counts = np.bincount(numbers)
     first = np.cumsum(counts) - counts
     rank = np.arange(len(order)) - first[numbers[order]]
-    top = rank < np.maximum(np.ceil(counts * TOP_SHARE), 1)[numbers[order]]
+    top = rank < np.maximum(np.ceil(counts * TOP_FRACTION), 1)[numbers[order]]
     picked = numbers[order][top]
     total = np.bincount(picked, ratio[order][top], minlength=len(counts))
     return total / np.maximum(np.bincount(picked, minlength=len(counts)), 1)

@@ -17,7 +17,7 @@ def is_short(error: BaseException) -> bool:
 
 
 @contextmanager
-def shortage_tolerated() -> Iterator[None]:
+def suppress_out_of_memory() -> Iterator[None]:
     """Leave the block quietly when the memory does not suffice; the caller sees from its work what is left to do."""
     try:
         yield

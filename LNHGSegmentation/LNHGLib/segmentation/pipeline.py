@@ -24,7 +24,7 @@ from LNHGLib.segmentation import attachments, components, ensemble, fusion, nati
 from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.ensemble import Ensemble
 from LNHGLib.segmentation.out_of_memory import is_short
-from LNHGLib.segmentation.preprocessing import find_lungs, from_canonical, normalise, onto_grid, working_grid
+from LNHGLib.segmentation.preprocessing import find_lungs, from_canonical, normalize, onto_grid, working_grid
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.result import Result, make_report
 from LNHGLib.segmentation.tiled_inference import CPU_TOOK_OVER, run_detector
@@ -122,7 +122,7 @@ def prepare_scan(upright: Volume, spec: Card, monitor: Monitor) -> PreparedScan:
     with monitor.stage("grid", "Resampling to the model's grid", 0.06, 0.1):
         grid = working_grid(upright, lungs, spec.grid)
         inside = resample(lungs.view(np.uint8), upright.grid, grid, linear=False, fill=0) > 0
-        return PreparedScan(grid, normalise(onto_grid(upright, grid), spec.window_hu), inside)
+        return PreparedScan(grid, normalize(onto_grid(upright, grid), spec.window_hu), inside)
 
 
 def load_ensemble(model: Model, where: torch.device, monitor: Monitor) -> Ensemble:

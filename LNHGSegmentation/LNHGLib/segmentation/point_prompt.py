@@ -14,7 +14,7 @@ from LNHGLib.models.folder import Model
 from LNHGLib.segmentation import components, fusion, pipeline
 from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.pipeline import Findings, PreparedScan
-from LNHGLib.segmentation.preprocessing import normalise, onto_grid, working_grid
+from LNHGLib.segmentation.preprocessing import normalize, onto_grid, working_grid
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.result import Result, make_report
 
@@ -60,7 +60,7 @@ def segment_at(
         )
     with monitor.stage("grid", "Resampling around the place", 0.0, 0.2):
         grid = grid_around(upright, index, spec.grid)
-        scan = PreparedScan(grid, normalise(onto_grid(upright, grid), spec.window_hu), np.ones(grid.shape, bool))
+        scan = PreparedScan(grid, normalize(onto_grid(upright, grid), spec.window_hu), np.ones(grid.shape, bool))
     with monitor.stage("generator", "Outlining the nodule (generator)", 0.2, 0.8):
         image = pipeline.load_ensemble(model, where, monitor).predict_mean(scan.ct_norm)
     with monitor.stage("measurement", "Measuring the nodule", 0.8, 1.0):

@@ -16,10 +16,10 @@ from LNHGLib.segmentation import lungs as lung_search
 
 WINDOW_HU = (-1000.0, 400.0)
 SEARCH_MM = 2.5
-LEAST_LUNG_ML = 60.0
+MIN_LUNG_ML = 60.0
 
 
-def normalise(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.ndarray:
+def normalize(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.ndarray:
     """Clip HU to a window and scale it to float32 in [0, 1]; the default window is the method register's."""
     low, high = window_hu
     signal = np.clip(hu, low, high).astype(np.float32, copy=False)
@@ -46,10 +46,10 @@ def find_lungs(volume: Volume) -> np.ndarray:
     spacing_mm = tuple(f * s for f, s in zip(factors, upright.grid.spacing_mm, strict=True))
     air, airway, body = lung_search.lung_air(hu, spacing_mm)
     found_ml = air.sum() * np.prod(spacing_mm) / 1000
-    if found_ml < LEAST_LUNG_ML:
+    if found_ml < MIN_LUNG_ML:
         raise InputError(
             f"no lung found in {volume.source.path}: {found_ml:.0f} ml of lung-like air inside the body, "
-            f"expected at least {LEAST_LUNG_ML:.0f} ml; choose a CT of the chest in Hounsfield units."
+            f"expected at least {MIN_LUNG_ML:.0f} ml; choose a CT of the chest in Hounsfield units."
         )
     region = lung_search.lung_region(air, airway, body, spacing_mm)
     for axis, (factor, size) in enumerate(zip(factors, upright.array.shape, strict=True)):

@@ -1,6 +1,6 @@
 """Running the two networks over a working grid: in pieces that fit the memory, within the lungs, cancellable.
 
-Arrays are zyx on the working grid; the CT is normalised to 0..1.
+Arrays are zyx on the working grid; the CT is normalized to 0..1.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import nn
 
 from LNHGLib.errors import WorkError
 from LNHGLib.image.boxes import Box, box_within
-from LNHGLib.segmentation.out_of_memory import shortage_tolerated
+from LNHGLib.segmentation.out_of_memory import suppress_out_of_memory
 from LNHGLib.segmentation.preprocessing import tiles
 from LNHGLib.segmentation.progress import Monitor
 
@@ -22,11 +22,11 @@ Shape = tuple[int, int, int]
 
 CPU_BYTES = 2_000_000_000
 """Memory for the feature maps of one piece on the CPU."""
-CUDA_SHARE = 0.4
+CUDA_FRACTION = 0.4
 LIVE_MAPS = 7
 """Feature maps of the widest layer that live at the same time, with the copies that the convolutions make."""
-LEAST_VOXELS = 32**3
-MOST_CUTS = 12
+MIN_TILE_VOXELS = 32**3
+MAX_CUTS = 12
 CROP_MARGIN = 16
 IN_LUNG_SHARE = 0.25
 CPU_TOOK_OVER = (
@@ -50,7 +50,7 @@ def run_generator(
     Args:
         generator: with attributes `halo` (zyx reach of its receptive field) and `multiple` (of which sides must be
             multiples); on the device it is to run on.
-        ct_norm: float32 zyx, normalised CT.
+        ct_norm: float32 zyx, normalized CT.
         lungs: boolean zyx; only pieces with lung are run. None means everywhere.
         slab: slices of one input, where the network was trained on slabs (the paper's 3): slabs follow each other
             without overlap, and the last one is shifted back so that every slice is covered.
@@ -67,13 +67,13 @@ def run_generator(
     budget = max_voxels or _first_budget(generator, monitor)
     with _stoppable(generator, monitor):
         while todo.any():
-            with shortage_tolerated():
+            with suppress_out_of_memory():
                 for target, outer in _pieces(todo, generator, slab, budget):
                     _run_piece(generator, ct_norm, target, outer, result)
                     todo[target] = False
                     monitor.report(1 - np.count_nonzero(todo) / total)
             if todo.any():
-                budget = _retreat(generator, budget, LEAST_VOXELS, monitor)
+                budget = reduce_tile_or_move_to_cpu(generator, budget, MIN_TILE_VOXELS, monitor)
     return result
 
 
@@ -90,7 +90,7 @@ def run_detector(
 
     Args:
         detector: takes a list of (3, H, W) images, gives a list of dicts with `boxes` (x0, y0, x1, y1) and `scores`.
-        ct_norm: float32 zyx, normalised CT.
+        ct_norm: float32 zyx, normalized CT.
         lungs: boolean zyx; images are cropped to it and boxes outside are dropped. None means everywhere.
         step: slices between scanned slices.
         min_score: lowest score kept.
@@ -106,10 +106,10 @@ def run_detector(
     with _stoppable(detector, monitor):
         while todo:
             found = None
-            with shortage_tolerated():
+            with suppress_out_of_memory():
                 found = _detect(detector, ct_norm, lungs, todo[:batch], step)
             if found is None:
-                batch = _retreat(detector, batch, 1, monitor)
+                batch = reduce_tile_or_move_to_cpu(detector, batch, 1, monitor)
                 continue
             for z, boxes in zip(todo[:batch], found, strict=True):
                 rows.append(_of_lungs(np.insert(boxes, 0, z, axis=1), lungs[z], min_score))
@@ -178,7 +178,7 @@ def _core(shape: Shape, halo: list[int], multiple: int, slab: int | None, budget
     """
     choices = []
     for axis, size in enumerate(shape):
-        cores = [slab] if slab and axis == 0 else sorted({math.ceil(size / n) for n in range(1, MOST_CUTS + 1)})
+        cores = [slab] if slab and axis == 0 else sorted({math.ceil(size / n) for n in range(1, MAX_CUTS + 1)})
         full = math.ceil(size / multiple) * multiple
         reach = 2 * (halo[axis] + multiple - 1)
         choices.append([(core, math.ceil(size / core), min(core + reach, full)) for core in cores])
@@ -201,19 +201,19 @@ def _voxel_budget(generator: nn.Module) -> int:
 
     with _hooked(generator, lambda module: module.register_forward_hook(note)), torch.inference_mode():
         generator(torch.zeros(1, 1, side, side, side, device=device))
-    memory = torch.cuda.mem_get_info(device)[0] * CUDA_SHARE if device.type == "cuda" else CPU_BYTES
-    return max(LEAST_VOXELS, int(memory / (4 * LIVE_MAPS * max(widest))))
+    memory = torch.cuda.mem_get_info(device)[0] * CUDA_FRACTION if device.type == "cuda" else CPU_BYTES
+    return max(MIN_TILE_VOXELS, int(memory / (4 * LIVE_MAPS * max(widest))))
 
 
 def _first_budget(generator: nn.Module, monitor: Monitor) -> int:
     """As `_voxel_budget`; the CPU's where the GPU is too full even for the trial run."""
     budget = 0
-    with shortage_tolerated():
+    with suppress_out_of_memory():
         budget = _voxel_budget(generator)
-    return budget or _retreat(generator, LEAST_VOXELS, LEAST_VOXELS, monitor)
+    return budget or reduce_tile_or_move_to_cpu(generator, MIN_TILE_VOXELS, MIN_TILE_VOXELS, monitor)
 
 
-def _retreat(network: nn.Module, size: int, least: int, monitor: Monitor) -> int:
+def reduce_tile_or_move_to_cpu(network: nn.Module, size: int, least: int, monitor: Monitor) -> int:
     """After the device ran out of memory: half the size, or the CPU when the size is already the least.
 
     Raises:
@@ -232,7 +232,7 @@ def _retreat(network: nn.Module, size: int, least: int, monitor: Monitor) -> int
         )
     monitor.warn(CPU_TOOK_OVER, "on the CPU")
     network.to("cpu")
-    return _voxel_budget(network) if least == LEAST_VOXELS else BATCH["cpu"]
+    return _voxel_budget(network) if least == MIN_TILE_VOXELS else BATCH["cpu"]
 
 
 def _scanned(lungs: np.ndarray, step: int) -> list[int]:

@@ -17,7 +17,7 @@ from LNHGLib.files.text import read_csv, write_csv
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.components import components
 from LNHGLib.segmentation.pipeline import MIN_COMPONENT_LUNG_FRACTION, load_ensemble
-from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.progress import Monitor
 from scipy import ndimage
 from tqdm import tqdm
@@ -142,7 +142,7 @@ def mine(
             volume, lung = backgrounds[number - len(crops)]
             source, lungs = {"crop": "", "background": volume.patient}, np.zeros(volume.hu.shape, bool)
             lungs[tuple(lung.T)] = True
-        image = ensemble.predict(normalise(volume.hu, model.card["window_hu"]), lungs)
+        image = ensemble.predict(normalize(volume.hu, model.card["window_hu"]), lungs)
         rows += [source | dict(zip("zyx", center, strict=True)) for center in false_positives(image, volume, lungs)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as part:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.files.atomic import atomic_folder
-from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.preprocessing import normalize
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import map_metrics, metrics
@@ -114,7 +114,7 @@ def leakage(crops: Iterable[Crop], generators: dict[str, tuple[Predict, list]], 
         repeats = [map_metrics.repeat(crop.hu, noise, rng) for _ in range(2)] if noise else []
         level = noise.sd_hu if noise else float("nan")
         for name, (predict, window_hu) in generators.items():
-            signal, ct = predict(crop.hu)[crop.reference], normalise(crop.hu, window_hu)[crop.reference]
+            signal, ct = predict(crop.hu)[crop.reference], normalize(crop.hu, window_hu)[crop.reference]
             with_ct = map_metrics.correlation(signal, ct), map_metrics.rank_correlation(signal, ct)
             again = _again(repeats, predict, window_hu, crop.reference)
             rows.append(LeakageRow(*_place(crop), name, *with_ct, level, *again))
@@ -126,7 +126,7 @@ def _again(repeats: list[np.ndarray], predict: Predict, window_hu: list, mask: n
         return (float("nan"),) * 4
     signals = [predict(hu) for hu in repeats]
     inside = [signal[mask] for signal in signals]
-    cts = [normalise(hu, window_hu)[mask] for hu in repeats]
+    cts = [normalize(hu, window_hu)[mask] for hu in repeats]
     left = [map_metrics.beyond(signal, ct) for signal, ct in zip(inside, cts, strict=True)]
     return (
         map_metrics.rank_correlation(*inside),

@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from LNHGLib.files.atomic import atomic_file
-from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.preprocessing import normalize
 
 from LNHGTrainingLib.data.crops import CUBE, consensus
 
@@ -94,7 +94,7 @@ def _write_cube(group: h5py.Group, cube: Sample) -> None:
     mask = cube.mask
     arrays = {
         "image": cube.hu.astype(np.float32),
-        "target": (normalise(cube.hu, WINDOW_HU) * mask).astype(np.float32),
+        "target": (normalize(cube.hu, WINDOW_HU) * mask).astype(np.float32),
         "mask": mask.astype(np.uint8),
         "reader_masks": cube.bits,
         "other_mask": cube.other,

@@ -21,7 +21,7 @@ from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.ensemble import rescore
 from LNHGLib.segmentation.fusion import Finding, FusionOptions
 from LNHGLib.segmentation.pipeline import PreparedScan, join_branches
-from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.tiled_inference import run_detector
 from scipy import ndimage
 
@@ -82,7 +82,7 @@ def predict_crops(
     seen = []
     for crop in crops:
         grid = Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0))
-        work = PreparedScan(grid, normalise(crop.hu, window), lung_of_cube(crop.hu))
+        work = PreparedScan(grid, normalize(crop.hu, window), lung_of_cube(crop.hu))
         boxes = run_detector(detector, work.ct_norm, work.lungs, step=step)
         image = ensemble.predict(crop.hu)
         seen.append(CropOutputs(crop, image, ensemble.predict_mean(crop.hu, image), boxes, work))

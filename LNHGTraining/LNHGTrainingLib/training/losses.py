@@ -60,7 +60,7 @@ def masked_mse(image: Tensor, target: Tensor, known: Tensor) -> Tensor:
 class Perceptual(nn.Module):
     """MSE between VGG-19 features after the ReLU of the last, 16th, convolution (register L6, L7, L14).
 
-    Each slice passes as three equal channels with ImageNet normalisation, out of place; the network is frozen.
+    Each slice passes as three equal channels with ImageNet normalization, out of place; the network is frozen.
 
     Args:
         weights: "imagenet" (torchvision's cache), "random", or a path of a state dict of torchvision's vgg19; one of

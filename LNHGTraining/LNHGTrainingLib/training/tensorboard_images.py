@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.preprocessing import normalize
 from torch import nn
 
 from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
@@ -20,7 +20,7 @@ def segmenter_examples(generator: nn.Module, crops: Sequence[LabeledVolume], win
     """Rows of middle slices: CT, the nodule image to reach, the generator's."""
     rows = []
     for crop in crops[:EXAMPLES]:
-        ct = normalise(crop.hu[MIDDLE], window_hu)
+        ct = normalize(crop.hu[MIDDLE], window_hu)
         rows.append(np.hstack([ct, ct * crop.mask[MIDDLE], generate(generator, crop.hu, window_hu)[MIDDLE]]))
     return _grey(np.vstack(rows))
 
@@ -31,7 +31,7 @@ def detector_examples(detector: nn.Module, crops: Sequence[LabeledVolume], windo
     for crop in crops[:EXAMPLES]:
         found = detect(detector, crop.hu, window_hu, step)
         found = found[(found[:, 0] > MIDDLE - step) & (found[:, 0] <= MIDDLE)]
-        picture = _boxes(_grey(normalise(crop.hu[MIDDLE], window_hu)), slice_boxes(crop.mask[MIDDLE], 1), "lime")
+        picture = _boxes(_grey(normalize(crop.hu[MIDDLE], window_hu)), slice_boxes(crop.mask[MIDDLE], 1), "lime")
         boxes, scores = found[:, [2, 1, 4, 3]], [f"{score:.2f}" for score in found[:, 5]]
         pictures.append(_boxes(picture, boxes, "red", scores))
     return np.hstack(pictures)

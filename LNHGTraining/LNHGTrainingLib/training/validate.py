@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from LNHGLib.segmentation.ensemble import Ensemble, rotated_180
 from LNHGLib.segmentation.fusion import link
-from LNHGLib.segmentation.preprocessing import normalise
+from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.tiled_inference import run_detector
 from torch import nn
 
@@ -27,7 +27,7 @@ RATES = (1, 2, 4, 8)
 def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarray:
     """Nodule image of one volume: HU (z, y, x) -> float32 of the same shape."""
     pad = [(0, -size % generator.multiple) for size in hu.shape]
-    image = np.pad(normalise(hu, window_hu), pad, mode="edge")
+    image = np.pad(normalize(hu, window_hu), pad, mode="edge")
     device = next(generator.parameters()).device
     with torch.inference_mode():
         result = generator.eval()(torch.from_numpy(image)[None, None].to(device))[0, 0].cpu().numpy()
@@ -68,7 +68,7 @@ def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> n
     Returns:
         (N, 6) rows z, y0, x0, y1, x1, score.
     """
-    return run_detector(detector.eval(), normalise(hu, window_hu), lung_of_cube(hu), step=step)
+    return run_detector(detector.eval(), normalize(hu, window_hu), lung_of_cube(hu), step=step)
 
 
 def crop_froc(

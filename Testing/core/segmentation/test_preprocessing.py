@@ -74,14 +74,14 @@ def ball(ct, center, radius_mm):
 
 
 def test_normalise_maps_the_window_to_zero_and_one_and_clips():
-    signal = preprocessing.normalise(np.array([-2000, -1000, -300, 400, 3000], np.int16))
+    signal = preprocessing.normalize(np.array([-2000, -1000, -300, 400, 3000], np.int16))
 
     assert signal.dtype == np.float32
     np.testing.assert_allclose(signal, [0, 0, 0.5, 1, 1])
 
 
 def test_normalise_takes_another_window():
-    np.testing.assert_allclose(preprocessing.normalise(np.array([-1350.0, 150.0]), (-1350.0, 150.0)), [0, 1])
+    np.testing.assert_allclose(preprocessing.normalize(np.array([-1350.0, 150.0]), (-1350.0, 150.0)), [0, 1])
 
 
 def test_the_lung_region_holds_every_nodule(chest, lungs):
