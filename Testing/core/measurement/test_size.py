@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LNHGLib.image import volume
+from LNHGLib.image import reader
 from LNHGLib.image.volume import Grid
 from LNHGLib.measurement.size import axial_axis, measure
 
@@ -184,7 +184,7 @@ def test_a_central_calcification_is_told_from_a_solid_nodule():
 
 def test_real_consensus_masks_measure_as_their_published_sizes(data_dir):
     folder = data_dir / "ct" / "lidc-idri-0003"
-    ct = volume.read_volume(folder / "ct.nii.gz")
+    ct = reader.read_volume(folder / "ct.nii.gz")
     readers = [sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"mask_reader{i}.nii.gz"))) for i in (1, 2, 3, 4)]
     for nodule in json.loads((folder / "meta.json").read_text())["nodules"]:
         votes = sum((reader == nodule["label"]).astype(np.uint8) for reader in readers)

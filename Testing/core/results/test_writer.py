@@ -1,25 +1,17 @@
 import csv
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from LNHGLib.errors import InputError
 from LNHGLib.figures import preview
-from LNHGLib.figures.axial_plane import AxialPlane, sample_nodule
 from LNHGLib.figures.segment_style import TERMINOLOGY, segment_color
-from LNHGLib.image.volume import Grid, Source, Volume, from_sitk
-from LNHGLib.measurement.nodule import Nodule
-from LNHGLib.measurement.signal import statistics
-from LNHGLib.measurement.size import measure
+from LNHGLib.image.volume import Grid, from_sitk
 from LNHGLib.results import writer as results
 from LNHGLib.results.files import COLUMNS, MEASURES
-from matplotlib import image as png
-from matplotlib.text import Text
-
-GOLDEN = Path(__file__).parents[1] / "data" / "preview.png"
+from made_up_result import make_result
 
 
 def oblique_grid():
@@ -28,45 +20,6 @@ def oblique_grid():
     affine[:3, :3] = np.array([[0, -s, c], [0, c, s], [1, 0, 0]]) * (2.0, 0.8, -0.8)
     affine[:3, 3] = 30, -60, 100
     return Grid((24, 90, 100), affine)
-
-
-def make_result(grid=None, centers=((10, 30, 30), (14, 60, 70)), box=True):
-    """A made-up chest part: lung, a wall, and balls whose density falls from core to edge, on a grid."""
-    grid = grid or Grid.aligned((24, 90, 100), (2.0, 0.8, 0.8), (-40, -36, 100))
-    z, y, x = np.indices(grid.shape)
-    hu = -860 + 30 * np.sin(12.9 * x + 78.2 * y + 3.1 * z)
-    hu[:, 78:] = 40
-    labels = np.zeros(grid.shape, np.uint16)
-    for number, center in enumerate(centers, 1):
-        offset = (np.stack([z, y, x], -1) - center) * grid.spacing_mm
-        depth = 1 - np.linalg.norm(offset, axis=-1) / (5 + 3 * number)
-        hu = np.where(depth > 0, -500 + 700 * depth, hu)
-        labels[depth > 0] = number
-    hu = hu.astype(np.int16)
-    signal = np.where(labels > 0, np.clip((hu + 1000) / 1400, 0, 1), 0).astype(np.float32)
-    nodules = [finding(number, hu, signal, labels, grid) for number in range(1, len(centers) + 1)]
-    if box:
-        place = np.array(grid.index_to_lps((10, 35, 70)))
-        corners = (tuple(map(float, place - 5)), tuple(map(float, place + 5)))
-        nodules.append(Nodule(len(centers) + 1, 0.41, "detector-box", corners, None, 0.41, None, None))
-    report = {
-        "model": {"name": "made-up"},
-        "options": {"threshold": 0.3},
-        "device": "cpu",
-        "seconds": {"segment": np.float32(1.5)},
-        "warnings": [],
-    }
-    volume = Volume(hu, grid, Source("made-up.nii.gz"))
-    return SimpleNamespace(
-        volume=volume, labels=labels, heterogeneity=signal, nodules=nodules, report=report, patches=[]
-    )
-
-
-def finding(number, hu, signal, labels, grid):
-    mask = labels == number
-    measured = measure(hu, grid, mask)
-    inner = statistics(signal, mask, grid.spacing_mm)
-    return Nodule(number, 1 - 0.2 * number, "fused", measured.box_lps_mm, 0.9, np.float32(0.8), measured, inner)
 
 
 @pytest.fixture(scope="module")
@@ -206,82 +159,6 @@ def test_no_nodule_still_gives_all_files(tmp_path):
     assert {entry.name for entry in (tmp_path / "OUT").iterdir()} == set(results.FILES)
     assert json.loads((tmp_path / "OUT" / "report.json").read_text())["nodules"] == []
     assert (tmp_path / "OUT" / "nodules.csv").read_text().splitlines() == [",".join(COLUMNS)]
-
-
-def test_the_picture_says_that_there_is_no_nodule_and_at_which_threshold(texts):
-    preview.write_preview(make_result(centers=(), box=False), texts.path)
-    assert any("No nodule found at threshold 0.30" in text for text in texts())
-
-
-def test_the_picture_shows_number_score_provenance_size_and_volume(texts):
-    result = make_result()
-    preview.write_preview(result, texts.path)
-    shown, measured = "\n".join(texts()), result.nodules[1].measurement
-    assert "Nodule 2" in shown
-    assert "score 0.60  ·  both branches agree" in shown
-    assert f"{measured.short_axis_mm:.1f} mm  ·  {measured.volume_mm3:.0f} mm³" in shown
-    assert "box only, not segmented" in shown
-
-
-def test_the_picture_shows_the_eight_highest_scores_and_says_how_many_more_there_are(texts):
-    result = make_result()
-    box = result.nodules[2]
-    result.nodules += [Nodule(n, n / 100, *list(vars(box).values())[2:]) for n in range(4, 11)]
-    shown = preview.write_preview(result, texts.path)
-    assert shown["nodules"] == [1, 2, 3, 10, 9, 8, 7, 6]
-    assert any("2 more" in text for text in texts())
-
-
-@pytest.fixture
-def texts(monkeypatch, tmp_path):
-    """The words in the picture drawn last, and a path to write it to."""
-    figures = []
-    save = preview.Figure.savefig
-    monkeypatch.setattr(preview.Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k))[1])
-
-    def read():
-        return [artist.get_text() for artist in figures[-1].findobj(Text)]
-
-    read.path = tmp_path / "preview.png"
-    return read
-
-
-def test_the_picture_looks_like_the_golden_one(regenerate_golden, tmp_path, monkeypatch):
-    monkeypatch.setattr(preview, "DOTS_PER_INCH", 50)
-    path = GOLDEN if regenerate_golden else tmp_path / "preview.png"
-    preview.write_preview(make_result(), path)
-    difference = np.abs(png.imread(path)[..., :3] - png.imread(GOLDEN)[..., :3])
-    assert difference.mean() < 0.004
-    assert (difference.max(-1) > 0.2).mean() < 0.004
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
-@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1), (1, -1, 1)])
-def test_a_plane_shows_the_patients_right_on_the_left_and_anterior_up_in_every_array_order(order, flips):
-    grid = Grid.aligned((20, 30, 40), (2.0, 1.0, 1.0), (5, -8, 50))
-    array = np.zeros(grid.shape, np.float32)
-    array[10, 5, 4] = 1
-    marker_lps, center = grid.index_to_lps((10, 5, 4)), grid.index_to_lps((10, 15, 20))
-    moved, moved_grid = _reordered(array, grid, order, flips)
-    pixels = AxialPlane(center, 40.0).grid()
-    image, signal = (found[0] for found in sample_nodule(moved, 1, 7 * moved, moved_grid, pixels))
-    row, column = np.unravel_index(image.argmax(), image.shape)
-    np.testing.assert_allclose(pixels.index_to_lps((0, row, column)), marker_lps, atol=0.2)
-    assert row < 128
-    assert column < 128
-    np.testing.assert_allclose(signal[image > 0], 7, rtol=1e-4)
-
-
-def _reordered(array, grid, order, flips):
-    affine = grid.affine.copy()
-    affine[:3, :3] = affine[:3, :3][:, order]
-    array = array.transpose(order)
-    for axis, flip in enumerate(flips):
-        if flip < 0:
-            affine[:3, 3] += affine[:3, axis] * (array.shape[axis] - 1)
-            affine[:3, axis] *= -1
-            array = np.flip(array, axis)
-    return array, Grid(array.shape, affine)
 
 
 def test_an_existing_folder_is_not_touched_without_overwrite(tmp_path):

@@ -3,11 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from LNHGLib.figures import colors
-from LNHGLib.measurement import signal as heterogeneity
 from matplotlib import image as png
-from scipy import ndimage
 
-GOLDEN_FOLDER = Path(__file__).parents[1] / "data"
+GOLDEN_FOLDER = Path(__file__).parents[2] / "data"
 GOLDEN_JET = {0: (0, 0, 128), 1: (0, 0, 132), 64: (0, 128, 255), 128: (130, 255, 126), 192: (255, 124, 0)}
 GOLDEN_JET[255] = (128, 0, 0)
 
@@ -26,11 +24,6 @@ def golden(regenerate_golden):
         assert (difference > 4).mean() < 0.001
 
     return check
-
-
-def ball(shape=(21, 21, 21), radius=8.0):
-    grids = np.indices(shape) - (np.array(shape)[:, None, None, None] - 1) / 2
-    return (grids**2).sum(0) <= radius**2
 
 
 @pytest.mark.parametrize(("index", "rgb"), GOLDEN_JET.items())
@@ -94,12 +87,20 @@ def test_scale_refuses_an_unknown_mode_and_an_empty_fixed_range():
         colors.scale(values, values.astype(int), "fixed", (1.0, 1.0))
 
 
+@pytest.mark.parametrize(("low", "high", "ticks"), [(0, 1.2, 7), (0, 1, 6), (0.1, 0.6, 6)])
+def test_a_legend_names_round_values_from_end_to_end(low, high, ticks):
+    values = colors.legend_ticks(low, high)
+    assert len(values) == ticks
+    assert (values[0], values[-1]) == (low, high)
+    np.testing.assert_allclose(values, values.round(1), atol=1e-9)
+
+
 def test_composite_keeps_the_ct_outside_the_mask_and_blends_inside():
-    grey = np.array([[10, 100]], np.uint8)
+    gray = np.array([[10, 100]], np.uint8)
     color = np.array([[[255, 0, 0], [255, 0, 0]]], np.uint8)
     mask = np.array([[False, True]])
-    np.testing.assert_array_equal(colors.composite(grey, color, mask), [[[10, 10, 10], [255, 0, 0]]])
-    np.testing.assert_array_equal(colors.composite(grey, color, mask, 0.5)[0, 1], [178, 50, 50])
+    np.testing.assert_array_equal(colors.composite(gray, color, mask), [[[10, 10, 10], [255, 0, 0]]])
+    np.testing.assert_array_equal(colors.composite(gray, color, mask, 0.5)[0, 1], [178, 50, 50])
 
 
 def test_lung_window_maps_its_ends_to_black_and_white():
@@ -126,74 +127,6 @@ def test_viridis_overlay_looks_like_the_golden_picture(golden):
     scaled = colors.scale(signal, labels, "nodule")
     image = colors.composite(colors.window(hu), colors.viridis(scaled), labels > 0, 0.6)
     golden(image, "heterogeneity_viridis.png")
-
-
-def test_statistics_of_a_constant_nodule_are_zero_and_its_ratio_one():
-    mask = ball()
-    with np.errstate(all="raise"):
-        found = heterogeneity.statistics(np.full(mask.shape, 0.4), mask, (1, 1, 1))
-    assert found["mean"] == pytest.approx(0.4)
-    assert found["edge_to_core"] == pytest.approx(1)
-    spread = [found[key] for key in ("sd", "entropy_bits", "p10_p90_range", "gradient_per_mm")]
-    assert spread == pytest.approx([0, 0, 0, 0])
-
-
-def test_statistics_of_a_single_voxel_are_defined():
-    mask = np.zeros((3, 3, 3), bool)
-    mask[1, 1, 1] = True
-    with np.errstate(all="raise"):
-        found = heterogeneity.statistics(np.random.default_rng(0).random(mask.shape), mask, (2.5, 0.7, 0.7))
-    assert tuple(found) == heterogeneity.STATISTICS
-    assert (found["sd"], found["entropy_bits"], found["gradient_per_mm"], found["edge_to_core"]) == (0, 0, 0, 1)
-
-
-def test_edge_to_core_is_undefined_rather_than_infinite_over_a_dark_core():
-    mask = ball()
-    depth = ndimage.distance_transform_edt(mask)
-    assert heterogeneity.statistics((depth < 2).astype(float), mask, (1, 1, 1))["edge_to_core"] is None
-
-
-def test_statistics_refuse_an_empty_mask():
-    with pytest.raises(ValueError, match="empty"):
-        heterogeneity.statistics(np.zeros((2, 2, 2)), np.zeros((2, 2, 2), bool), (1, 1, 1))
-
-
-def test_gradient_of_a_ramp_is_its_slope_per_millimeter_on_anisotropic_voxels():
-    mask = ball()
-    z, _, x = np.indices(mask.shape)
-    found = heterogeneity.statistics(0.03 * z * 2.5 + 0.04 * x * 0.7, mask, (2.5, 0.7, 0.7))
-    assert found["gradient_per_mm"] == pytest.approx(0.05, rel=2e-3)
-
-
-def test_statistics_ignore_everything_outside_the_nodule():
-    mask, rng = ball(), np.random.default_rng(1)
-    inside = np.where(mask, rng.random(mask.shape), 0)
-    outside = np.where(mask, inside, 1e6 * rng.random(mask.shape))
-    spacing = (2.5, 0.7, 0.7)
-    assert heterogeneity.statistics(inside, mask, spacing) == heterogeneity.statistics(outside, mask, spacing)
-
-
-def test_entropy_counts_equally_filled_bins_in_bits():
-    signal = (np.arange(64).reshape(4, 4, 4) % 8 + 0.5) * heterogeneity.ENTROPY_BIN_WIDTH
-    found = heterogeneity.statistics(signal, np.ones(signal.shape, bool), (1, 1, 1))
-    assert found["entropy_bits"] == pytest.approx(3)
-
-
-def test_percentile_range_of_a_uniform_signal_spans_eight_tenths():
-    signal = np.linspace(0, 1, 1000).reshape(10, 10, 10)
-    found = heterogeneity.statistics(signal, np.ones(signal.shape, bool), (1, 1, 1))
-    assert found["p10_p90_range"] == pytest.approx(0.8, abs=1e-3)
-
-
-def test_edge_to_core_measures_depth_in_millimeters():
-    shape, spacing = (9, 31, 31), (4.0, 1.0, 1.0)
-    z, y, x = ((np.indices(shape) - np.array([4, 15, 15])[:, None, None, None]).T * spacing).T
-    radius = np.sqrt(z**2 + y**2 + x**2)
-    mask = radius <= 14
-    bright_core = heterogeneity.statistics(np.where(radius < 10, 1.0, 0.5), mask, spacing)["edge_to_core"]
-    bright_rim = heterogeneity.statistics(np.where(radius < 10, 0.5, 1.0), mask, spacing)["edge_to_core"]
-    assert bright_core < 0.6
-    assert bright_rim > 1.6
 
 
 def _scene():
