@@ -5,7 +5,7 @@ import csv
 import numpy as np
 from crop_files import WHOLE, write_crop_files
 from LNHGTrainingLib.evaluation import crops, summary
-from LNHGTrainingLib.evaluation.crops import Selection
+from LNHGTrainingLib.evaluation.crops import CropFiles, Selection
 from LNHGTrainingLib.evaluation.crops import evaluate_crops as score_crops
 from LNHGTrainingLib.evaluation.run import EvaluationOptions
 
@@ -41,7 +41,7 @@ def row(index, **changes):
 
 def write_crops(folder, rows, reader_bits, valid=WHOLE):
     bits = np.array(reader_bits)
-    files = folder / "crops.h5", folder / "crops.csv"
+    files = CropFiles(folder / "crops.h5", folder / "crops.csv")
     write_crop_files(*files, rows, np.where(bits > 0, 40, -800), bits, valid)
     return files
 

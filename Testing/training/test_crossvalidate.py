@@ -14,6 +14,7 @@ from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.evaluation import crossvalidate
+from LNHGTrainingLib.evaluation.crops import CropFiles
 from LNHGTrainingLib.evaluation.crossvalidate import Fold, dice_sums
 from LNHGTrainingLib.training import segmenter
 
@@ -29,7 +30,7 @@ def crops(tmp_path):
 
 
 def test_each_nodule_is_scored_by_the_network_that_held_its_patient_out(crops, tmp_path):
-    report = crossvalidate.run("mixed", [fold(0, perfect), fold(1, empty)], *crops, tmp_path / "out", QUIET)
+    report = crossvalidate.run("mixed", [fold(0, perfect), fold(1, empty)], crops, tmp_path / "out", QUIET)
     with (tmp_path / "out" / "nodules.csv").open(newline="") as stream:
         dice = {line["series"]: float(line["dice"]) for line in csv.DictReader(stream)}
     assert dice == {f"1.{i}": float(i % 2 == 0) for i in range(6)}
@@ -39,9 +40,9 @@ def test_each_nodule_is_scored_by_the_network_that_held_its_patient_out(crops, t
 
 def test_a_split_by_nodule_is_called_what_it_is(crops, tmp_path):
     leaky = [replace(fold(0, perfect), trained_on=frozenset({"P0"})), fold(1, perfect)]
-    report = crossvalidate.run("leaky", leaky, *crops, tmp_path / "out", QUIET)
+    report = crossvalidate.run("leaky", leaky, crops, tmp_path / "out", QUIET)
     assert "2 folds by nodule, 1 patients on both sides, which flatters (fold 0" in report["split"]
-    honest = crossvalidate.run("honest", [fold(0, perfect), fold(1, perfect)], *crops, tmp_path / "two", QUIET)
+    honest = crossvalidate.run("honest", [fold(0, perfect), fold(1, perfect)], crops, tmp_path / "two", QUIET)
     assert "2 folds by patient (fold 0" in honest["split"]
 
 
@@ -49,7 +50,7 @@ def test_the_threshold_of_a_fold_is_the_best_one_on_the_other_folds(crops, tmp_p
     """A cut at 0.25 is right for the first fold's network and one at 0.55 for the second's."""
     low, high = (lambda hu, at=at: 0.3 * perfect(hu) + at for at in (0.1, 0.4))
     folds = [replace(fold(number, image), thresholds=(0.25, 0.55)) for number, image in enumerate((low, high))]
-    report = crossvalidate.run("crossed", folds, *crops, tmp_path / "out", QUIET)
+    report = crossvalidate.run("crossed", folds, crops, tmp_path / "out", QUIET)
     assert "fold 0: step 4, threshold 0.55, fold 1: step 4, threshold 0.25" in report["split"]
     assert "chosen on the nodules of the other folds" in report["protocol"]
     assert report["groups"]["all"]["dice_all"]["value"] < 0.1
@@ -65,8 +66,8 @@ def test_a_trimmed_outline_has_no_vessel(crops, tmp_path):
 
     dice = {}
     for trim in (False, True):
-        folds = [replace(fold(n, with_vessel), how=crossvalidate.InferenceOptions(trim=trim)) for n in (0, 1)]
-        report = crossvalidate.run("vessel", folds, *crops, tmp_path / f"{trim}", QUIET)
+        folds = [replace(fold(n, with_vessel), inference=crossvalidate.InferenceOptions(prune=trim)) for n in (0, 1)]
+        report = crossvalidate.run("vessel", folds, crops, tmp_path / f"{trim}", QUIET)
         dice[trim] = report["groups"]["all"]["dice_all"]["value"]
     assert dice[True] > dice[False] + 0.05
 
@@ -74,7 +75,7 @@ def test_a_trimmed_outline_has_no_vessel(crops, tmp_path):
 def test_each_cube_is_drawn_once(crops, tmp_path):
     seen = []
     folds = [replace(fold(n, lambda hu: seen.append(1) or perfect(hu)), thresholds=(0.2, 0.5)) for n in (0, 1)]
-    crossvalidate.run("once", folds, *crops, tmp_path / "out", QUIET)
+    crossvalidate.run("once", folds, crops, tmp_path / "out", QUIET)
     assert len(seen) == 6
 
 
@@ -83,8 +84,8 @@ def test_the_threshold_of_a_single_fold_is_the_best_one_on_its_training_crops(tm
     trained, thresholds = small_data.load(tmp_path), (0.1, 0.2, 0.4)
     assert dice_sums(lambda hu: 0.3 * perfect(hu) + 0.15, trained, thresholds).argmax() == 1
     segmenter.train(config(tmp_path, "lnhg-gated.toml", 0), tmp_path / "run")
-    files = tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv"
-    (only,) = crossvalidate.read_folds([tmp_path / "run" / "last.pt"], *files)
+    files = CropFiles(tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv")
+    (only,) = crossvalidate.read_folds([tmp_path / "run" / "last.pt"], files)
     assert len(only.thresholds) == 1
 
 
@@ -93,9 +94,9 @@ def test_folds_of_different_targets_are_refused(tmp_path):
     runs = [tmp_path / "binary", tmp_path / "intensity"]
     for number, (recipe, run) in enumerate(zip(("unet.toml", "lnhg-gated.toml"), runs, strict=True)):
         segmenter.train(config(tmp_path, recipe, number), run)
-    files = tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv"
+    files = CropFiles(tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv")
     with pytest.raises(InputError, match="targets binary and intensity, expected one"):
-        crossvalidate.read_folds([run / "last.pt" for run in runs], *files)
+        crossvalidate.read_folds([run / "last.pt" for run in runs], files)
 
 
 def config(folder, recipe: str, fold_: int) -> dict:

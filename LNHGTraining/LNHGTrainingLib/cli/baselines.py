@@ -5,9 +5,16 @@ from pathlib import Path
 
 from LNHGLib.errors import InputError
 
+from LNHGTrainingLib.cli.options import require_at_least, require_path
 
-def add_nnunet(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `nnunet` its arguments."""
+
+def add_commands(commands: "argparse._SubParsersAction") -> None:
+    """Add `nnunet` to the parser of `lnhg-train`.
+
+    Args:
+        commands: Its subparsers.
+    """
+    parser = commands.add_parser("nnunet", help="train nnU-Net on one fold, to compare with")
     parser.add_argument("--crops", type=Path, required=True, metavar="FILE.h5", help="crops around nodules")
     parser.add_argument("--table", type=Path, required=True, metavar="FILE.csv", help="table of the crops, with folds")
     parser.add_argument("--fold", type=int, metavar="N", help="hold out this fold; without: plan and preprocess only")
@@ -19,11 +26,16 @@ def add_nnunet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and patches (default 0)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default cpu)")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of all folds; a killed run goes on in it")
-    parser.set_defaults(run=_nnunet)
+    parser.set_defaults(run=train_nnunet)
 
 
-def _nnunet(options: argparse.Namespace) -> None:
-    _check(options)
+def train_nnunet(options: argparse.Namespace) -> None:
+    """Prepare the data for nnU-Net, and train it on one fold if one is given."""
+    require_at_least(options, 1, "epochs", "iterations", "min_readers")
+    if options.gpu_memory is not None and not options.gpu_memory > 0:
+        raise InputError(f"--gpu-memory is {options.gpu_memory:g}, expected more than 0 GB.")
+    for path in (options.crops, options.table):
+        require_path(path, "the crops and their table")
     from LNHGTrainingLib.baselines import nnunet
 
     cases = nnunet.prepare(options.out, options.crops, options.table, options.min_readers, options.gpu_memory)
@@ -32,14 +44,3 @@ def _nnunet(options: argparse.Namespace) -> None:
         return
     budget = nnunet.Budget(options.epochs, options.iterations, options.seed, not options.no_mirroring)
     print(nnunet.train(options.out, cases, options.fold, budget, options.device))
-
-
-def _check(options: argparse.Namespace) -> None:
-    for name in ("epochs", "iterations", "min_readers"):
-        if (value := getattr(options, name)) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
-    if options.gpu_memory is not None and not options.gpu_memory > 0:
-        raise InputError(f"--gpu-memory is {options.gpu_memory:g}, expected more than 0 GB.")
-    for path in (options.crops, options.table):
-        if not path.is_file():
-            raise InputError(f"{path} does not exist, expected the crops and their table; check the path.")

@@ -5,9 +5,16 @@ from pathlib import Path
 
 from LNHGLib.errors import InputError
 
+from LNHGTrainingLib.cli.options import require_at_least
 
-def add_prepare(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `prepare` its arguments."""
+
+def add_commands(commands: "argparse._SubParsersAction") -> None:
+    """Add `prepare` and `folds` to the parser of `lnhg-train`.
+
+    Args:
+        commands: Its subparsers.
+    """
+    parser = commands.add_parser("prepare", help="make training data of CTs and outlines")
     parser.add_argument("layout", choices=("lidc", "luna16", "pairs", "crops"), help="what INPUT is")
     parser.add_argument("input", type=Path, metavar="INPUT", help="folder; with pairs also a CSV list")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write; a killed run goes on in it")
@@ -19,11 +26,9 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draw of candidates (default 0)")
     parser.add_argument("--source", metavar="TEXT", help="what the table says the data are")
     parser.add_argument("--licence", metavar="TEXT", help="what the table says their licence is")
-    parser.set_defaults(run=_prepare)
+    parser.set_defaults(run=prepare)
 
-
-def add_folds(parser: argparse.ArgumentParser) -> None:
-    """Give the parser of `folds` its arguments."""
+    parser = commands.add_parser("folds", help="split prepared data by patient")
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="table of prepared data, or of the crops")
     parser.add_argument("out", type=Path, metavar="OUT.csv", help="the table with folds; OUT.json beside it to publish")
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="how many (default 5)")
@@ -32,10 +37,11 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", type=Path, metavar="FILE.csv", help="patients in this table keep their folds")
     parser.add_argument("--split", choices=("patient", "nodule"), default="patient", help="what stays together")
     parser.add_argument("--i-know-it-leaks", action="store_true", help="needed for --split nodule")
-    parser.set_defaults(run=_folds)
+    parser.set_defaults(run=split)
 
 
-def _prepare(options: argparse.Namespace) -> None:
+def prepare(options: argparse.Namespace) -> None:
+    """Make training data and print how much."""
     if not options.input.exists():
         raise InputError(f"{options.input} does not exist, expected the data to prepare; check the path.")
     if options.layout != "pairs" and not options.input.is_dir():
@@ -43,8 +49,7 @@ def _prepare(options: argparse.Namespace) -> None:
     for path in (options.xml, options.patients):
         if path is not None and not path.exists():
             raise InputError(f"{path} does not exist; check the path.")
-    if options.negatives < 0:
-        raise InputError(f"--negatives is {options.negatives}, expected 0 or more.")
+    require_at_least(options, 0, "negatives")
     from LNHGTrainingLib.prepare import run
     from LNHGTrainingLib.prepare.sources import Options
 
@@ -55,14 +60,14 @@ def _prepare(options: argparse.Namespace) -> None:
     print(options.out)
 
 
-def _folds(options: argparse.Namespace) -> None:
+def split(options: argparse.Namespace) -> None:
+    """Split prepared data into folds and print each."""
     if options.split == "nodule" and not options.i_know_it_leaks:
         raise InputError(
             "--split nodule puts nodules of one patient on both sides, so that Dice comes out too high; "
             "split by patient, or add --i-know-it-leaks to show by how much."
         )
-    if options.folds < 2:
-        raise InputError(f"--folds is {options.folds}, expected 2 or more.")
+    require_at_least(options, 2, "folds")
     from LNHGTrainingLib.prepare import folds
 
     held = tuple(name for name in options.hold_out.split(",") if name)

@@ -4,7 +4,7 @@ Arrays are zyx at 1 mm, 50 voxels a side, the nodule near index (25, 25, 25).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,12 +84,27 @@ class CropFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which crops are scored: fold numbers (None: all), fewest readers, test scans too, how many at most."""
+    """Which crops are scored.
+
+    Attributes:
+        folds: Their numbers; None takes all.
+        min_readers: Fewest readers of a nodule.
+        scan_test: Whether nodules of the test scans are scored too.
+        limit: How many at most.
+    """
 
     folds: tuple[int, ...] | None = None
     min_readers: int = 3
     scan_test: bool = False
     limit: int | None = None
+
+    def admits(self, row: dict[str, str]) -> bool:
+        """Return whether a row of the table is one of those, before the limit."""
+        if row["usable"] != "1" or int(row["n_readers_usable"]) < self.min_readers:
+            return False
+        if row.get("scan_test") == "1":
+            return self.scan_test
+        return self.folds is None or int(row.get("fold") or -1) in self.folds
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,19 +200,11 @@ def select_rows(table: Path, selection: Selection) -> list[dict[str, str]]:
     Raises:
         InputError: A column is missing or no row fits.
     """
-
-    def fits(row: dict[str, str]) -> bool:
-        if row["usable"] != "1" or int(row["n_readers_usable"]) < selection.min_readers:
-            return False
-        if row.get("scan_test") == "1":
-            return selection.scan_test
-        return selection.folds is None or int(row.get("fold") or -1) in selection.folds
-
     rows = read_csv(Path(table))
     missing = [column for column in COLUMNS if rows and column not in rows[0]]
     if missing:
         raise InputError(f"{table} lacks the columns {', '.join(missing)}; expected the layout of luna16_crops.csv.")
-    chosen = [row for row in rows if fits(row)]
+    chosen = [row for row in rows if selection.admits(row)]
     if not chosen:
         folds = "all" if selection.folds is None else " ".join(map(str, selection.folds))
         raise InputError(

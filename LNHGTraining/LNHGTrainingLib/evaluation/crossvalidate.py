@@ -1,8 +1,8 @@
 """`lnhg-train crossvalidate`: one method's checkpoints of several folds, each scored on the patients it never saw.
 
 Location given, as in `evaluate`. The fold's own patients decide nothing: give the last checkpoint of a budget fixed
-beforehand, and the mask's threshold is the one with the best mean Dice on the other folds' nodules, each as drawn by
-the network that never saw it. Of a single fold, it is the best on crops the network was trained on.
+beforehand, and the mask's threshold is the one with the best mean Dice on the other folds' nodules, each as predicted
+by the network that never saw it. Of a single fold, it is the best on crops the network was trained on.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from LNHGTrainingLib.evaluation import metrics, summary
 from LNHGTrainingLib.evaluation import run as evaluate
 from LNHGTrainingLib.evaluation.crops import CropFiles, CropResults, Predict, Selection
 from LNHGTrainingLib.evaluation.predictors import checkpoint_predictor
+from LNHGTrainingLib.evaluation.run import EvaluationOptions
 from LNHGTrainingLib.release.calibrate import MASK_THRESHOLDS
 from LNHGTrainingLib.training import checkpoint
 
@@ -41,23 +42,38 @@ ON_TRAINING = f"{TRAINING_CROPS} crops of its training patients"
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How outlines are drawn: from two looks (see `ensemble`), and trimmed (see `attachments`)."""
+    """How outlines are made of a network's predictions.
 
-    half_turn: bool = False
-    trim: bool = False
+    Attributes:
+        rotate_180: From the mean with what is predicted of the cube rotated by 180 degrees, see `ensemble`.
+        prune: Without the vessels and walls that they ran along, see `attachments`.
+    """
+
+    rotate_180: bool = False
+    prune: bool = False
 
     @property
     def text(self) -> str:
         """What a report says of it."""
-        return evaluate_crops.inference_text({"generator": {"half_turn": self.half_turn, "trim": self.trim}})
+        return evaluate_crops.inference_text({"generator": {"rotate_180": self.rotate_180, "trim": self.prune}})
 
 
-ONE_LOOK = InferenceOptions()
+SINGLE_PREDICTION = InferenceOptions()
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A checkpoint, the crops it may be scored on, the thresholds to choose from and the patients of its training."""
+    """A checkpoint and what it is scored by.
+
+    Attributes:
+        predict: The network as a function of a cube of HU.
+        step: Of its training.
+        sha256: Of the checkpoint.
+        held_out: Folds that it may be scored on.
+        thresholds: Of the nodule image, to choose from.
+        trained_on: Patients of its training.
+        inference: How outlines are made of what it predicts.
+    """
 
     predict: Predict
     step: int
@@ -65,11 +81,19 @@ class Fold:
     held_out: tuple[int, ...]
     thresholds: tuple[float, ...]
     trained_on: frozenset[str] = frozenset()
-    how: InferenceOptions = ONE_LOOK
+    inference: InferenceOptions = SINGLE_PREDICTION
+
+    @property
+    def name(self) -> str:
+        """Its held-out folds in words."""
+        return f"fold {' '.join(map(str, self.held_out))}"
 
 
 def read_folds(
-    checkpoints: Sequence[Path], files: CropFiles, device: str = "auto", how: InferenceOptions = ONE_LOOK
+    checkpoints: Sequence[Path],
+    files: CropFiles,
+    device: str = "auto",
+    inference: InferenceOptions = SINGLE_PREDICTION,
 ) -> list[Fold]:
     """Load the checkpoints; the threshold of a single one is chosen here.
 
@@ -77,73 +101,64 @@ def read_folds(
         checkpoints: Of the segmenter's training, or folds of nnU-Net's, their held-out folds disjoint.
         files: The crops that they were trained on, with their table.
         device: Where to compute.
-        how: How outlines are drawn.
+        inference: How outlines are made of what the networks predict.
 
     Raises:
-        InputError: a checkpoint is none of a segmenter, two of them hold out the same fold, or their targets differ.
+        InputError: A checkpoint is none of a segmenter, two of them hold out the same fold, or their targets differ.
     """
-    folds = []
-    networks = [_network(path, device) for path in checkpoints]  # all, before any of them is worked with
-    target = _one_target([config for _, _, config in networks])
-    for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
-        data = config["data"]
-        predict = Ensemble(predict, [rotated_180(predict)]).predict_mean if how.half_turn else predict
-        trained = load_crops(*files, data["train_folds"], 3)
-        thresholds = PROBABILITIES if target == "binary" else INTENSITIES
-        if len(checkpoints) == 1:
-            some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
-            thresholds = (thresholds[dice_sums(predict, some, thresholds, how.trim).argmax()],)
-        held_out, seen = tuple(data["validation_folds"]), frozenset(patients(trained))
-        folds.append(Fold(predict, step, file_sha256(path), held_out, thresholds, seen, how))
-    _check_disjoint(folds)
-    return folds
-
-
-def _network(path: Path, device: str) -> tuple[Predict, int, dict]:
-    if path.suffix == nnunet.SUFFIX:
-        return nnunet.load(path, device)
-    state = checkpoint.load(path)
-    return checkpoint_predictor(state, path, device), state["step"], state["config"]
-
-
-def _one_target(configs: Iterable[dict]) -> str:
-    """What all the networks were trained to draw: "binary" or "intensity"."""
-    targets = sorted({config.get("target", "intensity") for config in configs})
+    networks = []
+    for path in checkpoints:  # all, before any of them is worked with
+        if path.suffix == nnunet.SUFFIX:
+            networks.append(nnunet.load(path, device))
+        else:
+            state = checkpoint.load(path)
+            networks.append((checkpoint_predictor(state, path, device), state["step"], state["config"]))
+    targets = sorted({config.get("target", "intensity") for _, _, config in networks})
     if len(targets) > 1:
         raise InputError(
             f"The checkpoints were trained for the targets {' and '.join(targets)}, expected one target; "
             "give the folds of one method."
         )
-    return targets[0]
-
-
-def _check_disjoint(folds: list[Fold]) -> None:
+    folds = []
+    for path, (network, step, config) in zip(checkpoints, networks, strict=True):
+        data = config["data"]
+        predict = Ensemble(network, [rotated_180(network)]).predict_mean if inference.rotate_180 else network
+        trained = load_crops(*files, data["train_folds"], 3)
+        thresholds = PROBABILITIES if targets == ["binary"] else INTENSITIES
+        if len(checkpoints) == 1:
+            some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
+            thresholds = (thresholds[dice_sums(predict, some, thresholds, inference.prune).argmax()],)
+        held_out = tuple(data["validation_folds"])
+        trained_on = frozenset(patients(trained))
+        folds.append(Fold(predict, step, file_sha256(path), held_out, thresholds, trained_on, inference))
     numbers = [number for fold in folds for number in fold.held_out]
     twice = sorted({number for number in numbers if numbers.count(number) > 1})
     if twice:
         raise InputError(f"Fold {twice[0]} is held out by two checkpoints, expected one; give one of each fold.")
+    return folds
 
 
 def dice_sums(
-    predict: Predict, crops: Iterable[LabeledVolume], thresholds: Sequence[float], trim: bool = False
+    predict: Predict, crops: Iterable[LabeledVolume], thresholds: Sequence[float], prune: bool = False
 ) -> np.ndarray:
-    """Sum of the crops' Dice at each threshold of the nodule image."""
+    """Return the sum of the crops' Dice at each threshold of the nodule image: float (thresholds,).
+
+    Args:
+        predict: The network as a function of a cube of HU.
+        crops: With a nodule at their middle.
+        thresholds: Of the nodule image.
+        prune: Prune the outlines.
+    """
     sums = np.zeros(len(thresholds))
     for crop in crops:
         image = predict(crop.hu)
-        masks = (evaluate_crops.central_nodule(image > threshold, trim) & crop.known for threshold in thresholds)
+        masks = (evaluate_crops.central_nodule(image > threshold, prune) & crop.known for threshold in thresholds)
         sums += [metrics.dice(mask, crop.mask) for mask in masks]
     return sums
 
 
 def run(
-    name: str,
-    folds: Sequence[Fold],
-    crops: Path,
-    table: Path,
-    out: Path,
-    options: evaluate.EvaluationOptions,
-    readers: int = 3,
+    name: str, folds: Sequence[Fold], files: CropFiles, out: Path, options: EvaluationOptions, readers: int = 3
 ) -> dict:
     """Score a method; the returned summary is also in OUT, which `compare` takes.
 
@@ -157,65 +172,63 @@ def run(
     """
     require_free(out, options.overwrite, output_files.EVALUATION)
     parts, scored, leaked = [], set(), set()
-    with tempfile.TemporaryDirectory() as folder:
-        folds = [replace(fold, predict=_once(fold.predict, Path(folder), number)) for number, fold in enumerate(folds)]
+    with tempfile.TemporaryDirectory() as cache:
+        folds = [replace(fold, predict=_cached(fold.predict, Path(cache), n)) for n, fold in enumerate(folds)]
         thresholds = choose_thresholds(folds, files, readers, options)
         for fold, threshold in zip(folds, thresholds, strict=True):
             rows = evaluate_crops.select_rows(files.table, Selection(fold.held_out, readers))
-            read = evaluate.progress(evaluate_crops.read_crops(files.crops, rows), len(rows), "nodule", options)
-            parts.append(evaluate_crops.evaluate_crops(read, fold.predict, threshold, fold.how.trim))
+            crops = evaluate.progress(evaluate_crops.read_crops(files.crops, rows), len(rows), "nodule", options)
+            parts.append(evaluate_crops.evaluate_crops(crops, fold.predict, threshold, fold.inference.prune))
             scored |= {row["patient_id"] for row in rows}
             leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
     chosen_on = ON_TRAINING if len(folds) == 1 else ON_OTHERS
     protocol = evaluate_crops.protocol(readers) + PROTOCOL.format(chosen_on)
-    weights = {f"fold {_numbers(fold)}": fold.sha256 for fold in folds}
+    weights = {fold.name: fold.sha256 for fold in folds}
+    budgets = ", ".join(
+        f"{fold.name}: step {fold.step}, threshold {threshold:g}"
+        for fold, threshold in zip(folds, thresholds, strict=True)
+    )
+    split_by = f"nodule, {len(leaked)} patients on both sides, which flatters" if leaked else "patient"
     report = evaluate.head("crops", protocol, {"name": name, "files": weights}, options) | {
         "data": evaluate.identity(files, options),
         "patients": len(scored),
-        "split": _split(results, folds, thresholds, len(scored), len(leaked)),
+        "split": (
+            f"{len(results.scores) + results.without_reference} crops of {len(scored)} patients, {len(folds)} folds by "
+            f"{split_by} ({budgets}), test scans left out.{folds[0].inference.text}"
+        ),
         **summary.crop_metrics(results, None, options.seed),
     }
     evaluate.write_crops(results, report, out, options)
     return report
 
 
-def choose_thresholds(
-    folds: Sequence[Fold], files: CropFiles, readers: int, options: evaluate.EvaluationOptions
-) -> list[float]:
-    """The threshold of each fold, the best of its own on the nodules of the other folds."""
+def choose_thresholds(folds: Sequence[Fold], files: CropFiles, readers: int, options: EvaluationOptions) -> list[float]:
+    """Return the threshold of each fold, the best of its own on the nodules of the other folds.
+
+    Args:
+        folds: As from `read_folds`.
+        files: Crops and their table.
+        readers: Fewest readers of a nodule.
+        options: Whether a progress bar may be shown.
+    """
     if all(len(fold.thresholds) == 1 for fold in folds):
         return [fold.thresholds[0] for fold in folds]
     sums = []
     for fold in folds:
         held_out = load_crops(*files, list(fold.held_out), readers)
-        drawn = evaluate.progress(held_out, len(held_out), "drawing", options)
-        sums.append(dice_sums(fold.predict, drawn, fold.thresholds, fold.how.trim))
+        crops = evaluate.progress(held_out, len(held_out), "drawing", options)
+        sums.append(dice_sums(fold.predict, crops, fold.thresholds, fold.inference.prune))
     return [fold.thresholds[(sum(sums) - own).argmax()] for fold, own in zip(folds, sums, strict=True)]
 
 
-def _once(predict: Predict, folder: Path, number: int) -> Predict:
-    """What draws every cube a single time; images wait on disk."""
+def _cached(predict: Predict, folder: Path, number: int) -> Predict:
+    """Return a function that predicts every cube a single time; its images wait in a folder under the fold's number."""
 
-    def drawn(hu: np.ndarray) -> np.ndarray:
+    def predict_once(hu: np.ndarray) -> np.ndarray:
         file = folder / f"{number}-{hashlib.sha256(np.ascontiguousarray(hu)).hexdigest()}.npy"
         if not file.exists():
             np.save(file, predict(hu))
         return np.load(file)
 
-    return drawn
-
-
-def _numbers(fold: Fold) -> str:
-    return " ".join(map(str, fold.held_out))
-
-
-def _split(results: CropResults, folds: Sequence[Fold], thresholds: Sequence[float], scored: int, leaked: int) -> str:
-    budgets = ", ".join(
-        f"fold {_numbers(fold)}: step {fold.step}, threshold {threshold:g}"
-        for fold, threshold in zip(folds, thresholds, strict=True)
-    )
-    count = len(results.scores) + results.without_reference
-    by = f"nodule, {leaked} patients on both sides, which flatters" if leaked else "patient"
-    how = folds[0].how.text
-    return f"{count} crops of {scored} patients, {len(folds)} folds by {by} ({budgets}), test scans left out.{how}"
+    return predict_once

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_folder, require_free
 from LNHGLib.files.checksum import file_sha256
+from LNHGLib.files.text import write_csv, write_json
 from LNHGLib.image.volume import Grid, resample
 from tqdm import tqdm
 
@@ -32,7 +33,14 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "SimpleITK")
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How an evaluation is done and labeled: seed of the bootstrap, name of the data, overwriting, progress bar."""
+    """How an evaluation is done and labeled.
+
+    Attributes:
+        seed: Of the bootstrap.
+        data_name: How the reports call the data; None takes the name of the first file.
+        overwrite: Replace an earlier evaluation.
+        quiet: Show no progress bar.
+    """
 
     seed: int = 0
     data_name: str | None = None
@@ -41,12 +49,17 @@ class EvaluationOptions:
 
 
 def generator_predictor(generator: "nn.Module", card: dict, second: "nn.Module | None" = None) -> Predict:
-    """The generator as a function of a cube at 1 mm, resampled when the model works at another spacing.
+    """Return the ensemble that a card asks for as a function of a cube at 1 mm, its mean as in the pipeline.
 
-    It is the mean of the ensemble that the card asks for, as in the pipeline, with the model's second generator if any.
+    The cube is resampled when the model works at another spacing.
+
+    Args:
+        generator: Of the model.
+        card: Of the model.
+        second: Its second generator, where it has one.
 
     Raises:
-        InputError: the model's grid depends on the scan's field of view, which a cube does not have.
+        InputError: The model's grid depends on the scan's field of view, which a cube does not have.
     """
     from LNHGTrainingLib.training.validate import cube_ensemble
 
@@ -69,13 +82,24 @@ def generator_predictor(generator: "nn.Module", card: dict, second: "nn.Module |
     return predict
 
 
-def model_predictor(model: "Model", where: "torch.device") -> Predict:
-    """As `generator_predictor`, of a model's generators."""
-    return generator_predictor(model.generator(where), model.card, model.second_generator(where))
+def model_predictor(model: "Model", device: "torch.device") -> Predict:
+    """Return a model's generators as a function of a cube, as `generator_predictor` does.
+
+    Args:
+        model: The model.
+        device: Where to compute.
+    """
+    return generator_predictor(model.generator(device), model.card, model.second_generator(device))
 
 
 def pipeline_segmenter(model: "Model", device: str, threshold: float) -> Segment:
-    """The whole pipeline at a threshold."""
+    """Return the whole pipeline at a threshold as a function of a volume.
+
+    Args:
+        model: The model.
+        device: Where to compute.
+        threshold: Lowest score of a finding that is kept.
+    """
     from LNHGLib.segmentation import pipeline
 
     return lambda volume: pipeline.segment(volume, model, device=device, threshold=threshold)
@@ -95,19 +119,31 @@ def run_crops(
         options: Seed, name of the data, overwriting, progress bar.
 
     Raises:
-        InputError: the arguments or the files do not fit.
+        InputError: The arguments or the files do not fit.
     """
     require_free(out, options.overwrite, output_files.EVALUATION)
     rows = evaluate_crops.select_rows(files.table, selection)
-    read = evaluate_crops.read_crops(files.crops, rows)
-    shown = progress(read, len(rows), "nodule", options)
+    crops = progress(evaluate_crops.read_crops(files.crops, rows), len(rows), "nodule", options)
     generator = card["generator"]
-    results = evaluate_crops.evaluate_crops(shown, predict, generator["threshold"], generator.get("trim", False))
+    results = evaluate_crops.evaluate_crops(crops, predict, generator["threshold"], generator.get("trim", False))
+    patients = {row["patient_id"] for row in rows}
+    folds = "all folds" if selection.folds is None else f"folds {' '.join(map(str, selection.folds))}"
+    limit = f", the first {selection.limit} crops" if selection.limit else ""
+    tests = "included" if selection.scan_test else "left out"
+    split = (
+        f"{len(rows)} crops of {len(patients)} patients, {folds} by patient{limit}, nodules of the test scans {tests}. "
+        f"{_training_split(card, patients)}"
+    )
+    chose = set(card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds", []))
+    shared = sorted(chose & {int(row["fold"]) for row in rows if row.get("fold")})
+    if shared:  # the metrics then flatter the model a little
+        fold = " ".join(map(str, shared))
+        split += f" Fold {fold} also chose the checkpoint (validation): this is no independent test."
     protocol = evaluate_crops.protocol(selection.min_readers) + evaluate_crops.inference_text(card)
     report = head("crops", protocol, card, options) | {
         "data": identity(files, options),
-        "patients": len({row["patient_id"] for row in rows}),
-        "split": _crop_split(card, rows, selection),
+        "patients": len(patients),
+        "split": split,
         **summary.crop_metrics(results, generator["threshold"], options.seed),
     }
     write_crops(results, report, out, options)
@@ -115,10 +151,17 @@ def run_crops(
 
 
 def write_crops(results: evaluate_crops.CropResults, report: dict, out: Path, options: EvaluationOptions) -> None:
-    """Write tables, summary and plots of an evaluation on crops."""
+    """Write tables, summary and plots of an evaluation on crops.
+
+    Args:
+        results: Scores and pictures.
+        report: The content of `summary.json`.
+        out: Folder to write.
+        options: Whether it may be replaced.
+    """
     with atomic_folder(out, options.overwrite, output_files.EVALUATION) as folder:
         columns = [field.name for field in fields(evaluate_crops.CropScore)]
-        output_files.write_table(evaluate_crops.rows_of(results), columns, folder / "nodules.csv")
+        write_csv(folder / "nodules.csv", map(asdict, results.scores), columns, decimals=4)
         _write_report(report, ["dice_vs_diameter.png", "bland_altman.png", "examples.png"], folder)
         plots.dice_vs_diameter(results.scores, folder / "dice_vs_diameter.png")
         plots.bland_altman(results.scores, folder / "bland_altman.png")
@@ -139,7 +182,7 @@ def run_scans(
         options: Seed, name of the data, overwriting, progress bar.
 
     Raises:
-        InputError: the arguments or the files do not fit.
+        InputError: The arguments or the files do not fit.
     """
     require_free(out, options.overwrite, output_files.EVALUATION)
     paths = scans.find_cases(folder, limit)
@@ -152,39 +195,50 @@ def run_scans(
         "split": f"{len(paths)} scans of {len(patients)} patients. {_training_split(card, patients)}",
         **summary.scan_metrics(results, options.seed),
     }
-    with atomic_folder(out, options.overwrite, output_files.EVALUATION) as temporary:
-        _write_scans(results, report, temporary)
+    counted = [nodule for nodule in results.nodules if nodule.counts]
+    pictures = ["froc.png", "dice_vs_diameter.png", "bland_altman.png"] if counted else []
+    with atomic_folder(out, options.overwrite, output_files.EVALUATION) as new:
+        for name, rows, kind in (
+            ("nodules.csv", results.nodules, scans.ScanNodule),
+            ("findings.csv", results.findings, scans.ScanFinding),
+        ):
+            write_csv(new / name, map(asdict, rows), [field.name for field in fields(kind)], decimals=4)
+        _write_report(report, pictures, new)
+        if counted:
+            curves = {rule: metrics.froc(scans.detections(results, rule)) for rule in scans.RULES}
+            plots.froc_plot(curves, report["operating_point"], new / "froc.png")
+            plots.dice_vs_diameter(counted, new / "dice_vs_diameter.png")
+            plots.bland_altman(counted, new / "bland_altman.png")
     return report
 
 
-def _write_scans(results: scans.ScanResults, report: dict, folder: Path) -> None:
-    nodules, findings = scans.rows_of(results)
-    output_files.write_table(nodules, [f.name for f in fields(scans.ScanNodule)], folder / "nodules.csv")
-    output_files.write_table(findings, [f.name for f in fields(scans.ScanFinding)], folder / "findings.csv")
-    counted = [nodule for nodule in results.nodules if nodule.counts]
-    names = ["froc.png", "dice_vs_diameter.png", "bland_altman.png"] if counted else []
-    _write_report(report, names, folder)
-    if not counted:
-        return
-    curves = {rule: metrics.froc(scans.detections(results, rule)) for rule in scans.RULES}
-    plots.froc_plot(curves, report["operating_point"], folder / "froc.png")
-    plots.dice_vs_diameter(counted, folder / "dice_vs_diameter.png")
-    plots.bland_altman(counted, folder / "bland_altman.png")
-
-
 def progress(items: Iterable, total: int, unit: str, options: EvaluationOptions) -> Iterable:
-    """The items, with a progress bar where a person watches."""
+    """Return the items, with a progress bar where a person watches.
+
+    Args:
+        items: Anything.
+        total: How many there are.
+        unit: What one of them is called.
+        options: Whether a bar may be shown.
+    """
     return tqdm(items, total=total, unit=unit, disable=options.quiet or None)
 
 
 def _write_report(report: dict, pictures: list[str], folder: Path) -> None:
-    output_files.write_json(report, folder / "summary.json")
+    write_json(folder / "summary.json", report)
     links = "".join(f"\n![{Path(name).stem.replace('_', ' ')}]({name})\n" for name in pictures)
     (folder / "summary.md").write_text(markdown.render(report) + links, encoding="utf-8")
 
 
 def head(kind: str, protocol: str, card: dict, options: EvaluationOptions) -> dict:
-    """The part of a summary that says what was measured, how, and with what."""
+    """Return the part of a summary that says what was measured, how, and with what.
+
+    Args:
+        kind: "crops" or "scans".
+        protocol: How they are scored.
+        card: With the model's `name` and the SHA-256 of its `files`.
+        options: Seed of the bootstrap.
+    """
     versions = {name: version(name) for name in PACKAGES}
     return {
         "schema": 2,
@@ -197,33 +251,18 @@ def head(kind: str, protocol: str, card: dict, options: EvaluationOptions) -> di
 
 
 def identity(paths: Sequence[Path], options: EvaluationOptions) -> dict:
-    """Name of the data and SHA-256 of its files."""
+    """Return name of the data and SHA-256 of its files.
+
+    Args:
+        paths: Of the data; the first one stands for the name where `options` has none.
+        options: Name of the data.
+    """
     files = {path.resolve().name: file_sha256(path) for path in paths if path.is_file()}
     return {"name": options.data_name or paths[0].resolve().stem, "files": files}
 
 
-def _crop_split(card: dict, rows: list[dict[str, str]], selection: Selection) -> str:
-    patients = {row["patient_id"] for row in rows}
-    folds = "all folds" if selection.folds is None else f"folds {' '.join(map(str, selection.folds))}"
-    limit = f", the first {selection.limit} crops" if selection.limit else ""
-    tests = "included" if selection.scan_test else "left out"
-    return (
-        f"{len(rows)} crops of {len(patients)} patients, {folds} by patient{limit}, nodules of the test scans {tests}. "
-        f"{_training_split(card, patients)}{_chosen_on(card, rows)}"
-    )
-
-
-def _chosen_on(card: dict, rows: list[dict[str, str]]) -> str:
-    """Says so when these folds picked the checkpoint, because the figures then flatter the model a little."""
-    chose = set(card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds", []))
-    shared = sorted(chose & {int(row["fold"]) for row in rows if row.get("fold")})
-    if not shared:
-        return ""
-    return f" Fold {' '.join(map(str, shared))} also chose the checkpoint (validation): this is no independent test."
-
-
 def _training_split(card: dict, patients: set[str]) -> str:
-    """Whether the model has seen these patients, as far as its card tells (register U5)."""
+    """Return whether the model has seen these patients, as far as its card tells (register U5)."""
     trained = set(card.get("training", {}).get("train_patients", []))
     if not trained:
         return "The model card does not list the patients it was trained on."

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -284,8 +284,3 @@ def detections(
         scans=np.array([order[f.case] for f in counted], int),
         nodules=nodules,
     )
-
-
-def rows_of(results: ScanResults) -> tuple[list[dict], list[dict]]:
-    """The rows of `nodules.csv` and `findings.csv`."""
-    return [asdict(nodule) for nodule in results.nodules], [asdict(finding) for finding in results.findings]
