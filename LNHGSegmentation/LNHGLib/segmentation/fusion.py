@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.cluster.hierarchy import DisjointSet
 
 from LNHGLib.models.card import FusionOptions
 from LNHGLib.segmentation.components import Components, close_pairs
@@ -84,8 +85,8 @@ class Fusion:
 def link(boxes: np.ndarray, step: int = 1) -> list[Candidate]:
     """Link the boxes of the scanned slices into 3-D candidates.
 
-    Greedy from slice to slice: pairs of a track's last box and a new box are joined in the order of their overlap
-    (IoU), each box once; a track may miss one scanned slice.
+    Greedy from slice to slice: pairs of a track's last box and a new box are joined in the order of their affinity,
+    each box once; a track may miss one scanned slice.
 
     Args:
         boxes: (N, 6) rows z, y0, x0, y1, x1, score on the working grid, in any order.
@@ -97,8 +98,21 @@ def link(boxes: np.ndarray, step: int = 1) -> list[Candidate]:
     boxes = np.asarray(boxes, np.float64).reshape(-1, 6)
     tracks: list[list[np.ndarray]] = []
     for z in np.unique(boxes[:, 0]):
+        rows = boxes[boxes[:, 0] == z]
         reachable = [track for track in tracks if z - track[-1][0] <= LINK_GAP * step]
-        tracks += _extend(reachable, boxes[boxes[:, 0] == z])
+        free = set(range(len(rows)))
+        if reachable:
+            affinity = box_affinity(np.stack([track[-1] for track in reachable]), rows)
+            taken: set[int] = set()
+            for flat in np.argsort(-affinity, axis=None, kind="stable"):
+                t, r = np.unravel_index(flat, affinity.shape)
+                if affinity[t, r] <= 0:
+                    break
+                if t not in taken and r in free:
+                    reachable[t].append(rows[r])
+                    taken.add(t)
+                    free.discard(r)
+        tracks += [[rows[r]] for r in sorted(free)]
     stacked = [np.stack(track) for track in tracks]
     candidates = [Candidate(rows, track_score(rows[:, 5]), step) for rows in stacked]
     return sorted(candidates, key=lambda candidate: -candidate.score)
@@ -110,25 +124,16 @@ def track_score(scores: np.ndarray) -> float:
     return float(best.mean() * (SINGLE_SLICE_FACTOR if len(scores) == 1 else 1.0))
 
 
-def _extend(tracks: list[list[np.ndarray]], rows: np.ndarray) -> list[list[np.ndarray]]:
-    """Append the boxes of one slice to the tracks they fit best; return new tracks of the boxes that fit none."""
-    free = set(range(len(rows)))
-    if tracks:
-        affinity = _affinity(np.stack([track[-1] for track in tracks]), rows)
-        taken: set[int] = set()
-        for flat in np.argsort(-affinity, axis=None, kind="stable"):
-            t, r = np.unravel_index(flat, affinity.shape)
-            if affinity[t, r] <= 0:
-                break
-            if t not in taken and r in free:
-                tracks[t].append(rows[r])
-                taken.add(t)
-                free.discard(r)
-    return [[rows[r]] for r in sorted(free)]
+def box_affinity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the IoU of every pair of boxes, 0 where they do not belong together.
 
+    Args:
+        a: (n, 6) rows z, y0, x0, y1, x1, score.
+        b: (m, 6) such rows.
 
-def _affinity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of every pair of boxes, 0 where they do not belong together: (n, 6), (m, 6) -> (n, m)."""
+    Returns:
+        (n, m); a pair of which one holds the other's center belongs together whatever its IoU.
+    """
     low = np.maximum(a[:, None, 1:3], b[None, :, 1:3])
     high = np.minimum(a[:, None, 3:5], b[None, :, 3:5])
     shared = np.clip(high - low, 0, None).prod(-1)
@@ -178,31 +183,32 @@ def fuse(
     """
     options = options or FusionOptions()
     parts = Components.of(labels)
-    alive = parts.of_size(options.min_volume_mm3 / float(np.prod(spacing_mm)))
+    large_enough = parts.of_size(options.min_volume_mm3 / float(np.prod(spacing_mm)))
     if not candidates:
-        groups = _join(labels, {number: {0} for number in alive}, spacing_mm)
+        groups = _join(labels, {number: {0} for number in large_enough}, spacing_mm)
         findings = [_segmented(group, parts, segmenter_scores, None, options) for group in groups]
         return _result(findings, "no candidate in the whole scan: the segmenter's components are kept (fallback A)")
-    touched = _touched(labels, alive, candidates, spacing_mm, options)
+    overlapping = components_at_candidates(labels, large_enough, candidates, spacing_mm, options)
     owners: dict[int, set[int]] = {}
-    for index, numbers in enumerate(touched):
+    for index, numbers in enumerate(overlapping):
         for number in numbers:
             owners.setdefault(number, set()).add(index)
     findings = []
     for group in _join(labels, owners, spacing_mm):
         best = max(candidates[index].score for number in group for index in owners[number])
         findings.append(_segmented(group, parts, segmenter_scores, best, options))
-    lonely = [candidate for candidate, numbers in zip(candidates, touched, strict=True) if not numbers]
-    boxes = [_box_finding(candidate, options) for candidate in _without_duplicates(lonely)]
-    return _result(findings + boxes, _state(len(alive), len(owners), len(lonely)), len(alive) - len(owners))
-
-
-def _state(components_met: int, components_kept: int, lonely: int) -> str:
-    if not components_met:
-        return "the segmenter found nothing: the candidates are reported as boxes (fallback B)"
-    if not components_kept:
-        return "there are candidates, but none touches a component: every component was dropped"
-    return "filtered" if not lonely else "filtered; candidates without a component are reported as boxes (fallback B)"
+    unmatched = [candidate for candidate, numbers in zip(candidates, overlapping, strict=True) if not numbers]
+    for candidate in without_duplicates(unmatched):
+        score = combine(None, candidate.score, options.weight, options.floor)
+        findings.append(Finding("detector-box", score, None, candidate.score, (), candidate.box))
+    if not large_enough:
+        state = "the segmenter found nothing: the candidates are reported as boxes (fallback B)"
+    elif not owners:
+        state = "there are candidates, but none touches a component: every component was dropped"
+    else:
+        boxes = "; candidates without a component are reported as boxes (fallback B)"
+        state = f"filtered{boxes if unmatched else ''}"
+    return _result(findings, state, len(large_enough) - len(owners))
 
 
 def _result(findings: Iterable[Finding], state: str, dropped: int = 0) -> Fusion:
@@ -211,58 +217,50 @@ def _result(findings: Iterable[Finding], state: str, dropped: int = 0) -> Fusion
     return Fusion(ordered, state, dropped)
 
 
-def _touched(
+def components_at_candidates(
     labels: np.ndarray,
-    alive: list[int],
+    numbers: list[int],
     candidates: Sequence[Candidate],
     spacing_mm: Sequence[float],
     options: FusionOptions,
 ) -> list[set[int]]:
-    """Component numbers at each candidate."""
+    """Return the components that lie at each candidate: in its enlarged boxes, by a voxel or by their centroid.
+
+    Each box stands for the slices up to the next scanned ones.
+
+    Args:
+        labels: component numbers, int (z, y, x).
+        numbers: of the components that take part.
+        candidates: on the same grid.
+        spacing_mm: of the grid, zyx.
+        options: the card's `fusion` part.
+    """
     if options.overlap == "strict":
         points = np.zeros(labels.shape, np.int32)
-        if alive:
-            centers = np.rint(ndimage.center_of_mass(labels > 0, labels, alive)).astype(int)
-            points[tuple(centers.T)] = alive
+        if numbers:
+            centers = np.rint(ndimage.center_of_mass(labels > 0, labels, numbers)).astype(int)
+            points[tuple(centers.T)] = numbers
         labels = points
-    touched = []
+    margin = options.margin_mm / np.asarray(spacing_mm[1:], np.float64)
+    overlapping = []
     for candidate in candidates:
-        slabs = _slabs(candidate, labels.shape, spacing_mm, options.margin_mm)
-        numbers = np.unique(np.concatenate([labels[slab].ravel() for slab in slabs]))
-        touched.append(set(numbers.tolist()).intersection(alive))
-    return touched
-
-
-def _slabs(
-    candidate: Candidate, shape: Sequence[int], spacing_mm: Sequence[float], margin_mm: float
-) -> list[tuple[slice, slice, slice]]:
-    """The voxels of a candidate's enlarged boxes; each box stands for the slices up to the next scanned ones."""
-    margin = margin_mm / np.asarray(spacing_mm[1:], np.float64)
-    slabs = []
-    for z, y0, x0, y1, x1, _ in candidate.boxes:
-        z_range = slice(max(int(z) - candidate.step + 1, 0), min(int(z) + candidate.step, shape[0]))
-        low = np.maximum(np.floor(np.array([y0, x0]) - margin + 0.5), 0).astype(int)
-        high = np.minimum(np.floor(np.array([y1, x1]) + margin + 0.5), shape[1:]).astype(int)
-        slabs.append((z_range, slice(low[0], high[0]), slice(low[1], high[1])))
-    return slabs
+        met: set[int] = set()
+        for z, y0, x0, y1, x1, _ in candidate.boxes:
+            low = np.maximum(np.floor(np.array([y0, x0]) - margin + 0.5), 0).astype(int)
+            high = np.minimum(np.floor(np.array([y1, x1]) + margin + 0.5), labels.shape[1:]).astype(int)
+            start, stop = max(int(z) - candidate.step + 1, 0), min(int(z) + candidate.step, labels.shape[0])
+            met.update(np.unique(labels[start:stop, low[0] : high[0], low[1] : high[1]]).tolist())
+        overlapping.append(met.intersection(numbers))
+    return overlapping
 
 
 def _join(labels: np.ndarray, owners: dict[int, set[int]], spacing_mm: Sequence[float]) -> list[list[int]]:
     """Group components that share an owner and are closer than `MERGE_MM`, or adjoin."""
-    parent = {number: number for number in owners}
-
-    def root(number: int) -> int:
-        while parent[number] != number:
-            number = parent[number]
-        return number
-
+    groups = DisjointSet(owners)
     for a, b in close_pairs(labels, owners, spacing_mm, MERGE_MM):
         if owners[a] & owners[b]:
-            parent[root(b)] = root(a)
-    groups: dict[int, list[int]] = {}
-    for number in owners:
-        groups.setdefault(root(number), []).append(number)
-    return [sorted(group) for group in groups.values()]
+            groups.merge(a, b)
+    return [sorted(group) for group in groups.subsets()]
 
 
 def _segmented(
@@ -275,18 +273,12 @@ def _segmented(
     return Finding("segmenter" if detector is None else "fused", score, segmenter, detector, tuple(group), box)
 
 
-def _box_finding(candidate: Candidate, options: FusionOptions) -> Finding:
-    score = combine(None, candidate.score, options.weight, options.floor)
-    return Finding("detector-box", score, None, candidate.score, (), candidate.box)
-
-
-def _without_duplicates(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Drop candidates whose center lies inside the box of a better one."""
-    ordered = sorted(candidates, key=lambda candidate: -candidate.score)
-    boxes = np.array([candidate.box for candidate in ordered]).reshape(-1, 2, 3)
-    kept: list[int] = []
-    for index, center in enumerate(boxes.mean(1)):
-        better = boxes[kept]
+def without_duplicates(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return the candidates whose center lies inside the box of no better one, best first."""
+    kept: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: -candidate.score):
+        center = np.reshape(candidate.box, (2, 3)).mean(0)
+        better = np.array([one.box for one in kept]).reshape(-1, 2, 3)
         if not ((center >= better[:, 0]) & (center <= better[:, 1])).all(1).any():
-            kept.append(index)
-    return [ordered[index] for index in kept]
+            kept.append(candidate)
+    return kept

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from LNHGLib.errors import WorkError
-from LNHGLib.image.boxes import Box, box_within
+from LNHGLib.image.boxes import Box, box_around_mask, box_start, box_within, grow_box, shift_box
 from LNHGLib.segmentation.out_of_memory import suppress_out_of_memory
 from LNHGLib.segmentation.preprocessing import tiles
 from LNHGLib.segmentation.progress import Monitor
@@ -28,7 +28,8 @@ LIVE_MAPS = 7
 MIN_TILE_VOXELS = 32**3
 MAX_CUTS = 12
 CROP_MARGIN = 16
-IN_LUNG_SHARE = 0.25
+MIN_BOX_LUNG_FRACTION = 0.25
+"""A box with a smaller part of its area in the lung is dropped."""
 CPU_TOOK_OVER = (
     "The GPU's memory did not suffice, so the CPU took over, which took longer; "
     "close other programs that use the GPU before the next run."
@@ -64,12 +65,20 @@ def run_generator(
     result = np.zeros(ct_norm.shape, np.float32)
     todo = np.ones(ct_norm.shape, bool) if lungs is None else lungs.copy()
     total = max(np.count_nonzero(todo), 1)
-    budget = max_voxels or _first_budget(generator, monitor)
+    budget = max_voxels or 0
+    if not budget:
+        with suppress_out_of_memory():
+            budget = _voxel_budget(generator)
+        if not budget:  # the GPU is too full even for the trial run
+            budget = reduce_tile_or_move_to_cpu(generator, MIN_TILE_VOXELS, MIN_TILE_VOXELS, monitor)
     with _stoppable(generator, monitor):
         while todo.any():
-            with suppress_out_of_memory():
-                for target, outer in _pieces(todo, generator, slab, budget):
-                    _run_piece(generator, ct_norm, target, outer, result)
+            with suppress_out_of_memory(), torch.inference_mode():
+                for target, outer in tiles_with_halo(todo, generator, slab, budget):
+                    beyond = [(0, max(s.stop - size, 0)) for s, size in zip(outer, ct_norm.shape, strict=True)]
+                    block = np.ascontiguousarray(np.pad(ct_norm[outer], beyond, mode="edge"), dtype=np.float32)
+                    values = generator(torch.from_numpy(block)[None, None].to(_device(generator)))[0, 0]
+                    result[target] = values[box_within(target, outer)].float().cpu().numpy()
                     todo[target] = False
                     monitor.report(1 - np.count_nonzero(todo) / total)
             if todo.any():
@@ -88,6 +97,8 @@ def run_detector(
 ) -> np.ndarray:
     """Run the detector on axial slices with lung; its channels are the slices z - step, z and z + step.
 
+    Every `step`-th slice from the first with lung on is scanned, those without lung are left out.
+
     Args:
         detector: takes a list of (3, H, W) images, gives a list of dicts with `boxes` (x0, y0, x1, y1) and `scores`.
         ct_norm: float32 zyx, normalized CT.
@@ -101,8 +112,10 @@ def run_detector(
     """
     monitor = monitor or Monitor()
     lungs = np.ones(ct_norm.shape, bool) if lungs is None else lungs
-    todo = _scanned(lungs, step)
-    total, rows, batch = len(todo), [np.zeros((0, 6))], BATCH[_device(detector).type]
+    with_lung = np.flatnonzero(lungs.any(axis=(1, 2)))
+    scanned = range(int(with_lung[0]), int(with_lung[-1]) + 1, step) if len(with_lung) else []
+    todo = [z for z in scanned if lungs[z].any()]
+    total, rows, batch = len(todo), [], BATCH[_device(detector).type]
     with _stoppable(detector, monitor):
         while todo:
             found = None
@@ -112,69 +125,74 @@ def run_detector(
                 batch = reduce_tile_or_move_to_cpu(detector, batch, 1, monitor)
                 continue
             for z, boxes in zip(todo[:batch], found, strict=True):
-                rows.append(_of_lungs(np.insert(boxes, 0, z, axis=1), lungs[z], min_score))
+                rows += [
+                    (z, y0, x0, y1, x1, score)
+                    for y0, x0, y1, x1, score in boxes
+                    if score >= min_score and _lung_fraction(lungs[z], y0, x0, y1, x1) >= MIN_BOX_LUNG_FRACTION
+                ]
             todo = todo[batch:]
             monitor.report(1 - len(todo) / total)
-    return np.concatenate(rows)
+    return np.array(rows, float).reshape(-1, 6)
 
 
-def _run_piece(generator: nn.Module, ct_norm: np.ndarray, target: Box, outer: Box, result: np.ndarray) -> None:
-    block = _cut(ct_norm, outer)
-    with torch.inference_mode():
-        tensor = torch.from_numpy(block)[None, None].to(_device(generator))
-        values = generator(tensor)[0, 0]
-        result[target] = values[box_within(target, outer)].float().cpu().numpy()
+def _lung_fraction(lung: np.ndarray, y0: float, x0: float, y1: float, x1: float) -> float:
+    """Return the part of a box's area that lies in the lung of its slice; 0 for a box without a pixel.
+
+    Args:
+        lung: bool (y, x).
+        y0: first row.
+        x0: first column.
+        y1: last row.
+        x1: last column.
+    """
+    low, high = np.floor([y0, x0]).astype(int), np.ceil([y1, x1]).astype(int)
+    inside = lung[max(low[0], 0) : high[0], max(low[1], 0) : high[1]]
+    return inside.mean() if inside.size else 0.0
 
 
-def _cut(array: np.ndarray, box: Box) -> np.ndarray:
-    """A box of an array, which may reach beyond its far ends: there the last voxels are repeated."""
-    beyond = [(0, max(s.stop - size, 0)) for s, size in zip(box, array.shape, strict=True)]
-    return np.ascontiguousarray(np.pad(array[box], beyond, mode="edge"), dtype=np.float32)
+def tiles_with_halo(todo: np.ndarray, generator: nn.Module, slab: int | None, budget: int) -> Iterator[tuple[Box, Box]]:
+    """Yield what is to be run: targets that hold all of `todo`, and what the network has to see for each.
 
+    A target is the part of a tile around what is to do in it; a slab keeps its slices. What the network sees begins and
+    ends at multiples of its stride, counted from the volume's first voxel, and may reach beyond the volume's far ends.
 
-def _pieces(todo: np.ndarray, generator: nn.Module, slab: int | None, budget: int) -> Iterator[tuple[Box, Box]]:
-    """What is to be run: targets that hold all of `todo`, and what the network has to see for each."""
-    halo, multiple = list(generator.halo), generator.multiple
+    Args:
+        todo: bool (z, y, x).
+        generator: with `halo` and `multiple`.
+        slab: slices of one input, None for any number.
+        budget: largest piece in voxels.
+    """
+    shape, halo, multiple = todo.shape, list(generator.halo), generator.multiple
     if slab:
         halo[0] = 0
-    core = _core(todo.shape, halo, multiple, slab, budget)
-    for tile in tiles(todo.shape, core, (0, 0, 0)):
-        target = _shrunk(tile.target, todo, slab)
-        if target is not None:
-            yield target, _outer(target, todo.shape, halo, multiple, slab)
+    for tile in tiles(shape, plan_tiles(shape, halo, multiple, slab, budget), (0, 0, 0)):
+        around = box_around_mask(todo[tile.target])
+        if around is None:
+            continue
+        target = shift_box(around, box_start(tile.target))
+        outer = []
+        for part, size, reach in zip(target, shape, halo, strict=True):
+            start = max(part.start - reach, 0) // multiple * multiple
+            stop = min(math.ceil((part.stop + reach) / multiple), math.ceil(size / multiple)) * multiple
+            outer.append(slice(start, stop))
+        if slab:
+            target = (tile.target[0], *target[1:])
+            start = max(min(target[0].start, shape[0] - slab), 0)
+            outer[0] = slice(start, start + slab)
+        yield target, tuple(outer)
 
 
-def _shrunk(target: Box, todo: np.ndarray, slab: int | None) -> Box | None:
-    """The part of a target around what is to do in it; None when there is nothing. A slab keeps its slices."""
-    inside = todo[target]
-    if not inside.any():
-        return None
-    box = []
-    for axis, part in enumerate(target):
-        where = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-        box.append(slice(part.start + int(where[0]), part.start + int(where[-1]) + 1))
-    if slab:
-        box[0] = target[0]
-    return tuple(box)
-
-
-def _outer(target: Box, shape: Shape, halo: list[int], multiple: int, slab: int | None) -> Box:
-    """The target with its halo, on multiples of the network's stride counted from the volume's first voxel."""
-    outer = []
-    for part, size, reach in zip(target, shape, halo, strict=True):
-        start = max(part.start - reach, 0) // multiple * multiple
-        stop = min(math.ceil((part.stop + reach) / multiple), math.ceil(size / multiple)) * multiple
-        outer.append(slice(start, stop))
-    if slab:
-        start = max(min(target[0].start, shape[0] - slab), 0)
-        outer[0] = slice(start, start + slab)
-    return tuple(outer)
-
-
-def _core(shape: Shape, halo: list[int], multiple: int, slab: int | None, budget: int) -> Shape:
-    """The cut into equal tiles that computes least voxels, halos included, with no tile larger than the budget.
+def plan_tiles(shape: Shape, halo: list[int], multiple: int, slab: int | None, budget: int) -> Shape:
+    """Return the size of the equal tiles that compute least voxels, halos included, none larger than the budget.
 
     Where every tile is larger, the largest of the tiles that compute least.
+
+    Args:
+        shape: of the volume, zyx.
+        halo: reach of the receptive field, zyx.
+        multiple: of which a network's sides must be multiples.
+        slab: slices of one input, None for any number.
+        budget: largest piece in voxels.
     """
     choices = []
     for axis, size in enumerate(shape):
@@ -205,14 +223,6 @@ def _voxel_budget(generator: nn.Module) -> int:
     return max(MIN_TILE_VOXELS, int(memory / (4 * LIVE_MAPS * max(widest))))
 
 
-def _first_budget(generator: nn.Module, monitor: Monitor) -> int:
-    """As `_voxel_budget`; the CPU's where the GPU is too full even for the trial run."""
-    budget = 0
-    with suppress_out_of_memory():
-        budget = _voxel_budget(generator)
-    return budget or reduce_tile_or_move_to_cpu(generator, MIN_TILE_VOXELS, MIN_TILE_VOXELS, monitor)
-
-
 def reduce_tile_or_move_to_cpu(network: nn.Module, size: int, least: int, monitor: Monitor) -> int:
     """After the device ran out of memory: half the size, or the CPU when the size is already the least.
 
@@ -235,13 +245,6 @@ def reduce_tile_or_move_to_cpu(network: nn.Module, size: int, least: int, monito
     return _voxel_budget(network) if least == MIN_TILE_VOXELS else BATCH["cpu"]
 
 
-def _scanned(lungs: np.ndarray, step: int) -> list[int]:
-    """Every `step`-th slice from the first with lung on, those without lung left out."""
-    slices = np.flatnonzero(lungs.any(axis=(1, 2)))
-    todo = range(int(slices[0]), int(slices[-1]) + 1, step) if len(slices) else []
-    return [z for z in todo if lungs[z].any()]
-
-
 def _detect(
     detector: nn.Module, ct_norm: np.ndarray, lungs: np.ndarray, slices: list[int], step: int
 ) -> list[np.ndarray]:
@@ -249,7 +252,7 @@ def _detect(
     images, corners = [], []
     for z in slices:
         around = [max(z - step, 0), z, min(z + step, len(ct_norm) - 1)]
-        rows, columns = (_span(lungs[around].any(axis=(0, axis)), CROP_MARGIN) for axis in (2, 1))
+        _, rows, columns = grow_box(box_around_mask(lungs[around]), (0, CROP_MARGIN, CROP_MARGIN), lungs[around].shape)
         image = np.ascontiguousarray(ct_norm[around, rows, columns], dtype=np.float32)
         images.append(torch.from_numpy(image).to(_device(detector)))
         corners.append(np.array([rows.start, columns.start, rows.start, columns.start, 0.0]))
@@ -261,21 +264,6 @@ def _detect(
         rows = torch.cat([boxes, output["scores"].reshape(-1, 1)], dim=1).double().cpu().numpy()
         found.append(rows + corner)
     return found
-
-
-def _span(line: np.ndarray, margin: int) -> slice:
-    where = np.flatnonzero(line)
-    return slice(max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, len(line)))
-
-
-def _of_lungs(rows: np.ndarray, lung: np.ndarray, min_score: float) -> np.ndarray:
-    """The rows that reach the score and lie in the lung with at least a quarter of their area."""
-    keep = []
-    for _z, y0, x0, y1, x1, score in rows:
-        low, high = np.floor([y0, x0]).astype(int), np.ceil([y1, x1]).astype(int)
-        inside = lung[max(low[0], 0) : high[0], max(low[1], 0) : high[1]]
-        keep.append(score >= min_score and inside.size > 0 and inside.mean() >= IN_LUNG_SHARE)
-    return rows[np.array(keep, bool)]
 
 
 def _device(network: nn.Module) -> torch.device:
