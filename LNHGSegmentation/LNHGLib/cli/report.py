@@ -15,7 +15,7 @@ Sizes by Fleischner 2017 and Lung-RADS v2022 are for research use: no recommenda
 """
 
 
-def add_parser(commands: "argparse._SubParsersAction") -> argparse.ArgumentParser:
+def add_parser(commands: "argparse._SubParsersAction") -> None:
     """Add the command."""
     parser = commands.add_parser("report", help="write a result as PDF, CSV, DICOM SEG and SR", description=HELP)
     parser.add_argument("result", metavar="RESULT", type=Path, help="folder of lnhg segment")
@@ -31,8 +31,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> argparse.ArgumentParse
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the report in OUT")
     parser.add_argument("--json", action="store_true", help="progress as PROGRESS lines on stdout")
-    parser.set_defaults(run=_report)
-    return parser
+    parser.set_defaults(run=run)
 
 
 def _parts(text: str) -> tuple[str, ...]:
@@ -44,12 +43,13 @@ def _parts(text: str) -> tuple[str, ...]:
     return parts
 
 
-def _report(options: argparse.Namespace, _stop: Stop) -> None:
+def run(options: argparse.Namespace, _stop: Stop) -> None:
+    """Run the command."""
     from LNHGLib.report import write
 
     if not options.result.is_dir():
         raise InputError(f"{options.result} is no folder, expected a result folder of lnhg segment; give that folder.")
-    wanted = write.Options(
+    wanted = write.ReportOptions(
         options.result, options.out, options.dicom, options.page, options.only, options.case, options.identity,
         options.overwrite,
     )  # fmt: skip

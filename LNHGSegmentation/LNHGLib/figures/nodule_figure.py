@@ -31,7 +31,7 @@ DIRECTIONS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class FigureArea:
     """Where pictures stand on a figure, in inches from its upper left corner; `size` is a picture's side."""
 
     left: float
@@ -45,7 +45,7 @@ def width_of(size: float) -> float:
 
 
 def plot_nodule(
-    figure: Figure, result: "Result", nodule: "Nodule", place: Place, style: DisplayStyle, text_color: str = LIGHT
+    figure: Figure, result: "Result", nodule: "Nodule", area: FigureArea, style: DisplayStyle, text_color: str = LIGHT
 ) -> None:
     """Plot the three pictures of a finding.
 
@@ -53,13 +53,13 @@ def plot_nodule(
         figure: to plot on.
         result: CT, label map and signal.
         nodule: the finding; one without voxels shows its box and no signal.
-        place: where the pictures stand.
+        area: where the pictures stand.
         style: how the signal is colored.
         text_color: of the legend.
     """
     full, close = nodule_planes(nodule, result.volume.grid)
-    steps = [place.left + i * (place.size + GAP) for i in range(3)]
-    axes = [place_axes(figure, left, place.top, place.size, place.size) for left in steps]
+    steps = [area.left + i * (area.size + GAP) for i in range(3)]
+    axes = [place_axes(figure, left, area.top, area.size, area.size) for left in steps]
     color = segment_color(nodule.number)
     for ax, plane in zip(axes, (full, close, close), strict=True):
         gray = show_ct(ax, plane, result)
@@ -92,7 +92,7 @@ def plot_nodule(
     overlay = colors.composite(gray, colors.COLOR_MAPS[style.color_map](scaled), covered >= 0.5)
     axes[2].imshow(overlay, extent=close.extent, interpolation="bilinear")
     _plot_outline(axes[2], close, covered, color, 0.8)
-    _plot_legend(figure, place, style.color_map, signal_range, text_color)
+    _plot_legend(figure, area, style.color_map, signal_range, text_color)
 
 
 def place_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -152,10 +152,10 @@ def _text_style(ax: Axes) -> dict:
 
 
 def _plot_legend(
-    figure: Figure, place: Place, color_map: str, signal_range: tuple[float, float], text_color: str
+    figure: Figure, area: FigureArea, color_map: str, signal_range: tuple[float, float], text_color: str
 ) -> None:
-    left = place.left + 3 * place.size + 2 * GAP + 0.1
-    ax = place_axes(figure, left, place.top + 0.1, 0.12, place.size - 0.2)
+    left = area.left + 3 * area.size + 2 * GAP + 0.1
+    ax = place_axes(figure, left, area.top + 0.1, 0.12, area.size - 0.2)
     ramp = colors.COLOR_MAPS[color_map](np.linspace(0, 1, 256))[::-1, None]
     ax.imshow(ramp, extent=(0, 1, *signal_range), aspect="auto")
     ax.yaxis.tick_right()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from LNHGLib.figures import colors, nodule_figure
 from LNHGLib.figures.axial_plane import full_plane
 from LNHGLib.figures.colors import DEFAULT_STYLE
-from LNHGLib.figures.nodule_figure import Place
+from LNHGLib.figures.nodule_figure import FigureArea
 from LNHGLib.figures.segment_style import segment_color, segment_name
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def write_preview(result: "Result", path: Path) -> dict:
         row, column = divmod(index, columns)
         left, top = MARGIN + column * card_width, TITLE + row * card_height
         _write_header(figure, nodule, left, top)
-        nodule_figure.plot_nodule(figure, result, nodule, Place(left, top + HEADER, IMAGE), DEFAULT_STYLE, TEXT)
+        nodule_figure.plot_nodule(figure, result, nodule, FigureArea(left, top + HEADER, IMAGE), DEFAULT_STYLE, TEXT)
     figure.savefig(path, dpi=DOTS_PER_INCH, facecolor=BACKGROUND)
     return {
         "nodules": [nodule.number for nodule in shown],

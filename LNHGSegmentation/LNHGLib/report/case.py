@@ -65,7 +65,7 @@ class ReportNodule(Nodule):
         return "AUTOMATIC" if self.actions == ["found"] else "SEMIAUTOMATIC"
 
     @property
-    def made_by(self) -> str:
+    def origin(self) -> str:
         """Say who or what made the finding."""
         first = {"drawn": "drawn by hand", "added": "model, place shown by the reader"}
         first = first.get(self.actions[0], PROVENANCE.get(self.provenance, self.provenance))
@@ -124,12 +124,27 @@ def read_case(folder: Path) -> ReportCase:
     Raises:
         InputError: the folder is no such result, or a kept finding is not in its label map.
     """
-    report = _read_report(folder)
-    rows = [ReportNodule.from_row(row) for row in report.pop("nodules")]
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        rows = [ReportNodule.from_row(row) for row in list(report.pop("nodules"))]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} holds no report.json, expected a result folder of lnhg segment; give that folder."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'report.json'} is damaged ({error}); segment the CT again.") from error
     kept = sorted(
         (row for row in rows if row.kept), key=lambda row: -1.0 if row.score is None else row.score, reverse=True
     )
-    labels, heterogeneity, grid = _read_crops(folder / CROPS) if (folder / CROPS).exists() else _read_maps(folder)
+    if (folder / CROPS).exists():
+        labels, heterogeneity, grid = _read_crops(folder / CROPS)
+    else:
+        labels, grid = _read_image(folder, "labelmap")
+        heterogeneity, other = _read_image(folder, "heterogeneity")
+        if not other.matches(grid):
+            raise InputError(
+                f"{folder} has a label map and a heterogeneity map of different grids; segment the CT again."
+            )
     numbers = np.array([nodule.number for nodule in kept], int)
     for nodule in kept:
         if nodule.measurement is not None and not (labels == nodule.number).any():
@@ -138,19 +153,6 @@ def read_case(folder: Path) -> ReportCase:
             )
     labels = np.where(np.isin(labels, numbers), labels, 0).astype(np.uint16)
     return ReportCase(kept, labels, heterogeneity.astype(np.float32), grid, report, rejected=len(rows) - len(kept))
-
-
-def _read_report(folder: Path) -> dict[str, Any]:
-    try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        report["nodules"] = list(report["nodules"])
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} holds no report.json, expected a result folder of lnhg segment; give that folder."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'report.json'} is damaged ({error}); segment the CT again.") from error
-    return report
 
 
 def write_crops(path: Path, crops: Mapping[int, Crop], grid: Grid) -> None:
@@ -169,6 +171,7 @@ def write_crops(path: Path, crops: Mapping[int, Crop], grid: Grid) -> None:
 
 
 def _read_crops(path: Path) -> tuple[np.ndarray, np.ndarray, Grid]:
+    """Return label map, heterogeneity map and grid from what `write_crops` wrote."""
     with np.load(path, allow_pickle=False) as file:
         grid = Grid(tuple(file["shape"]), file["affine"])
         labels, heterogeneity = np.zeros(grid.shape, np.uint16), np.zeros(grid.shape, np.float32)
@@ -183,14 +186,6 @@ def _read_crops(path: Path) -> tuple[np.ndarray, np.ndarray, Grid]:
                 )
             labels[box][mask] = number
             heterogeneity[box][mask] = file[f"signal {number}"][mask]
-    return labels, heterogeneity, grid
-
-
-def _read_maps(folder: Path) -> tuple[np.ndarray, np.ndarray, Grid]:
-    labels, grid = _read_image(folder, "labelmap")
-    heterogeneity, there = _read_image(folder, "heterogeneity")
-    if not there.matches(grid):
-        raise InputError(f"{folder} has a label map and a heterogeneity map of different grids; segment the CT again.")
     return labels, heterogeneity, grid
 
 

@@ -37,7 +37,7 @@ PROVENANCES = {
     "detector-box": Code("DETECTORBOX", SCHEME, "Detector only, not segmented"),
     "manual": Code("MANUAL", SCHEME, "Drawn by hand"),
 }
-MADE_BY = Code("READER", SCHEME, "Part of the reader")
+READER_PART = Code("READER", SCHEME, "Part of the reader")
 READER_PARTS = {
     "AUTOMATIC": Code("NONE", SCHEME, "None, found and outlined by the algorithm"),
     "SEMIAUTOMATIC": Code("CORRECTED", SCHEME, "Placed or corrected by the reader"),
@@ -72,7 +72,13 @@ def tracking_id(nodule: ReportNodule) -> str:
 
 
 def tracking_uid(nodule: ReportNodule, case: ReportCase, series_uid: str) -> str:
-    """Return the identifier that follows a finding: the same whenever the same result is written again."""
+    """Return the identifier that follows a finding: the same whenever the same result is written again.
+
+    Args:
+        nodule: the finding.
+        case: the finding's case.
+        series_uid: SeriesInstanceUID of the original series.
+    """
     if nodule.tracking_uid:
         return nodule.tracking_uid
     return generate_uid(entropy_srcs=[series_uid, model_of(case.report), str(nodule.number), repr(nodule.box_lps_mm)])

@@ -1,4 +1,4 @@
-"""The kept nodules as a DICOM Segmentation: binary, one segment a nodule, on the original slices."""
+"""The kept nodules as a DICOM Segmentation: binary, one segment per nodule, on the original slices."""
 
 import highdicom as hd
 import numpy as np
@@ -53,14 +53,21 @@ def make_segmentation(case: ReportCase, series: OriginalSeries) -> hd.seg.Segmen
 
 
 def _describe(nodule: ReportNodule, number: int, case: ReportCase, series: OriginalSeries) -> hd.seg.SegmentDescription:
-    by_hand = nodule.algorithm_type == "MANUAL"
+    """Return the item of the Segment Sequence (0062,0002) for a finding."""
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=PRODUCT,
+        family=codes.DCM.ArtificialIntelligence,
+        version=dicom_codes.version_of(case.report),
+        source=MANUFACTURER,
+        parameters=dicom_codes.parameters_of(case.report),
+    )
     description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=nodule.label[:64],
         segmented_property_category=dicom_codes.ALTERED_STRUCTURE,
         segmented_property_type=dicom_codes.LUNG_NODULE,
         algorithm_type=nodule.algorithm_type,
-        algorithm_identification=None if by_hand else _algorithm(case),
+        algorithm_identification=None if nodule.algorithm_type == "MANUAL" else algorithm,
         tracking_uid=dicom_codes.tracking_uid(nodule, case, series.series_uid),
         tracking_id=dicom_codes.tracking_id(nodule),
         anatomic_regions=[dicom_codes.LUNG],
@@ -68,13 +75,3 @@ def _describe(nodule: ReportNodule, number: int, case: ReportCase, series: Origi
     rgb = [round(255 * channel) for channel in segment_color(nodule.number)]
     description.RecommendedDisplayCIELabValue = list(hd.color.CIELabColor.from_rgb(*rgb).value)
     return description
-
-
-def _algorithm(case: ReportCase) -> hd.AlgorithmIdentificationSequence:
-    return hd.AlgorithmIdentificationSequence(
-        name=PRODUCT,
-        family=codes.DCM.ArtificialIntelligence,
-        version=dicom_codes.version_of(case.report),
-        source=MANUFACTURER,
-        parameters=dicom_codes.parameters_of(case.report),
-    )

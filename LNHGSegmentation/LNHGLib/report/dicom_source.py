@@ -9,6 +9,7 @@ import pydicom
 
 from LNHGLib.errors import InputError
 from LNHGLib.image import dicom_series
+from LNHGLib.image.boxes import corners
 from LNHGLib.image.volume import LOWEST_HU, Grid
 from LNHGLib.measurement.nodule import Nodule
 
@@ -49,7 +50,7 @@ def find_series(path: Path, series_uid: str | None = None, files: Sequence[Path]
     Args:
         path: folder or file.
         series_uid: the series that was segmented; None where the result does not say it.
-        files: look at these only, where they are known.
+        files: read these alone, where they are known.
 
     Raises:
         InputError: there is no such series, or its slices do not say what SEG and SR must repeat.
@@ -93,19 +94,14 @@ def onto_slices(array: np.ndarray, grid: Grid, series: OriginalSeries) -> np.nda
         sizes = [" x ".join(map(str, size)) for size in (shape, series.grid.shape)]
         raise InputError(_mismatch(series, f"it has {sizes[0]} voxels (slices, rows, columns), the series {sizes[1]}"))
     flips = signs[np.arange(3), order] < 0
-    _require_same_place(grid, series, order, flips)
-    turned = array.transpose(order)
-    return turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
-
-
-def _require_same_place(grid: Grid, series: OriginalSeries, order: np.ndarray, flips: np.ndarray) -> None:
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(grid.shape) - 1)
-    expected = corners[:, order]
-    expected = np.where(flips, np.array(series.grid.shape) - 1 - expected, expected)
-    world = grid.index_to_lps(corners)
+    ends = corners(np.zeros(3), np.array(grid.shape) - 1)
+    expected = np.where(flips, np.array(shape) - 1 - ends[:, order], ends[:, order])
+    world = grid.index_to_lps(ends)
     if np.abs(series.grid.lps_to_index(world) - expected).max() > VOXEL_TOLERANCE:
         away = np.linalg.norm(series.grid.index_to_lps(expected) - world, axis=1).max()
         raise InputError(_mismatch(series, f"its voxels lie up to {away:.3g} mm away from the series' pixels"))
+    turned = array.transpose(order)
+    return turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
 
 
 def require_same_values(series: OriginalSeries, frames: np.ndarray, nodules: Iterable[Nodule]) -> None:

@@ -1,7 +1,7 @@
-"""The report of one case on A4 pages: table of the kept findings, then their key pictures. PDF or PNG.
+"""The report of one case on A4 pages: table of the kept findings, then their pictures. PDF or PNG.
 
 Nothing about the patient stands there unless it is handed over, and nothing is left out silently: what does not fit on
-a page goes on the next one, and pictures beyond `MOST_PICTURES` are counted in words.
+a page goes on the next one, and pictures beyond `MAX_PICTURES` are counted in words.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from matplotlib.patches import Rectangle
 
 from LNHGLib.figures import colors, nodule_figure
 from LNHGLib.figures.colors import DEFAULT_STYLE, DisplayStyle
-from LNHGLib.figures.nodule_figure import Place
+from LNHGLib.figures.nodule_figure import FigureArea
 from LNHGLib.figures.segment_style import segment_color
-from LNHGLib.report.case import ReportCase, ReportNodule
+from LNHGLib.report.case import ReportCase
 from LNHGLib.report.dicom_codes import model_of, version_of
 from LNHGLib.report.table import COLUMNS, Column, cells, details, size_lines, size_summary
 
 WIDTH, HEIGHT, MARGIN, FOOTER = 8.27, 11.69, 0.5, 0.55  # inches, A4
-PICTURE, LEAST_PICTURE, PICTURE_GAP = 1.62, 1.12, 0.14
+PICTURE, MIN_PICTURE, PICTURE_GAP = 1.62, 1.12, 0.14
 LINE, TABLE_ROW = 0.16, 0.36
 DOTS_PER_INCH = 150
-MOST_PICTURES = 24
-INK, GREY, RULE = "#16191d", "#5b6570", "#c9ced4"
+MAX_PICTURES = 24
+INK, GRAY, RULE = "#16191d", "#5b6570", "#c9ced4"
 WARNING = "RESEARCH USE ONLY · NOT A MEDICAL DEVICE"
 EMPTY_CASE = "_" * 40
 
@@ -64,7 +64,7 @@ def write_pages(case: ReportCase, folder: Path, form: str, options: PageOptions)
     Returns:
         The files.
     """
-    pages = _Report(case, options).draw()
+    pages = _Pages(case, options).compose()
     if form == "pdf":
         path = folder / "report.pdf"
         with PdfPages(path, metadata={"Title": "Lung nodule report (research use)", "Creator": "LNHG"}) as pdf:
@@ -77,21 +77,28 @@ def write_pages(case: ReportCase, folder: Path, form: str, options: PageOptions)
     return [folder / name for name in names]
 
 
-class _Report:
-    """The pages while they are drawn; `top` is where the next thing goes, in inches from the page's upper edge."""
+class _Pages:
+    """The pages while they are composed; `top` is where the next thing goes, in inches from the page's upper edge."""
 
     def __init__(self, case: ReportCase, options: PageOptions) -> None:
         self.case, self.options = case, options
         self.pages: list[Figure] = []
         self.top = 0.0
 
-    def draw(self) -> list[Figure]:
+    def compose(self) -> list[Figure]:
         self._new_page()
         self._header()
         self._table()
         self._pictures()
+        window = f"W {colors.LUNG_WIDTH_HU:.0f} L {colors.LUNG_LEVEL_HU:.0f} HU".replace("-", "\N{MINUS SIGN}")
+        left = (
+            f"Axial slices, patient's right on the left, {window}; colors: relative signal of the network, not HU. "
+            "Research use only, not for diagnosis."
+        )
+        style = {"fontsize": 6.3, "color": GRAY}
         for number, page in enumerate(self.pages, 1):
-            _footer(page, number, len(self.pages))
+            page.text(MARGIN / WIDTH, 0.32 / HEIGHT, left, **style)
+            page.text(1 - MARGIN / WIDTH, 0.32 / HEIGHT, f"{number} of {len(self.pages)}", ha="right", **style)
         return self.pages
 
     def _new_page(self) -> None:
@@ -123,33 +130,45 @@ class _Report:
         self.pages[-1].add_artist(line)
 
     def _header(self) -> None:
-        for name, value in self._facts():
-            self._write(MARGIN, name, color=GREY)
-            self._write(MARGIN + 1.0, value)
-            self.top += LINE
-        self.top += 0.08
-
-    def _facts(self) -> list[tuple[str, str]]:
+        """Write case, patient, CT, model and number of findings, one line each."""
         report, grid = self.case.report, self.case.grid
         nz, ny, nx = grid.shape
         dz, dy, dx = grid.spacing_mm
         threshold = (report.get("options") or {}).get("threshold")
-        model = model_of(report) + ("" if threshold is None else f", findings of score {threshold:.2f} and more")
-        total = len(self.case.nodules)
-        kept = f"{total} kept" + (f", {self.case.rejected} rejected by the reader" if self.case.rejected else "")
-        facts = [("Case", self.options.case or EMPTY_CASE), *self.options.patient]
-        facts.append(("CT", f"{nx} \u00d7 {ny} \u00d7 {nz} voxels of {dx:.3g} \u00d7 {dy:.3g} \u00d7 {dz:.3g} mm"))
-        facts.append(("Model", model))
-        facts.append(("Findings", kept))
-        facts.append(("Written", f"{self.options.written:%Y-%m-%d %H:%M}, LNHG {version_of(report)}"))
-        return facts
+        rejected = f", {self.case.rejected} rejected by the reader" if self.case.rejected else ""
+        for name, value in (
+            ("Case", self.options.case or EMPTY_CASE),
+            *self.options.patient,
+            ("CT", f"{nx} \u00d7 {ny} \u00d7 {nz} voxels of {dx:.3g} \u00d7 {dy:.3g} \u00d7 {dz:.3g} mm"),
+            (
+                "Model",
+                model_of(report) + ("" if threshold is None else f", findings of score {threshold:.2f} and more"),
+            ),
+            ("Findings", f"{len(self.case.nodules)} kept{rejected}"),
+            ("Written", f"{self.options.written:%Y-%m-%d %H:%M}, LNHG {version_of(report)}"),
+        ):
+            self._write(MARGIN, name, color=GRAY)
+            self._write(MARGIN + 1.0, value)
+            self.top += LINE
+        self.top += 0.08
 
     def _table(self) -> None:
         self._table_head()
         for nodule in self.case.nodules:
             if self._room_for(TABLE_ROW):
                 self._table_head()
-            self._table_row(nodule)
+            left = MARGIN
+            for column, text in zip(COLUMNS, cells(nodule), strict=True):
+                self._cell(left, column, text, down=0.05, weight="bold" if column is COLUMNS[0] else "normal")
+                left += column.width
+            swatch = Rectangle(
+                ((MARGIN - 0.12) / WIDTH, 1 - (self.top + 0.16) / HEIGHT), 0.07 / WIDTH, 0.1 / HEIGHT,
+                color=segment_color(nodule.number), transform=self.pages[-1].transFigure,
+            )  # fmt: skip
+            self.pages[-1].add_artist(swatch)
+            self._write(MARGIN, size_summary(nodule), size=6.3, color=GRAY, down=0.2)
+            self.top += TABLE_ROW
+            self._rule()
         if not self.case.nodules:
             self._write(MARGIN, "No nodule was kept.", size=9, down=0.06)
             self.top += TABLE_ROW
@@ -157,7 +176,7 @@ class _Report:
         self.top += 0.05
         for line in size_lines():
             self._room_for(LINE)
-            self._write(MARGIN, line, size=6.3, color=GREY)
+            self._write(MARGIN, line, size=6.3, color=GRAY)
             self.top += 0.12
         self.top += 0.14
 
@@ -165,7 +184,7 @@ class _Report:
         self._rule(INK)
         left = MARGIN
         for column in COLUMNS:
-            self._cell(left, column, column.title, size=6.8, color=GREY, down=0.04)
+            self._cell(left, column, column.title, size=6.8, color=GRAY, down=0.04)
             left += column.width
         self.top += 0.2
         self._rule()
@@ -176,57 +195,26 @@ class _Report:
         else:
             self._write(left, text, ha="left", **style)
 
-    def _table_row(self, nodule: ReportNodule) -> None:
-        left = MARGIN
-        for column, text in zip(COLUMNS, cells(nodule), strict=True):
-            self._cell(left, column, text, down=0.05, weight="bold" if column is COLUMNS[0] else "normal")
-            left += column.width
-        swatch = Rectangle(
-            ((MARGIN - 0.12) / WIDTH, 1 - (self.top + 0.16) / HEIGHT), 0.07 / WIDTH, 0.1 / HEIGHT,
-            color=segment_color(nodule.number), transform=self.pages[-1].transFigure,
-        )  # fmt: skip
-        self.pages[-1].add_artist(swatch)
-        self._write(MARGIN, size_summary(nodule), size=6.3, color=GREY, down=0.2)
-        self.top += TABLE_ROW
-        self._rule()
-
     def _pictures(self) -> None:
+        """Show each finding's pictures with its numbers beside them, on this page if they are not too small there."""
         if self.case.volume is None:
             self._room_for(LINE)
-            self._write(MARGIN, f"No pictures: {self.options.no_picture or 'the CT is not at hand.'}", color=GREY)
+            self._write(MARGIN, f"No pictures: {self.options.no_picture or 'the CT is not at hand.'}", color=GRAY)
             return
-        shown = [nodule for nodule in self.case.nodules if nodule.box_lps_mm is not None][:MOST_PICTURES]
-        size = self._picture_size(len(shown))
+        shown = [nodule for nodule in self.case.nodules if nodule.box_lps_mm is not None][:MAX_PICTURES]
+        fitting = (HEIGHT - FOOTER - self.top + PICTURE_GAP) / max(len(shown), 1) - PICTURE_GAP
+        size = min(fitting, PICTURE) if fitting >= MIN_PICTURE else PICTURE
+        left = MARGIN + nodule_figure.width_of(size) + 0.1
         for nodule in shown:
             self._room_for(size)
-            self._picture_row(nodule, size)
-        left = len(self.case.nodules) - len(shown)
-        if left:
+            area = FigureArea(MARGIN, self.top, size)
+            nodule_figure.plot_nodule(self.pages[-1], self.case, nodule, area, self.options.style, INK)
+            self._write(left, nodule.label[:22], size=9, weight="bold")
+            for index, line in enumerate(details(nodule)):
+                self._write(left, line, size=6.8, down=0.2 + 0.135 * index)
+            self.top += size + PICTURE_GAP
+        missing = len(self.case.nodules) - len(shown)
+        if missing:
             self._room_for(LINE)
-            some = f"{left} finding{' has' if left == 1 else 's have'} no pictures here"
+            some = f"{missing} finding{' has' if missing == 1 else 's have'} no pictures here"
             self._write(MARGIN, f"{some}: the first {len(shown)} are shown; the table holds all.", weight="bold")
-
-    def _picture_size(self, count: int) -> float:
-        """Return the size that brings all pictures on this page, the usual one where it would be too small."""
-        fitting = (HEIGHT - FOOTER - self.top + PICTURE_GAP) / max(count, 1) - PICTURE_GAP
-        return min(fitting, PICTURE) if fitting >= LEAST_PICTURE else PICTURE
-
-    def _picture_row(self, nodule: ReportNodule, size: float) -> None:
-        place = Place(MARGIN, self.top, size)
-        nodule_figure.plot_nodule(self.pages[-1], self.case, nodule, place, self.options.style, INK)
-        left = MARGIN + nodule_figure.width_of(size) + 0.1
-        self._write(left, nodule.label[:22], size=9, weight="bold")
-        for index, line in enumerate(details(nodule)):
-            self._write(left, line, size=6.8, down=0.2 + 0.135 * index)
-        self.top += size + PICTURE_GAP
-
-
-def _footer(page: Figure, number: int, count: int) -> None:
-    window = f"W {colors.LUNG_WIDTH_HU:.0f} L {colors.LUNG_LEVEL_HU:.0f} HU".replace("-", "\N{MINUS SIGN}")
-    left = (
-        f"Axial slices, patient's right on the left, {window}; colors: relative signal of the network, not HU. "
-        "Research use only, not for diagnosis."
-    )
-    style = {"fontsize": 6.3, "color": GREY}
-    page.text(MARGIN / WIDTH, 0.32 / HEIGHT, left, **style)
-    page.text(1 - MARGIN / WIDTH, 0.32 / HEIGHT, f"{number} of {count}", ha="right", **style)

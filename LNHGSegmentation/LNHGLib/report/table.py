@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from LNHGLib.files import text
+from LNHGLib.files.text import write_csv
 from LNHGLib.measurement.size_rules import RESEARCH_USE, RULES, SizeCategory
 from LNHGLib.report.case import ReportNodule
-from LNHGLib.results import files, nodule_table
+from LNHGLib.results import files
+from LNHGLib.results.nodule_table import nodule_row
 
 BLANK = "\N{EN DASH}"
 SLUGS = {rule: rule.lower().replace(" ", "_").replace("-", "_") for rule in RULES}
@@ -42,18 +43,21 @@ COLUMNS = (
 )
 
 
-def write_csv(nodules: Iterable[ReportNodule], path: Path) -> None:
-    """Write the kept findings: the columns of a run's nodules.csv, name, maker and size bands."""
-    text.write_csv(path, map(csv_row, nodules), CSV_COLUMNS)
+def write_table(nodules: Iterable[ReportNodule], path: Path) -> None:
+    """Write the kept findings: the columns of a run's nodules.csv, name, origin and size bands.
 
-
-def csv_row(nodule: ReportNodule) -> dict[str, object]:
-    """Return a finding's row by `CSV_COLUMNS`."""
-    row = {"name": nodule.label, "made_by": nodule.made_by, "use": USE, **nodule_table.nodule_row(nodule)}
-    for size in sizes(nodule):
-        slug = SLUGS[size.rule]
-        row |= {f"{slug}_mean_diameter_mm": size.mean_diameter_mm, f"{slug}_band": size.band}
-    return row
+    Args:
+        nodules: the kept findings.
+        path: the CSV file to write.
+    """
+    rows = []
+    for nodule in nodules:
+        row = {"name": nodule.label, "made_by": nodule.origin, "use": USE, **nodule_row(nodule)}
+        for size in sizes(nodule):
+            row[f"{SLUGS[size.rule]}_mean_diameter_mm"] = size.mean_diameter_mm
+            row[f"{SLUGS[size.rule]}_band"] = size.band
+        rows.append(row)
+    write_csv(path, rows, CSV_COLUMNS)
 
 
 def sizes(nodule: ReportNodule) -> list[SizeCategory]:
@@ -72,8 +76,8 @@ def cells(nodule: ReportNodule) -> list[str]:
         axes = f"{m.long_axis_mm:.1f} \u00d7 {m.short_axis_mm:.1f}"
         measured = [axes, f"{m.volume_mm3:.0f}", _signed(m.mean_hu), m.attenuation]
     return [
-        _cut(nodule.label, 16),
-        _cut(nodule.made_by, 24),
+        _shortened(nodule.label, 16),
+        _shortened(nodule.origin, 24),
         score,
         place,
         *measured,
@@ -105,10 +109,10 @@ def details(nodule: ReportNodule) -> list[str]:
     m, signal = nodule.measurement, nodule.heterogeneity
     score = [] if nodule.score is None else [f"Score {nodule.score:.2f}"]
     if m is None:
-        return [*score, _cut(nodule.made_by, 32), "Not outlined, not measured", _box(nodule)]
+        return [*score, _shortened(nodule.origin, 32), "Not outlined, not measured", _box(nodule)]
     lines = [
         *score,
-        _cut(nodule.made_by, 32),
+        _shortened(nodule.origin, 32),
         f"{m.long_axis_mm:.1f} \u00d7 {m.short_axis_mm:.1f} mm, {m.volume_mm3:.0f} mm\u00b3",
         f"{m.attenuation}, {_signed(m.mean_hu)} \u00b1 {m.sd_hu:.0f} HU",
     ]
@@ -129,5 +133,5 @@ def _signed(value: float) -> str:
     return f"{value:.0f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _cut(text: str, most: int) -> str:
+def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

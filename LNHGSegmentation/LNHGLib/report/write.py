@@ -19,11 +19,13 @@ IDENTITY = {
     "Study": ("StudyDate", "AccessionNumber"),
 }
 
+NO_CT = "the CT {} is not there any more; give its DICOM series with --dicom."
+
 Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """What to write.
 
     Attributes:
@@ -47,7 +49,7 @@ class Options:
     overwrite: bool = False
 
 
-def write_report(options: Options, progress: Progress = lambda *_: None) -> list[str]:
+def write_report(options: ReportOptions, progress: Progress = lambda *_: None) -> list[str]:
     """Write a report.
 
     Args:
@@ -64,17 +66,17 @@ def write_report(options: Options, progress: Progress = lambda *_: None) -> list
         raise InputError(f"OUT {options.out} holds the result itself, expected a folder of its own; give another OUT.")
     require_free(options.out, options.overwrite, FILES)
     progress(0.0, "Reading the result")
-    work = _Work(options, read_case(options.result), progress)
+    work = _ReportWriter(options, read_case(options.result), progress)
     with atomic_folder(options.out, options.overwrite, FILES) as folder:
         work.write(folder)
     progress(1.0, "Done")
     return work.notes
 
 
-class _Work:
+class _ReportWriter:
     """One report being written."""
 
-    def __init__(self, options: Options, case: ReportCase, progress: Progress) -> None:
+    def __init__(self, options: ReportOptions, case: ReportCase, progress: Progress) -> None:
         self.options, self.case, self.progress = options, case, progress
         self.parts = PARTS if options.parts is None else options.parts
         self.notes: list[str] = []
@@ -85,9 +87,9 @@ class _Work:
         if DICOM in self.parts or self.options.identity or self.options.dicom:
             self._find_series()
         if CSV in self.parts:
-            from LNHGLib.report import table
+            from LNHGLib.report.table import write_table
 
-            table.write_csv(self.case.nodules, folder / TABLE)
+            write_table(self.case.nodules, folder / TABLE)
         if DICOM in self.parts:
             self._write_dicom(folder)
         if PAGE in self.parts:
@@ -95,16 +97,22 @@ class _Work:
 
     def _find_series(self) -> None:
         """Find the original series; where it was not asked for by name, its absence is only noted."""
-        from LNHGLib.report import dicom_source
+        from LNHGLib.image.dicom_series import is_dicom
+        from LNHGLib.report.dicom_source import find_series
 
         self.progress(0.15, "Looking for the DICOM series")
-        asked = self.options.dicom is not None or self.options.parts is not None or self.options.identity
+        source = self.case.report.get("input") or {}
+        files = [] if self.options.dicom is not None else [Path(file) for file in source.get("files", ())]
+        path = self.options.dicom or (files[0].parent if files else Path(source.get("path") or ""))
         try:
-            path, files = _place(self.case.report, self.options.dicom)
-            uid = (self.case.report.get("input") or {}).get("series_uid")
-            self.series = dicom_source.find_series(path, uid, files)
+            if self.options.dicom is None and not files:
+                if not path.name or not path.exists():
+                    raise InputError(NO_CT.format(source.get("path")))
+                if path.is_file() and not is_dicom(path):
+                    raise InputError(f"{path} is no DICOM series; give the original one with --dicom.")
+            self.series = find_series(path, source.get("series_uid"), files)
         except InputError as error:
-            if asked:
+            if self.options.dicom is not None or self.options.parts is not None or self.options.identity:
                 raise
             self.no_series = str(error)
 
@@ -129,18 +137,28 @@ class _Work:
         dicom_sr.make_report(case, self.series, segmentation).save_as(folder / SR)
 
     def _write_pages(self, folder: Path) -> None:
-        from LNHGLib.report import page as report_page
+        from LNHGLib.report.page import PageOptions, write_pages
 
         self.progress(0.6, "Reading the CT")
-        no_picture = ""
+        case, no_picture = self.case, ""
         try:
-            self.case = self._with_volume()
+            case = self._with_volume()
         except InputError as error:
             no_picture = str(error)
             self.notes.append(f"The report has no pictures: {no_picture}")
         self.progress(0.75, "Drawing the report")
-        page = report_page.PageOptions(self.options.case, self._identity(), _style(self.case.report), no_picture)
-        report_page.write_pages(self.case, folder, self.options.form, page)
+        patient = []
+        if self.options.identity and self.series is not None:
+            for name, tags in IDENTITY.items():
+                values = [str(self.series.slices[0].get(tag) or "").strip() for tag in tags]
+                patient.append((name, ", ".join(filter(None, values)) or "not in the DICOM series"))
+        shown = self.case.report.get("preview") or {}  # how the result's own picture was colored
+        style = DisplayStyle(
+            shown.get("color_map", DEFAULT_STYLE.color_map),
+            shown.get("scale", DEFAULT_STYLE.scale),
+            tuple(shown.get("signal_range", DEFAULT_STYLE.signal_range)),
+        )
+        write_pages(case, folder, self.options.form, PageOptions(self.options.case, patient, style, no_picture))
 
     def _with_volume(self) -> ReportCase:
         """Return the case with its CT: from where the result says, else from the DICOM series."""
@@ -151,41 +169,6 @@ class _Work:
         if path.name and path.exists():
             return self.case.with_volume(read_volume(path, source.get("series_uid")))
         if self.series is None:
-            raise InputError(f"the CT {source.get('path')} is not there any more; give its DICOM series with --dicom.")
+            raise InputError(NO_CT.format(source.get("path")))
         volume = read_volume(self.series.files[0].parent, self.series.series_uid, self.series.files)
         return self.case.on(self.series).with_volume(volume)
-
-    def _identity(self) -> list[tuple[str, str]]:
-        if not self.options.identity or self.series is None:
-            return []
-        first = self.series.slices[0]
-        values = {name: [str(first.get(tag) or "").strip() for tag in tags] for name, tags in IDENTITY.items()}
-        return [(name, ", ".join(filter(None, parts)) or "not in the DICOM series") for name, parts in values.items()]
-
-
-def _place(report: dict, dicom: Path | None) -> tuple[Path, list[Path]]:
-    """Return where the original DICOM series lies, and its files where they are known."""
-    from LNHGLib.image.dicom_series import is_dicom
-
-    source = report.get("input") or {}
-    if dicom is not None:
-        return dicom, []
-    files = [Path(file) for file in source.get("files", ())]
-    if files:
-        return files[0].parent, files
-    path = Path(source.get("path") or "")
-    if not path.name or not path.exists():
-        raise InputError(f"the CT {source.get('path')} is not there any more; give its DICOM series with --dicom.")
-    if path.is_file() and not is_dicom(path):
-        raise InputError(f"{path} is no DICOM series; give the original one with --dicom.")
-    return path, []
-
-
-def _style(report: dict) -> DisplayStyle:
-    """Return how the result's own picture was colored."""
-    shown = report.get("preview") or {}
-    return DisplayStyle(
-        shown.get("color_map", DEFAULT_STYLE.color_map),
-        shown.get("scale", DEFAULT_STYLE.scale),
-        tuple(shown.get("signal_range", DEFAULT_STYLE.signal_range)),
-    )

@@ -28,4 +28,4 @@ def test_an_outline_that_is_edited_after_it_was_restored_is_not_called_automatic
         1, 0.9, "fused", None, 0.9, 0.9, None, None, history=history("found", "edited", "restored", "edited")
     )
     assert nodule.algorithm_type == "SEMIAUTOMATIC"
-    assert nodule.made_by == "both branches, edited by the reader"
+    assert nodule.origin == "both branches, edited by the reader"

@@ -27,7 +27,7 @@ def written(scan: Scan, result_scan: Scan, folder: Path, **changes) -> Path:
     """The folder with SEG and SR of a result that is stored as `result_scan`."""
     ct = write_dicom(scan, folder / "ct")
     result = write_result(result_scan, folder / "result", ct, **changes)
-    notes = write.write_report(write.Options(result, folder / "out", parts=("dicom",)))
+    notes = write.write_report(write.ReportOptions(result, folder / "out", parts=("dicom",)))
     assert notes == []
     return folder / "out"
 
@@ -231,7 +231,7 @@ def test_drawn_nodule_is_manual_and_needs_no_score(scan, tmp_path):
 
 
 def test_tracking_identifiers_stay_when_the_same_result_is_written_again(out, groups, tmp_path):
-    write.write_report(write.Options(out.parent / "result", tmp_path / "again", parts=("dicom",)))
+    write.write_report(write.ReportOptions(out.parent / "result", tmp_path / "again", parts=("dicom",)))
     again = hd.seg.segread(tmp_path / "again" / write.SEG)
     assert again.get_segment_description(1).tracking_uid == groups["LNHG nodule 1"]["volume"].tracking_uid
     assert again.SOPInstanceUID != hd.seg.segread(out / write.SEG).SOPInstanceUID
@@ -241,7 +241,7 @@ def test_only_box_findings_make_a_report_without_a_segmentation(scan, tmp_path):
     result = write_result(
         scan, tmp_path / "result", write_dicom(scan, tmp_path / "ct"), changes={1: {"kept": False}, 2: {"kept": False}}
     )
-    notes = write.write_report(write.Options(result, tmp_path / "out", parts=("dicom",)))
+    notes = write.write_report(write.ReportOptions(result, tmp_path / "out", parts=("dicom",)))
     assert any("none of the kept findings is outlined" in note for note in notes)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [write.SR]
 
@@ -272,7 +272,7 @@ def test_dciodvfy_finds_an_error_that_is_planted(out, tmp_path):
 
 def the_refusal(tmp_path: Path, result: Path, **options) -> str:
     with pytest.raises(InputError) as caught:
-        write.write_report(write.Options(result, tmp_path / "out", parts=("dicom",), **options))
+        write.write_report(write.ReportOptions(result, tmp_path / "out", parts=("dicom",), **options))
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*")), "nothing half-written stays"
     sentence = str(caught.value)
@@ -372,7 +372,7 @@ def test_real_ct_keeps_voxels_and_passes_the_validator(data_dir, tmp_path):
     labels = np.select([labels == 2, labels == 4], [1, 2], 0).astype(np.uint16)
     scan = Scan(series.grid, np.stack([read_pixels(file) for file in series.files]), labels)
     result = write_result(scan, tmp_path / "result", tmp_path / "ct", series.series_uid, {3: {"kept": False}})
-    write.write_report(write.Options(result, tmp_path / "out", parts=("dicom",)))
+    write.write_report(write.ReportOptions(result, tmp_path / "out", parts=("dicom",)))
     seg = hd.seg.segread(tmp_path / "out" / write.SEG)
     uids = [each.SOPInstanceUID for each in series.slices]
     found = seg.get_pixels_by_source_instance(uids, combine_segments=True, assert_missing_frames_are_empty=True)

@@ -10,7 +10,7 @@ from LNHGLib.__main__ import main
 from LNHGLib.image.volume import Source, Volume, write_image
 from LNHGLib.report import page as report_page
 from LNHGLib.report.case import read_case, write_crops
-from LNHGLib.report.page import PageOptions, _Report
+from LNHGLib.report.page import PageOptions, _Pages
 from matplotlib import image as png
 from matplotlib.text import Text
 from report_data import make_scan, write_dicom, write_result
@@ -38,7 +38,7 @@ def case(home, scan):
 
 def texts(report_case, **options) -> list[list[str]]:
     """What stands on each page."""
-    pages = _Report(report_case, PageOptions(**options)).draw()
+    pages = _Pages(report_case, PageOptions(**options)).compose()
     return [[text.get_text() for text in page.findobj(Text) if text.get_text()] for page in pages]
 
 
@@ -76,7 +76,7 @@ def test_case_is_a_line_to_write_on_and_no_patient_is_named_unless_asked(case):
 
 
 def test_more_findings_than_fit_go_on_further_pages_and_a_cut_is_stated(case, monkeypatch):
-    monkeypatch.setattr(report_page, "MOST_PICTURES", 5)
+    monkeypatch.setattr(report_page, "MAX_PICTURES", 5)
     many = [*case.nodules[:2]] * 25
     full = report_page.ReportCase(many, case.labels, case.heterogeneity, case.grid, case.report, case.volume)
     pages = texts(full, case="Case 7")
@@ -92,7 +92,7 @@ def test_nothing_leaves_the_page(case):
     """Every text lies a quarter of an inch within the paper, for few and for many findings."""
     for nodules in (case.nodules, case.nodules * 6):
         changed = report_page.ReportCase(nodules, case.labels, case.heterogeneity, case.grid, case.report, case.volume)
-        for page in _Report(changed, PageOptions(case="x" * 60)).draw():
+        for page in _Pages(changed, PageOptions(case="x" * 60)).compose():
             width, height = np.array(page.canvas.get_width_height()) - 0.25 * page.dpi
             for text in page.texts:
                 box = text.get_window_extent()
