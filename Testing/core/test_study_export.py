@@ -15,12 +15,12 @@ import pytest
 from LNHGLib.errors import Cancelled, InputError
 from LNHGLib.reader_study import blinding_key
 from LNHGLib.reader_study import export as study_export
-from LNHGLib.reader_study.cases import Entry
-from LNHGLib.reader_study.export import Options, export
-from LNHGLib.reader_study.images import Look, draw
+from LNHGLib.reader_study.cases import StudyCase
+from LNHGLib.reader_study.export import StudyOptions, export_study
+from LNHGLib.reader_study.images import RenderStyle, render
 from LNHGLib.reader_study.scores import CT, CT_MAP, MODALITIES, read_scores, read_truth
 from PIL import Image
-from study_cases import some_entries
+from study_cases import some_cases
 
 CASES, READERS = 6, ("R1", "R2", "R3")
 SEED = 2**70 + 1
@@ -29,7 +29,7 @@ SEED = 2**70 + 1
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "new" / "study"
-    export(some_entries(CASES), out, Options(READERS, repeats=0.2, seed=SEED, dicom=True))
+    export_study(some_cases(CASES), out, StudyOptions(READERS, repeats=0.2, seed=SEED, dicom=True))
     return out
 
 
@@ -58,11 +58,11 @@ def test_each_package_holds_the_pictures_of_its_own_reads_and_nothing_else(study
 
 
 def test_every_picture_is_the_one_that_the_key_says(study):
-    look, names = Look(), {row["caseID"]: row["result"] for row in table(study / "sealed" / "key.csv")}
-    drawn = {entry.origin: draw(entry.load(), look).frames for entry in some_entries(CASES)}
+    style, names = RenderStyle(), {row["caseID"]: row["result"] for row in table(study / "sealed" / "key.csv")}
+    rendered = {entry.origin: render(entry.load(), style).frames for entry in some_cases(CASES)}
     for read in table(study / "sealed" / "reads.csv"):
         package = study / "packages" / f"{read['readerID']}-session-{read['session']}"
-        expected = drawn[names[read["caseID"]]][read["modalityID"]][0]
+        expected = rendered[names[read["caseID"]]][read["modalityID"]][0]
         picture = np.asarray(Image.open(package / "images" / f"{read['image']}-01.png"))
         np.testing.assert_array_equal(picture, expected)
         capture = pydicom.dcmread(package / "dicom" / f"{read['image']}-001.dcm")
@@ -129,15 +129,15 @@ def errors_of(path):
 
 def test_the_same_seed_gives_the_same_bytes_and_names_do_not_depend_on_the_cases(tmp_path, study):
     again = tmp_path / "again"
-    export(some_entries(CASES), again, Options(READERS, repeats=0.2, seed=SEED, dicom=True))
+    export_study(some_cases(CASES), again, StudyOptions(READERS, repeats=0.2, seed=SEED, dicom=True))
     assert bytes_of(again) == bytes_of(study)
     others = [
-        Entry(f"other-{index}", 7, entry.load, entry.truth) for index, entry in enumerate(some_entries(CASES)[::-1])
+        StudyCase(f"other-{index}", 7, entry.load, entry.truth) for index, entry in enumerate(some_cases(CASES)[::-1])
     ]
-    export(others, tmp_path / "others", Options(READERS, repeats=0.2, seed=SEED))
+    export_study(others, tmp_path / "others", StudyOptions(READERS, repeats=0.2, seed=SEED))
     names = [[row["caseID"] for row in table(out / "sealed" / "key.csv")] for out in (study, tmp_path / "others")]
     assert names[0] == names[1]
-    export(some_entries(2), tmp_path / "drawn", Options(("R1",)))
+    export_study(some_cases(2), tmp_path / "drawn", StudyOptions(("R1",)))
     assert json.loads((tmp_path / "drawn" / "sealed" / "seed.json").read_text())["seed"] > 2**64
 
 
@@ -147,8 +147,8 @@ def bytes_of(folder):
 
 def test_any_change_of_the_study_shows(tmp_path):
     out = tmp_path / "study"
-    outcome = export(some_entries(2), out, Options(("R1",)))
-    assert outcome.seal == hashlib.sha256((out / "study.json").read_bytes()).hexdigest()
+    outcome = export_study(some_cases(2), out, StudyOptions(("R1",)))
+    assert outcome.sha256 == hashlib.sha256((out / "study.json").read_bytes()).hexdigest()
     count = sum(path.is_file() for path in out.rglob("*"))
     assert blinding_key.verify(out) == count - 1
     for path in sorted(path for path in out.rglob("*") if path.is_file() and path.name != "study.json"):
@@ -171,21 +171,21 @@ def test_any_change_of_the_study_shows(tmp_path):
 def test_a_study_is_never_replaced_and_nothing_is_left_of_one_that_fails(tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(InputError, match="already exists"):
-        export(some_entries(1), tmp_path / "there", Options())
+        export_study(some_cases(1), tmp_path / "there", StudyOptions())
 
     def fail():
         raise InputError("damaged")
 
     with pytest.raises(InputError, match="damaged"):
-        export([*some_entries(1), Entry("x", 1, fail)], tmp_path / "out", Options())
+        export_study([*some_cases(1), StudyCase("x", 1, fail)], tmp_path / "out", StudyOptions())
     with pytest.raises(Cancelled):
-        export(some_entries(1), tmp_path / "out", Options(), cancelled=lambda: True)
+        export_study(some_cases(1), tmp_path / "out", StudyOptions(), cancelled=lambda: True)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 def test_without_truth_there_is_no_truth_file_and_forced_captures_do_not_claim_to_be_clean(tmp_path):
-    options = Options(("R1",), repeats=0, dicom=True, forced=True, look=Look("stack"))
-    export(some_entries(1, truth=False), tmp_path / "out", options)
+    options = StudyOptions(("R1",), repeats=0, dicom=True, forced=True, style=RenderStyle("stack"))
+    export_study(some_cases(1, truth=False), tmp_path / "out", options)
     assert not (tmp_path / "out" / "sealed" / "truth.csv").exists()
     captures = [pydicom.dcmread(path) for path in (tmp_path / "out").rglob("*.dcm")]
     assert {capture.BurnedInAnnotation for capture in captures} == {"YES"}

@@ -10,9 +10,9 @@ import pytest
 from cohort_data import write_dicom, write_file, zip_folder
 from LNHGLib.__main__ import main
 from LNHGLib.errors import InputError
-from LNHGLib.reader_study.cases import Wish, find_entries, read_list
+from LNHGLib.reader_study.cases import CaseSelection, find_study_cases, read_case_list
 from pydicom.uid import SecondaryCaptureImageStorage
-from study_cases import a_subject, write_result
+from study_cases import a_nodule, write_result
 
 UID = "1.2.3.4"
 
@@ -20,14 +20,14 @@ UID = "1.2.3.4"
 @pytest.fixture
 def results(tmp_path):
     """Three results: of a file, of a DICOM series, and of a zipped series with a second series beside it."""
-    subject, ct = a_subject(), tmp_path / "ct"
-    other = a_subject(seed=3).volume
+    nodule, ct = a_nodule(), tmp_path / "ct"
+    other = a_nodule(seed=3).volume
     other.array[...] = other.array[:, ::-1]
-    write_result(tmp_path / "out" / "a", write_file(ct / "a.nii.gz", subject.volume), subject)
-    write_result(tmp_path / "out" / "b", write_dicom(ct / "b", subject.volume, UID), subject, UID)
+    write_result(tmp_path / "out" / "a", write_file(ct / "a.nii.gz", nodule.volume), nodule)
+    write_result(tmp_path / "out" / "b", write_dicom(ct / "b", nodule.volume, UID), nodule, UID)
     write_dicom(ct / "c" / "1", other, "1.2.9")
-    write_dicom(ct / "c" / "2", subject.volume, UID)
-    write_result(tmp_path / "out" / "c", zip_folder(ct / "c", ct / "c.zip"), subject, UID)
+    write_dicom(ct / "c" / "2", nodule.volume, UID)
+    write_result(tmp_path / "out" / "c", zip_folder(ct / "c", ct / "c.zip"), nodule, UID)
     return tmp_path / "out"
 
 
@@ -41,12 +41,12 @@ def key(study: Path):
 
 
 def test_files_series_and_archives_are_read_again(results):
-    reference = a_subject()
-    for entry in find_entries([results]):
-        subject = entry.load()
-        assert (subject.volume.array == reference.volume.array).all()
-        assert (subject.mask == reference.mask).all()
-        assert subject.signal[reference.mask] == pytest.approx(reference.signal[reference.mask])
+    reference = a_nodule()
+    for entry in find_study_cases([results]):
+        nodule = entry.load()
+        assert (nodule.volume.array == reference.volume.array).all()
+        assert (nodule.mask == reference.mask).all()
+        assert nodule.signal[reference.mask] == pytest.approx(reference.signal[reference.mask])
 
 
 def test_the_command_makes_a_study_that_verifies(results, tmp_path, capsys):
@@ -64,24 +64,24 @@ def test_the_command_makes_a_study_that_verifies(results, tmp_path, capsys):
 
 
 def test_the_best_segmented_nodule_is_taken_unless_a_list_says_otherwise(tmp_path):
-    subject = a_subject()
-    ct = write_file(tmp_path / "ct.nii.gz", subject.volume)
+    nodule = a_nodule()
+    ct = write_file(tmp_path / "ct.nii.gz", nodule.volume)
     kinds = {"0.5": "fused", "0.9": "detector-box", "0.8": "segmenter"}
-    write_result(tmp_path / "out" / "p", ct, subject, **kinds)
-    write_result(tmp_path / "out" / "q", ct, subject, **{"0.9": "detector-box"})
-    assert [(entry.origin, entry.nodule) for entry in find_entries([tmp_path / "out"])] == [("p", 3)]
+    write_result(tmp_path / "out" / "p", ct, nodule, **kinds)
+    write_result(tmp_path / "out" / "q", ct, nodule, **{"0.9": "detector-box"})
+    assert [(entry.origin, entry.nodule) for entry in find_study_cases([tmp_path / "out"])] == [("p", 3)]
     (tmp_path / "list.csv").write_text("result,nodule,truth\np,1,1\np,,0\n")
-    entries = find_entries([tmp_path / "out"], wishes=read_list(tmp_path / "list.csv"))
+    entries = find_study_cases([tmp_path / "out"], selections=read_case_list(tmp_path / "list.csv"))
     assert [(entry.nodule, entry.truth) for entry in entries] == [(1, 1), (3, 0)]
-    for wish, words in (
-        (Wish("p", 2, None), "no segmented nodule 2, expected one of"),
-        (Wish("q", None, None), "no segmented nodule"),
-        (Wish("r", None, None), "'r', which is not among the 2"),
+    for selection, words in (
+        (CaseSelection("p", 2, None), "no segmented nodule 2, expected one of"),
+        (CaseSelection("q", None, None), "no segmented nodule"),
+        (CaseSelection("r", None, None), "'r', which is not among the 2"),
     ):
         with pytest.raises(InputError, match=words):
-            find_entries([tmp_path / "out"], wishes=[wish])
+            find_study_cases([tmp_path / "out"], selections=[selection])
     with pytest.raises(InputError, match="chosen twice"):
-        find_entries([tmp_path / "out"], wishes=[Wish("p", 1, 1), Wish("p", 1, 0)])
+        find_study_cases([tmp_path / "out"], selections=[CaseSelection("p", 1, 1), CaseSelection("p", 1, 0)])
 
 
 @pytest.mark.parametrize(
@@ -90,44 +90,44 @@ def test_the_best_segmented_nodule_is_taken_unless_a_list_says_otherwise(tmp_pat
 def test_a_wrong_case_list_is_refused(tmp_path, text):
     (tmp_path / "list.csv").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=r"list\.csv"):
-        read_list(tmp_path / "list.csv")
+        read_case_list(tmp_path / "list.csv")
 
 
 def test_a_moved_ct_is_found_below_the_folder_named(results, tmp_path):
     (tmp_path / "ct").rename(tmp_path / "archive")
     with pytest.raises(InputError, match="name the folder that holds it with --ct"):
-        find_entries([results])[0].load()
-    for entry in find_entries([results], tmp_path / "archive"):
+        find_study_cases([results])[0].load()
+    for entry in find_study_cases([results], tmp_path / "archive"):
         entry.load()
     (tmp_path / "new").mkdir()
     (tmp_path / "archive").rename(tmp_path / "new" / "ct")
-    for entry in find_entries([results], tmp_path / "new"):
+    for entry in find_study_cases([results], tmp_path / "new"):
         entry.load()
 
 
 def test_another_ct_in_the_place_of_the_right_one_is_refused(results, tmp_path):
-    volume = a_subject().volume
+    volume = a_nodule().volume
     write_file(
         tmp_path / "ct" / "a.nii.gz",
         type(volume)(volume.array[2:], type(volume.grid)((22, 80, 80), volume.grid.affine), volume.source),
     )
     with pytest.raises(InputError, match="does not fit the result"):
-        find_entries([results])[0].load()
+        find_study_cases([results])[0].load()
 
 
 def test_folders_without_results_and_incomplete_ones_are_refused(results, tmp_path):
     with pytest.raises(InputError, match="is no folder"):
-        find_entries([tmp_path / "nowhere"])
+        find_study_cases([tmp_path / "nowhere"])
     with pytest.raises(InputError, match="holds no result"):
-        find_entries([tmp_path / "ct"])
+        find_study_cases([tmp_path / "ct"])
     shutil.copytree(results / "a", tmp_path / "more" / "a")
     with pytest.raises(InputError, match="Two results are called a"):
-        find_entries([results, tmp_path / "more"])
+        find_study_cases([results, tmp_path / "more"])
     shutil.copytree(results / "a", results / ".hidden" / "x")
-    assert len(find_entries([results])) == 3
+    assert len(find_study_cases([results])) == 3
     (results / "a" / "labelmap.nii.gz").unlink()
     with pytest.raises(InputError, match=r"lacks labelmap\.nii\.gz"):
-        find_entries([results])
+        find_study_cases([results])
 
 
 def changed(folder: Path, **tags):
@@ -155,13 +155,13 @@ def test_a_secondary_capture_in_the_series_is_refused_and_one_beside_it_is_not(r
     copy = pydicom.dcmread(beside)
     copy.SOPClassUID, copy.SeriesInstanceUID = SecondaryCaptureImageStorage, "9.9"
     copy.save_as(beside.with_name("capture"))
-    entry = find_entries([results])[1]
+    entry = find_study_cases([results])[1]
     entry.load()
     copy.SeriesInstanceUID = UID
     copy.save_as(beside.with_name("capture"))
     with pytest.raises(InputError, match="is a secondary capture"):
-        find_entries([results])[1].load()
-    find_entries([results], force=True)[1].load()
+        find_study_cases([results])[1].load()
+    find_study_cases([results], force=True)[1].load()
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from browser import Browser
 from LNHGLib.__main__ import main
-from LNHGLib.reader_study.export import Options, export
-from LNHGLib.reader_study.images import Look
+from LNHGLib.reader_study.export import StudyOptions, export_study
+from LNHGLib.reader_study.images import RenderStyle
 from LNHGLib.reader_study.scores import CT, CT_MAP
-from study_cases import some_entries
+from study_cases import some_cases
 from study_player import READY, Player, session_of
 
 READERS = ("anna", "ben", "R3")
@@ -22,14 +22,16 @@ NASTY = '</script><script>alert("x")</script> & {braces} ${script}'
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp("study") / "study"
-    export(some_entries(4), out, Options(READERS, repeats=0.25, seed=11, question=NASTY, ends=("<b>no", "yes")))
+    export_study(
+        some_cases(4), out, StudyOptions(READERS, repeats=0.25, seed=11, question=NASTY, ends=("<b>no", "yes"))
+    )
     return out
 
 
 @pytest.fixture(scope="module")
 def stacked(tmp_path_factory):
     out = tmp_path_factory.mktemp("stacked") / "study"
-    export(some_entries(2), out, Options(("R1",), repeats=0, seed=1, look=Look("stack")))
+    export_study(some_cases(2), out, StudyOptions(("R1",), repeats=0, seed=1, style=RenderStyle("stack")))
     return out / "packages"
 
 

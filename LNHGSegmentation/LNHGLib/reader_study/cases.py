@@ -1,25 +1,25 @@
 """What a reader study is made of: nodules in the result folders of `lnhg segment` and `lnhg batch`, with their CTs."""
 
-import csv
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pydicom
 
 from LNHGLib.batch import discover
-from LNHGLib.batch.case import READY, Case
+from LNHGLib.batch.case import READY
 from LNHGLib.errors import InputError
 from LNHGLib.files import atomic
+from LNHGLib.files.text import read_csv
 from LNHGLib.image import dicom_series, zip_scans
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Source, Volume, from_sitk
-from LNHGLib.reader_study.images import Subject
+from LNHGLib.reader_study.images import NoduleVoxels
 
 NEEDED = ("report.json", "nodules.csv", "labelmap.nii.gz", "heterogeneity.nii.gz")
 LIST_COLUMNS = ("result", "nodule", "truth")
@@ -30,7 +30,7 @@ ADVICE = "take it out, or look at every picture yourself and insist with --force
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class StudyCase:
     """A case of a study, not loaded yet.
 
     Attributes:
@@ -42,12 +42,12 @@ class Entry:
 
     origin: str
     nodule: int
-    load: Callable[[], Subject]
+    load: Callable[[], NoduleVoxels]
     truth: int | None = None
 
 
 @dataclass(frozen=True)
-class Wish:
+class CaseSelection:
     """A row of a case list: which nodule of which result, and what is true of it."""
 
     result: str
@@ -55,97 +55,111 @@ class Wish:
     truth: int | None
 
 
-def find_entries(
-    results: Sequence[Path], ct_root: Path | None = None, wishes: Sequence[Wish] = (), force: bool = False
-) -> list[Entry]:
+def find_study_cases(
+    results: Sequence[Path], ct_root: Path | None = None, selections: Sequence[CaseSelection] = (), force: bool = False
+) -> list[StudyCase]:
     """Find the nodules to read.
 
     Args:
         results: result folders, folders of them, or the OUT of a batch; or one folder of `write_scene_case`.
         ct_root: folder to look for CTs in that are no longer where they were.
-        wishes: what to take; otherwise the segmented nodule with the highest score of each result.
+        selections: what to take; otherwise the segmented nodule with the highest score of each result.
         force: take CTs with burned-in annotation as well.
 
     Returns:
-        The cases by origin, or in the order of the wishes. A result without a segmented nodule gives none.
+        The cases by origin, or in the order of the selections. A result without a segmented nodule gives none.
 
     Raises:
-        InputError: there is no result, a wish cannot be fulfilled, or two results have the same name.
+        InputError: there is no result, a selection does not fit, or two results have the same name.
     """
     if len(results) == 1 and (files := sorted(results[0].glob(SCENE_CASES))):
         return [_read_scene_case(file, force) for file in files]
-    folders = _folders(results)
-    chosen = [(name, wish.nodule, wish.truth) for wish in wishes for name in [_named(folders, wish.result)]]
-    chosen = chosen or [(name, None, None) for name in folders]
-    kept = _Results(ct_root, force)
-    entries = []
-    for name, wanted, truth in chosen:
-        number = _number(folders[name], wanted)
-        if number is not None:
-            entries.append(Entry(name, number, _loader(kept, folders[name], number), truth))
-        elif wishes:
+    folders = _result_folders(results)
+    unknown = next((each.result for each in selections if each.result not in folders), None)
+    if unknown is not None:
+        raise InputError(
+            f"The list names the result {unknown!r}, which is not among the {len(folders)} given; correct it."
+        )
+    reader = _ResultReader(ct_root, force)
+    cases: list[StudyCase] = []
+    for selection in selections or [CaseSelection(name, None, None) for name in folders]:
+        name, folder = selection.result, folders[selection.result]
+        missing = [file for file in NEEDED if not (folder / file).is_file()]
+        if missing:
+            raise InputError(f"The result {folder} lacks {missing[0]}, expected a whole result; segment the CT again.")
+        rows = read_csv(folder / "nodules.csv")
+        scores = {int(row["number"]): float(row["score"]) for row in rows if row["provenance"] != "detector-box"}
+        number = max(scores, key=scores.__getitem__, default=None) if selection.nodule is None else selection.nodule
+        if number is None and selections:
             raise InputError(f"The result {name} has no segmented nodule, expected one; take it out of the list.")
-    places = [(entry.origin, entry.nodule) for entry in entries]
-    twice = next((place for place in places if places.count(place) > 1), None)
-    if twice:
-        raise InputError(f"Nodule {twice[1]} of {twice[0]} is chosen twice, expected once; take one row out.")
-    return entries
+        if number is None:
+            continue
+        if number not in scores:
+            raise InputError(
+                f"The result {folder} has no segmented nodule {number}, expected one of {sorted(scores)}; "
+                "correct the list."
+            )
+        if any((case.origin, case.nodule) == (name, number) for case in cases):
+            raise InputError(f"Nodule {number} of {name} is chosen twice, expected once; take one row out.")
+        cases.append(StudyCase(name, number, partial(reader.nodule, folder, number), selection.truth))
+    return cases
 
 
-def write_scene_case(path: Path, origin: str, nodule: int, subject: Subject, files: Sequence[Path]) -> None:
-    """Write a case of 3D Slicer's scene for `find_entries`: a part of the CT, in which the nodule lies.
+def write_scene_case(path: Path, origin: str, nodule: int, voxels: NoduleVoxels, files: Sequence[Path]) -> None:
+    """Write a case of 3D Slicer's scene for `find_study_cases`: a part of the CT, in which the nodule lies.
 
     Args:
-        path: File to write, named as `SCENE_CASES`; the order of the names is that of the cases.
-        origin: Name of the CT; only the key tells it.
-        nodule: Number of the finding.
-        subject: Nodule with the CT around it.
-        files: DICOM files of the CT, looked at for burned-in annotation; none where there are none.
+        path: file to write, named as `SCENE_CASES`; the order of the names is that of the cases.
+        origin: name of the CT; only the key tells it.
+        nodule: number of the finding.
+        voxels: the nodule with the CT around it.
+        files: DICOM files of the CT, searched for burned-in annotation; none where there are none.
     """
-    volume, text = subject.volume, json.dumps([str(file) for file in files])
-    arrays = {"ct": volume.array, "affine": volume.grid.affine, "mask": subject.mask, "signal": subject.signal}
+    volume, text = voxels.volume, json.dumps([str(file) for file in files])
+    arrays = {"ct": volume.array, "affine": volume.grid.affine, "mask": voxels.mask, "signal": voxels.signal}
     np.savez(path, origin=np.array(origin), nodule=np.array(nodule), files=np.array(text), **arrays)
 
 
-def _read_scene_case(path: Path, force: bool) -> Entry:
-    def load() -> Subject:
+def _read_scene_case(path: Path, force: bool) -> StudyCase:
+    """Return the case of `write_scene_case`; its voxels are read when it is loaded."""
+
+    def load() -> NoduleVoxels:
         with np.load(path, allow_pickle=False) as case:
             files = [Path(file) for file in json.loads(str(case["files"]))]
             if files and not force:
-                require_clean(files[0].parent, files=files)
+                require_no_burned_in_text(files[0].parent, files=files)
             ct = case["ct"].astype(np.float32)
-            return Subject(Volume(ct, Grid(ct.shape, case["affine"]), Source("")), case["mask"], case["signal"])
+            return NoduleVoxels(Volume(ct, Grid(ct.shape, case["affine"]), Source("")), case["mask"], case["signal"])
 
     with np.load(path, allow_pickle=False) as case:
-        return Entry(str(case["origin"]), int(case["nodule"]), load)
+        return StudyCase(str(case["origin"]), int(case["nodule"]), load)
 
 
-def read_list(path: Path) -> list[Wish]:
+def read_case_list(path: Path) -> list[CaseSelection]:
     """Read a case list: CSV with the columns result (a folder's name), and maybe nodule and truth (0 or 1).
 
     Raises:
         InputError: it cannot be read or a row is wrong.
     """
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = read_csv(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read, expected a CSV list with the column result; check it.") from error
-    wishes = []
+    selections = []
     for line, row in enumerate(rows, 2):
-        values = [(row.get(name) or "").strip() for name in LIST_COLUMNS]
-        result, nodule, truth = values
+        result, nodule, truth = ((row.get(name) or "").strip() for name in LIST_COLUMNS)
         if not result or (nodule and not nodule.isdecimal()) or truth not in ("", "0", "1"):
             raise InputError(
                 f"{path} line {line} has result {result!r}, nodule {nodule!r} and truth {truth!r}, expected a folder's "
                 "name, a number or nothing, and 0, 1 or nothing; correct it."
             )
-        wishes.append(Wish(result, int(nodule) if nodule else None, int(truth) if truth else None))
-    if not wishes:
+        selections.append(CaseSelection(result, int(nodule) if nodule else None, int(truth) if truth else None))
+    if not selections:
         raise InputError(f"{path} lists no case, expected a row a case under the heading result; fill it.")
-    return wishes
+    return selections
 
 
-def _folders(results: Sequence[Path]) -> dict[str, Path]:
+def _result_folders(results: Sequence[Path]) -> dict[str, Path]:
     """Return the result folders by name, sorted."""
     folders: dict[str, Path] = {}
     for path in results:
@@ -162,70 +176,53 @@ def _folders(results: Sequence[Path]) -> dict[str, Path]:
     return dict(sorted(folders.items()))
 
 
-def _named(folders: dict[str, Path], name: str) -> str:
-    if name not in folders:
-        raise InputError(
-            f"The list names the result {name!r}, which is not among the {len(folders)} given; correct it."
-        )
-    return name
+class _ResultReader:
+    """Reads results with their CTs; keeps the last one, as several nodules may come from it.
 
-
-def _number(folder: Path, wanted: int | None) -> int | None:
-    """Return the number of the nodule to take, None where nothing is segmented."""
-    missing = [name for name in NEEDED if not (folder / name).is_file()]
-    if missing:
-        raise InputError(f"The result {folder} lacks {missing[0]}, expected a whole result; segment the CT again.")
-    with (folder / "nodules.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    scores = {int(row["number"]): float(row["score"]) for row in rows if row["provenance"] != "detector-box"}
-    if wanted is None:
-        return max(scores, key=scores.__getitem__, default=None)
-    if wanted not in scores:
-        raise InputError(
-            f"The result {folder} has no segmented nodule {wanted}, expected one of {sorted(scores)}; correct the list."
-        )
-    return wanted
-
-
-def _loader(results: "_Results", folder: Path, number: int) -> Callable[[], Subject]:
-    def load() -> Subject:
-        volume, labels, signal = results.loaded(folder)
-        return Subject(volume, labels == number, signal)
-
-    return load
-
-
-class _Results:
-    """Reads results; the last one is kept, as several nodules may come from it."""
+    Args:
+        ct_root: folder to look for CTs in that are no longer where they were.
+        force: take CTs with burned-in annotation as well.
+    """
 
     def __init__(self, ct_root: Path | None, force: bool) -> None:
         self.ct_root, self.force = ct_root, force
-        self.loaded = lru_cache(maxsize=1)(self._load)
+        self._last: tuple[Path, Volume, np.ndarray, np.ndarray] | None = None
 
-    def _load(self, folder: Path) -> tuple[Volume, np.ndarray, np.ndarray]:
-        labels, grid = _image(folder / "labelmap.nii.gz")
-        signal, _ = _image(folder / "heterogeneity.nii.gz")
-        source = json.loads((folder / "report.json").read_text(encoding="utf-8"))["input"]
-        path = _located(Path(source["path"]), self.ct_root)
-        with _candidates(path, source.get("series_uid")) as cases:
-            for ct, series_uid, files in cases:
-                if not self.force:
-                    require_clean(ct, series_uid, files)
-                volume = read_volume(ct, series_uid, files)
-                if volume.grid.matches(grid):
-                    return volume, labels, signal
-        raise InputError(
-            f"The CT {path} does not fit the result {folder}, expected the one it was made of; put it back."
-        )
+    def nodule(self, folder: Path, number: int) -> NoduleVoxels:
+        """Return a nodule of a result.
+
+        Args:
+            folder: of the result.
+            number: of the nodule.
+
+        Raises:
+            InputError: the CT is not there, does not fit, or has burned-in annotation.
+        """
+        from LNHGLib.image import single_file
+
+        if self._last is None or self._last[0] != folder:
+            self._last = None  # two results at once may not fit the memory
+            labels, grid = from_sitk(single_file.read_image(folder / "labelmap.nii.gz"))
+            signal, _ = from_sitk(single_file.read_image(folder / "heterogeneity.nii.gz"))
+            source = json.loads((folder / "report.json").read_text(encoding="utf-8"))["input"]
+            path = _locate_ct(Path(source["path"]), self.ct_root)
+            with closing(_ct_candidates(path, source.get("series_uid"))) as candidates:
+                for ct, series_uid, files in candidates:
+                    if not self.force:
+                        require_no_burned_in_text(ct, series_uid, files)
+                    volume = read_volume(ct, series_uid, files)
+                    if volume.grid.matches(grid):
+                        break
+                else:
+                    raise InputError(
+                        f"The CT {path} does not fit the result {folder}, expected the one it was made of; put it back."
+                    )
+            self._last = folder, volume, labels, signal
+        _, volume, labels, signal = self._last
+        return NoduleVoxels(volume, labels == number, signal)
 
 
-def _image(path: Path) -> tuple[np.ndarray, Grid]:
-    from LNHGLib.image import single_file
-
-    return from_sitk(single_file.read_image(path))
-
-
-def _located(path: Path, root: Path | None) -> Path:
+def _locate_ct(path: Path, root: Path | None) -> Path:
     """Return where a CT lies now: at its place, or under `root` with as many folders of its path as lead to it."""
     if path.exists() and root is None:
         return path
@@ -239,28 +236,23 @@ def _located(path: Path, root: Path | None) -> Path:
     return hit or path
 
 
-@contextmanager
-def _candidates(path: Path, series_uid: str | None) -> Iterator[Iterator[tuple[Path, str | None, Sequence[Path]]]]:
-    """Give what may be the CT as `read_volume` takes it; an archive is unpacked for as long."""
+def _ct_candidates(path: Path, series_uid: str | None) -> Iterator[tuple[Path, str | None, Sequence[Path]]]:
+    """Yield what may be the CT as `read_volume` takes it; an archive is unpacked until the iterator is closed."""
     if path.suffix.lower() != ".zip" or path.is_dir():
-        yield iter([(path, series_uid, ())])
+        yield path, series_uid, ()
         return
     cases = [case for case in discover.find_cases([str(path)], path.parent / "none").cases if case.state == READY]
     with atomic.temporary_folder() as scratch:
-        yield (
-            _unpacked(case, scratch / str(number))
-            for number, case in enumerate(cases)
-            if series_uid in (None, case.series_uid)
-        )
+        for number, case in enumerate(cases):
+            if series_uid not in (None, case.series_uid):
+                continue
+            folder = scratch / str(number)
+            folder.mkdir()
+            files = zip_scans.unpack(case.path, case.members, folder)
+            yield (folder, case.series_uid, files) if case.series_uid else (files[0], None, ())
 
 
-def _unpacked(case: Case, folder: Path) -> tuple[Path, str | None, Sequence[Path]]:
-    folder.mkdir()
-    files = zip_scans.unpack(case.path, case.members, folder)
-    return (folder, case.series_uid, files) if case.series_uid else (files[0], None, ())
-
-
-def require_clean(path: Path, series_uid: str | None = None, files: Sequence[Path] = ()) -> None:
+def require_no_burned_in_text(path: Path, series_uid: str | None = None, files: Sequence[Path] = ()) -> None:
     """Refuse a DICOM series whose pictures may show who the patient is; other formats cannot tell.
 
     Args:
@@ -274,29 +266,21 @@ def require_clean(path: Path, series_uid: str | None = None, files: Sequence[Pat
     if path.is_file() and not dicom_series.is_dicom(path):
         return
     files = files or [file for file in (path.rglob("*") if path.is_dir() else path.parent.iterdir()) if file.is_file()]
-    for file in sorted(files):
-        fault = _burned_in(file, series_uid)
-        if fault:
-            raise InputError(f"{file} {fault}, expected a CT without text in its pictures; {ADVICE}.")
-
-
-def _burned_in(file: Path, series_uid: str | None) -> str | None:
-    if not dicom_series.is_dicom(file):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=BURNED_IN_TAGS, force=True)
-            types = {str(value).upper() for value in header.get("ImageType") or ()}
-        except Exception:  # what cannot be read is no part of the CT either
-            return None
-    if series_uid and str(header.get("SeriesInstanceUID", "")) != series_uid:
-        return None
-    if str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
-        return "says that it has burned-in annotation"
-    if (
-        str(header.get("SOPClassUID", "")).startswith(dicom_series.SECONDARY_CAPTURE)
-        or types & dicom_series.CAPTURE_TYPES
-    ):
-        return "is a secondary capture"
-    return None
+    for file in filter(dicom_series.is_dicom, sorted(files)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=BURNED_IN_TAGS, force=True)
+                types = {str(value).upper() for value in header.get("ImageType") or ()}
+            except Exception:  # what cannot be read is no part of the CT either
+                continue
+        if series_uid and str(header.get("SeriesInstanceUID", "")) != series_uid:
+            continue
+        sop_class = str(header.get("SOPClassUID", ""))
+        if str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
+            fault = "says that it has burned-in annotation"
+        elif sop_class.startswith(dicom_series.SECONDARY_CAPTURE) or types & dicom_series.CAPTURE_TYPES:
+            fault = "is a secondary capture"
+        else:
+            continue
+        raise InputError(f"{file} {fault}, expected a CT without text in its pictures; {ADVICE}.")

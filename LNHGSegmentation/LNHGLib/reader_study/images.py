@@ -1,4 +1,4 @@
-"""The pictures of a reader study: the same cut, crop, zoom and window with and without the heterogeneity map.
+"""The pictures of a reader study: the same plane, crop, zoom and window with and without the heterogeneity map.
 
 Radiological convention: the patient's right is on the left, anterior is up. Of the input only voxels get in.
 """
@@ -19,19 +19,20 @@ from LNHGLib.reader_study.scores import CT, CT_MAP
 LAYOUTS = ("slice", "strip", "stack")
 PANEL_PX = {"slice": 640, "strip": 400, "stack": 640}
 FIELD_MM = 60.0
-LARGEST_SHARE = 2 / 3  # of the field that a nodule fills, before the field grows
-STRIP_SHARE = 1 / 4  # of the nodule's height, from its middle to the outer slices of a strip
+MAX_FIELD_FRACTION = 2 / 3  # of the field that a nodule fills, before the field grows
+STRIP_FRACTION = 1 / 4  # of the nodule's height, from its middle to the outer slices of a strip
 STACK_MARGIN_MM = 6.0
-MOST_SLICES = 61
+MAX_SLICES = 61
 PNG_LEVEL = 3  # higher ones take many times as long for pictures little smaller
 
 GAP_PX, LEGEND_PX = 6, 132
 TEXT_PX, SMALL_PX = 17, 14
-BLACK, WHITE, GREY = (0, 0, 0), (236, 236, 236), (156, 156, 156)
+BLACK, WHITE, GRAY = (0, 0, 0), (236, 236, 236), (156, 156, 156)
+load_font = cache(ImageFont.load_default)
 
 
 @dataclass(frozen=True)
-class Look:
+class RenderStyle:
     """What all pictures of a study share.
 
     Attributes:
@@ -63,7 +64,7 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class NoduleVoxels:
     """A nodule to be read: its CT, its mask (bool) and the signal inside it (float32), all on the CT's grid."""
 
     volume: Volume
@@ -80,28 +81,35 @@ class Pictures:
     pixel_mm: float
 
 
-def draw(subject: Subject, look: Look) -> Pictures:
-    """Draw a nodule in both modalities.
+def render(nodule: NoduleVoxels, style: RenderStyle) -> Pictures:
+    """Render a nodule in both modalities.
+
+    Args:
+        nodule: with the CT around it.
+        style: of all pictures of the study.
 
     Raises:
         InputError: the mask is empty.
     """
-    heights, start, center, field_mm = _cuts(subject, look)
-    size = PANEL_PX[look.layout]
+    heights, start, center, field_mm = _planes(nodule, style)
+    size = PANEL_PX[style.layout]
     target = AxialPlane(center, field_mm, size).grid(heights)
-    gray = sample_ct(subject.volume, target)
-    covered, signal = sample_nodule(subject.mask, True, subject.signal, subject.volume.grid, target)
+    gray = sample_ct(nodule.volume, target)
+    covered, signal = sample_nodule(nodule.mask, True, nodule.signal, nodule.volume.grid, target)
     inside = covered >= 0.5
-    scaled = colors.scale(signal, inside, "fixed", look.signal_range)
-    colored = colors.composite(gray, colors.COLOR_MAPS[look.color_map](scaled), inside, look.opacity)
+    scaled = colors.scale(signal, inside, "fixed", style.signal_range)
+    colored = colors.composite(gray, colors.COLOR_MAPS[style.color_map](scaled), inside, style.opacity)
     plain = np.repeat(gray[..., None], 3, axis=-1)
-    captions = [_offset(height - heights[start]) for height in heights] if len(heights) > 1 else [""]
+    rises_mm = [height - heights[start] for height in heights]
+    captions = [
+        f"{abs(rise):.1f} mm {'cranial' if rise > 0 else 'caudal'}" if abs(rise) >= 0.05 else "" for rise in rises_mm
+    ]
     frames = {}
     for modality, panels in ((CT, plain), (CT_MAP, colored)):
-        marked = [_marked(panel, caption, size / field_mm) for panel, caption in zip(panels, captions, strict=True)]
-        groups = [marked] if look.layout == "strip" else [[panel] for panel in marked]
-        frames[modality] = [_page(group, look if modality == CT_MAP else None) for group in groups]
-    return Pictures(frames, 0 if look.layout == "strip" else start, field_mm / size)
+        marked = [_mark_panel(panel, caption, size / field_mm) for panel, caption in zip(panels, captions, strict=True)]
+        groups = [marked] if style.layout == "strip" else [[panel] for panel in marked]
+        frames[modality] = [_page(group, style if modality == CT_MAP else None) for group in groups]
+    return Pictures(frames, 0 if style.layout == "strip" else start, field_mm / size)
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -111,43 +119,34 @@ def png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _cuts(subject: Subject, look: Look) -> tuple[list[float], int, np.ndarray, float]:
+def _planes(nodule: NoduleVoxels, style: RenderStyle) -> tuple[list[float], int, np.ndarray, float]:
     """Return the heights of the slices (LPS z, mm), the index of the first shown, the center and the side in mm."""
-    index = np.argwhere(subject.mask)
+    index = np.argwhere(nodule.mask)
     if not index.size:
         raise InputError("The nodule has no voxel, expected a segmented one; choose findings that are segmented.")
-    grid = subject.volume.grid
+    grid = nodule.volume.grid
     across = int(np.abs(grid.affine[2, :3] / grid.spacing_mm).argmax())  # the axis nearest to the patient's own
     slices, areas = np.unique(index[:, across], return_counts=True)
     middle = grid.index_to_lps(index[index[:, across] == slices[areas.argmax()]].mean(0))
     points = grid.index_to_lps(index)
     center = (points.min(0) + points.max(0)) / 2
-    size_mm = float(np.ptp(points[:, :2], axis=0).max())
-    field_mm = max(look.field_mm, size_mm / LARGEST_SHARE)
+    field_mm = max(style.field_mm, float(np.ptp(points[:, :2], axis=0).max()) / MAX_FIELD_FRACTION)
     step_mm = float(abs(grid.affine[2, across]))
-    offsets = _offsets(points[:, 2] - middle[2], step_mm, look.layout)
+    rise_mm = points[:, 2] - middle[2]
+    offsets = [0]  # in slices from the one of largest area; the first lies lowest
+    if style.layout == "strip":
+        step = max(1, round(STRIP_FRACTION * float(np.ptp(rise_mm)) / step_mm))
+        offsets = [-step, 0, step]
+    elif style.layout == "stack":
+        half = MAX_SLICES // 2
+        below = min(half, round((STACK_MARGIN_MM - float(rise_mm.min())) / step_mm))
+        above = min(half, round((STACK_MARGIN_MM + float(rise_mm.max())) / step_mm))
+        offsets = list(range(-max(below, 1), max(above, 1) + 1))
     heights = [float(middle[2]) + step_mm * offset for offset in offsets]
     return heights, offsets.index(0), center, field_mm
 
 
-def _offsets(rise_mm: np.ndarray, step_mm: float, layout: str) -> list[int]:
-    """Return which slices are shown, counted from the one of largest area; the first lies lowest."""
-    if layout == "slice":
-        return [0]
-    if layout == "strip":
-        apart = max(1, round(STRIP_SHARE * float(np.ptp(rise_mm)) / step_mm))
-        return [-apart, 0, apart]
-    half = MOST_SLICES // 2
-    below = min(half, round((STACK_MARGIN_MM - float(rise_mm.min())) / step_mm))
-    above = min(half, round((STACK_MARGIN_MM + float(rise_mm.max())) / step_mm))
-    return list(range(-max(below, 1), max(above, 1) + 1))
-
-
-def _offset(rise_mm: float) -> str:
-    return f"{abs(rise_mm):.1f} mm {'cranial' if rise_mm > 0 else 'caudal'}" if abs(rise_mm) >= 0.05 else ""
-
-
-def _marked(panel: np.ndarray, caption: str, px_per_mm: float) -> Image.Image:
+def _mark_panel(panel: np.ndarray, caption: str, px_per_mm: float) -> Image.Image:
     """Draw what helps to look at a panel, the same in both modalities: center marks, directions, a length."""
     image = Image.fromarray(panel)
     pen, size = ImageDraw.Draw(image), image.width
@@ -157,13 +156,13 @@ def _marked(panel: np.ndarray, caption: str, px_per_mm: float) -> Image.Image:
             pen.line([a, b], color, width)
             pen.line([a[::-1], b[::-1]], color, width)
     pad = 2 * tick + 4
-    for letter, place, anchor in (
+    for letter, position, anchor in (
         ("R", (tick + 6, middle), "lm"),
         ("L", (size - tick - 6, middle), "rm"),
         ("A", (middle, tick + 4), "mt"),
         ("P", (middle, size - tick - 4), "mb"),
     ):
-        _text(pen, place, letter, anchor)
+        _text(pen, position, letter, anchor)
     bottom, length = size - pad / 2, 10 * px_per_mm
     for color, width in ((BLACK, 7), (WHITE, 3)):
         pen.line([(pad, bottom), (pad + length, bottom)], color, width)
@@ -172,7 +171,7 @@ def _marked(panel: np.ndarray, caption: str, px_per_mm: float) -> Image.Image:
     return image
 
 
-def _page(panels: list[Image.Image], look: Look | None) -> np.ndarray:
+def _page(panels: list[Image.Image], legend: RenderStyle | None) -> np.ndarray:
     """Put panels side by side, with room for the legend; the legend itself only where there is a map."""
     size = panels[0].width
     page = Image.new("RGB", (len(panels) * (size + GAP_PX) + LEGEND_PX, size), BLACK)
@@ -180,37 +179,29 @@ def _page(panels: list[Image.Image], look: Look | None) -> np.ndarray:
         page.paste(panel, (index * (size + GAP_PX), 0))
     left, pen = page.width - LEGEND_PX, ImageDraw.Draw(page)
     for line, text in enumerate((f"L {colors.LUNG_LEVEL_HU:.0f} HU", f"W {colors.LUNG_WIDTH_HU:.0f} HU")):
-        _text(pen, (left + LEGEND_PX / 2, size - 8 - 17 * line), text, "mb", SMALL_PX, GREY)
-    if look:
-        _draw_legend(page, pen, left, look)
-    return np.asarray(page)
-
-
-def _draw_legend(page: Image.Image, pen: ImageDraw.ImageDraw, left: int, look: Look) -> None:
-    top, bottom, x, width = 66, page.height - 62, left + 8, 20
-    ramp = colors.COLOR_MAPS[look.color_map](np.linspace(1, 0, bottom - top))
+        _text(pen, (left + LEGEND_PX / 2, size - 8 - 17 * line), text, "mb", SMALL_PX, GRAY)
+    if legend is None:
+        return np.asarray(page)
+    for line, text in enumerate(("Heterogeneity", "signal", "(relative units)")):
+        _text(pen, (left + LEGEND_PX / 2, 6 + 17 * line), text, "mt", SMALL_PX)
+    top, bottom, x, width = 66, size - 62, left + 8, 20
+    ramp = colors.COLOR_MAPS[legend.color_map](np.linspace(1, 0, bottom - top))
     page.paste(Image.fromarray(np.repeat(ramp[:, None], width, axis=1)), (x, top))
-    low, high = look.signal_range
+    low, high = legend.signal_range
     for value in colors.legend_ticks(low, high):
         y = bottom - 1 - (value - low) / (high - low) * (bottom - top - 1)
         pen.line([(x + width, y), (x + width + 5, y)], WHITE, 1)
         beyond = " or more" if value == high else " or less" if value == low > 0 else ""
         _text(pen, (x + width + 9, y), f"{value:.3g}{beyond}", "lm", SMALL_PX)
-    for line, text in enumerate(("Heterogeneity", "signal", "(relative units)")):
-        _text(pen, (left + LEGEND_PX / 2, 6 + 17 * line), text, "mt", SMALL_PX)
+    return np.asarray(page)
 
 
 def _text(
     pen: ImageDraw.ImageDraw,
-    place: tuple[float, float],
+    position: tuple[float, float],
     text: str,
     anchor: str,
     px: int = TEXT_PX,
     color: tuple = WHITE,
 ) -> None:
-    pen.text(place, text, color, _font(px), anchor=anchor, stroke_width=1, stroke_fill=BLACK)
-
-
-@cache
-def _font(px: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(px)
+    pen.text(position, text, color, load_font(px), anchor=anchor, stroke_width=1, stroke_fill=BLACK)
