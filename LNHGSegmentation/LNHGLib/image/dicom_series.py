@@ -2,7 +2,8 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib.errors import InputError
 
+HEAD_BYTES = 132
 MIN_SLICES = 10
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -68,6 +70,12 @@ class Stack:
 
     headers: list[Header]
 
+    def fits(self, header: Header) -> bool:
+        """Tell whether a slice is of this stack."""
+        first = self.headers[0]
+        same = header.series_uid == first.series_uid
+        return same and np.allclose(first.layout, header.layout, rtol=0, atol=1e-3)
+
     @property
     def normal(self) -> np.ndarray:
         """Unit vector across the slices, LPS."""
@@ -77,8 +85,8 @@ class Stack:
     def rank(self) -> tuple[bool, bool, int]:
         """Order of preference: axial, not marked as another body part, number of slice positions."""
         axial = bool(abs(self.normal[2]) >= AXIAL_COSINE)
-        places = {round(float(header.position @ self.normal), 2) for header in self.headers}
-        return axial, self.headers[0].body_part not in OTHER_BODY_PARTS, len(places)
+        positions = {round(float(header.position @ self.normal), 2) for header in self.headers}
+        return axial, self.headers[0].body_part not in OTHER_BODY_PARTS, len(positions)
 
     def __str__(self) -> str:
         first = self.headers[0]
@@ -88,7 +96,7 @@ class Stack:
 def is_dicom(path: Path) -> bool:
     """Tell whether the file starts as DICOM does, with or without the preamble."""
     with path.open("rb") as file:
-        return starts_as_dicom(file.read(132))
+        return starts_as_dicom(file.read(HEAD_BYTES))
 
 
 def starts_as_dicom(head: bytes) -> bool:
@@ -118,7 +126,12 @@ def read_series(path: Path, series_uid: str | None = None, files: Sequence[Path]
 def find_slices(
     path: Path, series_uid: str | None = None, files: Sequence[Path] = ()
 ) -> tuple[list[Header], np.ndarray, list[str]]:
-    """Find the slices of a series as `read_series` does, without reading their pixels.
+    """Find the slices of a series as `read_series` does, without reading their pixels; each header is read once.
+
+    Args:
+        path: Folder or file, as in `read_series`.
+        series_uid: As in `read_series`.
+        files: As in `read_series`.
 
     Returns:
         Their headers, sorted along the normal; the affine from index (z, y, x, 1) to LPS mm; notes for the user.
@@ -129,13 +142,22 @@ def find_slices(
     files = files or [file for file in (path.rglob("*") if path.is_dir() else path.parent.iterdir()) if file.is_file()]
     if not files:
         raise InputError(f"{path} is an empty folder, expected the DICOM files of a chest CT; check the path.")
-    headers = [header for file in sorted(files) if (header := read_header(file)) is not None]
+    headers = {file: header for file in sorted(files) if (header := read_header(file)) is not None}
     if path.is_file() and series_uid is None:
-        own = read_header(path)
-        headers, series_uid = (headers, own.series_uid) if own else ([], None)
-    chosen = _of_series(path, headers, series_uid, len(files))
-    stack, notes = _choose(path, chosen)
-    ordered = _ordered(path, stack, notes)
+        own = headers.get(path) if path in files else read_header(path)
+        headers, series_uid = (headers, own.series_uid) if own else ({}, None)
+    if not headers:
+        raise InputError(
+            f"{path} has no readable DICOM image among {len(files)} file(s), expected the slices of a chest CT; "
+            "check the path or copy the files again."
+        )
+    chosen = [header for header in headers.values() if series_uid in (None, header.series_uid)]
+    if not chosen:
+        found = Counter((header.series_uid, header.kind) for header in headers.values())
+        listed = "; ".join(f"{uid} ({count} {kind})" for (uid, kind), count in sorted(found.items()))
+        raise InputError(f"{path} has no series {series_uid}, expected one of those found: {listed}; name one of them.")
+    stack, notes = _choose_stack(path, chosen)
+    ordered = _sort_slices(path, stack, notes)
     return ordered, _affine(path, ordered, stack.normal, notes), notes
 
 
@@ -144,36 +166,38 @@ def read_header(path: Path, content: BinaryIO | None = None) -> Header | None:
 
     Args:
         path: The file.
-        content: What is in it, known to be DICOM, where it lies in an archive.
+        content: What is in it, at its beginning, where it lies in an archive.
+
+    Raises:
+        OSError: The file cannot be opened.
     """
-    if content is None and not is_dicom(path):
-        return None
-    with warnings.catch_warnings():
+    with nullcontext(content) if content else path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # real scanners break the standard in harmless ways
+        if not starts_as_dicom(file.read(HEAD_BYTES)):
+            return None
         try:
-            dataset = pydicom.dcmread(content or path, stop_before_pixels=True, specific_tags=TAGS, force=True)
+            file.seek(0)
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS, force=True)
             if not dataset.get("SeriesInstanceUID"):
                 return None
-            return _parse(path, dataset)
+            position, *parts = (
+                _numbers(dataset, tag, count)
+                for tag, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
+            )
+            parts.append(np.array([dataset.get("Rows", 0), dataset.get("Columns", 0)], float))
+            layout = None if any(part is None for part in parts) else np.concatenate(parts)
+            return Header(
+                path=path,
+                kind=_image_kind(dataset, position is not None and layout is not None),
+                series_uid=str(dataset.SeriesInstanceUID),
+                patient_id=str(dataset.get("PatientID") or "") or None,
+                description=str(dataset.get("SeriesDescription") or ""),
+                body_part=str(dataset.get("BodyPartExamined") or "").upper(),
+                position=position,
+                layout=layout,
+            )
         except Exception:  # a damaged header can fail anywhere in the parser
             return None
-
-
-def _parse(path: Path, dataset: pydicom.Dataset) -> Header:
-    position = _numbers(dataset, "ImagePositionPatient", 3)
-    parts = [_numbers(dataset, tag, count) for tag, count in (("ImageOrientationPatient", 6), ("PixelSpacing", 2))]
-    parts.append(np.array([dataset.get("Rows", 0), dataset.get("Columns", 0)], float))
-    layout = None if any(part is None for part in parts) else np.concatenate(parts)
-    return Header(
-        path=path,
-        kind=_kind(dataset, position is not None and layout is not None),
-        series_uid=str(dataset.SeriesInstanceUID),
-        patient_id=str(dataset.get("PatientID") or "") or None,
-        description=str(dataset.get("SeriesDescription") or ""),
-        body_part=str(dataset.get("BodyPartExamined") or "").upper(),
-        position=position,
-        layout=layout,
-    )
 
 
 def _numbers(dataset: pydicom.Dataset, tag: str, count: int) -> np.ndarray | None:
@@ -182,7 +206,7 @@ def _numbers(dataset: pydicom.Dataset, tag: str, count: int) -> np.ndarray | Non
     return numbers if numbers.size == count and np.isfinite(numbers).all() else None
 
 
-def _kind(dataset: pydicom.Dataset, placed: bool) -> str:
+def _image_kind(dataset: pydicom.Dataset, placed: bool) -> str:
     """Name what the image is; only "CT" can be stacked."""
     sop_class = str(dataset.get("SOPClassUID", ""))
     types = {str(value).upper() for value in dataset.get("ImageType") or ()}
@@ -198,24 +222,16 @@ def _kind(dataset: pydicom.Dataset, placed: bool) -> str:
     return next((name for holds, name in rules if holds), "CT")
 
 
-def _of_series(path: Path, headers: list[Header], series_uid: str | None, files: int) -> list[Header]:
-    """Keep the headers of the named series, all when none is named."""
-    if not headers:
-        raise InputError(
-            f"{path} has no readable DICOM image among {files} file(s), expected the slices of a chest CT; "
-            "check the path or copy the files again."
-        )
-    chosen = [header for header in headers if series_uid in (None, header.series_uid)]
-    if not chosen:
-        found = Counter((header.series_uid, header.kind) for header in headers)
-        listed = "; ".join(f"{uid} ({count} {kind})" for (uid, kind), count in sorted(found.items()))
-        raise InputError(f"{path} has no series {series_uid}, expected one of those found: {listed}; name one of them.")
-    return chosen
-
-
-def _choose(path: Path, headers: list[Header]) -> tuple[Stack, list[str]]:
-    """Take the best stack of CT slices, and note what was left aside."""
-    stacks = _stacks(header for header in headers if header.kind == "CT")
+def _choose_stack(path: Path, headers: list[Header]) -> tuple[Stack, list[str]]:
+    """Group CT slices into stacks, take the best one, and note what was left aside."""
+    stacks: list[Stack] = []
+    for header in headers:
+        if header.kind == "CT":
+            stack = next((stack for stack in stacks if stack.fits(header)), None)
+            if stack is None:
+                stacks.append(Stack([header]))
+            else:
+                stack.headers.append(header)
     if not stacks:
         found = Counter(header.kind for header in headers)
         listed = ", ".join(f"{count} {kind}" for kind, count in found.most_common())
@@ -235,20 +251,7 @@ def _choose(path: Path, headers: list[Header]) -> tuple[Stack, list[str]]:
     return best, notes
 
 
-def _stacks(headers: Iterable[Header]) -> list[Stack]:
-    stacks: dict[str, list[Stack]] = {}
-    for header in headers:
-        known = stacks.setdefault(header.series_uid, [])
-        for stack in known:
-            if np.allclose(stack.headers[0].layout, header.layout, rtol=0, atol=1e-3):
-                stack.headers.append(header)
-                break
-        else:
-            known.append(Stack([header]))
-    return [stack for known in stacks.values() for stack in known]
-
-
-def _ordered(path: Path, stack: Stack, notes: list[str]) -> list[Header]:
+def _sort_slices(path: Path, stack: Stack, notes: list[str]) -> list[Header]:
     """Sort the slices along their normal, dropping exact duplicates."""
     ordered: list[Header] = []
     dropped = 0
@@ -274,7 +277,10 @@ def _ordered(path: Path, stack: Stack, notes: list[str]) -> list[Header]:
 
 
 def _affine(path: Path, ordered: Sequence[Header], normal: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Return the index (z, y, x, 1) to LPS affine once the slices are known to form a rectangular, regular grid."""
+    """Return the index (z, y, x, 1) to LPS affine once the slices are known to form a rectangular, regular grid.
+
+    Slices that are shifted sideways against each other are refused: a tilted gantry or a mixture of scans.
+    """
     row, column, pixel_mm = np.split(ordered[0].layout[:8], (3, 6))
     if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-3):
         raise InputError(
@@ -282,60 +288,50 @@ def _affine(path: Path, ordered: Sequence[Header], normal: np.ndarray, notes: li
             "unit vectors; export the series again."
         )
     positions = np.array([header.position for header in ordered])
-    _require_straight(path, positions, normal)
-    spacing = _regular_spacing(path, positions @ normal, notes)
+    steps = positions - positions[0]
+    sideways = np.linalg.norm(steps - np.outer(steps @ normal, normal), axis=1).max()
+    if sideways > SIDEWAYS_TOLERANCE_MM:
+        line = steps[-1] / np.linalg.norm(steps[-1])
+        if np.linalg.norm(steps - np.outer(steps @ line, line), axis=1).max() <= SIDEWAYS_TOLERANCE_MM:
+            angle = np.degrees(np.arccos(np.clip(line @ normal, -1, 1)))
+            raise InputError(
+                f"{path} was scanned with a gantry tilt of {angle:.1f} degrees, expected slices stacked straight along "
+                "their normal; correct the tilt first (in 3D Slicer: load it with acquisition geometry regularization)."
+            )
+        raise InputError(
+            f"{path} has slices shifted sideways by up to {sideways:.1f} mm against each other, expected one straight "
+            "stack; export the series again."
+        )
     affine = np.eye(4)
+    spacing = _slice_spacing(path, positions @ normal, notes)
     affine[:3] = np.column_stack([normal * spacing, column * pixel_mm[0], row * pixel_mm[1], positions[0]])
     return affine
 
 
-def _require_straight(path: Path, positions: np.ndarray, normal: np.ndarray) -> None:
-    """Refuse slices that are shifted sideways against each other: a tilted gantry or a mixture of scans."""
-    steps = positions - positions[0]
-    sideways = np.linalg.norm(steps - np.outer(steps @ normal, normal), axis=1).max()
-    if sideways <= SIDEWAYS_TOLERANCE_MM:
-        return
-    line = steps[-1] / np.linalg.norm(steps[-1])
-    if np.linalg.norm(steps - np.outer(steps @ line, line), axis=1).max() <= SIDEWAYS_TOLERANCE_MM:
-        angle = np.degrees(np.arccos(np.clip(line @ normal, -1, 1)))
-        raise InputError(
-            f"{path} was scanned with a gantry tilt of {angle:.1f} degrees, expected slices stacked straight along "
-            "their normal; correct the tilt first (in 3D Slicer: load it with acquisition geometry regularization)."
-        )
-    raise InputError(
-        f"{path} has slices shifted sideways by up to {sideways:.1f} mm against each other, expected one straight "
-        "stack; export the series again."
-    )
-
-
-def _regular_spacing(path: Path, distances: np.ndarray, notes: list[str]) -> float:
+def _slice_spacing(path: Path, distances: np.ndarray, notes: list[str]) -> float:
     """Return the slice spacing in mm from the sorted distances along the normal."""
     gaps = np.diff(distances)
     typical, spacing = float(np.median(gaps)), float(distances[-1] - distances[0]) / (len(distances) - 1)
     uneven = float(np.abs(gaps / spacing - 1).max())
     off = float(np.abs(distances - distances[0] - spacing * np.arange(len(distances))).max())
     if uneven > SPACING_TOLERANCE and off > POSITION_TOLERANCE_MM:
-        raise InputError(_uneven(path, distances, gaps, typical))
+        multiples = gaps / typical
+        whole = np.abs(multiples - np.round(multiples)) < 0.05
+        missing = int((np.round(multiples) - 1).sum())
+        worst = int(np.abs(multiples - 1).argmax())
+        where = f"{gaps[worst]:.4g} mm between {distances[worst]:.5g} and {distances[worst + 1]:.5g} mm"
+        if whole.all() and missing > 0:
+            raise InputError(
+                f"{path} misses {missing} slice(s): a gap of {where}, expected {typical:.4g} mm everywhere; "
+                "copy or export the whole series again."
+            )
+        raise InputError(
+            f"{path} has an uneven slice spacing from {gaps.min():.4g} to {gaps.max():.4g} mm ({where}), expected the "
+            "same spacing throughout; export one reconstruction with even spacing."
+        )
     if uneven > 1e-3:
         notes.append(f"The slice spacing varies by up to {uneven:.1%}; {spacing:.4g} mm was taken throughout.")
     return spacing
-
-
-def _uneven(path: Path, distances: np.ndarray, gaps: np.ndarray, typical: float) -> str:
-    multiples = gaps / typical
-    whole = np.abs(multiples - np.round(multiples)) < 0.05
-    missing = int((np.round(multiples) - 1).sum())
-    worst = int(np.abs(multiples - 1).argmax())
-    where = f"{gaps[worst]:.4g} mm between {distances[worst]:.5g} and {distances[worst + 1]:.5g} mm"
-    if whole.all() and missing > 0:
-        return (
-            f"{path} misses {missing} slice(s): a gap of {where}, expected {typical:.4g} mm everywhere; "
-            "copy or export the whole series again."
-        )
-    return (
-        f"{path} has an uneven slice spacing from {gaps.min():.4g} to {gaps.max():.4g} mm ({where}), expected the same "
-        "spacing throughout; export one reconstruction with even spacing."
-    )
 
 
 def read_pixels(path: Path) -> np.ndarray:

@@ -53,10 +53,8 @@ def read_volume(
         series = dicom_series.read_series(path, series_uid, files)
         array, grid = series.array, Grid(series.array.shape, series.affine)
         source = Source(str(path), series.modality, series.series_uid, series.patient_id, series.notes)
-    _require_geometry(path, grid)
     low, high = float(array.min()), float(array.max())
-    if not part:
-        _require_hounsfield(path, array, low, high)
+    _require_chest_ct(path, array, grid, (low, high), part)
     if low < LOWEST_HU:
         below = np.count_nonzero(array < LOWEST_HU) / array.size
         note = f"{below:.1%} of the voxels were below {LOWEST_HU} HU (lowest {low:.0f}, padding) and set to it."
@@ -66,8 +64,8 @@ def read_volume(
     return Volume(array.astype(dtype, copy=False), grid, source)
 
 
-def _require_geometry(path: Path, grid: Grid) -> None:
-    """Refuse a grid that no CT of a chest has."""
+def _require_chest_ct(path: Path, array: np.ndarray, grid: Grid, value_range: tuple[float, float], part: bool) -> None:
+    """Refuse a grid that no CT of a chest has, and unless it is a part of one, values that are no CT numbers."""
     if min(grid.shape) < MIN_SLICES:
         raise InputError(
             f"{path} has {min(grid.shape)} slices (size {' x '.join(map(str, grid.shape[::-1]))}), expected at least "
@@ -80,25 +78,25 @@ def _require_geometry(path: Path, grid: Grid) -> None:
             f"{path} has a voxel spacing of {text} mm, expected {low} to {high:g} mm along each axis; "
             "correct the header or convert the CT again from the original DICOM."
         )
-
-
-def _require_hounsfield(path: Path, array: np.ndarray, low: float, high: float) -> None:
-    """Refuse values between `low` and `high` that are no CT numbers."""
+    if part:
+        return
+    low, high = value_range
     expected = "expected CT numbers in HU (air about -1000, soft tissue about 40)"
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if not np.isfinite(value_range).all():
         raise InputError(f"{path} holds values that are not numbers (NaN or infinite), {expected}; export it again.")
     met = f"{path} holds values from {low:g} to {high:g}"
-    if low == high:
-        raise InputError(f"{met}, the same everywhere, {expected}; check the file.")
-    if low >= 0 and high <= 255:
-        raise InputError(f"{met}, as a picture or a mask does, {expected}; give the original CT.")
-    if high > HIGHEST_HU:
-        raise InputError(f"{met}, more than a CT number can be ({HIGHEST_HU}), {expected}; check rescale and units.")
-    if low >= 0:
-        raise InputError(
-            f"{met}, as MR images and stored values without rescale do, {expected}; give a chest CT with its rescale "
-            "slope and intercept applied."
-        )
+    for holds, fault, cure in (
+        (low == high, "the same everywhere", "check the file"),
+        (low >= 0 and high <= 255, "as a picture or a mask does", "give the original CT"),
+        (high > HIGHEST_HU, f"more than a CT number can be ({HIGHEST_HU})", "check rescale and units"),
+        (
+            low >= 0,
+            "as MR images and stored values without rescale do",
+            "give a chest CT with its rescale slope and intercept applied",
+        ),
+    ):
+        if holds:
+            raise InputError(f"{met}, {fault}, {expected}; {cure}.")
     stride = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
     sample = array[::stride, ::stride, ::stride]
     for name, (start, stop) in (("air", AIR_HU), ("soft tissue", TISSUE_HU)):

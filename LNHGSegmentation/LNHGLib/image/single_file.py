@@ -6,14 +6,14 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
 
 import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib.errors import InputError
-from LNHGLib.files import atomic
+from LNHGLib.files.atomic import temporary_folder
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
@@ -24,45 +24,40 @@ def read_image(path: Path) -> sitk.Image:
     Raises:
         InputError: The file is damaged or truncated, or holds a color, vector, 2-D or 4-D image.
     """
-    with _quiet(), _alone(path) as file:
+    known = (suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix))
+    suffix = max(known, key=len, default=path.suffix)
+    damaged = (
+        f"{path} is damaged, truncated or not what its suffix says, expected a complete {suffix} file; "
+        "copy or export it again."
+    )
+    with ExitStack() as stack:
+        stack.enter_context(_silent_stderr())
+        file = path
+        if suffix == ".nii.gz" and path.with_suffix("").exists():  # ITK takes x.nii when asked for x.nii.gz beside it
+            file = Path(shutil.copy(path, stack.enter_context(temporary_folder())))
         try:
-            return _read(path, file)
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(str(file))
+            reader.ReadImageInformation()
+            _require_plain_volume(path, reader)
+            if suffix.startswith(".nii") and not _is_complete_nifti(path, reader):
+                raise InputError(damaged)
+            if reader.GetDimension() > 3:
+                reader.SetExtractSize((*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)))
+            if reader.GetPixelID() == sitk.sitkFloat64:
+                reader.SetOutputPixelType(sitk.sitkFloat32)
+            return reader.Execute()
         except RuntimeError as error:
             if "orthonormal" in str(error):
                 raise InputError(
                     f"{path} has axes that are not perpendicular to each other, expected a rectangular voxel grid; "
                     "resample it or convert it again from the original DICOM."
                 ) from error
-            raise InputError(_damaged(path)) from error
-
-
-def _read(path: Path, file: Path) -> sitk.Image:
-    """Check the header before the voxels are loaded; `path` is the name that the user knows."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    _require_plain_volume(path, reader)
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        _require_complete_nifti(path, reader)
-    if reader.GetDimension() > 3:
-        reader.SetExtractSize((*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)))
-    if reader.GetPixelID() == sitk.sitkFloat64:
-        reader.SetOutputPixelType(sitk.sitkFloat32)
-    return reader.Execute()
+            raise InputError(damaged) from error
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[Path]:
-    """Yield the file, as a copy where needed: the NIfTI reader takes x.nii when asked for x.nii.gz beside it."""
-    if path.suffix.lower() != ".gz" or not path.with_suffix("").exists():
-        yield path
-        return
-    with atomic.temporary_folder() as folder:
-        yield Path(shutil.copy(path, folder))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _silent_stderr() -> Iterator[None]:
     """Keep the C++ readers from printing on stderr what the error already says, or harmless warnings."""
     if sys.__stderr__ is None:  # a windowed program on Windows has no stderr to silence
         yield
@@ -78,15 +73,8 @@ def _quiet() -> Iterator[None]:
         os.close(sink)
 
 
-def _damaged(path: Path) -> str:
-    suffix = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(suffix))
-    return (
-        f"{path} is damaged, truncated or not what its suffix says, expected a complete {suffix} file; "
-        "copy or export it again."
-    )
-
-
 def _require_plain_volume(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Refuse by its header an image that is no scalar 3-D volume."""
     size, channels = reader.GetSize(), reader.GetNumberOfComponents()
     if channels > 1:
         raise InputError(
@@ -102,15 +90,13 @@ def _require_plain_volume(path: Path, reader: sitk.ImageFileReader) -> None:
         raise InputError(f"{path} is a single {size[0]} x {size[1]} picture, expected a 3-D CT; give the whole series.")
 
 
-def _require_complete_nifti(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Refuse a truncated NIfTI file, whose missing voxels ITK would fill silently."""
+def _is_complete_nifti(path: Path, reader: sitk.ImageFileReader) -> bool:
+    """Tell whether a NIfTI file has all its voxels: ITK would fill the missing ones silently."""
     voxel_bytes = int(reader.GetMetaData("bitpix")) // 8
     needed = int(float(reader.GetMetaData("vox_offset"))) + prod(reader.GetSize()) * voxel_bytes
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
             file.seek(needed - 1)
-            complete = len(file.read(1)) == 1
+            return len(file.read(1)) == 1
     except (EOFError, OSError, zlib.error):
-        complete = False
-    if not complete:
-        raise InputError(_damaged(path))
+        return False

@@ -7,13 +7,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from LNHGLib.errors import InputError
 from LNHGLib.image import dicom_series, single_file
-from LNHGLib.image.dicom_series import Header
+from LNHGLib.image.dicom_series import HEAD_BYTES, Header
 
-HEAD_BYTES = 132
 SPARE_BYTES = 2**28  # left free on the disk that an archive is unpacked to
 FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 """What `zipfile` raises for an archive that is damaged, encrypted or packed in an unknown way."""
@@ -24,10 +22,10 @@ class Content:
     """What an archive holds.
 
     Attributes:
-        images: names of single-file volumes.
-        headers: of the DICOM images, `path` is the member's name.
-        unreadable: names of members that start as DICOM and cannot be read.
-        others: names of members that are no scan.
+        images: Names of single-file volumes.
+        headers: Those of the DICOM images; `path` is the member's name.
+        unreadable: Names of members that start as DICOM and cannot be read.
+        others: Names of members that are no scan.
     """
 
     images: tuple[str, ...]
@@ -45,7 +43,7 @@ def look_into(path: Path) -> Content:
     """List the scans of an archive; only the heads of its members are unpacked.
 
     Raises:
-        InputError: the archive is damaged or encrypted.
+        InputError: The archive is damaged or encrypted.
     """
     images: list[str] = []
     headers: list[Header] = []
@@ -60,7 +58,8 @@ def look_into(path: Path) -> Content:
                 if not dicom_series.starts_as_dicom(file.read(HEAD_BYTES)):
                     others.append(name)
                     continue
-                header = dicom_series.read_header(Path(name), _rewound(file))
+                file.seek(0)
+                header = dicom_series.read_header(Path(name), file)
             if header:
                 headers.append(header)
             elif not is_dicom_directory(name):
@@ -69,10 +68,20 @@ def look_into(path: Path) -> Content:
 
 
 def unpack(path: Path, members: tuple[str, ...], folder: Path) -> list[Path]:
-    """Unpack members into a folder under names of our own: an archive's names may lead out of it.
+    """Unpack members into a folder under names that cannot lead out of it, as an archive's own may.
+
+    A volume keeps its name without any folder; DICOM images are numbered, as many of them may share a name.
+
+    Args:
+        path: The archive.
+        members: Names in it: those of a volume, the volume's own first, or those of DICOM images.
+        folder: Where the files go.
+
+    Returns:
+        The files, in the order of `members`.
 
     Raises:
-        InputError: the archive is damaged or encrypted, or needs more room than the disk has.
+        InputError: The archive is damaged or encrypted, or needs more room than the disk has.
     """
     files = []
     with Opened(path) as archive:
@@ -84,7 +93,8 @@ def unpack(path: Path, members: tuple[str, ...], folder: Path) -> list[Path]:
                 "make room."
             )
         for member in members:
-            target = folder / _own_name(member, len(files), keep=is_volume(members[0]))
+            own_name = re.split(r"[\\/:]", member)[-1] if is_volume(members[0]) else f"{len(files):06d}.dcm"
+            target = folder / own_name
             with archive.open(member) as packed, target.open("wb") as file:
                 shutil.copyfileobj(packed, file)
             files.append(target)
@@ -130,11 +140,6 @@ class Opened:
         )
 
 
-def _own_name(member: str, number: int, keep: bool) -> str:
-    """A volume's own name without any folder; a number for a DICOM image, as many images may share a name."""
-    return re.split(r"[\\/:]", member)[-1] if keep else f"{number:06d}.dcm"
-
-
 def members(archive: zipfile.ZipFile) -> Iterator[str]:
     """Yield the names of the files that a user knows of; hidden ones are the computer's own."""
     for member in archive.infolist():
@@ -142,8 +147,3 @@ def members(archive: zipfile.ZipFile) -> Iterator[str]:
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
         if not member.is_dir() and not hidden:
             yield member.filename
-
-
-def _rewound(file: BinaryIO) -> BinaryIO:
-    file.seek(0)
-    return file

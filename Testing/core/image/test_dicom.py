@@ -122,6 +122,29 @@ def test_one_file_stands_for_its_series(tmp_path):
     np.testing.assert_array_equal(volume.array, a_chest(2)[:11])
 
 
+@pytest.mark.parametrize("name", ["", "b3.dcm"])
+def test_each_header_is_read_once_and_each_file_opened_once_for_it(tmp_path, monkeypatch, name):
+    write_series(tmp_path, a_chest(1), name="a{}.dcm", SeriesInstanceUID="1.2.1")
+    write_series(tmp_path, a_chest(2), name="b{}.dcm", SeriesInstanceUID="1.2.2")
+    opened, parsed = [], []
+    open_file, parse = Path.open, dicom_series.pydicom.dcmread
+
+    def opening(path, *given, **named):
+        opened.append(path)
+        return open_file(path, *given, **named)
+
+    def parsing(file, **named):
+        parsed.append(file)
+        return parse(file, **named)
+
+    monkeypatch.setattr(Path, "open", opening)
+    monkeypatch.setattr(dicom_series.pydicom, "dcmread", parsing)
+    headers, _, _ = dicom_series.find_slices(tmp_path / name, "1.2.2" if not name else None)
+    assert sorted(opened) == sorted(tmp_path.iterdir())
+    assert len(parsed) == 2 * SLICES
+    assert {header.series_uid for header in headers} == {"1.2.2"}
+
+
 def test_of_several_series_the_axial_ct_with_most_slices_is_taken_and_said(tmp_path):
     many = np.concatenate([a_chest(1), a_chest(2)])
     write_series(tmp_path, a_chest(), name="thick{}", SeriesInstanceUID="1.2.1", SeriesDescription="thick")
