@@ -335,7 +335,7 @@ def test_the_demo_prints_a_table_and_ends_with_the_picture(model_folder, tmp_pat
     chest = tiny_chest()
     labels = np.zeros(chest.array.shape, np.uint8)
     labels[26, 46, 44 - 20 : 44 + 20] = 1
-    truth = [{"label": 1, "kind": "solid", "diameter_mm": 16.0, "centre_lps": (0, 0, 0), "hu": 40}]
+    truth = [{"label": 1, "kind": "solid", "diameter_mm": 16.0, "center_lps_mm": (0, 0, 0), "hu": 40}]
     volume = Volume(chest.array, chest.grid, Source("synthetic chest CT"))
     monkeypatch.setattr(phantom, "make_phantom", lambda: phantom.Phantom(volume, labels, truth))
     load = folder.load

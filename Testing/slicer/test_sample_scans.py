@@ -113,7 +113,7 @@ def test_click_draws_the_chest_at_its_place_in_the_lung_window(sources, phantom,
     node = sources[0].click()
     assert node.GetName() == "LNHGPhantom"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), phantom.volume.array)
-    center = np.array(phantom.nodules[-1]["centre_lps"])
+    center = np.array(phantom.nodules[-1]["center_lps_mm"])
     toIJK = slicer.util.vtkMatrixFromArray(np.eye(4))
     node.GetRASToIJKMatrix(toIJK)
     ijk = toIJK.MultiplyPoint([*(center * [-1, -1, 1]), 1])[:3]

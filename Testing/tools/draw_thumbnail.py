@@ -29,7 +29,7 @@ def main() -> None:
     middle = grid.index_to_lps((np.array(grid.shape) - 1) / 2)
     slices = round(SLAB_MM / grid.spacing_mm[0])
     x, y = (middle[axis] - PIXEL_MM * (size - 1) / 2 for axis, size in enumerate(SIZE))
-    z = nodule["centre_lps"][2] - SLAB_MM / 2
+    z = nodule["center_lps_mm"][2] - SLAB_MM / 2
     target = Grid.aligned((slices, SIZE[1], SIZE[0]), (grid.spacing_mm[0], PIXEL_MM, PIXEL_MM), (x, y, z))
     slab = resample(phantom.volume.array, grid, target, fill=-1000.0).max(0)
     low, high = WINDOW_HU

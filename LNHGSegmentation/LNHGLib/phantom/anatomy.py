@@ -5,6 +5,9 @@ import numpy as np
 from LNHGLib.phantom.canvas import AIR_HU, Canvas, Field, Point, Tree, ellipsoid, oval, oval_distance
 
 FAT, MUSCLE, BLOOD, LIVER, LUNG, LUMEN = -95, 50, 42, 62, -862, -985
+"""In HU."""
+LUNG_POINTS = 1000
+"""Points of each lung that vessels and airways reach."""
 
 GREAT_VESSELS = (
     ((-6, -24, 70), (-8, -20, 126), 15),
@@ -47,12 +50,22 @@ class Chest:
             np.maximum(self.lungs, -solid, out=self.lungs)
 
     def depth(self, c: Canvas, point: Point) -> float:
-        """Depth in mm of a point xyz inside the lungs, roughly; negative outside."""
+        """Return the depth in mm of a point inside the lungs, roughly; negative outside.
+
+        Args:
+            c: The image.
+            point: (3,) x, y, z in mm.
+        """
         return -c.value(self.lungs, point)
 
 
 def draw_wall(c: Canvas, chest: Chest) -> None:
-    """Table, skin, fat, muscle with fat between its fibers, scapulae, clavicles, ribs and sternum."""
+    """Draw table, skin, fat, muscle with fat between its fibers, scapulae, clavicles, ribs and sternum.
+
+    Args:
+        c: The image.
+        chest: The shapes they are fitted to.
+    """
     c.paint(np.abs(c.y - 112 + 0.0006 * c.x**2) - 1.5, -120)
     c.paint(chest.body, 10)
     c.paint(chest.body + 2.5, FAT)
@@ -72,7 +85,12 @@ def draw_wall(c: Canvas, chest: Chest) -> None:
 
 
 def draw_organs(c: Canvas, chest: Chest) -> None:
-    """Fat inside the rib cage, abdominal organs with stomach gas, heart, great vessels, esophagus and spine."""
+    """Draw fat inside the rib cage, abdominal organs with stomach gas, heart, great vessels, esophagus and spine.
+
+    Args:
+        c: The image.
+        chest: The shapes they are fitted to.
+    """
     c.paint(chest.cavity, FAT + 15 * c.coarse)
     below = np.maximum(chest.cavity + 2.5, 2.5 - chest.diaphragm)
     c.paint(np.maximum(np.maximum(chest.cavity, -chest.diaphragm), -2.5 - below), MUSCLE)
@@ -86,15 +104,11 @@ def draw_organs(c: Canvas, chest: Chest) -> None:
     for start, end, radius in GREAT_VESSELS:
         c.tube(np.array(start), np.array(end), radius, radius, BLOOD)
     c.paint(tube_z(c, (5, 27), 6.5), 34)
-    _draw_spine(c, chest)
-
-
-def _draw_spine(c: Canvas, chest: Chest) -> None:
     disc = np.abs(c.z % 26 - 13) - 10
     c.paint(chest.spine, 95)
-    body = np.maximum(chest.spine, disc)
-    c.paint(body, 480)
-    c.paint(body + 1.8, 190 + 30 * c.fine)
+    vertebra = np.maximum(chest.spine, disc)
+    c.paint(vertebra, 480)
+    c.paint(vertebra + 1.8, 190 + 30 * c.fine)
     arch = np.maximum(oval_distance(c.x, c.y - 84, 15.0, 13.0), 66 - c.y)
     wings = np.maximum(np.hypot((np.abs(c.x) - 26) / 2.6, c.y - 80) - 4.5, disc + 3)
     process = np.maximum(np.maximum(np.abs(c.x) - 3.5, np.abs(c.y - 94) - 9), disc + 2)
@@ -104,7 +118,15 @@ def _draw_spine(c: Canvas, chest: Chest) -> None:
 
 
 def draw_lungs(c: Canvas, chest: Chest) -> list[Tree]:
-    """Parenchyma, fissures, arteries, veins and airways; returns the arteries."""
+    """Draw parenchyma, fissures, arteries, veins and airways.
+
+    Args:
+        c: The image.
+        chest: The shapes they are fitted to.
+
+    Returns:
+        The arteries of both lungs.
+    """
     tissue = LUNG + 26 * c.fine + 14 * c.coarse + 0.3 * c.y
     c.paint(chest.lungs, tissue)
     slope = np.where(c.x < 0, 92 - 0.9 * c.y, 100 - 0.95 * c.y) + 4 * np.sin(c.x / 17)
@@ -113,37 +135,32 @@ def draw_lungs(c: Canvas, chest: Chest) -> list[Tree]:
     c.paint(np.maximum(fissure, chest.lungs + 1), -690)
     arteries, airways = [], []
     for side, hilum in ((-1, (-36.0, 6.0, 97.0)), (1, (40.0, 8.0, 101.0))):
-        inside = _lung_points(c, chest, side, 1000)
+        inside = np.empty((0, 3))  # more than 3 mm inside this lung
+        while len(inside) < LUNG_POINTS:
+            sampled = c.rng.uniform((5, -90, 5), (125, 78, 190), (4 * LUNG_POINTS, 3)) * (side, 1, 1)
+            inside = np.concatenate([inside, [point for point in sampled if chest.depth(c, point) > 3]])
         arteries.append(Tree(c.rng, np.array(hilum), inside[:500], 0.68))
-        veins = Tree(c.rng, np.array([30.0 * side, -2.0, 80.0]), inside[500:], 0.62)
+        veins = Tree(c.rng, np.array([30.0 * side, -2.0, 80.0]), inside[500:LUNG_POINTS], 0.62)
         for tree in (arteries[-1], veins):
             tree.draw(c, 0.0, BLOOD)
         central = inside[np.linalg.norm(inside - hilum, axis=1) < 55][:30]
         airways.append(Tree(c.rng, np.add(hilum, (-4.0 * side, 4.0, -2.0)), central, 0.9))
-    _draw_airways(c, airways)
+    carina, trachea = np.array([2.0, 9.0, 114.0]), np.array([1.0, 0.0, 202.0])
+    for grow_mm, hu in ((0.9, -60), (0.0, LUMEN)):
+        c.tube(trachea, carina, 8.5 + grow_mm, 8.5 + grow_mm, hu)
+        for tree in airways:
+            c.tube(carina, tree.points[0], 6.5 + grow_mm, tree.radii[0] + 1.5 + grow_mm, hu)
+        for tree in airways:
+            tree.draw(c, grow_mm, hu)
     return arteries
 
 
-def _draw_airways(c: Canvas, trees: list[Tree]) -> None:
-    carina = np.array([2.0, 9.0, 114.0])
-    trachea = np.array([1.0, 0.0, 202.0])
-    for grow, hu in ((0.9, -60), (0.0, LUMEN)):
-        c.tube(trachea, carina, 8.5 + grow, 8.5 + grow, hu)
-        for tree in trees:
-            c.tube(carina, tree.points[0], 6.5 + grow, tree.radii[0] + 1.5 + grow, hu)
-        for tree in trees:
-            tree.draw(c, grow, hu)
-
-
-def _lung_points(c: Canvas, chest: Chest, side: int, count: int) -> np.ndarray:
-    """Random points xyz more than 3 mm inside one lung."""
-    points = np.empty((0, 3))
-    while len(points) < count:
-        draw = c.rng.uniform((5, -90, 5), (125, 78, 190), (4 * count, 3)) * (side, 1, 1)
-        points = np.concatenate([points, [p for p in draw if chest.depth(c, p) > 3]])
-    return points[:count]
-
-
 def tube_z(c: Canvas, center: tuple[float, float], radius: float) -> Field:
-    """A vertical vessel up to the arch of the aorta."""
+    """Return the signed distance in mm of a vertical vessel up to the arch of the aorta.
+
+    Args:
+        c: The image.
+        center: x, y in mm.
+        radius: In mm.
+    """
     return np.maximum(np.hypot(c.x - center[0], c.y - center[1]) - radius, c.z - 124)

@@ -10,6 +10,7 @@ from math import cos, sin
 import numpy as np
 from scipy import ndimage
 
+from LNHGLib.image.boxes import Box, box_between
 from LNHGLib.image.volume import Grid
 
 SIZE_MM = (200.0, 244.0, 310.0)
@@ -25,7 +26,12 @@ Point = np.ndarray
 
 
 class Canvas:
-    """The image being drawn and its voxels' positions in the phantom's frame."""
+    """The image being drawn and its voxels' positions in the phantom's frame.
+
+    Args:
+        seed: Of all that is random.
+        spacing_mm: zyx.
+    """
 
     def __init__(self, seed: int, spacing_mm: tuple[float, float, float]) -> None:
         self.rng = np.random.default_rng(seed)
@@ -38,49 +44,84 @@ class Canvas:
         self.hu = np.full(shape, AIR_HU, np.float32)
         self.coarse, self.fine = self.smooth_noise(8.0), self.smooth_noise(2.5)
 
-    def paint(self, distance: Field, hu: float | Field, box: tuple[slice, ...] = (), soft_mm: float = 1.4) -> None:
-        """Draw where the signed distance in mm is negative, with partial volume over `soft_mm` at the edge."""
+    def paint(self, distance: Field, hu: float | Field, box: Box | tuple[()] = (), soft_mm: float = 1.4) -> None:
+        """Draw where a signed distance is negative, with partial volume at the edge.
+
+        Args:
+            distance: In mm, broadcast to the image or to the box.
+            hu: One value, or one for each voxel.
+            box: Slices zyx to draw in; the whole image by default.
+            soft_mm: Width of the edge.
+        """
         part = self.hu[box]
         distance = np.broadcast_to(distance, part.shape)
         near = distance < soft_mm / 2
         before = part[near]
-        share = np.minimum(0.5 - distance[near] / soft_mm, 1)
-        part[near] = before + share * ((hu if np.isscalar(hu) else np.broadcast_to(hu, part.shape)[near]) - before)
+        fraction = np.minimum(0.5 - distance[near] / soft_mm, 1)
+        part[near] = before + fraction * ((hu if np.isscalar(hu) else np.broadcast_to(hu, part.shape)[near]) - before)
 
-    def box(self, low: Point, high: Point) -> tuple[slice, slice, slice]:
-        """The voxels between two points xyz."""
-        spans = zip(self.lines, low[::-1], high[::-1], strict=True)
-        return tuple(slice(*np.searchsorted(line, (start, stop))) for line, start, stop in spans)
+    def box(self, low: Point, high: Point) -> Box:
+        """Return the voxels between two points.
 
-    def offsets(self, box: tuple[slice, ...], center: Point) -> tuple[Field, Field, Field]:
-        """x, y, z of the voxels of a box relative to a point."""
+        Args:
+            low: (3,) least x, y, z in mm.
+            high: (3,) greatest x, y, z in mm.
+        """
+        ends = zip(self.lines, low[::-1], high[::-1], strict=True)
+        return box_between(*np.transpose([np.searchsorted(line, (start, stop)) for line, start, stop in ends]))
+
+    def offsets(self, box: Box, center: Point) -> tuple[Field, Field, Field]:
+        """Return x, y and z in mm of the voxels of a box relative to a point.
+
+        Args:
+            box: Slices zyx.
+            center: (3,) x, y, z in mm.
+
+        Returns:
+            Three arrays that broadcast to the box.
+        """
         return self.x[..., box[2]] - center[0], self.y[:, box[1]] - center[1], self.z[box[0]] - center[2]
 
     def tube(self, start: Point, end: Point, first_mm: float, last_mm: float, hu: float) -> None:
-        """Draw a straight tube with round ends whose radius changes linearly."""
+        """Draw a straight tube with round ends whose radius changes linearly.
+
+        Args:
+            start: (3,) x, y, z in mm.
+            end: (3,) x, y, z in mm.
+            first_mm: Radius at the start.
+            last_mm: Radius at the end.
+            hu: Inside.
+        """
         margin = max(first_mm, last_mm) + 2
         box = self.box(np.minimum(start, end) - margin, np.maximum(start, end) + margin)
         x, y, z = self.offsets(box, start)
         along = end - start
-        share = np.clip((x * along[0] + y * along[1] + z * along[2]) / (along @ along), 0, 1)
-        distance = np.sqrt((x - share * along[0]) ** 2 + (y - share * along[1]) ** 2 + (z - share * along[2]) ** 2)
-        self.paint(distance - (first_mm + share * (last_mm - first_mm)), hu, box)
+        along_fraction = np.clip((x * along[0] + y * along[1] + z * along[2]) / (along @ along), 0, 1)
+        x, y, z = (part - along_fraction * step for part, step in zip((x, y, z), along, strict=True))
+        radius = first_mm + along_fraction * (last_mm - first_mm)
+        self.paint(np.sqrt(x**2 + y**2 + z**2) - radius, hu, box)
 
     def value(self, field: Field, point: Point, outside: float = np.inf) -> float:
-        """The value of a field of the image's shape at the voxel nearest to a point xyz."""
+        """Return the value of a field at the voxel nearest to a point.
+
+        Args:
+            field: Of the image's shape.
+            point: (3,) x, y, z in mm.
+            outside: The value where the image has no voxel.
+        """
         index = np.round((point - CORNER_LPS_MM)[::-1] / self.spacing_mm).astype(int)
         inside = (index >= 0).all() and (index < field.shape).all()
         return float(field[tuple(index)]) if inside else outside
 
     def smooth_noise(self, scale_mm: float) -> Field:
-        """Noise of unit standard deviation, correlated over about `scale_mm`."""
+        """Return noise of unit standard deviation, correlated over about `scale_mm`, of the image's shape."""
         steps = np.maximum(np.round(scale_mm / self.spacing_mm).astype(int), 1)
         noise = self.rng.standard_normal(np.array(self.hu.shape) // steps + 3, dtype=np.float32)
         for axis in (2, 1, 0):
             index, rest = np.divmod(np.arange(self.hu.shape[axis]), steps[axis])
-            share = (rest / steps[axis]).astype(np.float32).reshape(np.roll([-1, 1, 1], axis))
+            fraction = (rest / steps[axis]).astype(np.float32).reshape(np.roll([-1, 1, 1], axis))
             low, high = noise.take(index, axis), noise.take(index + 1, axis)
-            noise = low + share * (high - low)
+            noise = low + fraction * (high - low)
         return noise * np.float32(1.5**1.5)
 
     def add_noise(self) -> None:
@@ -93,7 +134,14 @@ class Canvas:
 
 
 class Tree:
-    """A branching tree that reaches a set of points: short paths, thick trunks (Murray's law)."""
+    """A branching tree that reaches a set of points: short paths, thick trunks (Murray's law).
+
+    Args:
+        rng: Bends the branches.
+        root: (3,) x, y, z in mm where it begins.
+        targets: (N, 3) points that it reaches.
+        leaf_mm: Radius of the thinnest branches.
+    """
 
     def __init__(self, rng: np.random.Generator, root: Point, targets: np.ndarray, leaf_mm: float) -> None:
         order = np.linalg.norm(targets - root, axis=1).argsort()
@@ -114,7 +162,13 @@ class Tree:
         self.bends = (starts + self.points) / 2 + bow
 
     def draw(self, c: Canvas, grow_mm: float, hu: float) -> None:
-        """Draw every branch as a tapering tube, `grow_mm` thicker than it is."""
+        """Draw every branch as a tapering tube.
+
+        Args:
+            c: The image.
+            grow_mm: Added to each radius.
+            hu: Inside.
+        """
         for i in range(1, len(self.points)):
             last = self.radii[i] + grow_mm
             first = min(self.radii[self.parents[i]], 1.4 * self.radii[i]) + grow_mm
@@ -124,18 +178,40 @@ class Tree:
 
 
 def oval(x: Field, y: Field, a: float, b: float, power: float) -> Field:
-    """Distance from the middle to the edge of a rounded rectangle, in the direction of x, y."""
+    """Return the distance from the middle to the edge of a rounded rectangle, in the direction of x, y.
+
+    Args:
+        x: Offsets in mm.
+        y: Offsets in mm.
+        a: Half the width in mm.
+        b: Half the height in mm.
+        power: 2 for an ellipse, more for squarer shapes.
+    """
     x, y = np.abs(x) + 1e-3, np.abs(y) + 1e-3
     return np.hypot(x, y) / ((x / a) ** power + (y / b) ** power) ** (1 / power)
 
 
 def oval_distance(x: Field, y: Field, a: float, b: float) -> Field:
-    """An ellipse in the axial plane."""
+    """Return the signed distance in mm of an ellipse in the axial plane.
+
+    Args:
+        x: Offsets in mm.
+        y: Offsets in mm.
+        a: Half the width in mm.
+        b: Half the height in mm.
+    """
     return np.hypot(x, y) - oval(x, y, a, b, 2.0)
 
 
 def ellipsoid(c: Canvas, center: Sequence[float], radii: Sequence[float], tilt: float = 0.0) -> Field:
-    """An ellipsoid, turned in the axial plane by `tilt` radians."""
+    """Return the signed distance in mm of an ellipsoid.
+
+    Args:
+        c: The image.
+        center: x, y, z in mm.
+        radii: Along x, y, z in mm.
+        tilt: Radians that it is turned by in the axial plane.
+    """
     x, y, z = c.x - center[0], c.y - center[1], c.z - center[2]
     x, y = x * cos(tilt) - y * sin(tilt), x * sin(tilt) + y * cos(tilt)
     return (np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2) - 1) * min(radii)

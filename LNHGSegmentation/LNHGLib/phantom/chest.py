@@ -1,6 +1,6 @@
 """A synthetic chest CT with nodules of known place, size and kind, drawn by the project's own code.
 
-It serves the demo and the tests. It is no measurement: figures on it say nothing about real scans.
+It serves the demo and the tests. It is no measurement: metrics on it say nothing about real scans.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ from typing import TypedDict
 
 import numpy as np
 
+from LNHGLib.image.boxes import Box
 from LNHGLib.image.volume import Source, Volume
 from LNHGLib.phantom.anatomy import Chest, draw_lungs, draw_organs, draw_wall
 from LNHGLib.phantom.canvas import PLACED_AT_LPS_MM, Canvas, Field, Point, Tree
 
 KINDS_HU = {"solid": 35, "part-solid": -560, "ground-glass": -620, "juxta-pleural": 35, "juxta-vascular": 35}
-NEIGHBOR_SHARE = {"juxta-pleural": 0.14, "juxta-vascular": 0.1}
-"""Share of the cube around the nodule that the chest wall or the vessel takes."""
+NEIGHBOR_FRACTION = {"juxta-pleural": 0.14, "juxta-vascular": 0.1}
+"""Fraction of the cube around the nodule that the chest wall or the vessel takes."""
 
 CORE_HU = 25
 CORE_FRACTION = 0.55
@@ -35,7 +36,7 @@ class PhantomNodule(TypedDict):
 
     label: int
     kind: str
-    centre_lps: tuple[float, float, float]
+    center_lps_mm: tuple[float, float, float]
     diameter_mm: float
     hu: float
 
@@ -76,33 +77,26 @@ def make_phantom(
     draw_organs(canvas, chest)
     arteries = draw_lungs(canvas, chest)
     labels = np.zeros(canvas.hu.shape, np.uint8)
-    truth = _draw_nodules(canvas, chest, arteries, nodules, labels)
+    truth: list[PhantomNodule] = []
+    occupied: list[tuple[Point, float]] = []
+    for label, (kind, diameter) in enumerate(nodules, start=1):
+        center = _choose_center(canvas, chest, arteries, kind, diameter / 2, occupied)
+        occupied.append((center, diameter / 2))
+        box, distance = _nodule_shape(canvas, center, diameter / 2)
+        hu = KINDS_HU[kind]
+        canvas.paint(distance, hu + 8 * np.sin(0.9 * distance), box, soft_mm=1.8)
+        if kind == "part-solid":
+            core_box, core = _nodule_shape(canvas, center, CORE_FRACTION * diameter / 2)
+            canvas.paint(core, CORE_HU, core_box, soft_mm=2.0)
+        labels[box][(distance < 0) & (chest.cavity[box] < 0)] = label
+        lps = tuple(float(v) for v in center + PLACED_AT_LPS_MM)
+        truth.append(PhantomNodule(label=label, kind=kind, center_lps_mm=lps, diameter_mm=diameter, hu=float(hu)))
     canvas.add_noise()
     return Phantom(Volume(canvas.hu.astype(np.int16), canvas.grid, Source("synthetic chest CT")), labels, truth)
 
 
-def _draw_nodules(
-    c: Canvas, chest: Chest, arteries: list[Tree], wanted: Sequence[tuple[str, float]], labels: np.ndarray
-) -> list[PhantomNodule]:
-    placed: list[PhantomNodule] = []
-    taken: list[tuple[Point, float]] = []
-    for label, (kind, diameter) in enumerate(wanted, start=1):
-        center = _place(c, chest, arteries, kind, diameter / 2, taken)
-        taken.append((center, diameter / 2))
-        box, distance = _nodule_shape(c, center, diameter / 2)
-        hu = KINDS_HU[kind]
-        c.paint(distance, hu + 8 * np.sin(0.9 * distance), box, soft_mm=1.8)
-        if kind == "part-solid":
-            core_box, core = _nodule_shape(c, center, CORE_FRACTION * diameter / 2)
-            c.paint(core, CORE_HU, core_box, soft_mm=2.0)
-        labels[box][(distance < 0) & (chest.cavity[box] < 0)] = label
-        where = tuple(float(v) for v in center + PLACED_AT_LPS_MM)
-        placed.append(PhantomNodule(label=label, kind=kind, centre_lps=where, diameter_mm=diameter, hu=float(hu)))
-    return placed
-
-
-def _nodule_shape(c: Canvas, center: Point, radius: float) -> tuple[tuple[slice, ...], Field]:
-    """Signed distance of a slightly lobulated ball in the box around it."""
+def _nodule_shape(c: Canvas, center: Point, radius: float) -> tuple[Box, Field]:
+    """Return the box around a slightly lobulated ball and its signed distance in mm there."""
     box = c.box(center - 1.3 * radius - 3, center + 1.3 * radius + 3)
     x, y, z = c.offsets(box, center)
     r = np.sqrt(x * x + y * y + z * z) + 1e-3
@@ -112,17 +106,17 @@ def _nodule_shape(c: Canvas, center: Point, radius: float) -> tuple[tuple[slice,
     return box, r - radius * (1 + bumps)
 
 
-def _place(
-    c: Canvas, chest: Chest, arteries: list[Tree], kind: str, radius: float, taken: list[tuple[Point, float]]
+def _choose_center(
+    c: Canvas, chest: Chest, arteries: list[Tree], kind: str, radius: float, occupied: list[tuple[Point, float]]
 ) -> Point:
-    """Choose the place that fits the kind and holds the least soft tissue beyond it, among many random ones."""
+    """Choose the center that fits the kind and has the least soft tissue beyond it, among many random ones."""
     best, least = None, np.inf
     for _ in range(400):
-        point = _candidate(c, chest, arteries, kind, radius)
-        if point is None or any(np.linalg.norm(point - p) < radius + r + 12 for p, r in taken):
+        point = _random_center(c, chest, arteries, kind, radius)
+        if point is None or any(np.linalg.norm(point - p) < radius + r + 12 for p, r in occupied):
             continue
         part = c.hu[c.box(point - radius, point + radius)]
-        surplus = abs(float((part > -600).mean()) - NEIGHBOR_SHARE.get(kind, 0.0))
+        surplus = abs(float((part > -600).mean()) - NEIGHBOR_FRACTION.get(kind, 0.0))
         if surplus < least:
             best, least = point, surplus
         if least < 0.01:
@@ -132,8 +126,8 @@ def _place(
     return best
 
 
-def _candidate(c: Canvas, chest: Chest, arteries: list[Tree], kind: str, radius: float) -> Point | None:
-    """A random center for a nodule, or None where the kind does not fit."""
+def _random_center(c: Canvas, chest: Chest, arteries: list[Tree], kind: str, radius: float) -> Point | None:
+    """Return a random center for a nodule, None where the kind does not fit."""
     if kind == "juxta-vascular":
         tree = arteries[c.rng.integers(len(arteries))]
         node = c.rng.choice(np.flatnonzero((tree.radii > 1.1) & (tree.radii < 2.6)))

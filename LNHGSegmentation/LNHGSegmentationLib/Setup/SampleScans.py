@@ -107,7 +107,7 @@ def partOfPhantom(marginMm: float) -> tuple[slicer.vtkMRMLScalarVolumeNode, np.n
 
     phantom = make_phantom()
     grid, nodule = phantom.volume.grid, max(phantom.nodules, key=lambda nodule: nodule["diameter_mm"])
-    center, reach = np.array(nodule["centre_lps"]), round(marginMm / grid.spacing_mm[0])
+    center, reach = np.array(nodule["center_lps_mm"]), round(marginMm / grid.spacing_mm[0])
     slice_ = round(float(grid.lps_to_index(center)[0]))
     first, end = max(slice_ - reach, 0), min(slice_ + reach + 1, grid.shape[0])
     affine = grid.affine.copy()

@@ -63,7 +63,7 @@ def test_every_nodule_of_the_phantom_is_told_the_side_of_its_lung():
     sides = Sides.of(find_lungs(phantom.volume), grid)
     middle = grid.index_to_lps((np.array(grid.shape) - 1) / 2)[0]
     for nodule in phantom.nodules:
-        assert sides.side(nodule["centre_lps"]) == ("left" if nodule["centre_lps"][0] > middle else "right")
+        assert sides.side(nodule["center_lps_mm"]) == ("left" if nodule["center_lps_mm"][0] > middle else "right")
 
 
 def test_slices_are_numbered_from_one_in_the_stored_order():

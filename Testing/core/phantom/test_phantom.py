@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_voxels(coarse):
 def test_another_seed_moves_the_nodules(coarse):
     other = phantom.make_phantom(seed=4, spacing_mm=COARSE_MM)
 
-    assert all(a["centre_lps"] != b["centre_lps"] for a, b in zip(coarse.nodules, other.nodules, strict=True))
+    assert all(a["center_lps_mm"] != b["center_lps_mm"] for a, b in zip(coarse.nodules, other.nodules, strict=True))
 
 
 def test_every_kind_of_nodule_is_there_with_sizes_from_5_to_20_mm(chest):
@@ -49,7 +49,7 @@ def test_every_kind_of_nodule_is_there_with_sizes_from_5_to_20_mm(chest):
 def test_nodules_lie_where_the_truth_says_in_the_world(chest):
     for nodule in chest.nodules:
         centroid = chest.volume.grid.index_to_lps(np.argwhere(chest.labels == nodule["label"]).mean(axis=0))
-        assert np.linalg.norm(centroid - nodule["centre_lps"]) < 1.5, nodule
+        assert np.linalg.norm(centroid - nodule["center_lps_mm"]) < 1.5, nodule
 
 
 def test_nodules_have_the_stated_diameter(chest):
