@@ -12,8 +12,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from LNHGLib.batch.case import Case
-from LNHGLib.batch.worker import Stages
 from LNHGLib.errors import DiskError
 from LNHGLib.figures import preview
 from LNHGLib.files import atomic
@@ -104,6 +102,9 @@ def test_a_compressed_file_without_its_end_is_refused(tmp_path, keep):
 
 
 def test_a_batch_takes_the_sentence_for_a_full_disk_and_not_for_a_fault_of_the_case():
+    from LNHGLib.batch.case import Case  # here, as a process of its own imports this file
+    from LNHGLib.batch.worker import Stages
+
     stages = Stages(Case("a", "a.nii.gz", Path("a.nii.gz")), 1)
     stages.run("write", lambda: (_ for _ in ()).throw(DiskError("The disk is full; make room.")))
     assert (stages.record.kind, stages.record.reason) == ("disk", "The disk is full; make room.")
