@@ -131,7 +131,12 @@ def show_ct(ax: Axes, plane: AxialPlane, result: "Result") -> np.ndarray:
 
 
 def write_directions(ax: Axes, letters: str) -> None:
-    """Write some of R, L, A and P at the picture's edges."""
+    """Write directions at a picture's edges.
+
+    Args:
+        ax: the picture, from `place_axes`.
+        letters: some of R, L, A and P.
+    """
     for letter in letters:
         x, y, horizontal, vertical = DIRECTIONS[letter]
         ax.text(x, y, letter, transform=ax.transAxes, **_text_style(ax), ha=horizontal, va=vertical)

@@ -28,7 +28,12 @@ def segment_color(number: int) -> tuple[float, float, float]:
 
 
 def segment_tags(provenance: str, score: float | None) -> dict[str, str]:
-    """Return the tags that tell what a segment is and what made it; a nodule that a reader drew has no score."""
+    """Return the tags that tell what a segment is and what made it.
+
+    Args:
+        provenance: "fused", "segmenter", "detector-box" or "manual".
+        score: in 0..1; None for a nodule that a reader drew.
+    """
     return {
         PROVENANCE_TAG: provenance,
         SCORE_TAG: "" if score is None else f"{score:.4f}",

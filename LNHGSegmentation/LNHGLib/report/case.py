@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class ReportCase:
     grid: Grid
     report: dict[str, Any]
     volume: Volume | None = None
-    rejected: int = field(default=0)
+    rejected: int = 0
 
     def on(self, series: OriginalSeries) -> "ReportCase":
         """Return the same case on the original slices, its CT left out.

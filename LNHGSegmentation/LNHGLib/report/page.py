@@ -86,6 +86,7 @@ class _Pages:
         self.top = 0.0
 
     def compose(self) -> list[Figure]:
+        """Return the pages: header, table and pictures in this order, with a footer on each."""
         self._new_page()
         self._header()
         self._table()

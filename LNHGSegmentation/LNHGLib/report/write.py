@@ -84,6 +84,7 @@ class _ReportWriter:
         self.no_series = ""
 
     def write(self, folder: Path) -> None:
+        """Write the parts that are wanted into a folder."""
         if DICOM in self.parts or self.options.identity or self.options.dicom:
             self._find_series()
         if CSV in self.parts:
