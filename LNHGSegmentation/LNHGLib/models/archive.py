@@ -8,7 +8,7 @@ from LNHGLib.errors import InputError
 
 CARD = "model.json"
 PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
-MOST_BYTES = 2**31
+MAX_BYTES = 2**31
 """Larger than any model: an archive that claims more is refused before it fills the disk."""
 
 
@@ -26,15 +26,19 @@ def unpack(path: Path, folder: Path) -> None:
 
     with zip_scans.Opened(path, expected="a zipped model") as archive:
         names = list(zip_scans.members(archive))
-        base = _home_of_card(path, names)
-        stray = next((name for name in names if not _is_beside(name, base)), None)
+        homes = [PurePosixPath(name).parent for name in names if PurePosixPath(name).name == CARD]
+        if len(homes) != 1:
+            raise InputError(
+                f"{path} holds {len(homes) or 'no'} files named {CARD}, expected one; give the archive of a model."
+            )
+        stray = next((name for name in names if not _is_plain_file_of(name, homes[0])), None)
         if stray is not None:
             raise InputError(
                 f"{path} holds {stray!r} outside or below the model's folder, expected only {CARD} and the files it "
                 "lists; take the model again from its source."
             )
         size = sum(archive.getinfo(name).file_size for name in names)
-        room = min(MOST_BYTES, shutil.disk_usage(folder).free - zip_scans.SPARE_BYTES)
+        room = min(MAX_BYTES, shutil.disk_usage(folder).free - zip_scans.SPARE_BYTES)
         if size > room:
             raise InputError(
                 f"{path} unpacks to {size / 2**20:.0f} MB, expected at most {max(room, 0) / 2**20:.0f} MB (a model's "
@@ -45,16 +49,7 @@ def unpack(path: Path, folder: Path) -> None:
                 shutil.copyfileobj(packed, file)
 
 
-def _home_of_card(path: Path, names: list[str]) -> PurePosixPath:
-    homes = [PurePosixPath(name).parent for name in names if PurePosixPath(name).name == CARD]
-    if len(homes) != 1:
-        raise InputError(
-            f"{path} holds {len(homes) or 'no'} files named {CARD}, expected one; give the archive of a model."
-        )
-    return homes[0]
-
-
-def _is_beside(name: str, base: PurePosixPath) -> bool:
+def _is_plain_file_of(name: str, base: PurePosixPath) -> bool:
     """Whether a member lies in the card's folder under a name that is a name on every system and leads nowhere."""
     where = PurePosixPath(name)
     return where.parent == base and ".." not in where.parts and PLAIN_NAME.fullmatch(where.name) is not None

@@ -78,16 +78,14 @@ class GIoURoIHeads(RoIHeads):
         pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         logits, deltas = self.box_predictor(pooled)
         if self.training:
-            return [], self._losses(logits, deltas, torch.cat(labels), torch.cat(expected))
+            labels, expected = torch.cat(labels), torch.cat(expected)
+            positive = torch.where(labels == NODULE)[0]
+            chosen = deltas.view(len(labels), -1, 4)[positive, NODULE]
+            box = giou_loss(chosen, expected[positive], self.box_coder.weights)
+            score = nn.functional.cross_entropy(logits, labels)
+            return [], {"loss_classifier": score, "loss_box_reg": box / max(len(positive), 1)}
         detections = zip(*self.postprocess_detections(logits, deltas, proposals, image_shapes), strict=True)
         return [dict(zip(("boxes", "scores", "labels"), found, strict=True)) for found in detections], {}
-
-    def _losses(self, logits: Tensor, deltas: Tensor, labels: Tensor, expected: Tensor) -> dict[str, Tensor]:
-        positive = torch.where(labels == NODULE)[0]
-        chosen = deltas.view(len(labels), -1, 4)[positive, NODULE]
-        box = giou_loss(chosen, expected[positive], self.box_coder.weights)
-        score = nn.functional.cross_entropy(logits, labels)
-        return {"loss_classifier": score, "loss_box_reg": box / max(len(positive), 1)}
 
 
 class _SameSize(GeneralizedRCNNTransform):

@@ -39,7 +39,7 @@ class Model:
 
     folder: Path
     card: dict[str, Any]
-    _networks: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _networks: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:

@@ -36,7 +36,8 @@ class Device:
 
 def find() -> list[Device]:
     """Return the devices, the one that "auto" takes first."""
-    return [*_gpus(), Device("cpu", _processor(), cores=_cores())]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [*_gpus(), Device("cpu", _processor(), cores=cores)]
 
 
 def choose_device(name: str) -> "torch.device":
@@ -77,10 +78,6 @@ def _gpus() -> list[Device]:
         name = torch.cuda.get_device_name(index)
         found.append(Device(f"cuda:{index}", name, None, round(whole / GIB, 1), round(free / GIB, 1)))
     return found
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -82,7 +82,8 @@ def _body(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     Slice by slice because in three dimensions the outside air runs through mouth and trachea into the lungs.
     """
     padding = _padding(hu)
-    tissue = _largest(_opened((hu > TISSUE_HU) | padding, WALL_MM, spacing_mm) & ~padding)
+    labels, _ = ndimage.label(_opened((hu > TISSUE_HU) | padding, WALL_MM, spacing_mm) & ~padding)
+    tissue = labels == 1 + np.bincount(labels.ravel(), minlength=2)[1:].argmax()
     gaps, count = ndimage.label(~(tissue | padding), structure=_IN_PLANE)
     rim = np.zeros(count + 1, bool)
     for side in (gaps[:, 0], gaps[:, -1], gaps[:, :, 0], gaps[:, :, -1]):
@@ -158,9 +159,3 @@ def _means(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """Mean of the values under each label from 0 to count, 0 where a label has no voxel."""
     voxels = np.bincount(labels.ravel(), minlength=count + 1)
     return np.bincount(labels.ravel(), values.ravel(), minlength=count + 1) / np.maximum(voxels, 1)
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    labels, _ = ndimage.label(mask)
-    sizes = np.bincount(labels.ravel(), minlength=2)
-    return (labels == 1 + sizes[1:].argmax()) & mask

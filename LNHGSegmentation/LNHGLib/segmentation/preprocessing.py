@@ -90,8 +90,14 @@ def working_grid(volume: Volume, lungs: np.ndarray, spec: GridSpec, margin_mm: f
         The grid; with kind "spacing" its voxels lie on multiples of the spacing, so that the same patient in another
         axis order gets the same grid.
     """
-    if spec.kind == "fov":
-        return _fov_grid(canonical(volume).grid, spec.size)
+    if spec.kind == "fov":  # keep slices and center of the field of view, make its longer side `size` square pixels
+        native = canonical(volume).grid
+        (nz, ny, nx), (_, dy, dx) = native.shape, native.spacing_mm
+        pixel_mm = max(ny * dy, nx * dx) / spec.size
+        half_mm = (spec.size - 1) / 2 * pixel_mm
+        affine = native.affine @ np.diag([1.0, pixel_mm / dy, pixel_mm / dx, 1.0])
+        affine[:3, 3] = native.index_to_lps(np.array([0, (ny - 1) / 2 - half_mm / dy, (nx - 1) / 2 - half_mm / dx]))
+        return Grid((nz, spec.size, spec.size), affine)
     rows = np.argwhere(lungs.any(axis=2))
     lines = lungs[rows[:, 0], rows[:, 1]]
     first, last = lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)
@@ -101,17 +107,6 @@ def working_grid(volume: Volume, lungs: np.ndarray, spec: GridSpec, margin_mm: f
     low = np.floor((points.min(axis=0) - margin_mm) / step + 1e-4)
     high = np.ceil((points.max(axis=0) + margin_mm) / step - 1e-4)
     return Grid.aligned((high - low + 1)[::-1].astype(int), spec.spacing_mm, low * step)
-
-
-def _fov_grid(grid: Grid, size: int) -> Grid:
-    """Keep slices and center of the field of view, and make its longer side `size` square pixels."""
-    nz, ny, nx = grid.shape
-    _, dy, dx = grid.spacing_mm
-    pixel_mm = max(ny * dy, nx * dx) / size
-    affine = grid.affine @ np.diag([1.0, pixel_mm / dy, pixel_mm / dx, 1.0])
-    corner = np.array([0, (ny - 1) / 2 - (size - 1) / 2 * pixel_mm / dy, (nx - 1) / 2 - (size - 1) / 2 * pixel_mm / dx])
-    affine[:3, 3] = grid.index_to_lps(corner)
-    return Grid((nz, size, size), affine)
 
 
 def onto_grid(volume: Volume, target: Grid, fill: float = -1000.0, slab: int = 32) -> np.ndarray:
@@ -172,14 +167,14 @@ def tiles(
     Yields:
         Tiles in z, y, x order.
     """
-    spans = [list(_spans(*axis, multiple)) for axis in zip(shape, core, halo, strict=True)]
+    spans = []
+    for size, length, reach in zip(shape, core, halo, strict=True):
+        axis = []
+        for start in range(0, size, length):
+            stop = min(start + length, size)
+            first = max(start - reach, 0) // multiple * multiple
+            last = min(-(-(stop + reach) // multiple) * multiple, size)
+            axis.append((slice(first, last), slice(start - first, stop - first), slice(start, stop)))
+        spans.append(axis)
     for parts in product(*spans):
         yield Tile(*(tuple(slices) for slices in zip(*parts, strict=True)))
-
-
-def _spans(size: int, core: int, halo: int, multiple: int) -> Iterator[tuple[slice, slice, slice]]:
-    for start in range(0, size, core):
-        stop = min(start + core, size)
-        first = max(start - halo, 0) // multiple * multiple
-        last = min(-(-(stop + halo) // multiple) * multiple, size)
-        yield slice(first, last), slice(start - first, stop - first), slice(start, stop)

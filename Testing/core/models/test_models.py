@@ -305,7 +305,7 @@ def test_archives_without_a_model_and_damaged_ones_are_refused_in_a_sentence(a_f
 
 
 def test_an_archive_that_claims_more_than_any_model_is_refused_before_it_is_unpacked(a_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_archive, "MOST_BYTES", 1000)
+    monkeypatch.setattr(model_archive, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match=r"unpacks to .* MB, expected at most 0 MB"):
         models.add(zipped(a_folder, tmp_path / "tiny.zip"))
 
