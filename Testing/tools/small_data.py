@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from crop_files import write_crop_files
+from LNHGTrainingLib.config import DetectorConfig, SegmenterConfig, build
 from LNHGTrainingLib.data.crops import CropDataset, load_crops
+from LNHGTrainingLib.data.detector_batches import DetectorSlices
+from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
 
 RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
 COLUMNS = [
@@ -65,3 +68,16 @@ def load(folder: Path) -> CropDataset:
     """The training crops."""
     data = data_config(folder)
     return load_crops(folder / data["crops"], folder / data["table"], data["train_folds"], data["min_readers"])
+
+
+def segmenter_patches(crops, backgrounds, sampling, seed=0, *, negatives=(), target="intensity") -> SegmenterPatches:
+    """Patches of these volumes; the rest of the configuration is the shipped recipe's."""
+    changes = {"sampling": sampling, "seed": seed, "target": target}
+    config = build(SegmenterConfig, training_config("segmenter", Path()) | changes)
+    return SegmenterPatches(crops, backgrounds, negatives, config)
+
+
+def detector_slices(crops, backgrounds, sampling, seed=0, *, negatives=()) -> DetectorSlices:
+    """Slices of these volumes, 2 mm apart; the rest of the configuration is the shipped recipe's."""
+    config = training_config("detector", Path()) | {"sampling": sampling, "seed": seed}
+    return DetectorSlices(crops, backgrounds, negatives, build(DetectorConfig, config))

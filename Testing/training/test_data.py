@@ -5,14 +5,16 @@ import pytest
 import small_data
 from crop_files import write_crop_files
 from LNHGLib.errors import InputError
+from LNHGTrainingLib.config import Data, build
+from LNHGTrainingLib.data import augmentation
 from LNHGTrainingLib.data import crops as data
+from LNHGTrainingLib.data.augmentation import SpatialAugmentation
 from LNHGTrainingLib.data.background import load_sources
-from LNHGTrainingLib.data.detector_batches import DetectorSlices, slice_boxes
+from LNHGTrainingLib.data.detector_batches import slice_boxes
 from LNHGTrainingLib.data.hard_negatives import centers
-from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
+from small_data import detector_slices, segmenter_patches
 
-WINDOW = [-1000.0, 400.0]
-SHARES = {"sides": [[16, 16, 16], [24, 24, 24]], "nodule": 0.6, "surround": 0.1, "background": 0.15, "pasted": 0.15}
+FRACTIONS = {"sides": [[16, 16, 16], [24, 24, 24]], "nodule": 0.6, "surround": 0.1, "background": 0.15, "pasted": 0.15}
 SLICES = {"mosaic": 0.5, "tiles": 2, "tile": 40, "chest": 64, "nodule": 0.8, "placed": 2, "min_area": 4}
 
 
@@ -39,8 +41,8 @@ def load(folder, folds, **options):
     return data.load_crops(folder / "crops/luna16_crops.h5", folder / "crops/luna16_crops.csv", folds, **options)
 
 
-def straight(centre):
-    return data.SpatialAugmentation(centre, np.eye(3))
+def straight(center):
+    return SpatialAugmentation(center, np.eye(3))
 
 
 def test_consensus_is_half_of_the_readers():
@@ -79,14 +81,14 @@ def test_real_folds_share_no_patient(data_dir):
 
 
 def test_a_straight_cut_is_the_sources_part(crops):
-    hu, mask, known = data.cut(crops[0], straight((24.5, 24.5, 24.5)), (50, 50, 50))
+    hu, mask, known = augmentation.sample_patch(crops[0], straight((24.5, 24.5, 24.5)), (50, 50, 50))
     assert np.array_equal(hu, crops[0].hu)
     assert np.array_equal(mask, crops[0].mask)
     assert known.all()
 
 
 def test_outside_the_source_nothing_is_known(crops):
-    _, mask, known = data.cut(crops[0], straight((0.0, 24.5, 24.5)), (20, 20, 20))
+    _, mask, known = augmentation.sample_patch(crops[0], straight((0.0, 24.5, 24.5)), (20, 20, 20))
     assert not known[:9].any()
     assert known[11:].all()
     assert not mask[:9].any()
@@ -94,23 +96,23 @@ def test_outside_the_source_nothing_is_known(crops):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_warped_mask_stays_with_its_nodule(crops, seed):
-    warp = data.sample_augmentation(np.random.default_rng(seed), np.array([25.0, 25, 25]))
-    hu, mask, _ = data.cut(crops[4], warp, (32, 32, 32))
-    scale = abs(np.linalg.det(warp.matrix))
+    sampled = augmentation.sample_augmentation(np.random.default_rng(seed), np.array([25.0, 25, 25]))
+    hu, mask, _ = augmentation.sample_patch(crops[4], sampled, (32, 32, 32))
+    scale = abs(np.linalg.det(sampled.matrix))
     assert mask.sum() == pytest.approx(crops[4].mask.sum() / scale, rel=0.1)
     assert hu[mask].mean() > -150
     assert hu[~mask].mean() < -700
 
 
-def test_the_same_warp_gives_the_same_scanner(crops):
-    warp = data.sample_augmentation(np.random.default_rng(4), np.array([25.0, 25, 25]))
-    hu = data.cut(crops[0], warp, (16, 16, 16))[0]
-    assert np.array_equal(data.scanner(hu, warp), data.scanner(hu, warp))
+def test_the_same_augmentation_gives_the_same_scanner(crops):
+    sampled = augmentation.sample_augmentation(np.random.default_rng(4), np.array([25.0, 25, 25]))
+    hu = augmentation.sample_patch(crops[0], sampled, (16, 16, 16))[0]
+    assert np.array_equal(augmentation.simulate_scanner(hu, sampled), augmentation.simulate_scanner(hu, sampled))
 
 
 def test_blur_keeps_the_mean(crops):
-    hu = data.cut(crops[0], straight((24.5, 24.5, 24.5)), (50, 50, 50))[0]
-    blurred = data.scanner(hu, data.SpatialAugmentation((0.0, 0.0, 0.0), np.eye(3), blur=(1.0, 0.5, 0.5)))
+    hu = augmentation.sample_patch(crops[0], straight((24.5, 24.5, 24.5)), (50, 50, 50))[0]
+    blurred = augmentation.simulate_scanner(hu, SpatialAugmentation((0.0, 0.0, 0.0), np.eye(3), blur=(1.0, 0.5, 0.5)))
     assert blurred.mean() == pytest.approx(hu.mean(), abs=1)
     assert blurred.std() < hu.std()
 
@@ -118,35 +120,35 @@ def test_blur_keeps_the_mean(crops):
 def test_a_pasted_nodule_keeps_its_inside_and_the_lung_its_outside():
     mask = np.zeros((20, 20, 20), bool)
     mask[6:14, 6:14, 6:14] = True
-    pasted = data.paste(np.full(mask.shape, -850.0), np.full(mask.shape, 40.0), mask)
+    pasted = augmentation.paste_nodule(np.full(mask.shape, -850.0), np.full(mask.shape, 40.0), mask)
     assert pasted[8:12, 8:12, 8:12] == pytest.approx(40)
     assert pasted[:2] == pytest.approx(-850)
 
 
-def test_a_hollow_nodule_has_air_within_a_wall_of_tissue():
+def test_a_cavity_has_air_within_a_wall_of_tissue():
     z, y, x = np.ogrid[:30, :30, :30]
     depth = 9 - np.sqrt((z - 15) ** 2 + (y - 15) ** 2 + (x - 15) ** 2)
-    hu = data.hollow(np.where(depth > 0, 40.0, -850.0), depth > 0, wall_mm=3.0)
+    hu = augmentation.simulate_cavity(np.where(depth > 0, 40.0, -850.0), depth > 0, wall_mm=3.0)
     assert hu[depth > 6] == pytest.approx(-950, abs=5)
     assert hu[(depth > 0) & (depth < 1.5)] == pytest.approx(40, abs=5)
     assert hu[depth < 0] == pytest.approx(-850, abs=1)
     small = np.where(depth > 6, 40.0, -850.0)
-    assert np.array_equal(data.hollow(small, depth > 6, wall_mm=3.5), small)
+    assert np.array_equal(augmentation.simulate_cavity(small, depth > 6, wall_mm=3.5), small)
 
 
-def test_hollow_nodules_are_as_many_as_asked(crops):
+def test_cavities_are_as_many_as_asked(crops):
     thick = [crop for crop in crops if crop.mask.sum() > 200]
     brightness = {}
     for share in (0.0, 0.5, 1.0):
-        shares = {"sides": [[24, 24, 24]], "nodule": 1.0, "hollow": share}
-        batch = SegmenterPatches(thick, [], shares, WINDOW, 0).batch(0, 16)
+        shares = {"sides": [[24, 24, 24]], "nodule": 1.0, "cavity": share}
+        batch = segmenter_patches(thick, [], shares, 0).batch(0, 16)
         brightness[share] = float(batch.image[batch.mask > 0].mean())
         assert np.array_equal(batch.target, batch.image * batch.mask)
     assert brightness[1.0] < 0.9 * brightness[0.5] < 0.81 * brightness[0.0]
 
 
 def test_a_batch_depends_on_seed_and_step_alone(crops, background):
-    first, second, other = (SegmenterPatches(crops, [background], SHARES, WINDOW, seed) for seed in (5, 5, 6))
+    first, second, other = (segmenter_patches(crops, [background], FRACTIONS, seed) for seed in (5, 5, 6))
     assert np.array_equal(first.batch(3, 2).image, second.batch(3, 2).image)
     assert not np.array_equal(first.batch(3, 2).image[..., :16, :16, :16], other.batch(3, 2).image[..., :16, :16, :16])
 
@@ -159,7 +161,7 @@ def test_slabs_are_cut_in_so_many_planes(planes, axes):
         hu = np.full((50, 50, 50), -1000, np.int16)
         np.moveaxis(hu, axis, 0)[20:30] = 0
         wall = data.LabeledVolume(hu, hu == 0, hu < 1, "P", {})
-        patches = SegmenterPatches([wall], [], {"sides": [[3, 40, 40]], "nodule": 1.0, "planes": planes}, WINDOW, 0)
+        patches = segmenter_patches([wall], [], {"sides": [[3, 40, 40]], "nodule": 1.0, "planes": planes}, 0)
         filled = [float(mask.mean()) for step in range(8) for mask in patches.batch(step, 4).mask]
         met |= {axis} if max(filled) > 0.9 else set()
     assert met == axes
@@ -167,7 +169,7 @@ def test_slabs_are_cut_in_so_many_planes(planes, axes):
 
 def test_the_target_is_the_ct_inside_the_mask(crops, background):
     """Register L1."""
-    patches = SegmenterPatches(crops, [background], SHARES, WINDOW, 0)
+    patches = segmenter_patches(crops, [background], FRACTIONS, 0)
     batches = [patches.batch(step, 4) for step in range(6)]
     assert all(np.array_equal(batch.target, batch.image * batch.mask) for batch in batches)
     shares = [bool(sample.any()) for batch in batches for sample in batch.mask]
@@ -203,30 +205,30 @@ def test_negatives_are_drawn_without_a_target_and_around_their_place(with_negati
     sampling = {"sides": [[16, 16, 16]], "nodule": 0.0, "surround": 0.0, "background": 0.0, "pasted": 0.0}
     negatives = [centers(data.load_negatives(*with_negatives, [0, 1]))]
     crops = data.load_crops(*with_negatives, [0, 1])
-    patches = SegmenterPatches(crops, [], sampling | {"negative": 1.0}, WINDOW, 3, negatives=negatives)
+    patches = segmenter_patches(crops, [], sampling | {"negative": 1.0}, 3, negatives=negatives)
     batch = patches.batch(0, 6)
     assert not batch.mask.any()
     assert (batch.image.amax((1, 2, 3, 4)) > 0.4).all()
-    slices = DetectorSlices(crops, [], SLICES | {"nodule": 1.0, "negative": 1.0}, WINDOW, 2, 3, negatives)
+    slices = detector_slices(crops, [], SLICES | {"nodule": 1.0, "negative": 1.0}, 3, negatives=negatives)
     assert all(not len(target["boxes"]) for target in slices.batch(0, 3)[1])
-    assert any(len(target["boxes"]) for target in DetectorSlices(crops, [], SLICES, WINDOW, 2, 3).batch(0, 3)[1])
+    assert any(len(target["boxes"]) for target in detector_slices(crops, [], SLICES, 3).batch(0, 3)[1])
 
 
 def test_a_split_by_nodule_must_be_asked_for(folder):
     config = small_data.data_config(folder) | {"train_folds": [0, 1], "validation_folds": [1]}
     with pytest.raises(InputError, match="split by patient"):
-        load_sources(config, folder / "cache")
-    assert load_sources(config | {"split": "nodule"}, folder / "cache").validation
+        load_sources(build(Data, config, "data."), folder / "cache")
+    assert load_sources(build(Data, config | {"split": "nodule"}, "data."), folder / "cache").validation
 
 
 def test_images_lie_in_the_window(crops):
-    image = SegmenterPatches(crops, [], SHARES, WINDOW, 0).batch(0, 4).image
+    image = segmenter_patches(crops, [], FRACTIONS, 0).batch(0, 4).image
     assert image.min() >= 0
     assert image.max() <= 1
 
 
 def test_slices_hold_three_channels_and_boxes_around_bright_nodules(crops, background):
-    slices = DetectorSlices(crops, [background], SLICES, WINDOW, 2, 0)
+    slices = detector_slices(crops, [background], SLICES, 0)
     boxes = 0
     for step in range(6):
         images, targets = slices.batch(step, 3)
@@ -240,7 +242,7 @@ def test_slices_hold_three_channels_and_boxes_around_bright_nodules(crops, backg
 
 def test_some_slices_hold_no_nodule(crops, background):
     """Register F2."""
-    slices = DetectorSlices(crops, [background], SLICES, WINDOW, 2, 0)
+    slices = detector_slices(crops, [background], SLICES, 0)
     assert any(len(target["boxes"]) == 0 for step in range(8) for target in slices.batch(step, 3)[1])
 
 

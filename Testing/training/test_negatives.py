@@ -11,14 +11,18 @@ from crop_files import write_crop_files
 from LNHGLib.errors import InputError
 from LNHGLib.image.volume import write_image
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.config import Data, build
 from LNHGTrainingLib.data import hard_negatives
 from LNHGTrainingLib.data.background import load_sources
 from LNHGTrainingLib.data.crops import LabeledVolume
-from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
+from small_data import segmenter_patches
 from tiny_model import tiny_chest, write_model
 
 FIRST, SECOND = (15.0, 25.0, 12.0), (35.0, 25.0, 38.0)
-WINDOW = [-1000.0, 400.0]
+
+
+def sources_of(data, cache):
+    return load_sources(build(Data, data, "data."), cache)
 
 
 def ball(center, radius):
@@ -33,8 +37,8 @@ def test_what_is_marked_counts_where_readers_saw_nothing():
     marked = mask | ball(FIRST, 3) | ball(SECOND, 3) | ball((25, 10, 48), 2)
     marked[5, 5, 5] = True
     volume = LabeledVolume(np.zeros(mask.shape, np.int16), mask, known, "P", {})
-    assert list(hard_negatives.unread(marked * 0.1, volume, lungs)) == [pytest.approx(FIRST)]
-    assert not list(hard_negatives.unread(marked * 0.02, volume, lungs))
+    assert list(hard_negatives.false_positives(marked * 0.1, volume, lungs)) == [pytest.approx(FIRST)]
+    assert not list(hard_negatives.false_positives(marked * 0.02, volume, lungs))
 
 
 @pytest.fixture
@@ -95,10 +99,10 @@ def test_mined_places_are_drawn_without_a_target(folder):
     lines = [",".join(map(str, place)) for place in (hard_negatives.COLUMNS, *places)]
     table.write_text("\n".join(lines))
     config = small_data.data_config(folder) | {"background": [{"file": "chest.nii.gz"}], "hard_negatives": str(table)}
-    sources = load_sources(config, folder / "cache")
+    sources = sources_of(config, folder / "cache")
     assert [[place.center for place in group] for group in sources.negatives] == [[FIRST], [(60.0, 100.0, 100.0)]]
     shares = {"sides": [[3, 12, 12]], "nodule": 0.0, "surround": 0.0, "background": 0.0, "pasted": 0.0, "negative": 1.0}
-    drawn = SegmenterPatches(sources.train, [], shares, WINDOW, 0, negatives=sources.negatives[:1]).batch(0, 8)
+    drawn = segmenter_patches(sources.train, [], shares, 0, negatives=sources.negatives[:1]).batch(0, 8)
     assert not drawn.mask.any()
     assert (drawn.image.amax((1, 2, 3, 4)) > 0.5).all()
 
@@ -106,9 +110,9 @@ def test_mined_places_are_drawn_without_a_target(folder):
 def test_a_file_that_mine_did_not_write_is_refused(folder):
     config = small_data.data_config(folder) | {"hard_negatives": str(folder / "crops" / "luna16_crops.csv")}
     with pytest.raises(InputError, match="expected a file that `lnhg-train mine` wrote"):
-        load_sources(config, folder / "cache")
+        sources_of(config, folder / "cache")
     with pytest.raises(InputError, match="nowhere"):
-        load_sources(config | {"hard_negatives": "nowhere.csv"}, folder / "cache")
+        sources_of(config | {"hard_negatives": "nowhere.csv"}, folder / "cache")
 
 
 def test_a_model_of_another_grid_is_refused(folder):
@@ -118,7 +122,7 @@ def test_a_model_of_another_grid_is_refused(folder):
 
 def test_a_background_is_prepared_anew_when_more_of_it_is_unknown(folder):
     first, second = (
-        load_sources(
+        sources_of(
             small_data.data_config(folder) | {"background": [{"file": "chest.nii.gz", "unknown": boxes}]},
             folder / "cache",
         ).backgrounds[0]

@@ -9,9 +9,11 @@ import torch
 from LNHGLib.errors import InputError
 from LNHGLib.models import folder as models
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.config import DetectorConfig, SegmenterConfig, build
 from LNHGTrainingLib.data.segmenter_batches import Batch
 from LNHGTrainingLib.release.export import export
 from LNHGTrainingLib.training import checkpoint, detector, segmenter
+from LNHGTrainingLib.training import run as training_run
 from safetensors.torch import load_file
 from tiny_model import write_model
 
@@ -45,7 +47,7 @@ def equal(a: dict, b: dict) -> bool:
 
 @pytest.mark.parametrize(
     ("train", "parts"),
-    [(segmenter.train, ("generator", "average", "critic")), (detector.train, ("detector", "average"))],
+    [(segmenter.train, ("generator", "ema", "critic")), (detector.train, ("detector", "ema"))],
 )
 def test_resume_equals_uninterrupted(request, tmp_path, train, parts):
     config = request.getfixturevalue("segmenter_config" if "critic" in parts else "detector_config")
@@ -68,7 +70,7 @@ def test_a_run_leaves_its_log(segmenter_config, tmp_path):
 def test_training_leaves_the_processs_arithmetic_as_it_was(request, tmp_path, monkeypatch, train):
     config = request.getfixturevalue("segmenter_config" if train is segmenter.train else "detector_config")
     least, seen = np.array([5e-324]), []
-    monkeypatch.setattr(checkpoint.Run, "finished", lambda run: seen.append((least * 1)[0]) or True)
+    monkeypatch.setattr(training_run.Run, "finished", lambda run: seen.append((least * 1)[0]) or True)
     train(config, tmp_path / "run")
     assert set(seen) == {0.0}
     assert (least * 1)[0] > 0
@@ -84,7 +86,7 @@ def batch_of(value: float) -> Batch:
 
 def test_the_critic_sees_the_reference_as_real(segmenter_config, monkeypatch):
     """Register L4: the original called the critic step with both images exchanged."""
-    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(build(SegmenterConfig, segmenter_config), torch.device("cpu"))
     seen = {}
     monkeypatch.setattr(
         segmenter, "critic_loss", lambda critic, **given: seen.update(given) or critic(given["real"]).mean()
@@ -97,7 +99,7 @@ def test_the_critic_sees_the_reference_as_real(segmenter_config, monkeypatch):
 
 def test_the_critic_step_leaves_the_generator_alone(segmenter_config):
     """Register L16: nor its running statistics."""
-    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(build(SegmenterConfig, segmenter_config), torch.device("cpu"))
     before = copy.deepcopy(run.generator.state_dict())
     run.critic_step([(0, batch_of(0.5))])
     assert equal(before, run.generator.state_dict())
@@ -105,7 +107,7 @@ def test_the_critic_step_leaves_the_generator_alone(segmenter_config):
 
 def test_the_generator_step_leaves_the_critic_alone(segmenter_config):
     """Register L2: the adversarial term is -E[D(G)], and moves the generator only."""
-    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(build(SegmenterConfig, segmenter_config), torch.device("cpu"))
     run.step = 1
     before = copy.deepcopy(run.critic.state_dict())
     terms = run.generator_step([(0, batch_of(0.5))])
@@ -115,7 +117,7 @@ def test_the_generator_step_leaves_the_critic_alone(segmenter_config):
 
 
 def test_the_adversarial_term_is_minus_the_critics_mean(segmenter_config):
-    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(build(SegmenterConfig, segmenter_config), torch.device("cpu"))
     run.step = 1
     run.generator.eval()
     batch = batch_of(0.5)
@@ -127,7 +129,7 @@ def test_the_adversarial_term_is_minus_the_critics_mean(segmenter_config):
 
 
 def test_training_lowers_the_loss(segmenter_config):
-    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(build(SegmenterConfig, segmenter_config), torch.device("cpu"))
     segmenter.set_rate(run.generator_optimizer, 1e-2)
     losses = [run.generator_step([(0, batch_of(0.5))])["dice"] for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
@@ -135,10 +137,10 @@ def test_training_lowers_the_loss(segmenter_config):
 
 def test_the_perceptual_term_can_be_another_network_or_off(segmenter_config):
     segmenter_config["loss"]["perceptual_network"] = "random"
-    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(build(SegmenterConfig, segmenter_config), torch.device("cpu"))
     assert "perceptual" in run.generator_terms(batch_of(0.5))
     segmenter_config["loss"]["perceptual_network"] = "off"
-    run = segmenter.SegmenterRun(segmenter_config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(build(SegmenterConfig, segmenter_config), torch.device("cpu"))
     assert "perceptual" not in run.generator_terms(batch_of(0.5))
 
 
@@ -146,7 +148,7 @@ def test_the_perceptual_term_can_be_another_network_or_off(segmenter_config):
 def test_shipped_segmenter_recipes_build(name):
     config = tomllib.loads((RESOURCES / name).read_text())
     config["loss"]["perceptual_network"] = "off"
-    run = segmenter.SegmenterRun(config, torch.device("cpu"))
+    run = segmenter.SegmenterRun(build(SegmenterConfig, config), torch.device("cpu"))
     assert config["loss"]["penalty"] == 10
     if "paper" in name:
         assert (config["loss"]["mse"], config["loss"]["perceptual"], config["loss"]["adversarial"]) == (1.0, 1.0, 0.1)
@@ -157,7 +159,7 @@ def test_shipped_segmenter_recipes_build(name):
 def test_shipped_detector_recipes_build(name):
     config = tomllib.loads((RESOURCES / name).read_text())
     assert (
-        detector.DetectorRun(config, torch.device("cpu")).detector.roi_heads.score_thresh
+        detector.DetectorRun(build(DetectorConfig, config), torch.device("cpu")).detector.roi_heads.score_thresh
         == config["detector"]["min_score"]
     )
 
@@ -173,8 +175,8 @@ def test_checkpoints_become_a_model_folder(segmenter_config, detector_config, tm
     config = tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text())
     model = export(first, second, config, tmp_path / "lnhg-1mm")
     assert models.load(tmp_path / "lnhg-1mm").card == model.card
-    assert equal(load_file(model.folder / "generator.safetensors"), weights(first, "average"))
-    assert equal(model.detector().state_dict(), weights(second, "average"))
+    assert equal(load_file(model.folder / "generator.safetensors"), weights(first, "ema"))
+    assert equal(model.detector().state_dict(), weights(second, "ema"))
     assert model.card["training"]["train_patients"] == ["patient-0", "patient-2", "patient-4"]
     assert model.card["training"]["generator"]["loss"]["perceptual_network"] == "off"
     assert str(tmp_path) not in (tmp_path / "lnhg-1mm" / "model.json").read_text()
@@ -191,19 +193,19 @@ def test_training_begins_with_a_models_networks(segmenter_config, detector_confi
     )
     model = export(first, second, tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text()), tmp_path / "tiny")
     start = {"start": str(model.folder), "seed": 5}
-    for config, kind, part in (
-        (segmenter_config, segmenter.SegmenterRun, "generator"),
-        (detector_config, detector.DetectorRun, "detector"),
+    for config, typed, kind, part in (
+        (segmenter_config, SegmenterConfig, segmenter.SegmenterRun, "generator"),
+        (detector_config, DetectorConfig, detector.DetectorRun, "detector"),
     ):
-        run = kind(config | start, torch.device("cpu"))
+        run = kind(build(typed, config | start), torch.device("cpu"))
         assert not equal(getattr(run, part).state_dict(), model.weights(part))
         run.begin(tmp_path / "new", resume=True)
         assert equal(getattr(run, part).state_dict(), model.weights(part))
-        assert equal(run.average.state_dict(), model.weights(part))
+        assert equal(run.ema.state_dict(), model.weights(part))
     again = segmenter.train(segmenter_config | start, tmp_path / "again")
     card = export(again, second, tomllib.loads((RESOURCES / "lnhg-1mm.toml").read_text()), tmp_path / "other").card
     assert card["training"]["generator"]["start"] == "tiny"
-    resumed = segmenter.SegmenterRun(segmenter_config | start, torch.device("cpu"))
+    resumed = segmenter.SegmenterRun(build(SegmenterConfig, segmenter_config | start), torch.device("cpu"))
     resumed.begin(tmp_path / "again", resume=True)
     assert equal(resumed.generator.state_dict(), weights(tmp_path / "again" / "last.pt", "generator"))
 
@@ -233,7 +235,7 @@ def test_a_checkpoint_becomes_a_models_second_generator(segmenter_config, detect
     both = models.load(tmp_path / "two")
     assert (both.name, both.card["description"]) == ("both", model.card["description"])
     assert both.card["second_generator"] == body | {"weights": "second_generator.safetensors"}
-    assert equal(load_file(both.folder / "second_generator.safetensors"), weights(other, "average"))
+    assert equal(load_file(both.folder / "second_generator.safetensors"), weights(other, "ema"))
     assert both.card["training"]["second_generator"]["checkpoint_step"] == checkpoint.load(other)["step"]
     assert {**both.card["files"], **model.card["files"]} == both.card["files"]
     assert "gated-unet" in (both.folder / "README.md").read_text()

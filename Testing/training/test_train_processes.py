@@ -1,4 +1,4 @@
-"""Several processes, parts and workers compute what one process computes."""
+"""Several processes, micro-batches and workers compute what one process computes."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from LNHGTrainingLib.training import checkpoint, distributed
 from LNHGTrainingLib.training.sigterm import BrokenOff, StopSignal
 from torch import nn
 
-BRANCHES = {"segmenter": ("generator", "average", "critic"), "detector": ("detector", "average")}
+BRANCHES = {"segmenter": ("generator", "ema", "critic"), "detector": ("detector", "ema")}
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("data")
     small_data.write_crops(path, count=8)
     for branch in BRANCHES:
-        config = small_data.training_config(branch, path) | {"parts": 2, "validate_crops": 2, "epoch_steps": 4}
+        config = small_data.training_config(branch, path) | {"micro_batches": 2, "validate_crops": 2, "epoch_steps": 4}
         (path / f"{branch}.json").write_text(json.dumps(config))
     return path
 
@@ -67,18 +67,18 @@ def test_two_processes_write_an_epoch_once(two_processes):
     assert [row.split(",")[0] for row in rows] == ["step", "4"]
 
 
-def normalised_sum() -> nn.Module:
+def normalized_sum() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
 
 
-def test_a_step_is_the_mean_over_its_parts():
+def test_a_step_is_the_mean_over_its_micro_batches():
     batches = torch.randn(2, 5, 3)
-    both = normalised_sum()
+    both = normalized_sum()
     values = distributed.mean_gradients(
         both, [(0, batches[0]), (1, batches[1])], 2, lambda x: ((y := both(x).square().mean()), {"loss": y}), [1]
     )
-    alone = [normalised_sum(), normalised_sum()]
+    alone = [normalized_sum(), normalized_sum()]
     losses = [network(batch).square().mean() for network, batch in zip(alone, batches, strict=True)]
     sum(losses).backward()
     assert values["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 2)
@@ -87,46 +87,44 @@ def test_a_step_is_the_mean_over_its_parts():
     assert both[0].num_batches_tracked == 1
 
 
-def test_random_numbers_of_a_part_do_not_depend_on_the_parts_before_it():
+def test_random_numbers_of_a_micro_batch_do_not_depend_on_those_before_it():
     network = nn.Linear(1, 1)
 
-    def drawn(*parts: int) -> list[float]:
+    def taken(*numbered: int) -> list[float]:
         numbers = []
 
         def loss(_: None) -> tuple[torch.Tensor, dict]:
             numbers.append(torch.rand(()).item())
             return network.weight.sum(), {"loss": network.weight.sum()}
 
-        distributed.mean_gradients(network, [(part, None) for part in parts], 4, loss, [7, 3])
+        distributed.mean_gradients(network, [(number, None) for number in numbered], 4, loss, [7, 3])
         return numbers
 
     torch.manual_seed(0)
-    first = drawn(0, 1, 2, 3)
+    first = taken(0, 1, 2, 3)
     torch.manual_seed(0)
-    assert drawn(0, 2) == [first[0], first[2]]
-    assert drawn(1, 3) == [first[1], first[3]]
+    assert taken(0, 2) == [first[0], first[2]]
+    assert taken(1, 3) == [first[1], first[3]]
     assert len(set(first)) == 4
 
 
 def patches(folder) -> SegmenterPatches:
-    config = small_data.training_config("segmenter", folder)
-    crops = small_data.load(folder)
-    return SegmenterPatches(crops, [], config["sampling"], config["window_hu"], 0)
+    sampling = small_data.training_config("segmenter", folder)["sampling"]
+    return small_data.segmenter_patches(small_data.load(folder), [], sampling)
 
 
-def test_workers_draw_what_the_process_itself_draws(folder):
-    config = {"steps": 5, "batch": 2, "parts": 3}
-    plain = list(load_steps(patches(folder), config, first=2))
-    ahead = list(load_steps(patches(folder), config | {"workers": 2}, first=2))
+def test_workers_sample_what_the_process_itself_samples(folder):
+    plain = list(load_steps(patches(folder), range(2, 5), size=2, micro_batches=3))
+    ahead = list(load_steps(patches(folder), range(2, 5), size=2, micro_batches=3, workers=2))
     assert len(plain) == len(ahead) == 3
     for one, two in zip(plain, ahead, strict=True):
         assert [number for number, _ in one] == [number for number, _ in two] == [0, 1, 2]
         assert all(torch.equal(a.image, b.image) for (_, a), (_, b) in zip(one, two, strict=True))
 
 
-def test_parts_of_a_step_differ_and_part_nought_is_the_old_batch(folder):
+def test_micro_batches_of_a_step_differ_and_the_first_is_the_old_batch(folder):
     source = patches(folder)
-    images = [source.batch(4, 2, part).image for part in range(3)]
+    images = [source.batch(4, 2, number).image for number in range(3)]
     assert torch.equal(images[0], source.batch(4, 2).image)
     assert not torch.equal(images[0], images[1])
     assert not torch.equal(images[1], images[2])
@@ -136,13 +134,13 @@ def test_loading_leaves_the_random_numbers_of_training_alone(folder):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    next(iter(load_steps(patches(folder), {"steps": 1, "batch": 1, "parts": 1}, first=0)))
+    next(iter(load_steps(patches(folder), range(1), size=1, micro_batches=1)))
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_more_processes_than_parts_are_refused(monkeypatch):
-    monkeypatch.setattr(distributed, "world", lambda: 4)
-    with pytest.raises(InputError, match=r"3 parts for 4 processes.*set parts"):
+def test_more_processes_than_micro_batches_are_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    with pytest.raises(InputError, match=r"3 micro-batches for 4 processes.*set micro_batches"):
         distributed.own_micro_batches(3)
 
 
@@ -153,18 +151,18 @@ def test_work_shared_by_processes_comes_back_in_order(monkeypatch):
         assert own == [10, 40]
         shares[:] = [[0, 30, 60], own, [20, 50]]
 
-    monkeypatch.setattr(distributed, "world", lambda: 3)
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     monkeypatch.setattr(distributed.distributed, "all_gather_object", exchange)
     with StopSignal() as stop:
-        assert distributed.each(lambda x: 10 * x, list(range(7)), stop) == [0, 10, 20, 30, 40, 50, 60]
+        assert distributed.map_over_ranks(lambda x: 10 * x, list(range(7)), stop) == [0, 10, 20, 30, 40, 50, 60]
 
 
 def test_work_is_broken_off_in_all_processes_when_one_was_told_to_stop(monkeypatch):
     """Process 1 of 2 has done its share; process 0 says that it was broken off."""
-    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "rank", lambda: 1)
     exchange = lambda shares, own: shares.__setitem__(slice(None), [None, own])  # noqa: E731
     monkeypatch.setattr(distributed.distributed, "all_gather_object", exchange)
     with StopSignal() as stop, pytest.raises(BrokenOff):
-        distributed.each(lambda x: x, [1, 2, 3], stop)
+        distributed.map_over_ranks(lambda x: x, [1, 2, 3], stop)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import small_data
 import torch
-from LNHGTrainingLib.config import override, read
-from LNHGTrainingLib.training import checkpoint, detector, log, validate
+from LNHGTrainingLib.config import SegmenterConfig, build, override, read
+from LNHGTrainingLib.training import checkpoint, detector, log, run, validate
 from LNHGTrainingLib.training import segmenter as train_gan
 from LNHGTrainingLib.training.log import RunLog
 from LNHGTrainingLib.training.sigterm import STATUS, Stopped, StopSignal
@@ -109,10 +109,11 @@ def train(folder: Path, out: Path, *settings: str, resume: bool = False, branch:
 
 def assert_same_run(one: Path, two: Path) -> None:
     a, b = checkpoint.load(one / "last.pt"), checkpoint.load(two / "last.pt")
-    assert (a["step"], a["best"], a["stale"]) == (b["step"], b["best"], b["stale"])
+    for name in ("step", "best", "epochs_without_improvement"):
+        assert a[name] == b[name]
     assert torch.equal(a["random"], b["random"])
     segmenter = "critic" in a
-    for part in ("generator", "average", "critic") if segmenter else ("detector", "average"):
+    for part in ("generator", "ema", "critic") if segmenter else ("detector", "ema"):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
     optimizer = "generator_optimizer" if segmenter else "optimizer"
     assert torch.equal(*(state[optimizer]["state"][0]["exp_avg"] for state in (a, b)))
@@ -183,7 +184,7 @@ def test_sigterm_while_two_processes_validate_leaves_one_checkpoint(folder, tmp_
     program = tmp_path / "program.py"
     program.write_text(FOREVER.format(module="LNHGTrainingLib.training.validate", name="generate", mark=str(mark)))
     torchrun = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)
-    process = start(folder, out, "epoch_steps=2", "steps=4", "parts=2", "validate_crops=2", program=torchrun)
+    process = start(folder, out, "epoch_steps=2", "steps=4", "micro_batches=2", "validate_crops=2", program=torchrun)
     wait_for(mark.exists, process)
     told = time.monotonic()
     process.send_signal(signal.SIGTERM)  # torchrun hands it on
@@ -191,7 +192,7 @@ def test_sigterm_while_two_processes_validate_leaves_one_checkpoint(folder, tmp_
     assert time.monotonic() - told < 10
     assert "Stopped by SIGTERM after step 2; go on with --resume." in errors
     state = checkpoint.load(out / "last.pt")
-    assert (state["step"], state["judged"]) == (2, 0)
+    assert (state["step"], state["validated_step"]) == (2, 0)
 
 
 def test_a_run_that_is_stopped_in_its_last_validation_is_not_done(folder, tmp_path, monkeypatch):
@@ -216,7 +217,7 @@ def test_sigterm_while_data_are_prepared_is_answered_at_once(folder, tmp_path, m
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("SIGTERM did not break off the work")
 
-    monkeypatch.setattr(checkpoint, "load_sources", told)
+    monkeypatch.setattr(run, "load_sources", told)
     with pytest.raises(Stopped, match="before the first step"):
         train(folder, tmp_path, "steps=2")
 
@@ -250,15 +251,15 @@ def test_other_commands_end_on_sigterm_and_leave_nothing_behind(folder, tmp_path
     assert list(temporary.iterdir()) == []
 
 
-def test_a_checkpoint_of_the_first_version_goes_on_with_one_part(folder, tmp_path):
+def test_a_checkpoint_of_the_first_version_goes_on_with_one_micro_batch(folder, tmp_path):
     config = small_data.training_config("segmenter", folder)
-    run = train_gan.SegmenterRun(config, torch.device("cpu"))
-    state = run.state()
-    del state["stale"], state["config"]["parts"]
+    first = train_gan.SegmenterRun(build(SegmenterConfig, config), torch.device("cpu"))
+    state = first.state()
+    del state["epochs_without_improvement"], state["config"]["micro_batches"]
     checkpoint.save(tmp_path / "last.pt", state | {"step": 3})
-    later = train_gan.SegmenterRun(config, torch.device("cpu"))
+    later = train_gan.SegmenterRun(build(SegmenterConfig, config), torch.device("cpu"))
     later.restore(tmp_path / "last.pt")
-    assert (later.step, later.stale, later.config["parts"]) == (3, 0, 1)
+    assert (later.step, later.epochs_without_improvement, later.micro_batches) == (3, 0, 1)
 
 
 def test_the_signal_is_the_systems_again_afterwards():

@@ -103,7 +103,8 @@ def mine(options: argparse.Namespace) -> None:
 
     model, where = models.load(options.model), choose_device(options.device)
     hard_negatives.check(model, options.out)
-    sources = load_sources(config["data"] | {"hard_negatives": ""}, options.out.parent / "cache")
+    data = settings.build(settings.Data, config["data"] | {"hard_negatives": ""}, "data.")
+    sources = load_sources(data, options.out.parent / "cache")
     count = hard_negatives.mine(model, sources.train, sources.backgrounds, options.out, where)
     print(f"{options.out}: {count} places")
 

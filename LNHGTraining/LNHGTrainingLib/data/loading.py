@@ -1,4 +1,4 @@
-"""Brings the batches of a run's steps, drawn in this process or by workers; what is drawn is the same."""
+"""Brings the batches of a run's steps, sampled in this process or by workers; what is sampled is the same."""
 
 import signal
 from typing import Any, Protocol
@@ -6,51 +6,54 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from LNHGTrainingLib.training.distributed import Parts, own_micro_batches
+from LNHGTrainingLib.training.distributed import MicroBatches, own_micro_batches
 
 
-class Source(Protocol):
-    """Draws the batch of a part of a step from its seed and these numbers alone."""
+class BatchSource(Protocol):
+    """Samples a micro-batch of a step from its seed and these numbers alone."""
 
-    def batch(self, step: int, size: int, part: int = 0) -> Any:
-        """A batch of `size` samples."""
+    def batch(self, step: int, size: int, number: int = 0) -> Any:
+        """Return `size` samples, the micro-batch of that number."""
 
 
 class _Steps(Dataset):
-    def __init__(self, source: Source, size: int, parts: range) -> None:
-        self.source, self.size, self.parts = source, size, parts
+    def __init__(self, source: BatchSource, size: int, numbers: range) -> None:
+        self.source, self.size, self.numbers = source, size, numbers
 
-    def __getitem__(self, step: int) -> Parts:
-        return [(part, self.source.batch(step, self.size, part)) for part in self.parts]
+    def __getitem__(self, step: int) -> MicroBatches:
+        return [(number, self.source.batch(step, self.size, number)) for number in self.numbers]
 
 
-def load_steps(source: Source, config: dict, first: int) -> DataLoader:
-    """The parts of this process for every step from `first` on.
+def load_steps(source: BatchSource, steps: range, size: int, micro_batches: int, workers: int = 0) -> DataLoader:
+    """Return the micro-batches of this process for each step.
 
     Args:
-        source: draws them.
-        config: `steps`, `batch`, `parts` and optional `workers`, the number of processes that draw ahead.
-        first: the run's step.
+        source: samples them.
+        steps: numbers of the steps.
+        size: samples of a micro-batch.
+        micro_batches: of a step over all processes.
+        workers: processes that sample ahead.
 
     Raises:
-        InputError: there are more training processes than parts.
+        InputError: there are more training processes than micro-batches.
     """
     return DataLoader(
-        _Steps(source, config["batch"], own_micro_batches(config["parts"])),
-        sampler=range(first, config["steps"]),
+        _Steps(source, size, own_micro_batches(micro_batches)),
+        sampler=steps,
         batch_size=None,
-        collate_fn=_as_drawn,
-        num_workers=config.get("workers", 0),
-        worker_init_fn=_leave_stopping_to_the_run,
+        collate_fn=leave_as_sampled,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
         generator=torch.Generator(),  # else the loader takes a number from the generator that training uses
     )
 
 
-def _as_drawn(parts: Parts) -> Parts:
-    return parts
+def leave_as_sampled(batches: MicroBatches) -> MicroBatches:
+    """Return what it is given; a worker on Windows could not take a lambda."""
+    return batches
 
 
-def _leave_stopping_to_the_run(_: int) -> None:
-    """Schedulers signal whole groups of processes; the run stops its workers itself."""
+def ignore_signals(_worker: int) -> None:
+    """Leave stopping to the run: schedulers signal whole groups of processes, and the run stops its workers itself."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

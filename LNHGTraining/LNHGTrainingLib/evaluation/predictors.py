@@ -73,7 +73,7 @@ def checkpoint_predictor(state: dict, path: Path, device: str = "auto") -> Predi
     checkpoint.require_segmenter(state, path)
     config = state["config"]
     generator = build_generator(config["generator"])
-    generator.load_state_dict(state["average"])
+    generator.load_state_dict(state["ema"])
     generator = generator.to(choose_device(device), memory_format=torch.channels_last_3d).eval().requires_grad_(False)
     generator.fold_norms()
     return generator_predictor(generator, {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]})

@@ -75,7 +75,7 @@ def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | No
             shutil.copyfile(model.folder / name, folder / name)
         name = f"{models.SECOND}.safetensors"
         spec = {key: value for key, value in state["config"]["generator"].items() if key != "threshold"}
-        _save(build_generator(spec), state["average"], folder / name)
+        _save(build_generator(spec), state["ema"], folder / name)
         card[models.SECOND] = spec | {"weights": name}
         card["files"] = card["files"] | {name: file_sha256(folder / name)}
         card["training"] = card["training"] | {models.SECOND: _recipe(state)}
@@ -105,7 +105,7 @@ def _write(states: dict[str, dict], config: dict, window_hu: list[float], folder
     for part, build in (("generator", build_generator), ("detector", build_detector)):
         name = f"{part}.safetensors"
         card[part] = states[part]["config"][part] | config.get(part, {}) | {"weights": name}
-        _save(build(card[part]), states[part]["average"], folder / name)
+        _save(build(card[part]), states[part]["ema"], folder / name)
         card["files"][name] = file_sha256(folder / name)
     card["training"] = config.get("training", {}) | {part: _recipe(state) for part, state in states.items()}
     card["training"]["train_patients"] = _train_patients(states["generator"]["config"]["data"])

@@ -1,11 +1,11 @@
-"""Training by several processes: a step is the mean over its parts, whoever computes them.
+"""Training by several processes: a step is the mean over its micro-batches, whoever computes them.
 
     torchrun --nproc-per-node 4 -m LNHGTrainingLib train segmenter --device cuda --resume ...
 
-A step has as many batches as the configuration's `parts` says. Part p of step s is drawn from seed, s and p alone, and
-process r of n computes parts r, r + n, ... one after the other, so that the number of processes changes nothing but the
-order of additions; more parts than processes is gradient accumulation. Batch normalisation sees its part alone (as
-under plain DDP, not SyncBatchNorm); the running statistics after a step are the mean over its parts.
+A step has as many micro-batches as the configuration says. Micro-batch m of step s is sampled from seed, s and m alone,
+and process r of n computes r, r + n, ... one after the other, so that the number of processes changes nothing but the
+order of additions; more micro-batches than processes is gradient accumulation. Batch normalization sees its micro-batch
+alone (as under plain DDP, not SyncBatchNorm); the running statistics after a step are the mean over all.
 
 Gradients are summed explicitly, in one message a step, instead of by DDP: the critic's gradient penalty differentiates
 twice through `autograd.grad`, which DDP's hooks do not support, and the critic passes three times before one backward.
@@ -27,10 +27,10 @@ from LNHGTrainingLib.training.sigterm import BrokenOff, StopSignal
 
 T = TypeVar("T")
 R = TypeVar("R")
-Parts = list[tuple[int, T]]
-"""Numbers and batches of the parts that this process computes."""
+MicroBatches = list[tuple[int, T]]
+"""Numbers and batches of the micro-batches that this process computes."""
 
-PATIENCE = timedelta(hours=2)
+TIMEOUT = timedelta(hours=2)
 """How long a process waits for the others: the first one on a node may be preparing data."""
 
 
@@ -60,7 +60,7 @@ def processes(device: str) -> Iterator[torch.device]:
     if not several:
         yield here
         return
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield here
     finally:
@@ -68,19 +68,19 @@ def processes(device: str) -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """Number of this process; process 0 writes files."""
+    """Return the number of this process; process 0 writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def world() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """Return how many processes there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 @contextmanager
 def first_on_node() -> Iterator[None]:
     """Let one process of each node run the block before the others, which then find its cache filled."""
-    if world() == 1:
+    if world_size() == 1:
         yield
         return
     first = os.environ["LOCAL_RANK"] == "0"
@@ -92,34 +92,47 @@ def first_on_node() -> Iterator[None]:
 
 
 def own_micro_batches(count: int) -> range:
-    """The parts of a step that this process computes.
+    """Return the numbers of a step's micro-batches that this process computes.
 
     Raises:
-        InputError: there are more processes than parts.
+        InputError: there are more processes than micro-batches.
     """
-    if count < world():
-        raise InputError(f"A step has {count} parts for {world()} processes, expected one each or more: set parts.")
-    return range(rank(), count, world())
+    if count < world_size():
+        raise InputError(
+            f"A step has {count} micro-batches for {world_size()} processes, expected one each or more: "
+            "set micro_batches."
+        )
+    return range(rank(), count, world_size())
 
 
-def each(function: Callable[[T], R], items: Sequence[T], stop: StopSignal) -> list[R]:
-    """`function` of every item, in order; the processes share the work, and all get all results.
+def map_over_ranks(function: Callable[[T], R], items: Sequence[T], stop: StopSignal) -> list[R]:
+    """Return `function` of every item, in order; the processes share the work, and all get all results.
+
+    Args:
+        function: gives None for no item.
+        items: the same in all processes.
+        stop: tells whether SIGTERM came.
 
     Raises:
         BrokenOff: in all processes, as SIGTERM came to one of them meanwhile.
     """
-    shares = [stop.unless_given(lambda: [function(item) for item in items[rank() :: world()]])]
-    if world() > 1:
-        own, shares = shares[0], [None] * world()
+    shares = [stop.unless_given(lambda: [function(item) for item in items[rank() :: world_size()]])]
+    if world_size() > 1:
+        own, shares = shares[0], [None] * world_size()
         distributed.all_gather_object(shares, own)
     if None in shares:
         raise BrokenOff
-    return [shares[i % world()][i // world()] for i in range(len(items))]
+    return [shares[i % world_size()][i // world_size()] for i in range(len(items))]
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether any process says so."""
-    if world() == 1:
+    """Return whether the flag of any process is set.
+
+    Args:
+        flag: of this process.
+        device: where to exchange.
+    """
+    if world_size() == 1:
         return flag
     flags = torch.tensor(float(flag), device=device)
     distributed.all_reduce(flags)
@@ -127,26 +140,30 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def mean_gradients(
-    network: nn.Module, parts: Parts, count: int, loss: Callable[[T], tuple[Tensor, dict[str, Tensor]]], seed: list[int]
+    network: nn.Module,
+    batches: MicroBatches,
+    count: int,
+    loss: Callable[[T], tuple[Tensor, dict[str, Tensor]]],
+    seed: list[int],
 ) -> dict[str, float]:
-    """Leave in `network` the gradients and running statistics of a step: their mean over all its parts.
+    """Leave in `network` the gradients and running statistics of a step: their mean over all its micro-batches.
 
     Args:
         network: trained by the loss; what its gradients held is dropped.
-        parts: this process's.
-        count: parts of all processes.
-        loss: gives, for the batch of a part, what to minimise and the values to report.
-        seed: names the random numbers that the loss draws.
+        batches: this process's micro-batches.
+        count: micro-batches of all processes.
+        loss: gives, for a micro-batch, what to minimize and the values to report.
+        seed: names the random numbers that the loss takes.
 
     Returns:
-        The values, as means over all parts.
+        The values, as means over all micro-batches.
     """
     network.zero_grad()
     buffers = list(network.buffers())
     before = [buffer.clone() for buffer in buffers]
     sums = [torch.zeros_like(buffer) for buffer in buffers]
     reports = []
-    for number, batch in parts:
+    for number, batch in batches:
         _copy(buffers, before)
         with _random_numbers(number, seed):
             total, report = loss(batch)
@@ -157,7 +174,7 @@ def mean_gradients(
     values = torch.stack(reports).sum(0)
     floating = [i for i, buffer in enumerate(buffers) if buffer.is_floating_point()]
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    _add_up([*gradients, *(sums[i] for i in floating), values])
+    _all_reduce([*gradients, *(sums[i] for i in floating), values])
     _copy([buffers[i] for i in floating], [sums[i] / count for i in floating])
     return dict(zip(report, (values / count).tolist(), strict=True))
 
@@ -167,9 +184,9 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
         target.copy_(source)
 
 
-def _add_up(tensors: list[Tensor]) -> None:
+def _all_reduce(tensors: list[Tensor]) -> None:
     """Replace each float32 tensor by its sum over the processes, in one message for all of them."""
-    if world() == 1:
+    if world_size() == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     distributed.all_reduce(flat)
@@ -178,14 +195,19 @@ def _add_up(tensors: list[Tensor]) -> None:
 
 
 @contextmanager
-def _random_numbers(part: int, seed: list[int]) -> Iterator[None]:
-    """Torch's random numbers for a part: part 0 goes on with the run's, which checkpoints keep; others start from seed.
+def _random_numbers(number: int, seed: list[int]) -> Iterator[None]:
+    """Give torch the random numbers of a micro-batch in the block.
 
-    Part 0 is always process 0's, so that a checkpoint of process 0 holds all random state there is.
+    Micro-batch 0 goes on with the run's, which checkpoints keep; the others start from the seed. It is always process
+    0's, so that a checkpoint of process 0 holds all random state there is.
+
+    Args:
+        number: of the micro-batch.
+        seed: of the step.
     """
-    if part == 0:
+    if number == 0:
         yield
         return
     with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
-        torch.manual_seed(int(np.random.SeedSequence([*seed, part]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence([*seed, number]).generate_state(1)[0]))
         yield

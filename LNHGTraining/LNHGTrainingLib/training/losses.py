@@ -12,7 +12,7 @@ LAST_OF_VGG19 = "34.weight"
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
-    """Mean over the batch of (||d D(x) / d x||_2 - 1)^2 at x = alpha * real + (1 - alpha) * fake.
+    """Return the mean over the batch of (||d D(x) / d x||_2 - 1)^2 at x = alpha * real + (1 - alpha) * fake.
 
     Computed in float32 whatever the caller's precision: differentiated twice, bf16 would not do.
 
@@ -30,14 +30,29 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, alpha: Tenso
 
 
 def critic_loss(critic: nn.Module, *, real: Tensor, fake: Tensor, alpha: Tensor, penalty: float = 10.0) -> Tensor:
-    """What the critic minimises: -E[D(real)] + E[D(fake)] + penalty * GP (paper eq. 1; register L4, L12)."""
+    """Return what the critic minimizes: -E[D(real)] + E[D(fake)] + penalty * GP (paper eq. 1; register L4, L12).
+
+    Args:
+        critic: maps (B, 1, D, H, W) to (B,).
+        real: reference images.
+        fake: generated images; their graph is not used.
+        alpha: (B,) in [0, 1], where between both the gradient is penalized.
+        penalty: weight of the gradient penalty.
+    """
     fake = fake.detach()
     distance = critic(fake).float().mean() - critic(real).float().mean()
     return distance + penalty * gradient_penalty(critic, real, fake, alpha)
 
 
 def dice_loss(logits: Tensor, mask: Tensor, known: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 - soft Dice, averaged over the samples that hold a nodule (register N1, T10)."""
+    """Return 1 - soft Dice, averaged over the samples that hold a nodule (register N1, T10).
+
+    Args:
+        logits: of the probability of a nodule.
+        mask: the nodule, 0 or 1.
+        known: 1 where the reference is known, else 0.
+        smooth: voxels added to both parts of the fraction.
+    """
     probability = torch.sigmoid(logits) * known
     mask = mask * known
     axes = (1, 2, 3, 4)
@@ -47,13 +62,25 @@ def dice_loss(logits: Tensor, mask: Tensor, known: Tensor, smooth: float = 1.0) 
 
 
 def cross_entropy(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """Mean binary cross-entropy over known voxels."""
+    """Return the mean binary cross-entropy over known voxels.
+
+    Args:
+        logits: of the probability of a nodule.
+        mask: the nodule, 0 or 1.
+        known: 1 where the reference is known, else 0.
+    """
     loss = nn.functional.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
 def masked_mse(image: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Mean squared error over known voxels (paper eq. 6 with the mean)."""
+    """Return the mean squared error over known voxels (paper eq. 6 with the mean).
+
+    Args:
+        image: generated images.
+        target: reference images.
+        known: 1 where the reference is known, else 0.
+    """
     return ((image - target).square() * known).sum() / known.sum().clamp(min=1)
 
 
@@ -72,7 +99,7 @@ class Perceptual(nn.Module):
 
     def __init__(self, weights: str = "imagenet") -> None:
         super().__init__()
-        self.features = _vgg(weights)[:-1].eval().requires_grad_(False)
+        self.features = vgg_features(weights)[:-1].eval().requires_grad_(False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("sd", torch.tensor(IMAGENET_SD).view(1, 3, 1, 1))
 
@@ -81,49 +108,52 @@ class Perceptual(nn.Module):
         return super().train(False)
 
     def describe(self, image: Tensor) -> Tensor:
-        """Features of every slice: (B, 1, D, H, W) -> (B * D, 512, H / 16, W / 16)."""
+        """Return the features of every slice: (B, 1, D, H, W) -> (B * D, 512, H / 16, W / 16)."""
         slices = image.transpose(1, 2).flatten(0, 1).expand(-1, 3, -1, -1)
         return self.features((slices - self.mean) / self.sd)
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
-        """The perceptual loss; no gradient flows into `real`."""
+        """Return the perceptual loss of images (B, 1, D, H, W); no gradient flows into `real`."""
         with torch.no_grad():
             target = self.describe(real)
         return nn.functional.mse_loss(self.describe(fake), target)
 
 
-def _vgg(weights: str) -> nn.Sequential:
-    """The convolutional part, the last pooling included."""
+def vgg_features(weights: str) -> nn.Sequential:
+    """Return the convolutional part of VGG, the last pooling included; `weights` as for `Perceptual`."""
     from torchvision.models import VGG19_Weights, vgg16, vgg19
 
     if weights == "random":
         return vgg19(weights=None).features
-    if weights != "imagenet":
-        state = torch.load(_existing(weights), map_location="cpu", weights_only=True)
-        state = {name.removeprefix("features."): value for name, value in state.items() if "features." in name}
-        build = vgg19 if LAST_OF_VGG19 in state else vgg16
-        features = build(weights=None, init_weights=False).features
-        features.load_state_dict(state)
-        return features
-    try:
-        return vgg19(weights=VGG19_Weights.IMAGENET1K_V1).features
-    except OSError as error:
+    if weights == "imagenet":
+        try:
+            return vgg19(weights=VGG19_Weights.IMAGENET1K_V1).features
+        except OSError as error:
+            raise InputError(
+                f"VGG-19 weights are not in torchvision's cache ({error}); expected them there: "
+                "name a file, or set perceptual_network to 'off'."
+            ) from error
+    if not Path(weights).is_file():
         raise InputError(
-            f"VGG-19 weights are not in torchvision's cache ({error}); expected them there: "
-            "name a file, or set perceptual_network to 'off'."
-        ) from error
-
-
-def _existing(path: str) -> Path:
-    if not Path(path).is_file():
-        raise InputError(
-            f"VGG weights {path} do not exist; expected a state dict file: mend `perceptual_network` in the settings."
+            f"VGG weights {weights} do not exist; expected a state dict file: mend `perceptual_network` in the "
+            "settings."
         )
-    return Path(path)
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    state = {name.removeprefix("features."): value for name, value in state.items() if "features." in name}
+    features = (vgg19 if LAST_OF_VGG19 in state else vgg16)(weights=None, init_weights=False).features
+    features.load_state_dict(state)
+    return features
 
 
 def halved_rate(start: float, epoch: int, every: int = 4, floor: float = 1e-7) -> float:
-    """The corrected schedule (register L8): halve every `every` epochs while the rate is above `floor`."""
+    """Return the learning rate of an epoch by the corrected schedule (register L8).
+
+    Args:
+        start: the rate of epoch 0.
+        epoch: number of the epoch.
+        every: epochs after which the rate is halved.
+        floor: the rate is halved while it is above.
+    """
     rate = start
     for _ in range(epoch // every):
         if rate <= floor:
@@ -133,19 +163,22 @@ def halved_rate(start: float, epoch: int, every: int = 4, floor: float = 1e-7) -
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Write the learning rate where the optimiser reads it: its parameter groups (register L8)."""
+    """Write the learning rate where the optimizer reads it: its parameter groups (register L8).
+
+    Args:
+        optimizer: changed in place.
+        rate: the learning rate.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def precision(config: dict, device: torch.device) -> torch.autocast:
-    """The context in which networks compute: `precision` "bf16" or "fp32", by default bf16 on GPUs.
+def precision(name: str, device: torch.device) -> torch.autocast:
+    """Return the context in which networks compute.
 
-    Raises:
-        InputError: another precision.
+    Args:
+        name: "fp32", "bf16", or "auto": bf16 on GPUs alone.
+        device: where they compute.
     """
-    name = config.get("precision", "auto")
-    if name not in ("auto", "bf16", "fp32"):
-        raise InputError(f"`precision` is {name!r}, expected auto, bf16 or fp32; mend the configuration.")
     enabled = name == "bf16" or (name == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled)

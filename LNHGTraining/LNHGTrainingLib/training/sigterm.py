@@ -38,7 +38,7 @@ class StopSignal:
             signal.signal(signal.SIGTERM, self._before)
 
     def unless_given(self, work: Callable[[], T]) -> T | None:
-        """What `work` gives; None where SIGTERM came before or broke it off, which takes no longer than one operation.
+        """Return what `work` gives; None where SIGTERM came before or broke it off, at the latest after one operation.
 
         Use it for work that changes nothing and talks to no other process.
         """

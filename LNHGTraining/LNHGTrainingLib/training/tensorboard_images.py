@@ -17,27 +17,40 @@ MIDDLE = CUBE // 2
 
 
 def segmenter_examples(generator: nn.Module, crops: Sequence[LabeledVolume], window_hu: list) -> np.ndarray:
-    """Rows of middle slices: CT, the nodule image to reach, the generator's."""
+    """Show the middle slices of crops in rows: CT, the nodule image to reach, the generator's.
+
+    Args:
+        generator: predicts the nodule image.
+        crops: of which the first are shown.
+        window_hu: HU that become 0 and 1.
+    """
     rows = []
     for crop in crops[:EXAMPLES]:
         ct = normalize(crop.hu[MIDDLE], window_hu)
         rows.append(np.hstack([ct, ct * crop.mask[MIDDLE], generate(generator, crop.hu, window_hu)[MIDDLE]]))
-    return _grey(np.vstack(rows))
+    return _gray(np.vstack(rows))
 
 
 def detector_examples(detector: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, step: int) -> np.ndarray:
-    """Middle slices side by side: the reference's boxes green, found ones red with their scores."""
+    """Show the middle slices of crops side by side: the reference's boxes green, found ones red with their scores.
+
+    Args:
+        detector: predicts the boxes.
+        crops: of which the first are shown.
+        window_hu: HU that become 0 and 1.
+        step: slices between two that the detector sees.
+    """
     pictures = []
     for crop in crops[:EXAMPLES]:
         found = detect(detector, crop.hu, window_hu, step)
         found = found[(found[:, 0] > MIDDLE - step) & (found[:, 0] <= MIDDLE)]
-        picture = _boxes(_grey(normalize(crop.hu[MIDDLE], window_hu)), slice_boxes(crop.mask[MIDDLE], 1), "lime")
+        picture = _boxes(_gray(normalize(crop.hu[MIDDLE], window_hu)), slice_boxes(crop.mask[MIDDLE], 1), "lime")
         boxes, scores = found[:, [2, 1, 4, 3]], [f"{score:.2f}" for score in found[:, 5]]
         pictures.append(_boxes(picture, boxes, "red", scores))
     return np.hstack(pictures)
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
+def _gray(image: np.ndarray) -> np.ndarray:
     large = np.kron(image, np.ones((ENLARGE, ENLARGE)))
     return np.repeat((255 * large.clip(0, 1)).astype(np.uint8)[..., None], 3, axis=2)
 

@@ -15,7 +15,7 @@ from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.evaluation.crops import center_component
 from LNHGTrainingLib.evaluation.metrics import Detections, Froc, dice, froc, sensitivity_at
-from LNHGTrainingLib.training.distributed import each
+from LNHGTrainingLib.training.distributed import map_over_ranks
 from LNHGTrainingLib.training.sigterm import StopSignal
 
 LUNG_CUBES = 40
@@ -53,13 +53,13 @@ def cube_ensemble(generator: nn.Module, second: nn.Module | None, card: dict) ->
 def crop_dice(
     generator: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, threshold: float, stop: StopSignal
 ) -> np.ndarray:
-    """Dice of each crop's central nodule: (N,); broken off as `each` is."""
+    """Dice of each crop's central nodule: (N,); broken off as `map_over_ranks` is."""
 
     def score(crop: LabeledVolume) -> float:
         found = center_component(generate(generator, crop.hu, window_hu) > threshold)
         return dice(found & crop.known, crop.mask)
 
-    return np.array(each(score, crops, stop))
+    return np.array(map_over_ranks(score, crops, stop))
 
 
 def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> np.ndarray:
@@ -76,9 +76,9 @@ def crop_froc(
 ) -> dict[int, float]:
     """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out.
 
-    It is broken off as `each` is.
+    It is broken off as `map_over_ranks` is.
     """
-    boxes = each(lambda crop: detect(detector, crop.hu, window_hu, step), crops, stop)
+    boxes = map_over_ranks(lambda crop: detect(detector, crop.hu, window_hu, step), crops, stop)
     curve = froc(cube_detections(candidates(*one, step) for one in zip(crops, boxes, strict=True)))
     return sensitivities(curve)
 

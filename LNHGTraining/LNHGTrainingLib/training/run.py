@@ -1,0 +1,195 @@
+"""What the trainings of both branches share: the loop over steps, validation, checkpoints, and how a run begins."""
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from LNHGLib.errors import InputError
+from LNHGLib.models import folder
+
+from LNHGTrainingLib.config import TrainingConfig, to_table
+from LNHGTrainingLib.data.background import Sources, load_sources
+from LNHGTrainingLib.data.crops import CropDataset
+from LNHGTrainingLib.data.loading import BatchSource, load_steps
+from LNHGTrainingLib.training import checkpoint, distributed
+from LNHGTrainingLib.training.distributed import MicroBatches
+from LNHGTrainingLib.training.log import RunLog
+from LNHGTrainingLib.training.sigterm import BrokenOff, Stopped, StopSignal
+
+
+class Run:
+    """What both trainings keep: networks and optimizers, counters, the best score, random state.
+
+    Args:
+        config: of the training; 0 micro-batches become one for each process.
+        device: where to compute.
+    """
+
+    stateful: ClassVar[tuple[str, ...]] = ()
+    """Attributes with a `state_dict`."""
+    part: ClassVar[str] = ""
+    """The network that is trained: its attribute, its table of the configuration, and its part of a model."""
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.micro_batches = config.micro_batches or distributed.world_size()
+        self.step = self.validated_step = 0
+        self.best = -1.0
+        self.epochs_without_improvement = 0
+        torch.manual_seed(config.seed)
+
+    def state(self) -> dict:
+        """Return all that `restore` needs; of process 0, which samples all that depends on what was sampled before."""
+        state = {name: getattr(self, name).state_dict() for name in self.stateful}
+        state |= {"step": self.step, "validated_step": self.validated_step, "best": self.best}
+        state["epochs_without_improvement"] = self.epochs_without_improvement
+        state["config"] = to_table(replace(self.config, micro_batches=self.micro_batches))
+        state["random"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def begin(self, out: Path, resume: bool) -> None:
+        """Go on from `last.pt` in a folder, or else begin with the model that the configuration's `start` names.
+
+        Args:
+            out: the folder.
+            resume: whether to go on, if there is such a checkpoint.
+
+        Raises:
+            InputError: there is no such model, or its network or its window is another.
+        """
+        if resume and (out / "last.pt").exists():
+            self.restore(out / "last.pt")
+        elif self.config.start:
+            model, network = folder.load(self.config.start), to_table(getattr(self.config, self.part))
+            if model.card["window_hu"] != self.config.window_hu:
+                raise InputError(
+                    f"{model.name} has the window {model.card['window_hu']} HU, expected {self.config.window_hu} as "
+                    "the configuration; change one of them."
+                )
+            try:
+                for name in (self.part, "ema"):
+                    getattr(self, name).load_state_dict(model.weights(self.part))
+            except RuntimeError as error:
+                raise InputError(
+                    f"The {self.part} of {model.name} is {model.card[self.part]}, expected {network} as in "
+                    "the configuration; change its `start` or its network."
+                ) from error
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint; unless the configuration says otherwise, with as many micro-batches as it had."""
+        state = checkpoint.load(path)
+        for name in self.stateful:
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.best = state["step"], state["best"]
+        self.epochs_without_improvement = state.get("epochs_without_improvement", 0)
+        self.validated_step = state.get("validated_step", self.step)
+        self.micro_batches = self.config.micro_batches or state["config"].get("micro_batches", 1)
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"], self.device)
+
+    def load(self, out: Path, stop: StopSignal) -> Sources:
+        """Return what the configuration's `data` names; the first process of each node prepares it for the others.
+
+        Args:
+            out: folder of the run; resampled backgrounds are kept beside it.
+            stop: tells whether SIGTERM came.
+
+        Raises:
+            InputError: nothing fits, or a patient is on both sides.
+            Stopped: SIGTERM came to one of the processes.
+        """
+        with distributed.first_on_node():
+            sources = stop.unless_given(lambda: load_sources(self.config.data, out.parent / "cache"))
+        if distributed.any_rank(stop.given, self.device):
+            raise Stopped("Stopped by SIGTERM before the first step; give the same command again.")
+        return sources
+
+    def save_if_best(self, score: float, out: Path) -> None:
+        """End an epoch: save the run as `best.pt` if no epoch before had a better score, and as `last.pt` anyway.
+
+        Args:
+            score: of the validation, more is better.
+            out: folder of the run.
+        """
+        better = score > self.best
+        self.validated_step = self.step
+        self.epochs_without_improvement = 0 if better else self.epochs_without_improvement + 1
+        if better:
+            self.best = score
+            self.save(out / "best.pt")
+        self.save(out / "last.pt")
+
+    def save(self, path: Path) -> None:
+        """Write the run's state, by one process."""
+        if distributed.rank() == 0:
+            checkpoint.save(path, self.state())
+
+    def epoch_ends(self) -> bool:
+        """Return whether an epoch ends with this step and is not validated yet."""
+        ends = self.step % self.config.epoch_steps == 0 or self.step == self.config.steps
+        return ends and self.validated_step < self.step
+
+    def finished(self) -> bool:
+        """Return whether all steps are done and validated, or `patience` epochs brought nothing better (0: never)."""
+        exhausted = 0 < self.config.patience <= self.epochs_without_improvement
+        return not self.epoch_ends() and (self.step >= self.config.steps or exhausted)
+
+    def train_step(self, batches: MicroBatches) -> dict[str, float]:
+        """Update the networks by this process's micro-batches and return the losses and the rate."""
+        raise NotImplementedError
+
+    def validate(
+        self, crops: CropDataset, stop: StopSignal, plot: bool
+    ) -> tuple[float, dict[str, float], dict[str, np.ndarray | None]]:
+        """Score the averaged network.
+
+        Args:
+            crops: to validate on.
+            stop: tells whether SIGTERM came.
+            plot: whether pictures are wanted.
+
+        Returns:
+            The score, more is better; metrics by name; pictures (H, W, 3) uint8 by name, None where there is none.
+        """
+        raise NotImplementedError
+
+    def fit(self, source: BatchSource, validation: CropDataset, out: Path, stop: StopSignal) -> None:
+        """Train and validate from the step that the run is at until it is finished.
+
+        Args:
+            source: samples the batches.
+            validation: crops to validate on.
+            out: folder of the run.
+            stop: tells whether SIGTERM came.
+
+        Raises:
+            Stopped: SIGTERM came to one of the processes; `last.pt` is the state at that step.
+        """
+        config = self.config
+        with RunLog(out, config.steps, self.step) as log:
+            self._end_step(validation, log, out, stop)
+            steps = range(self.step, config.steps)
+            for batches in load_steps(source, steps, config.batch, self.micro_batches, config.workers):
+                if self.finished():
+                    return
+                losses = self.train_step(batches)
+                self.step += 1
+                log.step(self.step, losses)
+                self._end_step(validation, log, out, stop)
+
+    def _end_step(self, validation: CropDataset, log: RunLog, out: Path, stop: StopSignal) -> None:
+        """Validate where an epoch ends, then stop if told to; a validation that is broken off is due again later."""
+        if self.epoch_ends():
+            with suppress(BrokenOff):
+                score, metrics, pictures = self.validate(validation, stop, log.plots)
+                log.epoch(self.step, metrics, pictures)
+                self.save_if_best(score, out)
+        if distributed.any_rank(stop.given, self.device) and not self.finished():
+            self.save(out / "last.pt")
+            raise Stopped(f"Stopped by SIGTERM after step {self.step}; go on with --resume.")
