@@ -1,6 +1,9 @@
 """The whole way from a CT to its nodules, on a tiny chest with a generator that lets bright signal through."""
 
 import itertools
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,3 +294,24 @@ def test_a_network_that_cannot_be_loaded_for_another_reason_is_not_tried_on_the_
 
     with pytest.raises(RuntimeError, match="driver too old"):
         pipeline.load_network(load, torch.device("cuda"), pipeline.Monitor())
+
+
+def test_a_run_enters_the_stages_of_the_documents_in_their_order_and_each_once(chest, model):
+    entered = []
+
+    def note(frame, event, _argument):
+        caller = frame.f_back
+        if event == "call" and caller is not None and caller.f_code is pipeline.segment.__code__:
+            file = Path(frame.f_code.co_filename)
+            if file.parent.name == "segmentation" and file.name not in ("progress.py", "devices.py"):
+                entered.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        pipeline.segment(chest, model)
+    finally:
+        sys.setprofile(None)
+    page = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = page.partition("<!-- stages")[2].partition("<!-- end of stages -->")[0]
+    assert re.findall(r"^\d+\. `(\w+)`", listed, re.MULTILINE) == entered
+    assert len(set(entered)) == len(entered) >= 7
