@@ -10,6 +10,7 @@ STUDY/sealed/                        the blinding key, to be kept apart:
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 
 from LNHGLib import __version__
@@ -175,10 +176,25 @@ class _StudyWriter:
 
     def finish(self) -> None:
         """Write what needs all cases: viewers, score sheets, key, and the study file with all checksums."""
-        options = self.options
-        for reader in options.readers:
-            for session in SESSIONS:
-                self._finish_package(reader, session)
+        options, sheets = self.options, self.folder / SHEETS
+        sheets.mkdir()
+        for reader, session in product(options.readers, SESSIONS):
+            reads = [read for read in self.reads if (read.reader, read.session) == (reader, session)]
+            shown = [self.shown[read.name] for read in reads]
+            page = viewer.page(
+                viewer.Session(
+                    *(self.name, reader, session, len(SESSIONS)),
+                    *(options.washout_days, options.question, options.ends, shown),
+                )
+            )
+            package = self.package(reader, session)
+            (package / "viewer.html").write_text(page, encoding="utf-8")
+            sheet = [
+                Score(reader, each.case, read.modality, None, None, None, session, read.order, read.repeat)
+                for read, each in zip(reads, shown, strict=True)
+            ]
+            images = [Path(each.images[each.start]).name for each in shown]
+            write_scores(sheets / f"{package.name}.csv", sheet, {"image": images})
         cases = [
             blinding_key.KeyRow(name, case.origin, case.nodule, case.truth)
             for name, case in zip(self.case_names, self.cases, strict=True)
@@ -202,24 +218,3 @@ class _StudyWriter:
             "burned_in_annotation_taken": options.forced,
         }
         blinding_key.write_study_file(self.folder, description)
-
-    def _finish_package(self, reader: str, session: int) -> None:
-        """Write the viewer of one session, and its score sheet beside the packages."""
-        reads = [read for read in self.reads if (read.reader, read.session) == (reader, session)]
-        shown = [self.shown[read.name] for read in reads]
-        options, package = self.options, self.package(reader, session)
-        page = viewer.page(
-            viewer.Session(
-                *(self.name, reader, session, len(SESSIONS)),
-                *(options.washout_days, options.question, options.ends, shown),
-            )
-        )
-        (package / "viewer.html").write_text(page, encoding="utf-8")
-        sheet = [
-            Score(reader, each.case, read.modality, None, None, None, session, read.order, read.repeat)
-            for read, each in zip(reads, shown, strict=True)
-        ]
-        sheets = self.folder / SHEETS
-        sheets.mkdir(exist_ok=True)
-        images = [Path(each.images[each.start]).name for each in shown]
-        write_scores(sheets / f"{package.name}.csv", sheet, {"image": images})

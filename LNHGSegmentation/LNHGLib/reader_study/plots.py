@@ -34,13 +34,13 @@ def save(study: Study, folder: Path) -> list[str]:
         The names of the pictures.
     """
     names = [SCORES]
-    _plot_scores(study).savefig(folder / SCORES, dpi=DPI)
+    plot_scores(study).savefig(folder / SCORES, dpi=DPI)
     if "auc" in study.tables:
-        _plot_curves(study).savefig(folder / CURVES, dpi=DPI)
-        _plot_areas(study).savefig(folder / AREAS, dpi=DPI)
+        plot_curves(study).savefig(folder / CURVES, dpi=DPI)
+        plot_areas(study).savefig(folder / AREAS, dpi=DPI)
         names += [CURVES, AREAS]
     if "repeats" in study.tables:
-        _plot_repeats(study).savefig(folder / REPEATS, dpi=DPI)
+        plot_repeats(study).savefig(folder / REPEATS, dpi=DPI)
         names.append(REPEATS)
     return names
 
@@ -54,7 +54,7 @@ def _remove_frame(axes: Axes) -> None:
     axes.grid(alpha=0.25)
 
 
-def _plot_scores(study: Study) -> Figure:
+def plot_scores(study: Study) -> Figure:
     """Plot every score, each reader's mean and standard deviation."""
     readers, modalities = study.reads.readers, study.reads.modalities
     figure = Figure(figsize=(max(5.0, 1.2 + 1.1 * len(readers) * len(modalities)), 4.2), layout="constrained")
@@ -82,7 +82,7 @@ def _plot_scores(study: Study) -> Figure:
     return figure
 
 
-def _plot_curves(study: Study) -> Figure:
+def plot_curves(study: Study) -> Figure:
     """Plot the ROC curves of each reader."""
     readers = study.reads.readers
     columns = min(len(readers), 4)
@@ -111,7 +111,7 @@ def _plot_curves(study: Study) -> Figure:
     return figure
 
 
-def _plot_areas(study: Study) -> Figure:
+def plot_areas(study: Study) -> Figure:
     """Plot each reader's areas and below them those over readers; beside them the differences."""
     modalities = study.reads.modalities
     over = [row for row in study.tables.get("mrmc", []) if row["holds_for"] in (mrmc.RANDOM, mrmc.FIXED_READERS)]
@@ -166,7 +166,7 @@ def _plot_interval(
     )
 
 
-def _plot_repeats(study: Study) -> Figure:
+def plot_repeats(study: Study) -> Figure:
     """Plot the differences of repeated reads over their means (Bland and Altman)."""
     rows = [row for row in study.tables["repeats"] if row["modality"] == ALL]
     columns = min(len(rows), 4)

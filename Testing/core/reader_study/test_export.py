@@ -168,6 +168,34 @@ def test_any_change_of_the_study_shows(tmp_path):
         blinding_key.verify(tmp_path)
 
 
+OLD_STUDY = {
+    "README.txt": "A reader study made by LNHG 0.1.0.\n",
+    "sealed/key.csv": "caseID,result,nodule,truth\nKZ2T7B0QXF,a,1,1\n9HN4GDXX2C,b,2,0\n",
+    "sealed/truth.csv": "caseID,truth\nKZ2T7B0QXF,1\n9HN4GDXX2C,0\n",
+    "study.json": """{
+ "schema": 1,
+ "study": "174HHV8PJ9",
+ "lnhg": "0.1.0",
+ "look": {"layout": "slice", "color_map": "jet", "signal_range": [0.0, 1.0], "opacity": 1.0, "field_mm": 60.0},
+ "sha256": {
+  "README.txt": "6ce2c8edbd5f180d34d64f5f85c2b294bef6e4b0fa5df6d5a4c5aab098401130",
+  "sealed/key.csv": "9d87f6046e696ea217cf8acbd7f45254451df84679570f2c9cbb01a50dcacf9d",
+  "sealed/truth.csv": "5b7878ea0791bea1db8e6993de03fe6ea173601efef54ec840c82bddb9b3929e"
+ }
+}
+""",
+}
+"""Text files of a study as the first version wrote them."""
+
+
+def test_a_study_of_the_first_version_verifies_and_gives_its_truth(tmp_path):
+    (tmp_path / "sealed").mkdir()
+    for name, text in OLD_STUDY.items():
+        (tmp_path / name).write_bytes(text.encode())
+    assert blinding_key.verify(tmp_path) == 3
+    assert read_truth(tmp_path / "sealed" / "truth.csv") == {"KZ2T7B0QXF": 1, "9HN4GDXX2C": 0}
+
+
 def test_a_study_is_never_replaced_and_nothing_is_left_of_one_that_fails(tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(InputError, match="already exists"):
@@ -181,6 +209,17 @@ def test_a_study_is_never_replaced_and_nothing_is_left_of_one_that_fails(tmp_pat
     with pytest.raises(Cancelled):
         export_study(some_cases(1), tmp_path / "out", StudyOptions(), cancelled=lambda: True)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_study_that_was_made_in_the_same_folder_meanwhile_stays(tmp_path):
+    def meanwhile():
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "study.json").write_text("{}")
+        return some_cases(1)[0].load()
+
+    with pytest.raises(InputError, match="already exists"):
+        export_study([StudyCase("x", 1, meanwhile)], tmp_path / "out", StudyOptions(("R1",)))
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "study.json"]
 
 
 def test_without_truth_there_is_no_truth_file_and_forced_captures_do_not_claim_to_be_clean(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from cohort_data import write_dicom, write_file, zip_folder
 from LNHGLib.__main__ import main
 from LNHGLib.errors import InputError
-from LNHGLib.reader_study.cases import CaseSelection, find_study_cases, read_case_list
+from LNHGLib.reader_study.cases import CaseSelection, find_study_cases, read_case_list, write_scene_case
 from pydicom.uid import SecondaryCaptureImageStorage
 from study_cases import a_nodule, write_result
 
@@ -91,6 +91,19 @@ def test_a_wrong_case_list_is_refused(tmp_path, text):
     (tmp_path / "list.csv").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=r"list\.csv"):
         read_case_list(tmp_path / "list.csv")
+
+
+def test_cases_of_a_scene_are_read_back_in_their_order(tmp_path):
+    nodule = a_nodule()
+    write_scene_case(tmp_path / "case-00000.npz", "CT two", 5, nodule, [])
+    write_scene_case(tmp_path / "case-00001.npz", "CT one", 2, a_nodule(seed=1), [tmp_path / "no.dcm"])
+    cases = find_study_cases([tmp_path])
+    assert [(case.origin, case.nodule, case.truth) for case in cases] == [("CT two", 5, None), ("CT one", 2, None)]
+    found = cases[0].load()
+    assert (found.volume.array == nodule.volume.array).all()
+    assert found.volume.grid.matches(nodule.volume.grid)
+    assert (found.mask == nodule.mask).all()
+    assert (found.signal == nodule.signal).all()
 
 
 def test_a_moved_ct_is_found_below_the_folder_named(results, tmp_path):

@@ -10,10 +10,12 @@ import pytest
 from LNHGLib import __main__ as cli
 from LNHGLib.files.text import to_json
 from LNHGLib.reader_study import analysis as study_analysis
+from LNHGLib.reader_study import plots
 from LNHGLib.reader_study import report as study_report
 from LNHGLib.reader_study.scores import CT, CT_MAP, Score, write_scores, write_truth
 from LNHGLib.reader_study.settings import Settings
 from LNHGLib.stats import mrmc, roc
+from matplotlib.collections import PathCollection
 from scipy.stats import beta
 
 PAPER = {"1": (78.4, 15.63), "2": (66.2, 22.07), "3": (69.0, 10.30)}
@@ -169,6 +171,27 @@ def test_confidence_and_seconds_are_compared_where_they_are_known():
     assert {row["measure"] for row in known.tables["paired"]} == {"score", "confidence", "seconds"}
     unknown = study_analysis.analyze([replace(read, confidence=None, seconds=None) for read in reads])
     assert {row["measure"] for row in unknown.tables["paired"]} == {"score"}
+
+
+def test_plots_show_every_read_curve_area_and_repeat():
+    study = study_analysis.analyze(*simulated())
+    (axes,) = plots.plot_scores(study).axes
+    points = sum(len(each.get_offsets()) for each in axes.collections if isinstance(each, PathCollection))
+    assert points == 2 * 3 * 60
+    for axes, reader in zip(plots.plot_curves(study).axes, ("R1", "R2", "R3"), strict=True):
+        assert axes.get_title() == reader
+        areas = [np.trapezoid(line.get_ydata(), line.get_xdata()) for line in axes.lines[1:]]
+        assert areas == pytest.approx([row["auc"] for row in rows(study, "auc", reader=reader)])
+    left, right = plots.plot_areas(study).axes
+    assert [label.get_text() for label in left.get_yticklabels()][:3] == ["R1", "R2", "R3"]
+    shown = sorted(float(each.lines[0].get_xdata()[0]) for each in right.containers)
+    differences = rows(study, "mrmc", what="difference")
+    differences = [row for row in differences if row["reader"] or row["holds_for"] == mrmc.RANDOM]
+    assert shown == pytest.approx(sorted(row["value"] for row in differences))
+    for axes, row in zip(plots.plot_repeats(study).axes, rows(study, "repeats", modality="all"), strict=False):
+        assert sum(len(each.get_offsets()) for each in axes.collections) == row["pairs"]
+        levels = {line.get_ydata()[0] for line in axes.lines}
+        assert {row["bias"], row["lower_limit"], row["upper_limit"]} <= levels
 
 
 @pytest.fixture
