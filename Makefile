@@ -12,7 +12,7 @@ export LNHG_DATA ?= $(abspath ../shared/data)
 export QT_QPA_PLATFORM ?= offscreen
 export VTK_DEFAULT_OPENGL_WINDOW ?= vtkEGLRenderWindow
 
-.PHONY: help setup demo test lint format screenshots requirements missing-packages
+.PHONY: help setup demo test test-slow missing-note lint format screenshots requirements missing-packages
 
 help:  ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -35,11 +35,16 @@ setup: .venv/.up-to-date  ## put everything, also lnhg and lnhg-train, into .ven
 demo: setup  ## find the nodules of the embedded synthetic chest CT
 	.venv/bin/lnhg demo
 
-test: setup  ## run all tests; PYTEST_ARGS="-k volume" runs some
+test: setup missing-note  ## run the tests that take minutes; PYTEST_ARGS="-k volume" runs some
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-slow: setup missing-note  ## run the others: trainings, cohorts, clusters, a browser, real scans
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile -m slow $(PYTEST_ARGS)
+
+missing-note:
 	@missing="$$($(MAKE) --no-print-directory -s missing-packages)"; test -z "$$missing" || printf '%s\n' \
 		"Tests that draw Slicer views, check DICOM files or need a browser will be skipped: packages are missing. Install them with" \
 		"    sudo apt-get install --no-install-recommends $$missing"
-	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: setup  ## check style and formatting
 	.venv/bin/ruff check .

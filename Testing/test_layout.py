@@ -178,3 +178,8 @@ def test_rule_finds_a_planted_fault(plant, rule: str, name: str, content: str | 
 
 def test_every_rule_has_a_planted_fault() -> None:
     assert {rule.__name__ for rule in RULES} == {rule for rule, *_ in PLANTED}
+
+
+def test_history_fits_the_extensions_index() -> None:
+    assert not layout_rules.history_stays_small(ROOT)
+    assert layout_rules.history_stays_small(ROOT, limit=1000)

@@ -27,7 +27,7 @@ CORE, LIBRARY, TRAINING = (
     "LNHGTraining/LNHGTrainingLib",
 )
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FOLDER_FILES = 600, 60, 16
-MAX_FILE_BYTES, MAX_CHECKOUT_BYTES = 45 * 2**20, 100 * 2**20
+MAX_FILE_BYTES, MAX_CHECKOUT_BYTES, MAX_PACK_BYTES = 45 * 2**20, 100 * 2**20, 70 * 2**20
 RAW = "https://raw.githubusercontent.com/lnhg-project/SlicerLNHG/main/"
 
 REMOVING = {"RemoveNode", "RemoveSegment", "RemoveAllSegments", "Clear", "SetViewArrangement", "deleteLater"}
@@ -167,6 +167,20 @@ def checkout_stays_small_and_safe(root: Path) -> list[str]:
         f"{path.name} may run code when loaded" for path in files if path.suffix in {".pt", ".pth", ".pkl", ".ckpt"}
     ]
     return faults + ["uv.lock is committed: requirements/*.txt are the pins"] * (root / "uv.lock" in files)
+
+
+def history_stays_small(root: Path, limit: int = MAX_PACK_BYTES) -> list[str]:
+    """The Extensions Index refuses a clone of more than 100 MB, history included."""
+    found = subprocess.run(
+        ["git", "-c", "safe.directory=*", "rev-parse", "--git-common-dir"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    packs = (root / found.stdout.strip() / "objects").rglob("*") if found.returncode == 0 else ()
+    size = sum(path.stat().st_size for path in packs if path.is_file())
+    return [f"the history has {size} bytes, expected at most {limit}"] * (size > limit)
 
 
 def no_path_of_a_machine(root: Path) -> list[str]:
