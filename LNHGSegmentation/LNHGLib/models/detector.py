@@ -112,7 +112,7 @@ class _Residual(nn.Module):
 
 
 def light_backbone(width: int = 16, out_channels: int = 64) -> BackboneWithFPN:
-    """A small residual pyramid with strides 2, 4, 8, 16 (and 32 by pooling), for CPUs."""
+    """Return a small residual pyramid with strides 2, 4, 8, 16 (and 32 by pooling), for CPUs."""
     channels = [width * factor for factor in (1, 2, 4, 6, 8)]
     stages = OrderedDict(stem=nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()))
     for i in range(4):
@@ -147,7 +147,7 @@ def _resnet50_c4() -> nn.Module:
 
 
 def build_detector(spec: dict) -> FasterRCNN:
-    """The detector that a model card describes, with random weights.
+    """Return the detector that a model card describes, with random weights.
 
     Args:
         spec: the card's `detector` part: `backbone` ("light", "resnet50-fpn" or "resnet50-c4", the paper's), optional

@@ -78,7 +78,7 @@ class Model:
         return self._networks[part].to(device)
 
     def weights(self, part: str) -> "dict[str, Tensor]":
-        """The tensors of "generator", "second_generator" or "detector" by name; refuses a changed file."""
+        """Return the tensors of "generator", "second_generator" or "detector" by name; refuses a changed file."""
         from safetensors.torch import load as load_tensors
 
         return load_tensors(_checked_content(self, self.card[part]["weights"]))
@@ -239,7 +239,7 @@ def _keep(folder: Path) -> Model:
 
 
 def _checked_content(model: Model, name: str) -> bytes:
-    """The bytes of a listed file; the bytes that were checked are the bytes that get loaded."""
+    """Return the bytes of a listed file; the bytes that were checked are the bytes that get loaded."""
     path = model.folder / name
     try:
         content = path.read_bytes()

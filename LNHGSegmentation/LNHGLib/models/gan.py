@@ -56,11 +56,11 @@ class Generator(nn.Module):
     options: tuple[str, ...] = ("width", "input_skip")
 
     def residual(self, x: Tensor) -> Tensor:
-        """The signal before the last activation: (B, 1, D, H, W) -> same shape."""
+        """Return the signal before the last activation: (B, 1, D, H, W) -> same shape."""
         raise NotImplementedError
 
     def image(self, residual: Tensor, x: Tensor) -> Tensor:
-        """The nodule image of a signal that was drawn from `x`."""
+        """Return the nodule image of a signal that was drawn from `x`."""
         return torch.relu(residual)
 
     def logits(self, residual: Tensor, threshold: float, sharpness: float) -> Tensor:
@@ -99,7 +99,7 @@ class PaperGenerator(Generator):
         initialize(self)
 
     def residual(self, x: Tensor) -> Tensor:
-        """The signal before the last ReLU: (B, 1, D, H, W) -> same shape."""
+        """Return the signal before the last ReLU: (B, 1, D, H, W) -> same shape."""
         e1 = self.encoder[0](x)
         e2 = self.encoder[1](e1)
         e3 = self.encoder[2](e2)
@@ -138,7 +138,7 @@ class StridedGenerator(Generator):
         initialize(self)
 
     def residual(self, x: Tensor) -> Tensor:
-        """The signal before the last ReLU: (B, 1, D, H, W) -> same shape."""
+        """Return the signal before the last ReLU: (B, 1, D, H, W) -> same shape."""
         skips = [self.stem(x)]
         for down, deep in zip(self.down, self.deep, strict=True):
             y = down(skips[-1])

@@ -13,7 +13,7 @@ KINDS: dict[str, type[Generator]] = {
 
 
 def build_generator(spec: dict) -> Generator:
-    """The generator that a model card describes.
+    """Return the generator that a model card describes.
 
     Args:
         spec: the card's part on it: `kind` (one of `KINDS`), and those of the kind's `options` that it sets.

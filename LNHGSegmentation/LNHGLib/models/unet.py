@@ -33,7 +33,7 @@ class Probability(Generator):
         return torch.sigmoid(residual)
 
     def logits(self, residual: Tensor, threshold: float, sharpness: float) -> Tensor:
-        """The signal itself: a probability needs no threshold to learn from."""
+        """Return the signal itself: a probability needs no threshold to learn from."""
         return residual
 
 

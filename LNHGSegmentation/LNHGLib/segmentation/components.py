@@ -35,7 +35,7 @@ class Components:
 
 
 def components(mask: np.ndarray, connectivity: str = "3d") -> np.ndarray:
-    """Number the connected components of a mask (zyx): int32, 0 outside; see `FusionOptions.connectivity`."""
+    """Label the connected components of a mask (zyx): int32, 0 outside; see `FusionOptions.connectivity`."""
     structure = np.ones((3, 3, 3), bool)
     if connectivity == "slice":
         structure[[0, 2]] = False
@@ -47,7 +47,7 @@ def components(mask: np.ndarray, connectivity: str = "3d") -> np.ndarray:
 def nearest(
     mask: np.ndarray, place: Sequence[float], spacing_mm: Sequence[float], reach_mm: float = np.inf
 ) -> np.ndarray:
-    """The component (26-connected) of a mask that holds a place, or comes nearest to it.
+    """Return the component (26-connected) of a mask that holds a place, or comes nearest to it.
 
     Args:
         mask: bool (z, y, x).

@@ -47,14 +47,15 @@ class EnsemblePatch:
 class Ensemble:
     """The members of a model. One that is made for a single network is that network's predictor."""
 
-    def __init__(self, first: Predict, others: Sequence[Predict] = ()) -> None:
+    def __init__(self, first: Predict, others: Sequence[Predict] = (), monitor: Monitor | None = None) -> None:
         """Join members.
 
         Args:
             first: finds the candidates; may take the lungs (bool (z, y, x)) as its second argument.
             others: look at the candidates with it.
+            monitor: told how many of the candidates are done.
         """
-        self.first, self.others = first, tuple(others)
+        self.first, self.others, self.monitor = first, tuple(others), monitor or Monitor()
 
     @classmethod
     def of(
@@ -73,7 +74,7 @@ class Ensemble:
         others = [rotated_180(member(generator, spec.generator, silent))] if spec.generator.rotate_180 else []
         if second is not None:
             others.append(member(second, spec.second_generator or spec.generator, silent))
-        return cls(member(generator, spec.generator, monitor), others)
+        return cls(member(generator, spec.generator, monitor), others, monitor)
 
     def predict(self, ct_norm: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
         """Return the first member's nodule image.
@@ -102,7 +103,8 @@ class Ensemble:
             image: the first member's nodule image of it.
             boxes: of candidates.
         """
-        for box in boxes:
+        for done, box in enumerate(boxes):
+            self.monitor.report(done / len(boxes))
             field = grow_box(box, MARGIN, ct_norm.shape)
             yield EnsemblePatch(field, self.predict_mean(ct_norm[field], image[field]))
 
@@ -135,7 +137,6 @@ def rescore_with_ensemble(
     findings: Sequence[Finding],
     ensemble: Ensemble,
     options: FusionOptions,
-    report: Callable[[float], None] = lambda fraction: None,
 ) -> dict[Finding, EnsemblePatch]:
     """Give findings the scores of all members.
 
@@ -146,16 +147,14 @@ def rescore_with_ensemble(
         findings: with components.
         ensemble: the members.
         options: the card's `fusion` part.
-        report: told the fraction done.
 
     Returns:
         The findings with their new scores, best first, and what the members made of them.
     """
     extents, rescored = ndimage.find_objects(labels), {}
     boxes = [box_union(extents[number - 1] for number in finding.labels) for finding in findings]
-    for done, (finding, patch) in enumerate(zip(findings, ensemble.predict_at(ct_norm, image, boxes), strict=True), 1):
+    for finding, patch in zip(findings, ensemble.predict_at(ct_norm, image, boxes), strict=True):
         rescored[rescore(finding, labels[patch.box], patch.image, ct_norm[patch.box], options)] = patch
-        report(done / len(findings))
     return dict(sorted(rescored.items(), key=lambda item: -item[0].score))
 
 

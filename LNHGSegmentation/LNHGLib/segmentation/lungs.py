@@ -77,7 +77,7 @@ def lung_region(air: np.ndarray, airway: np.ndarray, body: np.ndarray, spacing_m
 
 
 def _body(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """The body with all air inside, also where the field of view cuts the body.
+    """Return the body with all air inside, also where the field of view cuts the body.
 
     Slice by slice because in three dimensions the outside air runs through mouth and trachea into the lungs.
     """
@@ -98,7 +98,7 @@ def _body(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 
 
 def _padding(hu: np.ndarray) -> np.ndarray:
-    """The constant corners outside a scanner's round field of view, which may touch lung that is cut by it."""
+    """Return the constant corners outside a scanner's round field of view, which may touch lung that is cut by it."""
     constant = (np.ptp(hu, axis=0) == 0) & (hu[0] < LUNG_MEAN_HU[0]) & (len(hu) > 1)
     labels, _ = ndimage.label(constant)
     corners = labels[[0, 0, -1, -1], [0, -1, 0, -1]]
@@ -106,7 +106,7 @@ def _padding(hu: np.ndarray) -> np.ndarray:
 
 
 def _airway(air: np.ndarray, hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """The trachea and what air of its density reaches from there without spreading into the lungs."""
+    """Return the trachea and what air of its density reaches from there without spreading into the lungs."""
     trachea = _trachea(air & (hu < LUMEN_HU[1]), spacing_mm)
     if not trachea.any():
         return trachea
@@ -120,7 +120,7 @@ def _airway(air: np.ndarray, hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 
 
 def _trachea(lumen: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """The longest stack of small, round cross-sections near the middle; nothing if none reaches 20 mm."""
+    """Return the longest stack of small, round cross-sections near the middle; nothing if none reaches 20 mm."""
     dz, dy, dx = spacing_mm
     spots, count = ndimage.label(lumen, structure=_IN_PLANE)
     boxes = ndimage.find_objects(spots)

@@ -100,7 +100,7 @@ def outline(
 
 
 def _nearest(own: np.ndarray, part: Grid, there: Grid) -> np.ndarray:
-    """The target voxels that are nearest to the voxels of a nodule."""
+    """Return the target voxels that are nearest to the voxels of a nodule."""
     index = np.rint(there.lps_to_index(part.index_to_lps(np.argwhere(own)))).astype(int)
     index = index[((index >= 0) & (index < there.shape)).all(1)]
     mask = np.zeros(there.shape, bool)

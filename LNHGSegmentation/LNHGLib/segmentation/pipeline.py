@@ -225,7 +225,7 @@ def rescore_findings(
     boxes = [finding for finding in found.fusion.findings if not finding.labels]
     with monitor.stage("ensemble", "Looking at each finding again", 0.78, 0.98):
         patches = ensemble.rescore_with_ensemble(
-            scan.ct_norm, found.image, found.labels, with_components, predictor, spec.fusion, monitor.report
+            scan.ct_norm, found.image, found.labels, with_components, predictor, spec.fusion
         )
     ordered = sorted([*patches, *boxes], key=lambda finding: -finding.score)
     return replace(found, fusion=replace(found.fusion, findings=ordered)), patches
