@@ -138,14 +138,25 @@ class _ReportWriter:
         dicom_sr.make_report(case, self.series, segmentation).save_as(folder / SR)
 
     def _write_pages(self, folder: Path) -> None:
+        """Write the pages, with pictures if the CT is where the result says or the DICOM series is there."""
+        from LNHGLib.image.reader import read_volume
         from LNHGLib.report.page import PageOptions, write_pages
 
         self.progress(0.6, "Reading the CT")
         case, no_picture = self.case, ""
+        source = case.report.get("input") or {}
+        path = Path(source.get("path") or "")
         try:
-            case = self._with_volume()
+            if path.name and path.exists():
+                volume = read_volume(path, source.get("series_uid"))
+            elif self.series is not None:
+                volume = read_volume(self.series.files[0].parent, self.series.series_uid, self.series.files)
+                case = case.on(self.series)
+            else:
+                raise InputError(NO_CT.format(source.get("path")))
+            case = case.with_volume(volume)
         except InputError as error:
-            no_picture = str(error)
+            case, no_picture = self.case, str(error)
             self.notes.append(f"The report has no pictures: {no_picture}")
         self.progress(0.75, "Drawing the report")
         patient = []
@@ -160,16 +171,3 @@ class _ReportWriter:
             tuple(shown.get("signal_range", DEFAULT_STYLE.signal_range)),
         )
         write_pages(case, folder, self.options.form, PageOptions(self.options.case, patient, style, no_picture))
-
-    def _with_volume(self) -> ReportCase:
-        """Return the case with its CT: from where the result says, else from the DICOM series."""
-        from LNHGLib.image.reader import read_volume
-
-        source = self.case.report.get("input") or {}
-        path = Path(source.get("path") or "")
-        if path.name and path.exists():
-            return self.case.with_volume(read_volume(path, source.get("series_uid")))
-        if self.series is None:
-            raise InputError(NO_CT.format(source.get("path")))
-        volume = read_volume(self.series.files[0].parent, self.series.series_uid, self.series.files)
-        return self.case.on(self.series).with_volume(volume)
