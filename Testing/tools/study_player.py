@@ -26,7 +26,7 @@ class Player:
     Attributes:
         browser: the reader's.
         package: what the reader got.
-        chance: draws the scores.
+        chance: chooses the scores.
         entered: score and confidence of each read so far.
     """
 

@@ -232,13 +232,29 @@ def _satterthwaite(total: float, square: float, df: float) -> float:
 
 
 def estimate(name: str, value: float, error: float, df: float, level: float = 0.95) -> Estimate:
-    """Return a value with its t interval, the normal one where its degrees of freedom `df` are infinite."""
+    """Return a value with its t interval.
+
+    Args:
+        name: of the value.
+        value: the value.
+        error: its standard error.
+        df: degrees of freedom of the error; infinite for a normal interval.
+        level: of the confidence interval.
+    """
     value, reach = float(value), float(t.ppf((1 + level) / 2, df) * error)
     return Estimate(name, value, float(error), float(df), value - reach, value + reach)
 
 
 def difference(name: str, value: float, error: float, df: float, level: float = 0.95) -> Estimate:
-    """Return a difference with its interval and the p value of the test that it is 0, NaN without any variation."""
+    """Return a difference with its interval and the p value of the test that it is 0, NaN without any variation.
+
+    Args:
+        name: of the value.
+        value: the value.
+        error: its standard error.
+        df: degrees of freedom of the error; infinite for a normal interval.
+        level: of the confidence interval.
+    """
     plain = estimate(name, value, error, df, level)
     p = float(2 * t.sf(abs(value) / error, df)) if error > 0 else np.nan
     return Estimate(plain.name, plain.value, plain.error, plain.df, plain.low, plain.high, p)

@@ -87,7 +87,7 @@ def signed_rank_distribution(n: int) -> np.ndarray:
 
 
 def mean(values: np.ndarray, level: float = 0.95) -> Interval:
-    """Return the mean with its t interval."""
+    """Return the mean of values (n,) with its t interval; NaN for the interval of a single one."""
     middle, n = float(np.mean(values)), len(values)
     if n < 2:
         return Interval(middle, np.nan, np.nan)
@@ -96,7 +96,7 @@ def mean(values: np.ndarray, level: float = 0.95) -> Interval:
 
 
 def deviation(values: np.ndarray, level: float = 0.95) -> Interval:
-    """Return the standard deviation with the chi square interval of normal values."""
+    """Return the standard deviation of values (n,) with the chi square interval of normal ones."""
     if len(values) < 2:
         return Interval(np.nan, np.nan, np.nan)
     spread, df = float(np.std(values, ddof=1)), len(values) - 1

@@ -21,6 +21,7 @@ from LNHGLib.reader_study.images import RenderStyle, render
 from LNHGLib.reader_study.scores import CT, CT_MAP, MODALITIES, read_scores, read_truth
 from PIL import Image
 from study_cases import some_cases
+from study_player import session_of
 
 CASES, READERS = 6, ("R1", "R2", "R3")
 SEED = 2**70 + 1
@@ -36,11 +37,6 @@ def study(tmp_path_factory):
 def table(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def session_of(package):
-    text = (package / "viewer.html").read_text(encoding="utf-8")
-    return json.loads(re.search(r'<script id="session" type="application/json">(.*?)</script>', text)[1])
 
 
 def test_each_package_holds_the_pictures_of_its_own_reads_and_nothing_else(study):
