@@ -24,7 +24,7 @@ GENERATOR_OPTIONS: dict[str, tuple[str, ...]] = {
     "gated-unet": ("width", "planes"),
 }
 """Keys that build each kind of generator, as its class names them in `options`; other kinds are the training's."""
-OLD_KEYS = {"half_turn": "rotate_180"}
+OLD_KEYS = {"half_turn": "rotate_180", "trim": "prune_attachments"}
 """Keys of older cards, and what they are called today."""
 
 
@@ -86,7 +86,7 @@ class GeneratorSpec:
         weights: its safetensors file.
         threshold: cuts the nodule image into a mask; the second generator has none of its own.
         rotate_180: whether the CT rotated by 180 degrees in the axial plane is predicted as well.
-        trim: whether vessels and walls are pruned from the outlines.
+        prune_attachments: whether vessels and walls are pruned from the outlines.
         slab: slices of one input, where the network was trained on slabs.
         options: what else builds the network.
     """
@@ -95,7 +95,7 @@ class GeneratorSpec:
     weights: str
     threshold: float | None = None
     rotate_180: bool = False
-    trim: bool = False
+    prune_attachments: bool = False
     slab: int | None = None
     options: Mapping[str, Any] | None = None
 
@@ -329,6 +329,7 @@ GENERATOR = {
     "rotate_180": FLAG,
     "half_turn": FLAG,
     "trim": FLAG,
+    "prune_attachments": FLAG,
     "slab": _whole("slices from 1 on", required=False),
 }
 OPTIONS = {

@@ -45,7 +45,7 @@ def _one_channel(conv: nn.Conv3d, x: Tensor) -> Tensor:
 
 
 class Generator(nn.Module):
-    """What draws nodule images: `residual` gives the signal, `image` and `logits` say what it means.
+    """A network that predicts nodule images: `residual` gives the signal, `image` and `logits` say what it means.
 
     Subclasses have `halo`, the (z, y, x) reach of the receptive field, `multiple`, of which sides must be multiples,
     and `options`, the keys of a card that build one.
@@ -60,7 +60,7 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     def image(self, residual: Tensor, x: Tensor) -> Tensor:
-        """Return the nodule image of a signal that was drawn from `x`."""
+        """Return the nodule image of a signal that was predicted from `x`."""
         return torch.relu(residual)
 
     def logits(self, residual: Tensor, threshold: float, sharpness: float) -> Tensor:
@@ -72,7 +72,7 @@ class Generator(nn.Module):
         return self.image(self.residual(x), x)
 
     def fold_norms(self) -> None:
-        """Make an evaluated network quicker without changing what it draws, where that can be done."""
+        """Make an evaluated network quicker without changing what it predicts, where that can be done."""
 
 
 class PaperGenerator(Generator):

@@ -13,7 +13,7 @@ SLABS = 16
 
 
 def require_planes(planes: int) -> int:
-    """`planes`, how many of axial, coronal and sagittal slabs are cut or drawn in.
+    """`planes`, in how many of axial, coronal and sagittal slabs are cut or predicted.
 
     Raises:
         InputError: it is none of 1, 2 and 3.
@@ -41,11 +41,11 @@ class UNet(Probability):
     """The paper's U-net comparison, mended: upsampling in plane alone, so that slabs of three slices work.
 
     Four double blocks of 3 x 3 x 3 convolutions, max-pooling (1, 2, 2) between them, concatenated skips (method facts
-    5.2). A slice of a deeper volume is drawn from the slab of three around it, as the network was trained.
+    5.2). A slice of a deeper volume is predicted from the slab of three around it, as the network was trained.
 
     Args:
         width: channels of the first block; 64 is the paper's (23,345,153 parameters).
-        planes: volumes are drawn as the mean of slabs in so many of axial, coronal and sagittal.
+        planes: volumes are predicted as the mean of slabs in so many of axial, coronal and sagittal.
 
     Raises:
         InputError: `planes` is none of 1, 2 and 3.

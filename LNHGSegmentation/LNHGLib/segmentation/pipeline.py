@@ -249,7 +249,7 @@ def refine_findings(
     """
     kept = [finding for finding in found.fusion.findings if finding.score >= threshold]
     image, labels, kept = ensemble.refine_outlines(found.image, found.labels, kept, patches, spec.generator.threshold)
-    if spec.generator.trim:
+    if spec.generator.prune_attachments:
         numbers = {number for finding in kept for number in finding.labels}
         labels = attachments.prune_attachments(labels, numbers, image, scan.grid.spacing_mm)
     return Findings(image, labels, replace(found.fusion, findings=kept))

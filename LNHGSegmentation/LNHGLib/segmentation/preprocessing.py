@@ -123,7 +123,7 @@ def onto_grid(volume: Volume, target: Grid, fill: float = -1000.0, slab: int = 3
     """
     toward = target.affine[:3, :3] / target.spacing_mm
     native_mm = [np.abs(toward[:, axis] @ (volume.grid.affine[:3, :3] / volume.grid.spacing_mm)) for axis in range(3)]
-    native_mm = [share @ volume.grid.spacing_mm / share.sum() for share in native_mm]
+    native_mm = [part @ volume.grid.spacing_mm / part.sum() for part in native_mm]
     parts = np.array([max(1, round(t / n)) for t, n in zip(target.spacing_mm, native_mm, strict=True)])
     fine = target.affine @ np.diag([*1 / parts, 1.0])
     out = np.empty(target.shape, np.float32)
