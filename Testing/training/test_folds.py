@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from LNHGLib.errors import InputError
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.prepare import folds
-from LNHGTrainingLib.prepare.folds import Plan, draw
+from LNHGTrainingLib.prepare.folds import Plan, assign_folds
 
 
 def nodules(*patients, diameter=8.0):
@@ -48,7 +48,7 @@ def test_a_patient_is_in_one_fold_whatever_the_table(patients, seed):
     if len(set(patients)) < 3:
         return
     of = {}
-    for row, fold in zip(rows, draw(rows, Plan(3, seed)), strict=True):
+    for row, fold in zip(rows, assign_folds(rows, Plan(3, seed)), strict=True):
         of.setdefault(row["patient_id"], set()).add(fold)
     assert all(len(found) == 1 for found in of.values())
     assert set().union(*of.values()) == {0, 1, 2}
@@ -56,7 +56,7 @@ def test_a_patient_is_in_one_fold_whatever_the_table(patients, seed):
 
 def test_folds_are_even_in_nodules_and_in_sizes():
     rows = many(200)
-    drawn = np.array(draw(rows, Plan()))
+    drawn = np.array(assign_folds(rows, Plan()))
     sizes = np.searchsorted(folds.SIZES_MM, [float(row["luna_diameter_exact_mm"]) for row in rows], side="right")
     for chosen in (np.ones(len(rows), bool), *(sizes == size for size in range(3))):
         counts = np.bincount(drawn[chosen], minlength=5)
@@ -65,20 +65,20 @@ def test_folds_are_even_in_nodules_and_in_sizes():
 
 def test_the_seed_decides():
     rows = many()
-    assert draw(rows, Plan(seed=3)) == draw(rows, Plan(seed=3)) != draw(rows, Plan(seed=4))
+    assert assign_folds(rows, Plan(seed=3)) == assign_folds(rows, Plan(seed=3)) != assign_folds(rows, Plan(seed=4))
 
 
 def test_the_order_of_the_table_does_not_matter():
     rows = many()
-    forth = {row["row"]: fold for row, fold in zip(rows, draw(rows, Plan()), strict=True)}
-    back = {row["row"]: fold for row, fold in zip(rows[::-1], draw(rows[::-1], Plan()), strict=True)}
+    forth = {row["row"]: fold for row, fold in zip(rows, assign_folds(rows, Plan()), strict=True)}
+    back = {row["row"]: fold for row, fold in zip(rows[::-1], assign_folds(rows[::-1], Plan()), strict=True)}
     assert forth == back
 
 
 def test_patients_kept_for_testing_have_no_fold():
     rows = many(20)
     rows[0]["scan_test"] = "1"
-    drawn = draw(rows, Plan(hold_out=("P7",)))
+    drawn = assign_folds(rows, Plan(hold_out=("P7",)))
     assert {row["patient_id"] for row, fold in zip(rows, drawn, strict=True) if fold == -1} == {"P0", "P7"}
 
 

@@ -11,9 +11,9 @@ from LNHGLib.errors import InputError
 from LNHGLib.image.volume import Grid, resample, write_image
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.data import crops
-from LNHGTrainingLib.prepare.luna16 import Lists
+from LNHGTrainingLib.prepare.luna16 import ChallengeLists
 from LNHGTrainingLib.prepare.run import prepare
-from LNHGTrainingLib.prepare.sources import Options
+from LNHGTrainingLib.prepare.sources import PrepareOptions
 from scan_trees import GRID, four_readers, nodule_mask
 
 CENTER = (12, 30, 32)
@@ -69,7 +69,7 @@ def lidc(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lidc_out(lidc, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "lidc"
-    assert prepare("lidc", lidc, out, Options()) == {"prepared": 3, "skipped": 6, "cubes": 4}
+    assert prepare("lidc", lidc, out, PrepareOptions()) == {"prepared": 3, "skipped": 6, "cubes": 4}
     return out
 
 
@@ -155,19 +155,19 @@ def test_bad_scans_are_skipped_with_their_reasons(lidc_out):
 
 def test_a_second_run_changes_nothing(lidc, lidc_out):
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (lidc_out / "scans").iterdir()}
-    prepare("lidc", lidc, lidc_out, Options())
+    prepare("lidc", lidc, lidc_out, PrepareOptions())
     assert before == {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (lidc_out / "scans").iterdir()}
 
 
 def test_other_settings_need_another_folder(lidc, lidc_out):
     with pytest.raises(InputError, match="prepared with source"):
-        prepare("lidc", lidc, lidc_out, Options(source="elsewhere"))
+        prepare("lidc", lidc, lidc_out, PrepareOptions(source="elsewhere"))
 
 
 def test_a_folder_with_something_else_is_left_alone(lidc, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="something else"):
-        prepare("lidc", lidc, tmp_path, Options())
+        prepare("lidc", lidc, tmp_path, PrepareOptions())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -176,7 +176,7 @@ def test_a_mark_on_a_missing_image_skips_the_scan(tmp_path):
     xml = tmp_path / "in" / "P1" / "study" / "1.2.1" / "readings.xml"
     xml.write_text(xml.read_text().replace("1.2.1.13<", "1.2.1.99<"))
     with pytest.raises(InputError, match=r"report\.csv"):
-        prepare("lidc", tmp_path / "in", tmp_path / "out", Options())
+        prepare("lidc", tmp_path / "in", tmp_path / "out", PrepareOptions())
     assert "1.2.1.99" in report(tmp_path / "out")["1.2.1"]["text"]
 
 
@@ -198,7 +198,7 @@ def luna16(tmp_path_factory):
 
 
 def test_luna16_nodules_are_spheres_of_the_listed_diameter_and_say_so(luna16, tmp_path):
-    prepare("luna16", luna16, tmp_path / "out", Options(negatives=3))
+    prepare("luna16", luna16, tmp_path / "out", PrepareOptions(negatives=3))
     rows = table(tmp_path / "out", "nodule")
     assert {(row["reference"], row["n_readers_usable"], row["readers"]) for row in rows} == {("sphere", "1", "3")}
     assert [float(row["diameter_mm"]) for row in rows] == [9.0, 5.0, 7.0]
@@ -208,7 +208,7 @@ def test_luna16_nodules_are_spheres_of_the_listed_diameter_and_say_so(luna16, tm
 
 
 def test_candidates_become_negatives(luna16, tmp_path):
-    prepare("luna16", luna16, tmp_path / "out", Options(negatives=3))
+    prepare("luna16", luna16, tmp_path / "out", PrepareOptions(negatives=3))
     rows = table(tmp_path / "out", "negative")
     assert [(row["series_uid"], row["usable"]) for row in rows] == [("1.3.1", "0")] * 3
     assert not any(cube(tmp_path / "out", row)["mask"].any() for row in rows)
@@ -216,7 +216,7 @@ def test_candidates_become_negatives(luna16, tmp_path):
 
 
 def test_negatives_are_drawn_from_the_seed_and_are_no_nodules(luna16):
-    lists = Lists(luna16)
+    lists = ChallengeLists(luna16)
     drawn = [lists.negatives("1.3.1", 4, seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(lists.negatives("1.3.1", 99, 0)) == 10
@@ -224,7 +224,7 @@ def test_negatives_are_drawn_from_the_seed_and_are_no_nodules(luna16):
 
 
 def test_luna16_takes_outlines_where_there_are_any(luna16, tmp_path):
-    prepare("luna16", luna16, tmp_path / "out", Options(xml=luna16.parent / "xml", negatives=0))
+    prepare("luna16", luna16, tmp_path / "out", PrepareOptions(xml=luna16.parent / "xml", negatives=0))
     rows = table(tmp_path / "out", "nodule")
     assert [(row["series_uid"], row["reference"], row["n_readers_usable"]) for row in rows] == [
         ("1.3.1", "outlines", "4"), ("1.3.1", "sphere", "1"), ("1.3.2", "sphere", "1"),
@@ -234,7 +234,7 @@ def test_luna16_takes_outlines_where_there_are_any(luna16, tmp_path):
 
 def test_luna16_patients_come_from_a_table_or_the_scan_is_left_out(luna16, tmp_path):
     (tmp_path / "patients.csv").write_text("series_uid,patient_id\n1.3.1,P7\n")
-    prepare("luna16", luna16, tmp_path / "out", Options(patients=tmp_path / "patients.csv"))
+    prepare("luna16", luna16, tmp_path / "out", PrepareOptions(patients=tmp_path / "patients.csv"))
     assert {row["patient_id"] for row in table(tmp_path / "out")} == {"P7"}
     assert "patients.csv does not name" in report(tmp_path / "out")["1.3.2"]["text"]
 
@@ -250,7 +250,7 @@ def test_a_flipped_scan_gives_the_same_cube(tmp_path):
         if flip:
             hu = scan_trees.chest([(center, 4.5)])[:, ::-1, ::-1]
             write_image(hu, Grid(GRID.shape, affine), tmp_path / name / "subset0" / "1.4.1.mhd")
-        prepare("luna16", tmp_path / name, tmp_path / f"{name}-out", Options())
+        prepare("luna16", tmp_path / name, tmp_path / f"{name}-out", PrepareOptions())
         cubes.append(cube(tmp_path / f"{name}-out", table(tmp_path / f"{name}-out")[0]))
     assert np.abs(cubes[0]["image"] - cubes[1]["image"]).max() <= 1
     assert np.array_equal(cubes[0]["mask"], cubes[1]["mask"])
@@ -272,7 +272,7 @@ def test_pairs_are_found_in_every_form(tmp_path, form):
     if form == "list":
         place = place / "list.csv"
         place.write_text("case,patient_id,ct,mask\nscan a,P1,x/scan.nrrd,y/m1.nii.gz;y/m2.nii.gz\n")
-    prepare("pairs", place, tmp_path / "out", Options(source="our clinic", licence="internal"))
+    prepare("pairs", place, tmp_path / "out", PrepareOptions(source="our clinic", licence="internal"))
     rows = table(tmp_path / "out")
     assert [int(row["n_readers_usable"]) for row in rows] == [len(names) - 1] * 2
     assert {(row["source"], row["licence"]) for row in rows} == {("our clinic", "internal")}
@@ -286,7 +286,7 @@ def test_parts_of_a_mask_of_one_value_are_nodules_and_another_grid_is_brought_ov
     affine[:3, 3] = GRID.index_to_lps(np.array([2, 0, 0]))
     write_image(mask[2:], Grid((22, 64, 64), affine), tmp_path / "m.nii.gz")
     (tmp_path / "list.csv").write_text("ct,mask\nct.nii.gz,m.nii.gz\n")
-    prepare("pairs", tmp_path / "list.csv", tmp_path / "out", Options())
+    prepare("pairs", tmp_path / "list.csv", tmp_path / "out", PrepareOptions())
     rows = table(tmp_path / "out")
     assert len(rows) == 2
     assert all(on_tissue(cube(tmp_path / "out", row)) for row in rows)
@@ -303,7 +303,7 @@ def test_crops_keep_their_content_and_their_folds(data_dir, tmp_path):
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    prepare("crops", tmp_path, tmp_path / "out", Options())
+    prepare("crops", tmp_path, tmp_path / "out", PrepareOptions())
     folds = sorted({int(row["fold"]) for row in rows})
     before = crops.load_crops(tmp_path / "six.h5", tmp_path / "six.csv", folds)
     after = crops.load_crops(tmp_path / "out" / "volumes.h5", tmp_path / "out" / "manifest.csv", folds)

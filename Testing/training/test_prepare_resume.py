@@ -13,7 +13,7 @@ from LNHGLib.errors import InputError
 from LNHGTrainingLib.data import crops
 from LNHGTrainingLib.prepare import storage
 from LNHGTrainingLib.prepare.run import prepare
-from LNHGTrainingLib.prepare.sources import Options
+from LNHGTrainingLib.prepare.sources import PrepareOptions
 from scan_trees import four_readers
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def start(tree, out):
 
 
 def run(tree, out):
-    prepare("luna16", tree, out, Options(xml=tree.parent / "xml"))
+    prepare("luna16", tree, out, PrepareOptions(xml=tree.parent / "xml"))
 
 
 def kill_at(tree, out, scan):

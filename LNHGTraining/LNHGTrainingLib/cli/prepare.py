@@ -51,10 +51,10 @@ def prepare(options: argparse.Namespace) -> None:
             raise InputError(f"{path} does not exist; check the path.")
     require_at_least(options, 0, "negatives")
     from LNHGTrainingLib.prepare import run
-    from LNHGTrainingLib.prepare.sources import Options
+    from LNHGTrainingLib.prepare.sources import PrepareOptions
 
     names = ("xml", "patients", "negatives", "seed", "source", "licence")
-    chosen = Options(**{name: getattr(options, name) for name in names})
+    chosen = PrepareOptions(**{name: getattr(options, name) for name in names})
     counts = run.prepare(options.layout, options.input, options.out, chosen, run.say)
     print(f"{counts['prepared']} scan(s) prepared, {counts['skipped']} skipped, {counts['cubes']} cube(s)")
     print(options.out)

@@ -5,9 +5,21 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
+from LNHGLib.image.boxes import (
+    Box,
+    box_around_mask,
+    box_between,
+    box_intersection,
+    box_start,
+    box_within,
+    shift_box,
+    whole_box,
+)
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
-Box = tuple[slice, slice, slice]
+TOLERANCE = 1 + 1e-9
+"""Of distances, for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +28,7 @@ class Contour:
 
     Attributes:
         slice_index: z index in the volume.
-        points: int (N, 2), x and y of the outline's pixels in drawing order.
+        points: int (N, 2), x and y of the outline's pixels in their order.
         inclusion: what it encloses belongs to the nodule; otherwise it is a hole.
     """
 
@@ -34,10 +46,6 @@ class Outlined:
     mask: np.ndarray
     attributes: dict[str, float] = field(default_factory=dict)
 
-    def points_mm(self, spacing_mm: tuple[float, ...]) -> np.ndarray:
-        """Centers of the voxels, (N, 3) zyx, in mm along the volume's own axes."""
-        return (np.argwhere(self.mask) + [part.start for part in self.box]) * np.asarray(spacing_mm)
-
 
 @dataclass(frozen=True)
 class Cluster:
@@ -48,7 +56,7 @@ class Cluster:
 
 
 def enclosed(points: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """The pixels strictly inside a closed outline, by the even-odd rule.
+    """Return the pixels strictly inside a closed outline, by the even-odd rule.
 
     LIDC's outlines run over the first pixels outside the nodule, so pixels on the outline do not belong to it
     (register R1).
@@ -74,7 +82,7 @@ def enclosed(points: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def fill(contours: Iterable[Contour], shape: tuple[int, int, int]) -> tuple[Box, np.ndarray] | None:
-    """The voxels of one nodule by one reader: inside an inclusion, and inside no exclusion.
+    """Return the voxels of one nodule by one reader: inside an inclusion, and inside no exclusion.
 
     The pixels of an exclusion's own outline stay in the nodule, as those of an inclusion stay outside.
 
@@ -95,23 +103,19 @@ def fill(contours: Iterable[Contour], shape: tuple[int, int, int]) -> tuple[Box,
     for contour in contours:
         inside, (y0, x0) = enclosed(contour.points)
         y0, x0 = y0 - start[1], x0 - start[2]
-        place = mask[contour.slice_index - start[0], y0 : y0 + inside.shape[0], x0 : x0 + inside.shape[1]]
-        place[inside] = contour.inclusion
-    return _tight(mask, start, shape)
-
-
-def _tight(mask: np.ndarray, start: np.ndarray, shape: tuple[int, int, int]) -> tuple[Box, np.ndarray] | None:
-    points = np.argwhere(mask)
-    points = points[((points + start >= 0) & (points + start < shape)).all(axis=1)]
-    if len(points) == 0:
+        part = mask[contour.slice_index - start[0], y0 : y0 + inside.shape[0], x0 : x0 + inside.shape[1]]
+        part[inside] = contour.inclusion
+    box = box_between(start, stop)
+    inside = box_intersection(box, whole_box(shape))
+    if inside is None:
         return None
-    low, high = points.min(0), points.max(0) + 1
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low + start, high + start, strict=True))
-    return box, mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    mask = mask[box_within(inside, box)]
+    tight = box_around_mask(mask)
+    return None if tight is None else (shift_box(tight, box_start(inside)), mask[tight])
 
 
 def cluster(outlined: list[Outlined], spacing_mm: tuple[float, float, float]) -> list[Cluster]:
-    """Which outlines show the same nodule.
+    """Return which outlines show the same nodule.
 
     Two outlines go together when their voxels come as close as the largest voxel spacing; so do chains of them. Where
     that joins two outlines of one reader, the distance is halved, twice, and then only overlap joins. What still holds
@@ -124,53 +128,33 @@ def cluster(outlined: list[Outlined], spacing_mm: tuple[float, float, float]) ->
     Returns:
         The clusters, each index in exactly one, by their first index.
     """
-    gaps = _gaps_mm(outlined, spacing_mm)
-    reach = max(spacing_mm)
-    found = _split(list(range(len(outlined))), outlined, gaps, [reach, reach / 2, reach / 4, 0.0])
+    points = [(np.argwhere(each.mask) + box_start(each.box)) * np.asarray(spacing_mm) for each in outlined]
+    trees = [cKDTree(each) for each in points]
+    reach, gaps_mm = max(spacing_mm), {}
+    for a, b in combinations(range(len(outlined)), 2):
+        apart = np.maximum(trees[a].mins - trees[b].maxes, trees[b].mins - trees[a].maxes).max()
+        if apart <= reach * TOLERANCE:
+            gap = trees[a].query(points[b], distance_upper_bound=reach * 1.01)[0].min()
+            if gap <= reach * TOLERANCE:
+                gaps_mm[a, b] = float(gap)
+    readers = [each.reader for each in outlined]
+    found = _split(list(range(len(outlined))), readers, gaps_mm, [reach, reach / 2, reach / 4, 0.0])
     return sorted(found, key=lambda each: each.members)
 
 
-def _gaps_mm(outlined: list[Outlined], spacing_mm: tuple[float, ...]) -> dict[tuple[int, int], float]:
-    """The smallest distance between two outlines' voxels, for pairs within the largest spacing."""
-    points = [each.points_mm(spacing_mm) for each in outlined]
-    trees = [cKDTree(each) for each in points]
-    reach = max(spacing_mm) * (1 + 1e-9)
-    gaps = {}
-    for a, b in combinations(range(len(outlined)), 2):
-        apart = np.maximum(trees[a].mins - trees[b].maxes, trees[b].mins - trees[a].maxes).max()
-        if apart <= reach:
-            gap = trees[a].query(points[b], distance_upper_bound=reach * 1.01)[0].min()
-            if gap <= reach:
-                gaps[a, b] = float(gap)
-    return gaps
-
-
 def _split(
-    members: list[int], outlined: list[Outlined], gaps: dict[tuple[int, int], float], reaches: list[float]
+    members: list[int], readers: list[int], gaps_mm: dict[tuple[int, int], float], reaches_mm: list[float]
 ) -> list[Cluster]:
+    """Join what lies within the first reach; split what then holds a reader twice by the next one."""
+    joined = DisjointSet(members)
+    for (a, b), gap in gaps_mm.items():
+        if a in joined and b in joined and gap <= reaches_mm[0] * TOLERANCE:
+            joined.merge(a, b)
     found = []
-    for group in _connected(members, gaps, reaches[0]):
-        readers = [outlined[index].reader for index in group]
-        clear = len(set(readers)) == len(readers)
-        if clear or len(reaches) == 1:
+    for group in map(sorted, joined.subsets()):
+        clear = len({readers[index] for index in group}) == len(group)
+        if clear or len(reaches_mm) == 1:
             found.append(Cluster(tuple(group), ambiguous=not clear))
         else:
-            found += _split(group, outlined, gaps, reaches[1:])
+            found += _split(group, readers, gaps_mm, reaches_mm[1:])
     return found
-
-
-def _connected(members: list[int], gaps: dict[tuple[int, int], float], reach: float) -> list[list[int]]:
-    root = {index: index for index in members}
-
-    def top(index: int) -> int:
-        while root[index] != index:
-            index = root[index]
-        return index
-
-    for (a, b), gap in gaps.items():
-        if a in root and b in root and gap <= reach * (1 + 1e-9):
-            root[max(top(a), top(b))] = min(top(a), top(b))
-    groups: dict[int, list[int]] = {}
-    for index in sorted(members):
-        groups.setdefault(top(index), []).append(index)
-    return list(groups.values())

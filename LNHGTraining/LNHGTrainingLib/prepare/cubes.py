@@ -4,12 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from LNHGLib.image.boxes import (
+    Box,
+    box_around_mask,
+    box_between,
+    box_intersection,
+    box_start,
+    box_within,
+    nearest_box_around_points,
+)
 from LNHGLib.image.volume import Grid, Volume, resample
 from LNHGLib.measurement.size import measure
 
 from LNHGTrainingLib.data.crops import CUBE, consensus
 from LNHGTrainingLib.evaluation.metrics import leave_one_out_dice
-from LNHGTrainingLib.prepare.contours import Box
 from LNHGTrainingLib.prepare.storage import ATTRIBUTES, Sample
 
 MIDDLE = 25
@@ -68,31 +76,40 @@ class Scan:
 
 
 def samples(scan: Scan) -> Iterator[Sample]:
-    """A cube around every nodule and every negative."""
+    """Yield a cube around every nodule and every negative."""
     for nodule in scan.nodules:
-        yield _nodule_sample(scan, nodule)
-    for number, center in enumerate(scan.negatives):
-        yield _negative_sample(scan, f"n{number:03d}", np.array(center))
+        yield nodule_sample(scan, nodule)
+    for number, lps_mm in enumerate(scan.negatives):
+        center, name = np.array(lps_mm), f"n{number:03d}"
+        hu, bits, other, valid, grid = _cube(scan, center, None)
+        row = {"nodule_index": name, "kind": "negative", "n_readers_usable": 0, "usable": 0}
+        row |= {"other_voxels": int(other.sum())}
+        row |= _identity(scan) | _xyz("centre", center) | _xyz("origin", grid.affine[:3, 3])
+        yield Sample(f"{scan.series_uid}-{name}", hu, bits, 0, other, valid, row)
 
 
 def mark_rows(scan: Scan) -> Iterator[dict]:
-    """A row of the table for every mark; marks have no cube."""
+    """Yield a row of the table for every mark; marks have no cube."""
     for mark in scan.marks:
         row = {"kind": mark.kind, "reader": "" if mark.reader is None else mark.reader, "usable": 0}
         yield _identity(scan) | row | _xyz("centre", np.array(mark.lps_mm))
 
 
-def _nodule_sample(scan: Scan, nodule: ScanNodule) -> Sample:
+def nodule_sample(scan: Scan, nodule: ScanNodule) -> Sample:
+    """Cut the cube around a nodule and measure the nodule.
+
+    Args:
+        scan: where it is.
+        nodule: one of the scan's.
+    """
     agreed = consensus(nodule.bits, nodule.masks)
     agreed = agreed if agreed.any() else nodule.bits > 0
-    start = np.array([part.start for part in nodule.box])
-    center = scan.volume.grid.index_to_lps(np.argwhere(agreed).mean(0) + start)
+    center = scan.volume.grid.index_to_lps(np.argwhere(agreed).mean(0) + box_start(nodule.box))
     hu, bits, other, valid, grid = _cube(scan, center, nodule)
     at_1mm = consensus(bits, nodule.masks)
-    part = scan.volume.grid.affine.copy()
-    part[:3, 3] = scan.volume.grid.index_to_lps(start)
-    size = measure(scan.volume.array[nodule.box], Grid(agreed.shape, part), agreed)
-    used = [bit for bit in range(8) if (bits >> bit & 1).any()]
+    size = measure(scan.volume.array[nodule.box], scan.volume.grid.crop(nodule.box), agreed)
+    readers = np.array([bits >> bit & 1 for bit in range(8) if (bits >> bit & 1).any()], bool)
+    human_dice = leave_one_out_dice(readers)
     diameter = nodule.diameter_mm or size.long_axis_mm
     row = {
         "nodule_index": nodule.name, "kind": "nodule", "reference": nodule.reference, "type": size.attenuation,
@@ -101,25 +118,12 @@ def _nodule_sample(scan: Scan, nodule: ScanNodule) -> Sample:
         "luna_diameter_exact_mm": round(diameter, 3),
         "volume_mm3": round(size.volume_mm3, 2), "usable": int(nodule.usable and at_1mm.any()),
         "cons_voxels": int(at_1mm.sum()), "other_voxels": int(other.sum()),
-        "human_loo_dice": _rounded(leave_one_out_dice(np.array([bits >> bit & 1 for bit in used], bool))),
+        "human_loo_dice": round(human_dice, 4) if np.isfinite(human_dice) else "",
         "z_first": nodule.box[0].start, "z_last": nodule.box[0].stop - 1,
     }  # fmt: skip
     row |= {f"att_{name}": round(value, 3) for name, value in nodule.ratings.items() if f"att_{name}" in ATTRIBUTES}
     row |= _identity(scan) | _xyz("centre", center) | _xyz("origin", grid.affine[:3, 3])
     return Sample(f"{scan.series_uid}-{nodule.name}", hu, bits, nodule.masks, other, valid, row)
-
-
-def _negative_sample(scan: Scan, name: str, center: np.ndarray) -> Sample:
-    hu, bits, other, valid, grid = _cube(scan, center, None)
-    row = {
-        "nodule_index": name,
-        "kind": "negative",
-        "n_readers_usable": 0,
-        "usable": 0,
-        "other_voxels": int(other.sum()),
-    }
-    row |= _identity(scan) | _xyz("centre", center) | _xyz("origin", grid.affine[:3, 3])
-    return Sample(f"{scan.series_uid}-{name}", hu, bits, 0, other, valid, row)
 
 
 def _identity(scan: Scan) -> dict:
@@ -134,83 +138,63 @@ def _xyz(name: str, point: np.ndarray) -> dict:
     return {f"{name}_{axis}": round(float(value), 4) for axis, value in zip("xyz", point, strict=True)}
 
 
-def _rounded(value: float) -> float | str:
-    return round(value, 4) if np.isfinite(value) else ""
-
-
 def _cube(scan: Scan, center: np.ndarray, nodule: ScanNodule | None) -> tuple[np.ndarray, ...]:
-    """HU, reader bits, other lesions and unknown voxels, valid extent, and the cube's grid."""
+    """Return HU, reader bits, other lesions and unknown voxels, valid extent, and the cube's grid."""
     cube = Grid.aligned((CUBE,) * 3, (1.0,) * 3, center - MIDDLE)
-    window, part = _window(scan.volume.grid, cube)
+    corners = scan.volume.grid.lps_to_index(cube.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * (CUBE - 1)))
+    window = nearest_box_around_points(corners, scan.volume.grid.shape, MARGIN)  # large volumes are not copied
+    part = scan.volume.grid.crop(window)
     hu = np.rint(resample(scan.volume.array[window], part, cube)).astype(np.int16)
     bits = _moved([nodule] if nodule else [], window, part, cube)
     other = _moved([each for each in scan.nodules if each is not nodule], window, part, cube) > 0
     inside = resample(np.ones(part.shape, np.uint8), part, cube, linear=False, fill=0) > 0
-    other |= _unknown(scan.marks, cube) & (bits == 0)
-    valid = np.array([edge for axis in range(3) for edge in _extent(inside, axis)], np.int16)
-    other |= ~inside & _block(valid)  # an oblique scan does not fill its box
+    for mark in scan.marks:
+        if mark.unknown_mm:
+            other |= ball(cube, np.array(mark.lps_mm), mark.unknown_mm) & (bits == 0)
+    shown = box_around_mask(inside) or box_between((0, 0, 0), (0, 0, 0))
+    block = np.zeros(cube.shape, bool)
+    block[shown] = True
+    other |= ~inside & block  # an oblique scan does not fill its box
+    valid = np.array([edge for side in shown for edge in (side.start, side.stop)], np.int16)
     return hu, bits, other.astype(np.uint8), valid, cube
 
 
-def _window(grid: Grid, cube: Grid) -> tuple[Box, Grid]:
-    """The part of the scan that the cube shows, so that a large volume is not copied for each."""
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (CUBE - 1)
-    index = grid.lps_to_index(cube.index_to_lps(corners))
-    low = np.clip(np.floor(index.min(0)).astype(int) - MARGIN, 0, np.array(grid.shape) - 1)
-    high = np.clip(np.ceil(index.max(0)).astype(int) + MARGIN + 1, low + 1, grid.shape)
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.index_to_lps(low)
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)), Grid(tuple(high - low), affine)
-
-
 def _moved(nodules: list[ScanNodule], window: Box, part: Grid, cube: Grid) -> np.ndarray:
-    """The readers' bits of nodules on the cube, nearest voxel."""
+    """Return the readers' bits of nodules on the cube, nearest voxel."""
     bits = np.zeros(part.shape, np.uint8)
     for nodule in nodules:
-        low = [max(a.start, b.start) for a, b in zip(nodule.box, window, strict=True)]
-        high = [min(a.stop, b.stop) for a, b in zip(nodule.box, window, strict=True)]
-        if all(a < b for a, b in zip(low, high, strict=True)):
-            to = tuple(slice(a - w.start, b - w.start) for a, b, w in zip(low, high, window, strict=True))
-            of = tuple(slice(a - n.start, b - n.start) for a, b, n in zip(low, high, nodule.box, strict=True))
-            bits[to] |= nodule.bits[of]
+        shared = box_intersection(nodule.box, window)
+        if shared is not None:
+            bits[box_within(shared, window)] |= nodule.bits[box_within(shared, nodule.box)]
     return resample(bits, part, cube, linear=False, fill=0) if bits.any() else np.zeros(cube.shape, np.uint8)
 
 
-def _unknown(marks: list[Mark], cube: Grid) -> np.ndarray:
-    """Balls around marks about whose extent nothing is known."""
-    found = np.zeros(cube.shape, bool)
-    for mark in marks:
-        if mark.unknown_mm:
-            found |= ball(cube, np.array(mark.lps_mm), mark.unknown_mm)
-    return found
-
-
 def ball(grid: Grid, center_lps_mm: np.ndarray, diameter_mm: float) -> np.ndarray:
-    """Voxels of a grid whose centers lie within a ball in the world: bool (z, y, x)."""
+    """Return the voxels of a grid whose centers lie within a ball: bool (z, y, x).
+
+    Args:
+        grid: the grid.
+        center_lps_mm: (x, y, z).
+        diameter_mm: of the ball.
+    """
     index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)
     return ((grid.index_to_lps(index) - center_lps_mm) ** 2).sum(-1) <= (diameter_mm / 2) ** 2
 
 
 def ball_box(grid: Grid, center_lps_mm: np.ndarray, diameter_mm: float) -> tuple[Box, np.ndarray]:
-    """The same in the smallest box, cut at the grid's edge; the voxel at the center belongs to it in any case."""
+    """Return the same in the smallest box, cut at the grid's edge; the voxel at the center is in it in any case.
+
+    Args:
+        grid: the grid.
+        center_lps_mm: (x, y, z).
+        diameter_mm: of the ball.
+
+    Returns:
+        The box, and bool (z, y, x) inside it.
+    """
     middle = grid.lps_to_index(center_lps_mm)
     reach = diameter_mm / 2 / np.array(grid.spacing_mm) + 1
-    low = np.clip(np.floor(middle - reach).astype(int), 0, np.array(grid.shape) - 1)
-    high = np.clip(np.ceil(middle + reach).astype(int) + 1, low + 1, grid.shape)
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.index_to_lps(low)
-    mask = ball(Grid(tuple(high - low), affine), center_lps_mm, diameter_mm)
-    mask[tuple(np.clip(np.rint(middle).astype(int) - low, 0, np.array(mask.shape) - 1))] = True
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)), mask
-
-
-def _extent(inside: np.ndarray, axis: int) -> tuple[int, int]:
-    seen = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-    return (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 0)
-
-
-def _block(valid: np.ndarray) -> np.ndarray:
-    block = np.zeros((CUBE,) * 3, bool)
-    z0, z1, y0, y1, x0, x1 = valid
-    block[z0:z1, y0:y1, x0:x1] = True
-    return block
+    box = nearest_box_around_points(np.stack([middle - reach, middle + reach]), grid.shape)
+    mask = ball(grid.crop(box), center_lps_mm, diameter_mm)
+    mask[tuple(np.clip(np.rint(middle).astype(int) - box_start(box), 0, np.array(mask.shape) - 1))] = True
+    return box, mask

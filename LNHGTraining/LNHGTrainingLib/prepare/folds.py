@@ -1,10 +1,9 @@
-"""Folds by patient, balanced over the number and the size of nodules, drawn from a seed and written down.
+"""Folds by patient, balanced over the number and the size of nodules, chosen from a seed and written down.
 
 A split by nodule, as in the original (register U5), leaks: it is here to show by how much it inflates Dice.
 """
 
 import csv
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,16 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.checksum import file_sha256
+from LNHGLib.files.text import write_csv, write_json
 
 SIZES_MM = (6.0, 10.0, 20.0)
-"""Bounds between the size classes that every fold gets its share of."""
+"""Bounds between the size classes that every fold gets some of."""
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to draw: number of folds, seed, "patient" or "nodule", patients kept for testing, folds given already."""
+    """How to make folds: their number, seed, "patient" or "nodule", patients kept for testing, folds given already."""
 
     count: int = 5
     seed: int = 0
@@ -31,7 +31,7 @@ class Plan:
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict]]:
-    """Columns and rows of a table of nodules.
+    """Return the columns and the rows of a table of nodules.
 
     Raises:
         InputError: it cannot be read or lacks a column.
@@ -51,8 +51,12 @@ def read_table(path: Path) -> tuple[list[str], list[dict]]:
     return columns, rows
 
 
-def draw(rows: list[dict], plan: Plan) -> list[int]:
-    """The fold of every row, 0 to `count` - 1; -1 for patients kept for testing.
+def assign_folds(rows: list[dict], plan: Plan) -> list[int]:
+    """Return the fold of every row, 0 to `count` - 1; -1 for patients kept for testing.
+
+    Args:
+        rows: of the table of nodules.
+        plan: how to make folds.
 
     Raises:
         InputError: there are fewer patients than folds, or a patient to hold out is not in the table.
@@ -63,13 +67,14 @@ def draw(rows: list[dict], plan: Plan) -> list[int]:
         raise InputError(f"The table has no patient {unknown[0]} to hold out; check --hold-out.")
     groups = defaultdict(list)
     for index, row in enumerate(rows):
-        if row["patient_id"] not in held:
-            groups[_group(row, index, plan.split)].append(index)
+        if row["patient_id"] not in held:  # what must stay together; with the leaky split a nodule alone
+            together = plan.split == "patient" or not row["row"]
+            groups[row["patient_id"] if together else f"row {index}"].append(index)
     if len(groups) < plan.count:
         raise InputError(f"The table has {len(groups)} patient(s), expected at least {plan.count} for as many folds.")
-    given = {name: fold for name, fold in _given(plan).items() if name in groups}
+    given = {name: fold for name, fold in given_folds(plan).items() if name in groups}
     folds = [-1] * len(rows)
-    for name, fold in _balanced({name: _load(rows, of) for name, of in groups.items()}, plan, given).items():
+    for name, fold in balance({name: _load(rows, of) for name, of in groups.items()}, plan, given).items():
         for index in groups[name]:
             folds[index] = fold
     if plan.split == "patient":
@@ -77,26 +82,30 @@ def draw(rows: list[dict], plan: Plan) -> list[int]:
     return folds
 
 
-def _group(row: dict, index: int, split: str) -> str:
-    """What must stay together: all rows of a patient; with the leaky split a nodule alone."""
-    return row["patient_id"] if split == "patient" or not row["row"] else f"row {index}"
-
-
 def _load(rows: list[dict], indices: list[int]) -> np.ndarray:
-    """One patient, its nodules, and its nodules by size class: (2 + classes,)."""
+    """Count one patient, its nodules, and its nodules by size class: (2 + classes,)."""
     nodules = [rows[index] for index in indices if rows[index].get("kind", "nodule") == "nodule" and rows[index]["row"]]
     sizes = [float(row["luna_diameter_exact_mm"] or 0) for row in nodules]
     by_size = np.bincount(np.searchsorted(SIZES_MM, sizes, side="right"), minlength=len(SIZES_MM) + 1)
     return np.array([1, len(nodules), *by_size], float)
 
 
-def _balanced(loads: dict[str, np.ndarray], plan: Plan, given: dict[str, int]) -> dict[str, int]:
-    """Give one group after the other, those with most nodules first, to the fold that it evens out most."""
+def balance(loads: dict[str, np.ndarray], plan: Plan, given: dict[str, int]) -> dict[str, int]:
+    """Give one group after the other, those with most nodules first, to the fold that it evens out most.
+
+    Args:
+        loads: of each group, as `_load` counts.
+        plan: number of folds and seed.
+        given: groups that have a fold already.
+
+    Returns:
+        The fold of each group.
+    """
     names = sorted(set(loads) - set(given))
     order = np.random.default_rng(plan.seed).permutation(len(names))
     names = sorted((names[index] for index in order), key=lambda name: -loads[name][1])
-    share = sum(loads.values()) / plan.count
-    scale = np.where(share > 0, share, 1)
+    mean = sum(loads.values()) / plan.count
+    scale = np.where(mean > 0, mean, 1)
     sums = np.zeros((plan.count, len(scale)))
     folds = dict(given)
     for name, fold in given.items():
@@ -109,8 +118,8 @@ def _balanced(loads: dict[str, np.ndarray], plan: Plan, given: dict[str, int]) -
     return folds
 
 
-def _given(plan: Plan) -> dict[str, int]:
-    """The folds of another table's patients.
+def given_folds(plan: Plan) -> dict[str, int]:
+    """Return the folds of another table's patients.
 
     Raises:
         InputError: the table lacks them, or has a patient in two folds.
@@ -132,6 +141,10 @@ def _given(plan: Plan) -> dict[str, int]:
 def assert_disjoint(rows: list[dict], folds: list[int]) -> None:
     """Refuse a patient in two folds (register U5).
 
+    Args:
+        rows: of the table.
+        folds: of each row.
+
     Raises:
         InputError: names one.
     """
@@ -147,37 +160,32 @@ def assert_disjoint(rows: list[dict], folds: list[int]) -> None:
 def write_folds(manifest: Path, out: Path, plan: Plan) -> dict:
     """Write the table with its folds to `out`, and the folds alone, to publish, to a .json file beside it.
 
+    Args:
+        manifest: table of nodules.
+        out: table to write.
+        plan: how to make folds.
+
     Returns:
         What the .json file says.
 
     Raises:
-        InputError: as `draw`, or `out` is no .csv.
+        InputError: as `assign_folds`, or `out` is no .csv.
     """
     if out.suffix.lower() != ".csv":
         raise InputError(f"{out} ends in {out.suffix or 'nothing'}, expected a .csv file to write; name one.")
     columns, rows = read_table(manifest)
-    folds = draw(rows, plan)
-    record = _record(manifest, rows, folds, plan)
-    columns += [name for name in ("fold", "scan_test") if name not in columns]
-    held = set(record["held_out"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(out) as part, part.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        for row, fold in zip(rows, folds, strict=True):
-            writer.writerow(row | {"fold": fold, "scan_test": int(row["patient_id"] in held)})
-    with atomic_file(out.with_suffix(".json")) as part:
-        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return record
-
-
-def _record(manifest: Path, rows: list[dict], folds: list[int], plan: Plan) -> dict:
+    folds = assign_folds(rows, plan)
     members = defaultdict(set)
     for row, fold in zip(rows, folds, strict=True):
         members[fold].add(row["patient_id"])
     held = members.pop(-1, set())
     shared = sum(sum(name in of for of in members.values()) > 1 for name in set().union(*members.values()))
-    summary = [_summary(rows, folds, fold, members[fold]) for fold in range(plan.count)]
+    summary = []
+    for fold in range(plan.count):
+        load = _load(rows, [index for index, each in enumerate(folds) if each == fold])
+        nodules, by_size = int(load[1]), load[2:].astype(int).tolist()
+        patients = sorted(members[fold])
+        summary.append({"fold": fold, "nodules": nodules, "nodules_by_size": by_size, "patients": patients})
     record = {
         "schema": SCHEMA, "table": manifest.name, "table_sha256": file_sha256(manifest),
         "seed": plan.seed, "split": plan.split, "patients_in_more_than_one_fold": shared,
@@ -185,12 +193,12 @@ def _record(manifest: Path, rows: list[dict], folds: list[int], plan: Plan) -> d
     }  # fmt: skip
     if plan.split == "nodule":
         record["nodules"] = {row.get("key") or row["row"]: f for row, f in zip(rows, folds, strict=True) if row["row"]}
+    columns += [name for name in ("fold", "scan_test") if name not in columns]
+    for row, fold in zip(rows, folds, strict=True):
+        row |= {"fold": fold, "scan_test": int(row["patient_id"] in held)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(out) as part:
+        write_csv(part, rows, columns)
+    with atomic_file(out.with_suffix(".json")) as part:
+        write_json(part, record)
     return record
-
-
-def _summary(rows: list[dict], folds: list[int], fold: int, patients: set[str]) -> dict:
-    load = _load(rows, [index for index, each in enumerate(folds) if each == fold])
-    return {
-        "fold": fold, "nodules": int(load[1]), "nodules_by_size": load[2:].astype(int).tolist(),
-        "patients": sorted(patients),
-    }  # fmt: skip

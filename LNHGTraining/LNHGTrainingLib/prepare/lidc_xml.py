@@ -40,7 +40,7 @@ class Reading:
 
 
 def series_of(path: Path) -> str | None:
-    """The CT series that the file is about; None when it is no LIDC reading of a CT.
+    """Return the CT series that the file is about; None when it is no LIDC reading of a CT.
 
     Raises:
         InputError: it is no XML.
@@ -57,7 +57,7 @@ def series_of(path: Path) -> str | None:
 
 
 def read_readings(path: Path) -> list[Reading]:
-    """All marks of all readers; the reader is the session's place in the file, from 0.
+    """Return all marks of all readers; the reader is the session's place in the file, from 0.
 
     Raises:
         InputError: it is no LIDC file, or a mark in it is broken.
@@ -65,50 +65,39 @@ def read_readings(path: Path) -> list[Reading]:
     try:
         root = ElementTree.parse(path).getroot()
         sessions = [element for element in root.iter() if _name(element) == "readingSession"]
-        return [reading for reader, session in enumerate(sessions) for reading in _readings(reader, session)]
+        return [reading for reader, session in enumerate(sessions) for reading in _session(reader, session)]
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise InputError(
             f"{path} holds no complete LIDC readings ({type(error).__name__}: {error}); copy the file again."
         ) from error
 
 
-def _readings(reader: int, session: ElementTree.Element) -> Iterator[Reading]:
+def _session(reader: int, session: ElementTree.Element) -> Iterator[Reading]:
+    """Yield the marks of one reader."""
     for element in session:
         if _name(element) == "unblindedReadNodule":
-            rois = [_outline(part) for part in element if _name(part) == "roi"]
-            ratings = _ratings(element)
+            rois = [_roi(part, "edgeMap") for part in element if _name(part) == "roi"]
+            values = {}
+            for part in element:
+                if _name(part) == "characteristics":
+                    values = {_name(each): float(_text(each) or 0) for each in part}
+            ratings = {name: values[name] for name in RATINGS if values.get(name, 0) >= 1}  # 0: left out by the reader
             point = sum(len(roi.points) for roi in rois) == 1
             kind = SMALL if point and not ratings else "nodule"
             yield Reading(reader, _child(element, "noduleID"), kind, rois, ratings)
         elif _name(element) == "nonNodule":
-            yield Reading(reader, _child(element, "nonNoduleID"), NON_NODULE, [_locus(element)], {})
+            rois = [_roi(element, "locus")]
+            yield Reading(reader, _child(element, "nonNoduleID"), NON_NODULE, rois, {})
 
 
-def _ratings(nodule: ElementTree.Element) -> dict[str, float]:
-    values = {}
-    for part in nodule:
-        if _name(part) == "characteristics":
-            values = {_name(each): float(_text(each) or 0) for each in part}
-    return {name: values[name] for name in RATINGS if values.get(name, 0) >= 1}  # 0: left out by the reader
-
-
-def _outline(roi: ElementTree.Element) -> Roi:
-    points = [_point(part) for part in roi if _name(part) == "edgeMap"]
+def _roi(element: ElementTree.Element, tag: str) -> Roi:
+    """Read the outline of a nodule ("edgeMap") or the point of another mark ("locus")."""
+    points = [(int(_child(part, "xCoord")), int(_child(part, "yCoord"))) for part in element if _name(part) == tag]
     if not points:
-        raise ValueError("an roi without edgeMap")
-    inclusion = _child(roi, "inclusion").upper() != "FALSE"
-    return Roi(_child(roi, "imageSOP_UID"), float(_child(roi, "imageZposition")), inclusion, np.array(points))
-
-
-def _locus(mark: ElementTree.Element) -> Roi:
-    points = [_point(part) for part in mark if _name(part) == "locus"]
-    if not points:
-        raise ValueError("a nonNodule without locus")
-    return Roi(_child(mark, "imageSOP_UID"), float(_child(mark, "imageZposition")), True, np.array(points[:1]))
-
-
-def _point(element: ElementTree.Element) -> tuple[int, int]:
-    return int(_child(element, "xCoord")), int(_child(element, "yCoord"))
+        raise ValueError(f"{'an' if tag == 'edgeMap' else 'a'} {_name(element)} without {tag}")
+    inclusion = tag == "locus" or _child(element, "inclusion").upper() != "FALSE"
+    points = np.array(points if tag == "edgeMap" else points[:1])
+    return Roi(_child(element, "imageSOP_UID"), float(_child(element, "imageZposition")), inclusion, points)
 
 
 def _child(element: ElementTree.Element, name: str) -> str:

@@ -2,19 +2,20 @@
 
 import csv
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.image.boxes import box_intersection, box_within
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume
 
 from LNHGTrainingLib.prepare.cubes import Mark, Scan, ScanNodule, ball_box
 from LNHGTrainingLib.prepare.lidc import find_readings, marks_of, nodules_of
 from LNHGTrainingLib.prepare.lidc_xml import Roi, read_readings
-from LNHGTrainingLib.prepare.sources import Found, Options, of_scan
+from LNHGTrainingLib.prepare.sources import Found, PrepareOptions, of_scan
 
 READERS = 3
 """LUNA16 lists nodules that at least three of LIDC's four readers marked."""
@@ -22,7 +23,7 @@ IRRELEVANT_MM = 3.0
 Point = tuple[float, float, float]
 
 
-class Lists:
+class ChallengeLists:
     """The lists of the challenge, by series.
 
     Args:
@@ -43,11 +44,17 @@ class Lists:
         self.excluded = _by_series(excluded, "diameter_mm") if excluded else {}
 
     def negatives(self, series_uid: str, count: int, seed: int) -> list[Point]:
-        """Candidates that are no nodule, drawn from the seed and the series' name."""
-        places = [place for place, kind in self.candidates.get(series_uid, []) if kind == 0]
+        """Return candidates that are no nodule, sampled from the seed and the series' name.
+
+        Args:
+            series_uid: of the series.
+            count: as many, or all there are.
+            seed: of the sampling.
+        """
+        points = [point for point, kind in self.candidates.get(series_uid, []) if kind == 0]
         rng = np.random.default_rng([seed, zlib.crc32(series_uid.encode())])
-        drawn = sorted(rng.choice(len(places), min(count, len(places)), replace=False)) if places else []
-        return [places[index] for index in drawn]
+        chosen = sorted(rng.choice(len(points), min(count, len(points)), replace=False)) if points else []
+        return [points[index] for index in chosen]
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -70,13 +77,17 @@ def _by_series(path: Path, column: str) -> dict[str, list[tuple[Point, float]]]:
     return found
 
 
-def find(folder: Path, options: Options) -> Found:
-    """The .mhd scans below a folder; lung masks (folders whose name starts with `seg`) are passed over.
+def find(folder: Path, options: PrepareOptions) -> Found:
+    """Return the .mhd scans below a folder; lung masks (folders whose name starts with `seg`) are passed over.
+
+    Args:
+        folder: the scans and the lists of the challenge.
+        options: what else there is to say.
 
     Raises:
         InputError: no scan, or no annotations.
     """
-    lists, patients = Lists(folder), read_patients(options.patients)
+    lists, patients = ChallengeLists(folder), read_patients(options.patients)
     readings, left_out = find_readings(options.xml) if options.xml else ({}, {})
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.mhd")):
@@ -97,7 +108,7 @@ def find(folder: Path, options: Options) -> Found:
 
 
 def read_patients(table: Path | None) -> dict[str, str]:
-    """Series to patient, from a table with these columns (the development crops' table will do).
+    """Return series to patient, from a table with these columns (the development crops' table will do).
 
     Raises:
         InputError: the table lacks them.
@@ -111,8 +122,15 @@ def read_patients(table: Path | None) -> dict[str, str]:
         return {row["series_uid"]: row["patient_id"] for row in reader}
 
 
-def read_scan(path: Path, patient: str, lists: Lists, xml: Path | None, options: Options) -> Scan:
-    """One scan: readers' outlines where there are any, else spheres of the listed diameters.
+def read_scan(path: Path, patient: str, lists: ChallengeLists, xml: Path | None, options: PrepareOptions) -> Scan:
+    """Return one scan: readers' outlines where there are any, else spheres of the listed diameters.
+
+    Args:
+        path: the .mhd file.
+        patient: identifier.
+        lists: of the challenge.
+        xml: readings of the series, if there are any.
+        options: what else there is to say.
 
     Raises:
         InputError: the scan or its readings cannot be used.
@@ -122,13 +140,16 @@ def read_scan(path: Path, patient: str, lists: Lists, xml: Path | None, options:
     outlined, marks = [], []
     if xml:
         readings = read_readings(xml)
-        slice_of = partial(_slice_at, volume.grid, xml.name)
+        slice_of = partial(slice_at, volume.grid, xml.name)
         outlined, more = nodules_of(readings, volume, slice_of)
         marks, notes = marks_of(readings, volume.grid, slice_of), notes + more
-    spheres = list(_spheres(lists.nodules.get(uid, []), volume, outlined))
+    spheres = list(spheres_of(lists.nodules.get(uid, []), volume, outlined))
     if spheres:
         notes += (f"{len(spheres)} nodule(s) without outlines: a sphere of the listed diameter stands for each.",)
-    marks += _irrelevant(lists.excluded.get(uid, []), volume.grid, outlined)
+    for point, listed_mm in lists.excluded.get(uid, []):  # they count neither way; a diameter of -1 is a point
+        diameter = max(listed_mm, IRRELEVANT_MM)
+        if _inside(volume.grid, point) and not _on_one(volume.grid, point, diameter, outlined):
+            marks.append(Mark("irrelevant", point, None, diameter))
     negatives = lists.negatives(uid, options.negatives, options.seed)
     inside = [point for point in negatives if _inside(volume.grid, point)]
     if len(inside) < len(negatives):
@@ -136,10 +157,18 @@ def read_scan(path: Path, patient: str, lists: Lists, xml: Path | None, options:
     return Scan(volume, patient, uid, outlined + spheres, marks, inside, notes)
 
 
-def _slice_at(grid: Grid, name: str, roi: Roi) -> int:
-    """The slice at the outline's z position: .mhd files do not keep the SOP instance UIDs.
+def slice_at(grid: Grid, name: str, roi: Roi) -> int:
+    """Return the slice at the outline's z position: .mhd files do not keep the SOP instance UIDs.
 
     LUNA16 stores the pixels as the scanner did, so that x and y hold as they are.
+
+    Args:
+        grid: of the CT.
+        name: of the file of readings.
+        roi: the outline.
+
+    Raises:
+        InputError: the scan has no slice there.
     """
     index = (roi.z_mm - grid.affine[2, 3]) / grid.affine[2, 0]
     if abs(index - round(index)) > 0.25 or not 0 <= round(index) < grid.shape[0]:
@@ -150,7 +179,17 @@ def _slice_at(grid: Grid, name: str, roi: Roi) -> int:
     return round(index)
 
 
-def _spheres(listed: Iterable[tuple[Point, float]], volume: Volume, outlined: list[ScanNodule]) -> Iterable[ScanNodule]:
+def spheres_of(listed: list[tuple[Point, float]], volume: Volume, outlined: list[ScanNodule]) -> Iterator[ScanNodule]:
+    """Yield a sphere for each listed nodule that readers' outlines do not show.
+
+    Args:
+        listed: center (x, y, z) in LPS mm, and diameter in mm.
+        volume: the CT.
+        outlined: nodules with outlines.
+
+    Raises:
+        InputError: a nodule lies outside the scan.
+    """
     number = len(outlined)
     for point, diameter in listed:
         if _on_one(volume.grid, point, diameter, outlined):
@@ -167,29 +206,15 @@ def _spheres(listed: Iterable[tuple[Point, float]], volume: Volume, outlined: li
 
 
 def _on_one(grid: Grid, point: Point, diameter_mm: float, outlined: list[ScanNodule]) -> bool:
-    """A listed nodule is one of the outlined ones: its sphere overlaps the outlines."""
+    """Return whether a listed nodule is one of the outlined ones: its sphere overlaps the outlines."""
     box, mask = ball_box(grid, np.array(point), diameter_mm)
     for nodule in outlined:
-        low = [max(a.start, b.start) for a, b in zip(box, nodule.box, strict=True)]
-        high = [min(a.stop, b.stop) for a, b in zip(box, nodule.box, strict=True)]
-        if all(a < b for a, b in zip(low, high, strict=True)):
-            one, two = (
-                tuple(slice(a - part.start, b - part.start) for a, b, part in zip(low, high, where, strict=True))
-                for where in (box, nodule.box)
-            )
-            if (mask[one] & (nodule.bits[two] > 0)).any():
+        shared = box_intersection(box, nodule.box)
+        if shared is not None:
+            outlined_there = nodule.bits[box_within(shared, nodule.box)] > 0
+            if (mask[box_within(shared, box)] & outlined_there).any():
                 return True
     return False
-
-
-def _irrelevant(listed: Iterable[tuple[Point, float]], grid: Grid, outlined: list[ScanNodule]) -> list[Mark]:
-    """Findings that count neither way, unless they are outlined nodules; a diameter of -1 is a point."""
-    found = [(point, max(diameter, IRRELEVANT_MM)) for point, diameter in listed if _inside(grid, point)]
-    return [
-        Mark("irrelevant", point, None, diameter)
-        for point, diameter in found
-        if not _on_one(grid, point, diameter, outlined)
-    ]
 
 
 def _inside(grid: Grid, point: Point) -> bool:

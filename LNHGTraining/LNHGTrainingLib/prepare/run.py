@@ -1,18 +1,18 @@
-"""Turns LIDC-IDRI, LUNA16, CTs with masks, or crops into training data, a scan at a time; a killed run goes on."""
+"""Turns LIDC-IDRI, LUNA16, CTs with masks, or crops into training data, scan by scan; a killed run goes on."""
 
-import csv
 import importlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
+from LNHGLib.files.text import write_csv, write_json
 
-from LNHGTrainingLib.prepare.sources import Content, Found, Options, Subject
+from LNHGTrainingLib.prepare.sources import PrepareOptions, Subject
 from LNHGTrainingLib.prepare.storage import SCANS, read_content, write_index, write_scan
 
 REPORT, SETTINGS = "report.csv", "prepare.json"
@@ -48,9 +48,9 @@ class Line:
 
 def prepare(
     layout: str,
-    place: Path,
+    location: Path,
     out: Path,
-    options: Options,
+    options: PrepareOptions,
     progress: Callable[[float, str], None] | None = None,
 ) -> Counter:
     """Write `scans/`, `volumes.h5`, `manifest.csv` and `report.csv` into `out`.
@@ -59,7 +59,7 @@ def prepare(
 
     Args:
         layout: "lidc", "luna16", "pairs" or "crops".
-        place: The input.
+        location: The input.
         out: New or empty folder, or one of a run with the same settings.
         options: What else there is to say.
         progress: Told the fraction done and the scan.
@@ -72,24 +72,37 @@ def prepare(
     """
     known = LAYOUTS[layout]
     source = {"source": options.source or known.source, "licence": options.licence or known.licence}
-    draw = {"negatives": options.negatives, "seed": options.seed}
-    _claim(out, {"schema": SCHEMA, "layout": layout, **source, **draw})
-    found = importlib.import_module(f"LNHGTrainingLib.prepare.{known.module}").find(place, options)
+    sampling = {"negatives": options.negatives, "seed": options.seed}
+    claim_folder(out, {"schema": SCHEMA, "layout": layout, **source, **sampling})
+    found = importlib.import_module(f"LNHGTrainingLib.prepare.{known.module}").find(location, options)
     lines = [Line(name, "skipped", "", reason) for name, reason in found.left_out.items()]
-    lines += _all(found, out / SCANS, source, progress)
+    for number, subject in enumerate(found.subjects):
+        if progress:
+            progress(number / len(found.subjects), subject.name)
+        lines.append(prepare_subject(subject, out / SCANS / f"{subject.name}.h5", source))
     done = sorted(line.subject for line in lines if line.status == "prepared")
     with atomic_file(out / REPORT) as part:
-        _write_report(part, lines)
+        write_csv(part, map(vars, lines), [field.name for field in fields(Line)])
     if not done:
-        raise InputError(f"None of the {len(lines)} scan(s) in {place} could be prepared; see {out / REPORT}.")
+        raise InputError(f"None of the {len(lines)} scan(s) in {location} could be prepared; see {out / REPORT}.")
     rows = write_index(out, done)
     return Counter(line.status for line in lines) + Counter(cubes=sum("key" in row for row in rows))
 
 
-def _claim(out: Path, settings: dict) -> None:
-    """Make `out`, or take up what an earlier run with the same settings left there."""
+def claim_folder(out: Path, settings: dict) -> None:
+    """Make a folder for prepared data, or take up what an earlier run with the same settings left there.
+
+    Args:
+        out: the folder.
+        settings: of this run.
+
+    Raises:
+        InputError: it holds something else, or data with other settings.
+    """
     known = out / SETTINGS
-    if out.is_file() or (out.is_dir() and not known.is_file() and _foreign(out)):
+    allowed = {SCANS, f"{SETTINGS}.part"}  # what a run could have left there before it wrote its settings
+    foreign = out.is_dir() and any(path.name not in allowed for path in out.iterdir())
+    if out.is_file() or (foreign and not known.is_file()):
         raise InputError(f"{out} holds something else, expected a new folder or prepared data; name another.")
     if known.is_file():
         earlier = json.loads(known.read_text(encoding="utf-8"))
@@ -103,29 +116,24 @@ def _claim(out: Path, settings: dict) -> None:
     (out / SCANS).mkdir(parents=True, exist_ok=True)
     if not known.is_file():
         with atomic_file(known) as part:
-            part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    for stale in (*out.glob("*.part"), *(out / SCANS).glob("*.part")):
-        stale.unlink()
+            write_json(part, settings)
+    for left in (*out.glob("*.part"), *(out / SCANS).glob("*.part")):
+        left.unlink()
 
 
-def _foreign(out: Path) -> list[Path]:
-    """What no run could have left there before it wrote its settings."""
-    allowed = {SCANS, f"{SETTINGS}.part"}
-    return [path for path in out.iterdir() if path.name not in allowed]
+def prepare_subject(subject: Subject, path: Path, source: dict) -> Line:
+    """Prepare one scan, unless it is there; whatever is wrong with it is said in the report.
 
-
-def _all(found: Found, folder: Path, source: dict, progress: Callable[[float, str], None] | None) -> Iterator[Line]:
-    for number, subject in enumerate(found.subjects):
-        if progress:
-            progress(number / len(found.subjects), subject.name)
-        yield _one(subject, folder / f"{subject.name}.h5", source)
-
-
-def _one(subject: Subject, path: Path, source: dict) -> Line:
-    """Prepare one scan, unless it is there; whatever is wrong with it is said in the report."""
+    Args:
+        subject: the scan.
+        path: its file.
+        source: columns of the table that say where the data are from.
+    """
     if not path.exists():
         try:
-            _write(path, subject.read(), source)
+            content = subject.read()
+            cubes = (replace(cube, row=source | cube.row) for cube in content.cubes)
+            write_scan(path, cubes, (source | row for row in content.rows), content.notes)
         except InputError as error:
             return Line(subject.name, "skipped", "", str(error))
         except Exception as error:  # one broken scan must not end a run of hours
@@ -134,18 +142,11 @@ def _one(subject: Subject, path: Path, source: dict) -> Line:
     return Line(subject.name, "prepared", sum("key" in row for row in content["rows"]), " ".join(content["notes"]))
 
 
-def _write(path: Path, content: Content, source: dict) -> None:
-    cubes = (replace(cube, row=source | cube.row) for cube in content.cubes)
-    write_scan(path, cubes, (source | row for row in content.rows), content.notes)
-
-
-def _write_report(path: Path, lines: list[Line]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["subject", "status", "cubes", "text"])
-        writer.writerows([line.subject, line.status, line.cubes, line.text] for line in lines)
-
-
 def say(fraction: float, text: str) -> None:
-    """A line of progress for people."""
+    """Print a line of progress for people.
+
+    Args:
+        fraction: done, 0 to 1.
+        text: what is being done.
+    """
     print(f"{fraction:4.0%} {text}", file=sys.stderr, flush=True)

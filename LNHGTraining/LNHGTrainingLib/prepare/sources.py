@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from LNHGTrainingLib.prepare.cubes import Scan, mark_rows, samples
@@ -33,16 +32,16 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """What the user asks for beside the input.
 
     Attributes:
         xml: folder of LIDC readings, where they do not lie in the input.
         patients: table with `series_uid` and `patient_id`, where the images do not tell (LUNA16).
-        negatives: cubes without a nodule a scan, drawn from LUNA16's candidates.
-        seed: of that draw.
+        negatives: cubes without a nodule for each scan, sampled from LUNA16's candidates.
+        seed: of that sampling.
         source: what the table says the data are, where it is not the layout's own.
-        licence: what it says of their licence.
+        licence: what it says of their license.
     """
 
     xml: Path | None = None
@@ -62,15 +61,20 @@ class Found:
 
 
 def of_scan(name: str, read: Callable[[], Scan]) -> Subject:
-    """A subject that is a whole scan."""
-    return Subject(file_name(name), partial(_content, read))
+    """Return the subject that is a whole scan.
 
+    Args:
+        name: names its file.
+        read: reads it.
+    """
 
-def _content(read: Callable[[], Scan]) -> Content:
-    scan = read()
-    return Content(samples(scan), mark_rows(scan), scan.volume.source.notes + scan.notes)
+    def content() -> Content:
+        scan = read()
+        return Content(samples(scan), mark_rows(scan), scan.volume.source.notes + scan.notes)
+
+    return Subject(file_name(name), content)
 
 
 def file_name(name: str) -> str:
-    """A name that every file system takes."""
+    """Return a name that every file system takes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"

@@ -1,12 +1,11 @@
-"""What prepared data look like on disk: an HDF5 file a scan, an index over all of them, and a table.
+"""What prepared data look like on disk: one HDF5 file for each scan, an index over all of them, and a table.
 
 A scan's file holds `/volumes/<key>/{image, target, mask, reader_masks, other_mask}` of shape (1, z, y, x) for each
 cube at 1 mm (method facts, section 7). The index `volumes.h5` links to them under the same names, and shows all cubes
 as one array each, in the layout of the development crops: `ct`, `reader_masks`, `other_mask` (N, z, y, x) and
-`valid_extent`. The table is `manifest.csv`, a row a finding.
+`valid_extent`. The table is `manifest.csv`, one row for each finding.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from LNHGLib.files.atomic import atomic_file
+from LNHGLib.files.text import write_csv
 from LNHGLib.segmentation.preprocessing import normalize
 
 from LNHGTrainingLib.data.crops import CUBE, consensus
@@ -38,7 +38,7 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of the table. `kind` is nodule, negative, small-nodule, non-nodule or irrelevant; the last three have no
 cube and no `row`. `type` is the attenuation type, `reference` what the mask is, `luna_diameter_exact_mm` the diameter
-under the name that the development crops give it, `fold` -1 until folds are drawn."""
+under the name that the development crops give it, `fold` -1 until there are folds."""
 SHARED = ("reader_masks", "other_mask")
 BLOCK = (1, CUBE, CUBE, CUBE)
 
@@ -76,51 +76,57 @@ def write_scan(path: Path, cubes: Iterable[Sample], rows: Iterable[dict], notes:
 
     The same content gives the same bytes.
 
+    Args:
+        path: file to write.
+        cubes: of the scan.
+        rows: of the table, for marks without a cube.
+        notes: sentences for the report.
+
     Returns:
         The number of cubes.
     """
+    table = []
     with atomic_file(path) as part, h5py.File(part, "w") as file:
-        volumes, table = file.create_group("volumes"), []
+        volumes = file.create_group("volumes")
         for cube in cubes:
-            _write_cube(volumes.create_group(cube.key), cube)
-            table.append(cube.row | {"key": cube.key})
-        count = len(table)
+            group, mask, row = volumes.create_group(cube.key), cube.mask, cube.row
+            arrays = {
+                "image": cube.hu.astype(np.float32),
+                "target": (normalize(cube.hu, WINDOW_HU) * mask).astype(np.float32),
+                "mask": mask.astype(np.uint8),
+                "reader_masks": cube.bits,
+                "other_mask": cube.other,
+            }
+            for name, array in arrays.items():
+                group.create_dataset(name, data=array[None], chunks=BLOCK, compression="gzip", shuffle=True)
+            group["valid_extent"] = cube.valid
+            texts = {"series_uid": row["series_uid"], "patient_id": row["patient_id"]}
+            texts |= {"nodule_id": row["nodule_index"], "subtype": row.get("type", "")}
+            texts |= {"source": row.get("source", ""), "image_units": "HU"}
+            for name, text in texts.items():
+                group.attrs[name] = np.bytes_(str(text).encode() or b" ")  # of fixed length: repeatable to the byte
+            group.attrs["z_indices"] = [int(row.get(name, -1)) for name in ("z_first", "z_last")]
+            group.attrs["scan_spacing_mm"] = [float(row.get(f"{axis}_spacing") or np.nan) for axis in "zyx"]
+            group.attrs["spacing_mm"] = [1.0, 1.0, 1.0]
+            group.attrs["window_hu"] = WINDOW_HU
+            table.append(row | {"key": cube.key})
         content = json.dumps({"rows": [*table, *rows], "notes": list(notes)}).encode()
         file["content"] = np.frombuffer(content, np.uint8)
-    return count
-
-
-def _write_cube(group: h5py.Group, cube: Sample) -> None:
-    mask = cube.mask
-    arrays = {
-        "image": cube.hu.astype(np.float32),
-        "target": (normalize(cube.hu, WINDOW_HU) * mask).astype(np.float32),
-        "mask": mask.astype(np.uint8),
-        "reader_masks": cube.bits,
-        "other_mask": cube.other,
-    }
-    for name, array in arrays.items():
-        group.create_dataset(name, data=array[None], chunks=BLOCK, compression="gzip", shuffle=True)
-    group["valid_extent"] = cube.valid
-    row = cube.row
-    texts = {"series_uid": row["series_uid"], "patient_id": row["patient_id"], "nodule_id": row["nodule_index"]}
-    texts |= {"subtype": row.get("type", ""), "source": row.get("source", ""), "image_units": "HU"}
-    for name, text in texts.items():
-        group.attrs[name] = np.bytes_(str(text).encode() or b" ")  # of fixed length: repeatable to the byte
-    group.attrs["z_indices"] = [int(row.get(name, -1)) for name in ("z_first", "z_last")]
-    group.attrs["scan_spacing_mm"] = [float(row.get(f"{axis}_spacing") or np.nan) for axis in "zyx"]
-    group.attrs["spacing_mm"] = [1.0, 1.0, 1.0]
-    group.attrs["window_hu"] = WINDOW_HU
+    return len(table)
 
 
 def read_content(path: Path) -> dict:
-    """The `rows` and `notes` of one scan's file."""
+    """Return the `rows` and `notes` of one scan's file."""
     with h5py.File(path, "r") as file:
         return json.loads(file["content"][()].tobytes())
 
 
 def write_index(folder: Path, scans: Sequence[str]) -> list[dict]:
     """Write `volumes.h5` and `manifest.csv` over the files of these scans, in this order.
+
+    Args:
+        folder: of the prepared data.
+        scans: names of the files in its folder `scans`.
 
     Returns:
         The table's rows.
@@ -133,30 +139,18 @@ def write_index(folder: Path, scans: Sequence[str]) -> list[dict]:
                 cubes.append((f"{SCANS}/{scan}.h5", row["key"]))
             rows.append(row)
     with atomic_file(folder / INDEX) as part, h5py.File(part, "w") as file:
-        _write_views(file, folder, cubes)
-    with atomic_file(folder / TABLE) as part:
-        write_rows(part, rows)
-    return rows
-
-
-def _write_views(file: h5py.File, folder: Path, cubes: list[tuple[str, str]]) -> None:
-    names = {"ct": ("image", np.int16), **{name: (name, np.uint8) for name in SHARED}}
-    for view, (name, dtype) in names.items():
-        layout = h5py.VirtualLayout((len(cubes), *BLOCK[1:]), dtype)
+        names = {"ct": ("image", np.int16), **{name: (name, np.uint8) for name in SHARED}}
+        for view, (name, dtype) in names.items():
+            layout = h5py.VirtualLayout((len(cubes), *BLOCK[1:]), dtype)
+            for index, (scan, key) in enumerate(cubes):
+                layout[index] = h5py.VirtualSource(scan, f"volumes/{key}/{name}", BLOCK)[0]
+            file.create_virtual_dataset(view, layout)
+        extents = np.zeros((len(cubes), 6), np.int16)
         for index, (scan, key) in enumerate(cubes):
-            layout[index] = h5py.VirtualSource(scan, f"volumes/{key}/{name}", BLOCK)[0]
-        file.create_virtual_dataset(view, layout)
-    extents = np.zeros((len(cubes), 6), np.int16)
-    for index, (scan, key) in enumerate(cubes):
-        file[f"volumes/{key}"] = h5py.ExternalLink(scan, f"volumes/{key}")
-        with h5py.File(folder / scan, "r") as source:
-            extents[index] = source[f"volumes/{key}/valid_extent"]
-    file["valid_extent"] = extents
-
-
-def write_rows(path: Path, rows: list[dict], columns: Sequence[str] = COLUMNS) -> None:
-    """A CSV; what a row does not know stays blank, but for the fold, -1 until it is drawn, and `scan_test`, 0."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({"fold": -1, "scan_test": 0} | row for row in rows)
+            file[f"volumes/{key}"] = h5py.ExternalLink(scan, f"volumes/{key}")
+            with h5py.File(folder / scan, "r") as source:
+                extents[index] = source[f"volumes/{key}/valid_extent"]
+        file["valid_extent"] = extents
+    with atomic_file(folder / TABLE) as part:
+        write_csv(part, ({"fold": -1, "scan_test": 0} | row for row in rows), COLUMNS)
+    return rows
