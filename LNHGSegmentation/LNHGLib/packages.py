@@ -14,7 +14,7 @@ light-the-torch as the PyTorch extension of 3D Slicer does; what the extension h
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from LNHGLib.cli.console import Stop, progress_printer
 from LNHGLib.errors import Cancelled, InputError, WorkError
@@ -28,11 +28,18 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
 
 
-def _parser() -> argparse.ArgumentParser:
-    prog = "python -m LNHGLib.packages"
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the arguments.
+
+    Raises:
+        InputError: They are wrong.
+    """
     about, _, explained = __doc__.partition("\n\n")
     parser = _Parser(
-        prog=prog, description=about, epilog=explained, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m LNHGLib.packages",
+        description=about,
+        epilog=explained,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", nargs="?", choices=("check", "install"), default="check", help="what to do")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(package_list.GROUPS)}")
@@ -44,38 +51,33 @@ def _parser() -> argparse.ArgumentParser:
         "that of the package index (where no other site can be reached)",
     )
     parser.add_argument("--progress-lines", action="store_true", help="print PROGRESS lines for a program")
-    return parser
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check or install; returns 0 where all is well, 1 where something does not work, 2 for wrong arguments."""
     try:
-        options = _parser().parse_args(arguments)
+        options = parse(arguments)
         packages = package_list.needed(options.groups or ["segmentation"])
         if options.command == "check":
             return 0 if package_list.load([package.module for package in packages]) else 1
+
+        def agree(text: str) -> bool:
+            print(text, file=sys.stderr, flush=True)
+            if options.yes:
+                return True
+            if not sys.stdin.isatty():
+                raise InputError("Nobody can be asked here; add --yes to install without asking.")
+            return input("Install now? [y/N] ").strip().lower() in ("y", "yes")
+
         with Stop().listening() as stop:
             progress = progress_printer(options.progress_lines)
-            print(install.install(packages, options.torch, progress, stop.wished, _agree(options.yes)))
+            print(install.install(packages, options.torch, progress, stop.wished, agree))
     except InputError as error:
         return _fail(error, 2)
     except (Cancelled, WorkError) as error:
         return _fail(error, 1)
     return 0
-
-
-def _agree(without_asking: bool) -> Callable[[str], bool]:
-    """What asks the person at the terminal."""
-
-    def ask(text: str) -> bool:
-        print(text, file=sys.stderr, flush=True)
-        if without_asking:
-            return True
-        if not sys.stdin.isatty():
-            raise InputError("Nobody can be asked here; add --yes to install without asking.")
-        return input("Install now? [y/N] ").strip().lower() in ("y", "yes")
-
-    return ask
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -33,7 +33,7 @@ def log(tmp_path):
 @pytest.fixture
 def lnhg(tmp_path, model, log, monkeypatch):
     """Run `lnhg batch` in this process, its workers in processes of their own."""
-    monkeypatch.setattr(batch, "Segmentation", lambda *_: StandIn(log))
+    monkeypatch.setattr(batch, "SegmentationSpec", lambda *_: StandIn(log))
 
     def run(*options, out="out"):
         arguments = ["batch", tmp_path / "in", tmp_path / out, "--model", model, *options]
@@ -99,7 +99,7 @@ def test_resume_keeps_bad_scans_and_tries_again_what_killed_its_worker(tmp_path,
     make_scans(tmp_path / "in", a="one", b="wrong", c="kill")
     assert lnhg() == 0
     store = Store(tmp_path / "out")
-    kinds = {case: json.loads(store._record(case).read_text())["kind"] for case in "abc"}
+    kinds = {case: json.loads(store.record_path(case).read_text())["kind"] for case in "abc"}
     assert kinds == {"a": "", "b": INPUT, "c": DIED}
     (tmp_path / "in" / "c.nii").write_text("okay")
     (tmp_path / "in" / "new.nii").write_text("one")

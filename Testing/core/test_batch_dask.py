@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import batch_process
@@ -17,11 +18,10 @@ from batch_process import PYTHONPATH
 from dask_cluster import dask_cluster
 from LNHGLib import __main__ as cli
 from LNHGLib import slurm
-from LNHGLib.batch import dask_executor, dask_worker
+from LNHGLib.batch import executor, worker
 from LNHGLib.batch import run as batch
 from LNHGLib.batch.case import Case
-from LNHGLib.batch.dask_worker import Claim, Withdrawn
-from LNHGLib.batch.store import Record, Store
+from LNHGLib.batch.store import Lease, Record, Store, Withdrawn
 from LNHGLib.errors import Cancelled, InputError, WorkError
 from stand_in_work import StandIn, computed, noted
 from tiny_model import write_model
@@ -48,7 +48,7 @@ def log(tmp_path):
 @pytest.fixture
 def lnhg(tmp_path, model, log, cluster, monkeypatch):
     """Run `lnhg batch` in this process, on the cluster or on this computer."""
-    monkeypatch.setattr(batch, "Segmentation", lambda *_: StandIn(log))
+    monkeypatch.setattr(batch, "SegmentationSpec", lambda *_: StandIn(log))
 
     def run(*options, out="out", on_cluster=True):
         place = ["--scheduler", cluster[0]] if on_cluster else []
@@ -142,8 +142,8 @@ def test_ctrl_c_ends_the_run_and_its_cases_and_resume_goes_on(tmp_path, started,
     assert "Traceback" not in told
     assert states(tmp_path / "out") == {"a": "done", "b": "done", "c": "pending"}
     (tmp_path / "in" / "c.nii").write_text("okay")
-    for worker in workers:  # it still sleeps in the case
-        worker.kill()
+    for process in workers:  # it still sleeps in the case
+        process.kill()
     assert lnhg("--resume", on_cluster=False) == 0
     assert states(tmp_path / "out") == {"a": "done", "b": "done", "c": "done"}
 
@@ -170,7 +170,7 @@ def test_slurm_example_starts_jobs_and_runs_the_batch_on_them(tmp_path, model, l
             cluster[1](1)
 
     monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=SLURMCluster))
-    monkeypatch.setattr(batch, "Segmentation", lambda *_: StandIn(log))
+    monkeypatch.setattr(batch, "SegmentationSpec", lambda *_: StandIn(log))
     make_scans(tmp_path / "in", a="one", b="two")
     options = ["--workers", "3", "--cpus", "8", "--gpus", "1", "--partition", "long"]
     assert slurm.main([*options, str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)]) == 0
@@ -193,7 +193,7 @@ def test_slurm_example_fits_dask_jobqueue():
 
 def test_wrong_address_and_jobs_beside_a_scheduler_are_refused(tmp_path, lnhg, model, capsys, monkeypatch):
     make_scans(tmp_path / "in", a="one")
-    monkeypatch.setattr("LNHGLib.batch.dask_executor.CONNECT_S", 1)
+    monkeypatch.setattr("LNHGLib.batch.executor.CONNECT_S", 1)
     arguments = ["batch", tmp_path / "in", tmp_path / "out", "--model", model, "--scheduler", "tcp://127.0.0.1:1"]
     assert cli.main([str(argument) for argument in arguments]) == 2
     assert "No Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
@@ -220,61 +220,65 @@ def test_dask_is_loaded_only_for_a_scheduler(model, tmp_path):
 
 
 @pytest.fixture
-def claim(tmp_path):
+def lease(tmp_path):
     store = Store(tmp_path)
     (store.memory / "records").mkdir(parents=True)
-    return Claim(tmp_path, "a.v2-1").make()
+    return Lease(tmp_path, "a.v2-1").make()
 
 
-def test_worker_that_was_taken_for_dead_can_write_nothing_any_more(tmp_path, claim):
-    result = claim.scratch("a") / "result"
-    result.mkdir(parents=True)
+def test_worker_that_was_taken_for_dead_can_write_nothing_any_more(tmp_path, lease):
+    result = lease.lease_folder / "result"
+    result.mkdir()
     (result / "report.json").write_text("late")
-    claim.withdraw()
+    lease.withdraw()
     record = Record.of(Case("a", "a.nii", tmp_path / "a.nii"), "done")
     with pytest.raises(Withdrawn):
-        claim.save(record)
+        lease.save(record)
     with pytest.raises(Withdrawn):
-        claim.finish(record, result)
-    assert not claim.folder("a").exists()
+        lease.finish(record, result)
+    assert not lease.folder("a").exists()
     assert not list(tmp_path.rglob("a.json"))
 
 
-def test_computation_that_nobody_waits_for_ends(claim, monkeypatch):
-    monkeypatch.setattr(dask_worker, "REPORT_S", 0.0)
-    look = dask_worker._watch(claim)
-    look(0.1, "")
-    claim.withdraw()
+def test_computation_that_nobody_waits_for_ends(lease, monkeypatch):
+    monkeypatch.setattr(worker, "REPORT_S", 0.0)
+    progress = worker.report_progress(lease, "a")
+    progress(0.1, "")
+    lease.withdraw()
     with pytest.raises(Withdrawn):
-        look(0.2, "")
+        progress(0.2, "")
 
 
 @pytest.mark.parametrize(("error", "told"), [(Cancelled("stop"), Cancelled), (OSError("gone"), WorkError)])
-def test_wish_to_stop_is_no_lost_scheduler(claim, log, error, told):
+def test_wish_to_stop_is_no_lost_scheduler(lease, log, error, told):
     def nthreads():
         raise error
 
-    pool = dask_executor.DaskPool(StandIn(log), Store(claim.out), SimpleNamespace(nthreads=nthreads))
+    cluster = executor.DaskCluster(SimpleNamespace(nthreads=nthreads))
     with pytest.raises(told):
-        next(pool.run([Case("a", "a.nii", claim.out)]))
+        next(executor.Executor(StandIn(log), Store(lease.out), cluster).run([Case("a", "a.nii", lease.out)]))
 
 
-def test_workers_that_never_get_ready_end_the_run(claim, log):
-    client = SimpleNamespace(cancel=lambda *_, **__: None)
-    pool = dask_executor.DaskPool(StandIn(log), Store(claim.out), client)
-    nodes = pool._workers = [dask_executor._Node(f"tcp://10.0.0.{number}:1", None, pool) for number in range(3)]
-    first, second, third = nodes
-    assert not [*pool._bury(first), *pool._bury(second)]
+def test_workers_that_never_get_ready_end_the_run(lease, log, monkeypatch):
+    names = iter(range(9))
+    nthreads = lambda: {f"tcp://10.0.0.{next(names)}:1": 2}  # noqa: E731 - each time another worker, the last is gone
+    client = SimpleNamespace(
+        nthreads=nthreads, submit=lambda *_, **__: Future(), cancel=lambda *_, **__: None, status="running"
+    )
+    monkeypatch.setattr(executor, "TICK_S", 0.0)
+    events = executor.Executor(StandIn(log), Store(lease.out), executor.DaskCluster(client)).run(
+        [Case("a", "a.nii", lease.out)]
+    )
+    assert [next(events) for _ in range(3)] == [None, None, None]
     with pytest.raises(WorkError, match="end before they are ready"):
-        list(pool._bury(third))
+        next(events)
 
 
-def test_worker_of_another_version_or_without_the_files_says_so(tmp_path, claim, log):
-    recipe = StandIn(log)
+def test_worker_of_another_version_or_without_the_files_says_so(tmp_path, log):
     with pytest.raises(InputError, match=r"has LNHG .*, expected 0\.0 as here"):
-        dask_worker.prepare(recipe, Store(tmp_path), tmp_path, "0.0", 0, 1)
+        worker.prepare(StandIn(log), 0, 1, "0.0", [])
     with pytest.raises(InputError, match="expected the same files on all computers"):
-        dask_worker.prepare(recipe, Store(tmp_path / "elsewhere"), tmp_path, batch.__version__, 0, 1)
+        worker.prepare(StandIn(log), 0, 1, batch.__version__, [tmp_path / "elsewhere"])
 
 
 def test_result_that_went_with_its_worker_is_not_waited_for_for_ever():
@@ -284,4 +288,10 @@ def test_result_that_went_with_its_worker_is_not_waited_for_for_ever():
         def result(self, timeout):
             raise TimeoutError
 
-    assert dask_executor._result(Gone()) is None
+    assert isinstance(executor.result_or_error(Gone()), TimeoutError)
+
+
+def test_wish_to_stop_is_no_error_of_a_case():
+    stopped = SimpleNamespace(result=lambda timeout: (_ for _ in ()).throw(Cancelled("stop")))
+    with pytest.raises(Cancelled):
+        executor.result_or_error(stopped)

@@ -200,7 +200,7 @@ def test_names_are_unique_fit_for_folders_and_the_same_in_every_run():
     assert len({name.casefold() for name in names}) == len(names)
     assert names[0].startswith("a-b_c-")
     assert names[4] == "case"
-    assert len(case_names.cleaned(["x" * 300])) == case_names.LONGEST
+    assert len(case_names.cleaned(["x" * 300])) == case_names.MAX_LENGTH
     assert case_names.cleaned(["..", "con/fig", ".hidden"]) == "con_fig-.hidden"
 
 

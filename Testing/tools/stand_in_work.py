@@ -22,7 +22,7 @@ FILES = ("nodules.seg.nrrd", *IMAGES, "nodules.csv", "report.json", "preview.png
 
 @dataclass(frozen=True)
 class StandIn:
-    """A recipe; a scan is a text file whose first word says what becomes of it, see `_act`.
+    """A job and its spec; a scan is a text file whose first word says what becomes of it, see `_act`.
 
     Attributes:
         log: file that gets a line of JSON for each step: process, case, step, begin and end.
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
     from LNHGLib.batch import run
 
     log, *rest = arguments
-    run.Segmentation = lambda *_: StandIn(Path(log))
+    run.SegmentationSpec = lambda *_: StandIn(Path(log))
     return cli.main(["batch", *rest])
 
 

@@ -49,23 +49,32 @@ def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
     """Find the scans of a cohort.
 
     Args:
-        inputs: a folder, a CSV list (columns path, and maybe case and series_uid), a glob, or files and folders.
-        out: where the results go: not looked into.
+        inputs: A folder, a CSV list (columns path, and maybe case and series_uid), a glob, or files and folders.
+        out: Where the results go: not looked into.
 
     Returns:
-        A case a scan, broken ones included.
+        A case per scan, broken ones included.
 
     Raises:
-        InputError: there is no such input, no scan in it, or the list is wrong.
+        InputError: There is no such input, no scan in it, or the list is wrong.
     """
-    paths = [Path(path) for text in inputs for path in _expanded(text)]
-    if len(paths) == 1 and paths[0].suffix.lower() == ".csv":
-        return _numbered(_listed(paths[0]), [])
-    if (
-        len(paths) == 1 and paths[0].is_file() and dicom_series.is_dicom(paths[0])
-    ):  # stands for its series, as in `segment`
-        return _numbered([Case("", paths[0].name, paths[0].absolute(), size=paths[0].stat().st_size)], [])
-    found = _Found(_base(paths))
+    paths: list[Path] = []
+    for text in inputs:
+        hits = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes all
+        if not hits and not glob.has_magic(text):
+            raise InputError(f"{text} does not exist; give a folder, a CSV list, a glob or files.")
+        if not hits:
+            raise InputError(f"Nothing fits the pattern {text}; check it, and put it in quotation marks.")
+        paths += map(Path, hits)
+    first = paths[0]
+    if len(paths) == 1 and first.suffix.lower() == ".csv":
+        return _numbered(_listed(first), [])
+    if len(paths) == 1 and first.is_file() and dicom_series.is_dicom(first):  # stands for its series, as in `segment`
+        return _numbered([Case("", first.name, first.absolute(), size=first.stat().st_size)], [])
+    base = first.absolute() if first.is_dir() else first.absolute().parent
+    if len(paths) > 1:  # names below the deepest common folder are the user's, those above are not shown
+        base = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    found = _Found(base)
     for path in paths:
         _search(path, found, out.resolve())
     cases = list(_cases(found))
@@ -77,46 +86,28 @@ def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
     return _numbered(cases, [f"Left aside: {count} {what}." for what, count in sorted(found.left.items())])
 
 
-def _expanded(text: str) -> list[str]:
-    if Path(text).exists():
-        return [text]
-    if not glob.has_magic(text):
-        raise InputError(f"{text} does not exist; give a folder, a CSV list, a glob or files.")
-    hits = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - pathlib takes no absolute pattern
-    if not hits:
-        raise InputError(f"Nothing fits the pattern {text}; check it, and put it in quotation marks.")
-    return hits
-
-
-def _base(paths: list[Path]) -> Path:
-    """Return the deepest folder that holds all inputs: names below it are the user's, those above are not shown."""
-    if len(paths) == 1:
-        return paths[0].absolute() if paths[0].is_dir() else paths[0].absolute().parent
-    return Path(os.path.commonpath([path.absolute().parent for path in paths]))
-
-
 def _search(path: Path, found: _Found, out: Path) -> None:
+    """Sort the files of an input by what they are."""
     for file in _files(path.absolute(), out, found.left) if path.is_dir() else [path.absolute()]:
         if zip_scans.is_volume(file.name):
             found.images.append(file)
-        elif file.suffix.lower() == ".zip":
+            continue
+        if file.suffix.lower() == ".zip":
             found.archives.append(file)
-        elif not zip_scans.is_dicom_directory(file.name):
-            _add_dicom(file, found)
-
-
-def _add_dicom(file: Path, found: _Found) -> None:
-    try:
-        header = dicom_series.read_header(file)
-        starts = header is not None or dicom_series.is_dicom(file)
-    except OSError:
-        header, starts = None, True
-    if header:
-        found.headers.append(header)
-    elif starts or file.suffix.lower() in DICOM_SUFFIXES:
-        found.unreadable.append(file)
-    else:
-        found.left["file(s) of other kinds"] += 1
+            continue
+        if zip_scans.is_dicom_directory(file.name):
+            continue
+        try:
+            header = dicom_series.read_header(file)
+            starts_as_dicom = header is not None or dicom_series.is_dicom(file)
+        except OSError:
+            header, starts_as_dicom = None, True
+        if header:
+            found.headers.append(header)
+        elif starts_as_dicom or file.suffix.lower() in DICOM_SUFFIXES:
+            found.unreadable.append(file)
+        else:
+            found.left["file(s) of other kinds"] += 1
 
 
 def _files(folder: Path, out: Path, left: Counter) -> Iterator[Path]:
@@ -138,11 +129,16 @@ def _files(folder: Path, out: Path, left: Counter) -> Iterator[Path]:
 
 
 def _cases(found: _Found) -> Iterator[Case]:
+    """Make the cases of what a search has met, still without ids."""
     for path in found.images:
         yield Case("", found.name(path), path, size=path.stat().st_size)
     for path in found.archives:
         yield from _archive(path, found.name(path))
-    yield from _series(found)
+    for uid, headers in _by_series(found.headers):
+        files = tuple(sorted(header.path for header in headers))
+        folder = Path(os.path.commonpath([file.parent for file in files]))
+        size = sum(file.stat().st_size for file in files)
+        yield Case("", found.name(folder), folder, uid, files, size=size, **_verdict(headers))
     folders: dict[Path, list[Path]] = {}
     for path in found.unreadable:
         folders.setdefault(path.parent, []).append(path)
@@ -153,14 +149,6 @@ def _cases(found: _Found) -> Iterator[Case]:
 def _unreadable(names: Sequence[str]) -> dict[str, str]:
     reason = f"{len(names)} DICOM file(s) cannot be read or belong to no series, such as {names[0]}"
     return {"state": FAILED, "reason": f"{reason}; copy or export them again."}
-
-
-def _series(found: _Found) -> Iterator[Case]:
-    for uid, headers in _by_series(found.headers):
-        files = tuple(sorted(header.path for header in headers))
-        folder = Path(os.path.commonpath([file.parent for file in files]))
-        size = sum(file.stat().st_size for file in files)
-        yield Case("", found.name(folder), folder, uid, files, size=size, **_verdict(headers))
 
 
 def _by_series(headers: Iterable[Header]) -> list[tuple[str, list[Header]]]:
@@ -196,31 +184,33 @@ def _archive(path: Path, name: str) -> list[Case]:
     return cases or [replace(whole, state=FAILED, reason=reason)]
 
 
-def _listed(path: Path) -> list[Case]:
-    """Return a case a row of a CSV list; paths are relative to the list's folder."""
-    text = path.read_text(encoding="utf-8-sig")
+def _listed(list_file: Path) -> list[Case]:
+    """Return a case per row of a CSV list; paths are relative to the list's folder."""
+    text = list_file.read_text(encoding="utf-8-sig")
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
     columns = {str(name).strip().lower(): name for name in (rows[0] if rows else {})}
     if "path" not in columns:
         raise InputError(
-            f"{path} has {'the columns ' + ', '.join(columns) if columns else 'no rows'}, expected a column path "
+            f"{list_file} has {'the columns ' + ', '.join(columns) if columns else 'no rows'}, expected a column path "
             f"(and maybe {', '.join(LIST_COLUMNS[1:])}) with a scan a row; add it."
         )
-    found = _Found(path.absolute().parent)
-    return [_row({key: (row.get(columns.get(key, "")) or "").strip() for key in LIST_COLUMNS}, found) for row in rows]
-
-
-def _row(row: dict[str, str], found: _Found) -> Case:
-    path = found.base / row["path"]
-    case = Case(case_names.cleaned([row["case"]]), found.name(path), path, row["series_uid"] or None)
-    if not row["path"] or not path.exists():
-        reason = f"{row['path'] or 'The empty path'} does not exist; correct the list."
-        return replace(case, source=row["path"], state=FAILED, reason=reason)
-    if path.is_dir():
-        return replace(case, size=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
-    case = replace(case, size=path.stat().st_size)
-    return _chosen(case, _archive(path, case.source)) if path.suffix.lower() == ".zip" else case
+    found, cases = _Found(list_file.absolute().parent), []
+    for row in rows:
+        given, id_, uid = ((row.get(columns.get(key, "")) or "").strip() for key in LIST_COLUMNS)
+        path = found.base / given
+        case = Case(case_names.cleaned([id_]), found.name(path), path, uid or None)
+        if not given or not path.exists():
+            reason = f"{given or 'The empty path'} does not exist; correct the list."
+            case = replace(case, source=given, state=FAILED, reason=reason)
+        elif path.is_dir():
+            case = replace(case, size=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+        else:
+            case = replace(case, size=path.stat().st_size)
+            if path.suffix.lower() == ".zip":
+                case = _chosen(case, _archive(path, case.source))
+        cases.append(case)
+    return cases
 
 
 def _chosen(row: Case, inside: list[Case]) -> Case:

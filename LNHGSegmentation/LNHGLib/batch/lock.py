@@ -1,4 +1,4 @@
-"""One writer a folder: a lock that the system itself drops when its process dies, however it dies."""
+"""One writer per folder: a lock that the system itself drops when its process dies, however it dies."""
 
 import json
 import os
@@ -25,20 +25,40 @@ class RunLock:
     def __init__(self, path: Path) -> None:
         """Name the lock's file; nothing is locked yet."""
         self._path = path
-        self._beaten = 0.0
+        self._last_heartbeat = 0.0
 
     def __enter__(self) -> "RunLock":
-        """Take the lock.
+        """Take the lock; `took_over` tells whether an earlier run ended without giving it back.
 
         Raises:
-            InputError: another run holds it.
+            InputError: Another run holds it.
         """
         self._file = self._path.open("a+", encoding="utf-8")
         try:
-            self.took_over = self._take()
+            free = try_lock(self._file.fileno())
+            self._file.seek(0)
+            try:
+                holder = json.loads(self._file.read() or "{}")
+            except ValueError:
+                holder = {}
+            holder = holder if isinstance(holder, dict) else {}
+            held = free is False
+            if holder and not (free and holder.get("host") == socket.gethostname()):
+                with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".clock-") as now:
+                    silence_s = (
+                        Path(now.name).stat().st_mtime - self._path.stat().st_mtime
+                    )  # by the file system's clock
+                held = held or silence_s < SILENT_S
+            if held:
+                who = f"process {holder.get('process', 'unknown')} on {holder.get('host', 'an unknown computer')}"
+                raise InputError(
+                    f"{self._path.parents[1]} is being written by another run ({who}), expected one run a folder; "
+                    "wait for its end, or give another OUT."
+                )
         except BaseException:
             self._file.close()
             raise
+        self.took_over = bool(holder)
         self._file.truncate(0)
         self._file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
         self._file.flush()
@@ -48,46 +68,14 @@ class RunLock:
         self._file.truncate(0)
         self._file.close()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Show a sign of life; call it often."""
-        if time.monotonic() - self._beaten > HEARTBEAT_S:
-            self._beaten = time.monotonic()
+        if time.monotonic() - self._last_heartbeat > HEARTBEAT_S:
+            self._last_heartbeat = time.monotonic()
             os.utime(self._path)
 
-    def _take(self) -> bool:
-        """Lock, or refuse; returns whether an earlier run ended without giving the lock back."""
-        free = _lock(self._file.fileno())
-        self._file.seek(0)
-        holder = _holder(self._file.read())
-        if free is False:
-            raise self._refusal(holder)
-        sure = free and holder.get("host") == socket.gethostname()
-        if holder and not sure and self._silence_s() < SILENT_S:
-            raise self._refusal(holder)
-        return bool(holder)
 
-    def _silence_s(self) -> float:
-        """Seconds since the last sign of life, by the clock of the file system."""
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".clock-") as now:
-            return Path(now.name).stat().st_mtime - self._path.stat().st_mtime
-
-    def _refusal(self, holder: dict) -> InputError:
-        who = f"process {holder.get('process', 'unknown')} on {holder.get('host', 'an unknown computer')}"
-        return InputError(
-            f"{self._path.parents[1]} is being written by another run ({who}), expected one run a folder; "
-            "wait for its end, or give another OUT."
-        )
-
-
-def _holder(text: str) -> dict:
-    try:
-        holder = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int) -> bool | None:
     """Lock the file without waiting: whether it was free, None where the file system knows no locks."""
     if os.name == "nt":
         import msvcrt

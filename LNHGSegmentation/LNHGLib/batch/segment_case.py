@@ -1,4 +1,4 @@
-"""What a batch does with each scan: what `lnhg segment` does, with a model that is loaded once a process."""
+"""What a batch does with each scan: what `lnhg segment` does, with a model that is loaded once per process."""
 
 import os
 from collections.abc import Callable
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """The recipe that worker processes are sent.
+class SegmentationSpec:
+    """What workers are sent, see `worker.JobSpec`.
 
     Attributes:
         model: folder of the model.
-        device: as `pipeline.choose_device` takes it; "auto" and "cuda" share several GPUs out among the processes.
+        device: as `devices.choose_device` takes it; "auto" and "cuda" share several GPUs out among the processes.
         threshold: lowest score kept; None takes the model's.
     """
 
@@ -28,29 +28,37 @@ class Segmentation:
     device: str
     threshold: float | None
 
-    def prepare(self, index: int, jobs: int) -> "SegmentationWork":
-        """Load the model onto the process's device."""
+    def prepare(self, index: int, jobs: int) -> "SegmentationJob":
+        """Load the model onto the device of this process.
+
+        Args:
+            index: Number of the process, which chooses one of several GPUs.
+            jobs: Processes that share the CPU cores.
+
+        Raises:
+            InputError: The model was changed, or the device is not there.
+        """
         import SimpleITK as sitk  # noqa: N813
         import torch
 
-        from LNHGLib.segmentation import pipeline
+        from LNHGLib.segmentation.devices import choose_device
 
         device = self.device
         if device in ("auto", "cuda") and torch.cuda.is_available() and torch.cuda.device_count() > 1:
             device = f"cuda:{index % torch.cuda.device_count()}"
-        where = pipeline.choose_device(device)
+        where = choose_device(device)
         threads = max(1, (os.cpu_count() or 1) // jobs)
         torch.set_num_threads(min(threads, torch.get_num_threads()))
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         model = models.read(self.model)
         for network in (model.generator, model.second_generator, model.detector):
             network(where)
-        return SegmentationWork(model, device, self.threshold)
+        return SegmentationJob(model, device, self.threshold)
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationWork:
-    """The three steps of a case, see `batch_worker.Work`."""
+class SegmentationJob:
+    """The three stages of a case, see `worker.Job`."""
 
     model: models.Model
     device: str
@@ -84,7 +92,15 @@ class SegmentationWork:
 
 
 def read_case(case: Case, scratch: Path) -> "Volume":
-    """Read a scan, out of its archive if it lies in one; `scratch` is an empty folder for what is unpacked."""
+    """Read a scan, out of its archive if it lies in one.
+
+    Args:
+        case: The scan.
+        scratch: An empty folder for what is unpacked.
+
+    Raises:
+        InputError: It cannot be read as a chest CT.
+    """
     from LNHGLib.image import zip_scans
     from LNHGLib.image.reader import read_volume
 

@@ -7,7 +7,7 @@ without a folder is a case to do again.
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import PART_SUFFIX, atomic_file
+from LNHGLib.files.text import write_json
 
 SCHEMA = 1
 DONE = "done"
@@ -64,10 +65,6 @@ class Record:
         """Make the record of a case."""
         return cls(case.id, case.source, case.series_uid, case.size, status, **values)
 
-    def is_of(self, case: Case) -> bool:
-        """Whether the case is still the same scan."""
-        return (self.source, self.series_uid, self.size) == (case.source, case.series_uid, case.size)
-
 
 @dataclass(frozen=True)
 class Store:
@@ -84,33 +81,23 @@ class Store:
         """Result folder of a case."""
         return self.out / CASES / case_id
 
-    def scratch(self, case_id: str) -> Path:
-        """Folder for what a case needs while it is done; it is not kept."""
-        return self.memory / "scratch" / case_id
-
-    def _record(self, case_id: str) -> Path:
+    def record_path(self, case_id: str) -> Path:
+        """File of a case's record."""
         return self.memory / "records" / f"{case_id}.json"
 
     def save(self, record: Record) -> None:
         """Write a record in one step."""
-        write_whole(self._record(record.case), json.dumps(asdict(record), ensure_ascii=False))
-
-    def finish(self, record: Record, written: Path) -> None:
-        """Save the record of a case that is done, and give its written result folder its name."""
-        self.save(record)
-        target = self.folder(record.case)
-        if target.exists():  # an incomplete one: somebody deleted files of it
-            target.rename(self.scratch(record.case) / "replaced")
-        target.parent.mkdir(exist_ok=True)
-        written.rename(target)
+        with atomic_file(self.record_path(record.case)) as part:
+            write_json(part, asdict(record))
 
     def ended(self, case: Case) -> Record | None:
         """Return how a case ended, None when it is still to be done, or to be done again."""
         try:
-            record = Record(**json.loads(self._record(case.id).read_text(encoding="utf-8")))
+            record = Record(**json.loads(self.record_path(case.id).read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        if not record.is_of(case) or record.kind not in LASTING:
+        same = (record.source, record.series_uid, record.size) == (case.source, case.series_uid, case.size)
+        if not same or record.kind not in LASTING:
             return None
         from LNHGLib.results.files import FILES  # here, as a worker process starts without scipy
 
@@ -139,7 +126,8 @@ class Store:
             shutil.rmtree(self.memory / "scratch", ignore_errors=True)
             for folder in ("records", "scratch"):
                 (self.memory / folder).mkdir(exist_ok=True)
-            write_whole(self.memory / "batch.json", json.dumps(settings, indent=1))
+            with atomic_file(self.memory / "batch.json") as part:
+                write_json(part, settings)
             try:
                 yield lock
             finally:
@@ -148,13 +136,13 @@ class Store:
     def require_usable(self, settings: dict[str, Any], resume: bool) -> None:
         """Refuse a folder that is not this batch's; ask before the work and once more when the folder is held.
 
-        Raises:
-            InputError: as `opened`.
-        """
-        self._require_own()
-        self._require_same(settings, resume)
+        Args:
+            settings: What must be the same in every run into this folder.
+            resume: Go on with an earlier run.
 
-    def _require_own(self) -> None:
+        Raises:
+            InputError: As `opened`.
+        """
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"OUT {self.out} is a file, expected a folder; give another name.")
         there = {entry.name.removesuffix(PART_SUFFIX) for entry in self.out.iterdir()} if self.out.exists() else set()
@@ -164,8 +152,6 @@ class Store:
                 f"OUT {self.out} holds {foreign[0]!r}, which is no result of lnhg batch, expected a new folder; "
                 "give another name."
             )
-
-    def _require_same(self, settings: dict[str, Any], resume: bool) -> None:
         path = self.memory / "batch.json"
         if not path.exists():
             return
@@ -180,7 +166,71 @@ class Store:
             )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a run that is killed, never sees half of it."""
-    with atomic_file(path) as part:
-        part.write_text(text, encoding="utf-8", newline="")
+class Withdrawn(RuntimeError):  # noqa: N818
+    """The case was given to another worker, or the run is over: nothing more may be written."""
+
+
+@dataclass(frozen=True)
+class Lease(Store):
+    """The right of one worker to write one case.
+
+    It is a folder that the run makes and takes away: what a worker writes lies in it until it is complete. Without the
+    folder nothing can get its final name, whatever a worker believes that was taken for dead.
+
+    Attributes:
+        name: of the folder, new each time that a case is given to a worker.
+    """
+
+    name: str
+
+    @property
+    def lease_folder(self) -> Path:
+        """The folder."""
+        return self.memory / "scratch" / self.name
+
+    def save(self, record: Record) -> None:
+        """Write a record, see `Store.save`.
+
+        Raises:
+            Withdrawn: As `require`.
+        """
+        self.require()
+        super().save(record)
+
+    def finish(self, record: Record, written: Path) -> None:
+        """Save the record of a case that is done, and give its result folder its name.
+
+        Args:
+            record: Of the case.
+            written: The result, in the folder of the lease.
+
+        Raises:
+            Withdrawn: As `require`.
+        """
+        self.save(record)
+        target = self.folder(record.case)
+        if target.exists():  # an incomplete one: somebody deleted files of it
+            target.rename(self.lease_folder / "replaced")
+        target.parent.mkdir(exist_ok=True)
+        written.rename(target)
+
+    def require(self) -> None:
+        """Stop here if the lease was withdrawn.
+
+        Raises:
+            Withdrawn: It was.
+        """
+        if not self.lease_folder.is_dir():
+            raise Withdrawn(self.name)
+
+    def make(self) -> "Lease":
+        """Make the folder."""
+        self.lease_folder.mkdir(parents=True)
+        return self
+
+    def withdraw(self) -> None:
+        """Take the folder away with all that is in it: first its name, in one step."""
+        away = self.lease_folder.with_name(f"{self.name}.withdrawn")
+        with suppress(OSError):
+            self.lease_folder.rename(away)
+        shutil.rmtree(away, ignore_errors=True)

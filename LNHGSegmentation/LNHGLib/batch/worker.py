@@ -1,32 +1,42 @@
-"""A worker process of a batch: reads the next case and writes the last one while it computes the present one."""
+"""What a worker does with a case: read, compute and write it while it is at other stages of other cases.
+
+A worker is a process of this computer, which `main` runs, or one of a Dask cluster; this file needs no Dask.
+"""
 
 import errno
 import faulthandler
 import logging
 import os
-import queue
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
+from LNHGLib import __version__
 from LNHGLib.batch import peak_memory
 from LNHGLib.batch.case import FAILED, Case
-from LNHGLib.batch.store import DISK, DONE, ERROR, INPUT, Record, Store
+from LNHGLib.batch.store import DISK, DONE, ERROR, INPUT, Lease, Record, Withdrawn
 from LNHGLib.errors import DiskError, InputError, WorkError
 from LNHGLib.files import atomic
 
-FULL = (*atomic.DISK_FULL_ERRNOS, errno.EROFS)
+NO_SPACE_ERRNOS = (*atomic.DISK_FULL_ERRNOS, errno.EROFS)
 REPORT_S = 0.5
+MAX_CASES = 3
+"""Cases in a worker at the same time: one is read, one computed, one written."""
+PROCESS = uuid.uuid4().hex
+"""Tells this process from a later one at the same address."""
 
 
-class Work(Protocol):
-    """What a process does with a case, in three steps that run at the same time for three cases."""
+class Job(Protocol):
+    """What is done with a case, in three stages that run at the same time for three cases."""
 
     def read(self, case: Case, scratch: Path) -> Any:
         """Read a scan; `scratch` is an empty folder for what has to be unpacked."""
@@ -35,190 +45,210 @@ class Work(Protocol):
         """Turn what `read` gave into a result."""
 
     def write(self, case: Case, result: Any, folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
-        """Make the result folder; returns the summary for the tables. `seconds` are those of the steps before."""
+        """Make the result folder; returns the summary for the tables. `seconds` are those of the stages before."""
 
 
-class Recipe(Protocol):
-    """What a process is sent to set itself up."""
+class JobSpec(Protocol):
+    """What a worker is sent to set itself up."""
 
-    def prepare(self, index: int, jobs: int) -> Work:
-        """Load the model, once a process; `index` is the process's number among `jobs`."""
+    def prepare(self, index: int, jobs: int) -> Job:
+        """Load the model, once per process; `index` is the number of the process among `jobs`."""
 
 
-class Task:
-    """A case on its way through the steps.
+class Stages:
+    """The stages of one case: their seconds, their peak memory, and the record that ends them.
 
     Attributes:
-        record: how it ended; None as long as it is on its way.
+        seconds: by stage.
+        record: how the case ended; None while it is under way.
     """
 
     def __init__(self, case: Case, attempt: int) -> None:
-        self.case, self._attempt = case, attempt
-        self.payload: Any = None
+        self._case, self._attempt = case, attempt
+        self._peak_mb: float | None = None
         self.seconds: dict[str, float] = {}
-        self.peak_mb: float | None = None
         self.record: Record | None = None
 
-    def step(self, name: str, do: Callable[[], Any]) -> None:
-        """Do one step, unless an earlier one failed; a failure becomes the record."""
+    def run(self, name: str, do: Callable[..., Any], *arguments: Any) -> Any:
+        """Do one stage, unless an earlier one failed; a failure becomes the record.
+
+        Args:
+            name: read, compute or write.
+            do: Does the stage.
+            arguments: What it is called with.
+
+        Returns:
+            What `do` returns; None where this stage or an earlier one failed.
+        """
         if self.record:
-            return
-        began = time.perf_counter()
+            return None
+        if name == "compute":
+            peak_memory.forget_peak()
+        began, result, failure = time.perf_counter(), None, None
         try:
-            self.payload = do()
+            result = do(*arguments)
         except Exception as error:
-            self.payload = None
-            self.record = self._failure(error)
+            failure = error
         self.seconds[name] = round(time.perf_counter() - began, 3)
+        if name == "compute":
+            self._peak_mb = peak_memory.peak_mb()
+        if failure:
+            kind, reason = INPUT, str(failure)
+            if not isinstance(failure, InputError):
+                full = isinstance(failure, OSError) and failure.errno in NO_SPACE_ERRNOS
+                kind = DISK if full or isinstance(failure, DiskError) else ERROR
+                if not isinstance(failure, WorkError):
+                    reason = f"{type(failure).__name__}: {reason or 'no reason given'}"
+                logging.getLogger(__name__).error("case %s", self._case.id, exc_info=failure)
+            self.end(FAILED, kind=kind, reason=" ".join(reason.split()))
+        return result
 
-    def end(self, status: str, **values: Any) -> Record:
+    def end(self, status: str, **values: Any) -> None:
         """Make the record."""
-        values |= {"attempts": self._attempt, "seconds": self.seconds, "peak_memory_mb": self.peak_mb}
-        return Record.of(self.case, status, **values)
-
-    def _failure(self, error: Exception) -> Record:
-        kind, reason = INPUT, str(error)
-        if not isinstance(error, InputError):
-            full = isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in FULL)
-            kind = DISK if full else ERROR
-            told = isinstance(error, WorkError)
-            reason = reason if told else f"{type(error).__name__}: {reason or 'no reason given'}"
-            logging.getLogger(__name__).error("case %s", self.case.id, exc_info=error)
-        return self.end(FAILED, kind=kind, reason=" ".join(reason.split()))
+        values |= {"attempts": self._attempt, "seconds": self.seconds, "peak_memory_mb": self._peak_mb}
+        self.record = Record.of(self._case, status, **values)
 
 
-class Steps:
-    """The steps of a case with all that belongs to them: scratch folder, timing, memory, record."""
+_reading, _writing, _preparing = threading.Lock(), threading.Lock(), threading.Lock()
+_computing = ThreadPoolExecutor(1, "lnhg-compute")  # models are not made for several threads
+_jobs: dict[JobSpec, Job] = {}
+_listeners: list[Callable[[str, float], None]] = []
+"""Told the id of a case that is computed here, and the fraction done."""
 
-    def __init__(self, work: Work, store: Store) -> None:
-        self._work, self._store = work, store
 
-    def read(self, task: Task) -> None:
-        """Read the scan."""
-        scratch = self._store.scratch(task.case.id)
-        shutil.rmtree(scratch, ignore_errors=True)
-        unpacked = scratch / "scan"
-        unpacked.mkdir(parents=True)
-        task.step("read", lambda: self._work.read(task.case, unpacked))
+def prepare(spec: JobSpec, index: int, jobs: int, version: str, shared: Sequence[Path]) -> str:
+    """Set this process up to do cases.
+
+    Args:
+        spec: What to set up; only the first call with it does something.
+        index: Number of this process among those on the same computer.
+        jobs: How many those are.
+        version: Of the run.
+        shared: Files of the run that this process must see.
+
+    Returns:
+        `PROCESS`, which `do_case` wants to see again.
+
+    Raises:
+        InputError: Another version, no common file system, or a wrong model or device.
+        RuntimeError: It fails otherwise.
+    """
+    me = f"The Dask worker on {socket.gethostname()}"
+    if version != __version__:
+        raise InputError(f"{me} has LNHG {__version__}, expected {version} as here; install the same on all computers.")
+    for path in shared:
+        if not path.exists():
+            raise InputError(f"{me} does not see {path}, expected the same files on all computers; share the folder.")
+    try:
+        with _preparing:
+            if spec not in _jobs:
+                _jobs.clear()
+                _jobs[spec] = _computing.submit(spec.prepare, index, jobs).result()
+    except InputError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).error("preparing", exc_info=error)
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    return PROCESS
+
+
+def do_case(spec: JobSpec, lease: Lease, case: Case, attempt: int, process: str) -> Record:
+    """Do a case; several threads of a worker do several at the same time, each at another stage.
+
+    Args:
+        spec: What this process was set up with.
+        lease: The right to write the case.
+        case: The scan.
+        attempt: How often it has been begun, this time included.
+        process: What `prepare` returned.
+
+    Returns:
+        How it ended; it has been saved, unless the disk is full.
+
+    Raises:
+        Withdrawn: The case was given to another worker meanwhile, or this process is not the one that was asked.
+    """
+    lease.require()
+    if process != PROCESS:
+        raise Withdrawn(lease.name)
+    job, stages = _jobs[spec], Stages(case, attempt)
+    unpacked, folder = lease.lease_folder / "scan", lease.lease_folder / "result"
+    with _reading:
+        unpacked.mkdir()
+        scan = stages.run("read", job.read, case, unpacked)
         shutil.rmtree(unpacked, ignore_errors=True)
-        if task.record:
-            task.record.reason = _told_by_source(task.record.reason, task.case, unpacked)
-
-    def compute(self, task: Task, progress: Callable[[float, str], None]) -> None:
-        """Compute the result."""
-        if task.record:
-            return
-        peak_memory.forget_peak()
-        task.step("compute", lambda: self._work.compute(task.case, task.payload, progress))
-        task.peak_mb = peak_memory.peak_mb()
-        if task.record:
-            task.record.peak_memory_mb = task.peak_mb
-            task.record.reason = _told_by_source(task.record.reason, task.case, Path())
-
-    def write(self, task: Task) -> Record:
-        """Write the result folder and the record, which comes last of all that can fail."""
-        scratch = self._store.scratch(task.case.id)
-        task.step("write", lambda: self._write(task, scratch / "result"))
-        record = task.record or task.end(DONE, summary=task.payload)
-        task.payload = None
-        if record.status == DONE:
-            self._store.finish(record, scratch / "result")
-        elif record.kind != DISK:
-            self._store.save(record)
-        shutil.rmtree(scratch, ignore_errors=True)
-        return record
-
-    def _write(self, task: Task, folder: Path) -> dict[str, Any]:
-        return self._work.write(task.case, task.payload, folder, task.seconds)
+    computing = _computing.submit(stages.run, "compute", job.compute, case, scan, report_progress(lease, case.id))
+    del scan  # so that its memory is free while the result is written
+    result = computing.result()
+    if stages.record:  # INPUT names its scans without the folders above it, and without temporary ones
+        for path in (unpacked, case.path):
+            if path.name:
+                stages.record.reason = stages.record.reason.replace(str(path), case.source)
+    with _writing:
+        summary = stages.run("write", job.write, case, result, folder, stages.seconds)
+        if stages.record is None:
+            stages.end(DONE, summary=summary)
+            lease.finish(stages.record, folder)
+        elif stages.record.kind != DISK:
+            lease.save(stages.record)
+    return stages.record
 
 
-def _told_by_source(reason: str, case: Case, unpacked: Path) -> str:
-    """Name the scan as INPUT does: no folder above it, no temporary one."""
-    for path in (unpacked, case.path):
-        if path.name:
-            reason = reason.replace(str(path), case.source)
-    return reason
+def report_progress(lease: Lease, case_id: str) -> Callable[[float, str], None]:
+    """Return a progress callback that tells the run twice per second, and ends a computation that nobody waits for.
+
+    Args:
+        lease: Of the case; the callback raises `Withdrawn` when it has been withdrawn.
+        case_id: The case.
+    """
+    last = [0.0]
+
+    def progress(fraction: float, _text: str) -> None:
+        if time.monotonic() - last[0] > REPORT_S:
+            last[0] = time.monotonic()
+            lease.require()
+            for listener in _listeners:
+                listener(case_id, fraction)
+
+    return progress
 
 
-class Conveyor:
-    """Three threads, one a step, with room for one case between two of them."""
+def main(connection: Connection, log_file: Path) -> None:
+    """Run a worker process: call what the other side asks for, in threads, and answer.
 
-    def __init__(self, connection: Connection, store: Store) -> None:
-        """Make a conveyor that gets its cases through a connection and answers through it."""
-        self._connection, self._store = connection, store
-        self._sending, self._writing = threading.Lock(), threading.Lock()
-        self._inbox: queue.SimpleQueue = queue.SimpleQueue()
-        self._read: queue.Queue = queue.Queue(1)
-        self._computed: queue.Queue = queue.Queue(1)
-
-    def run(self, recipe: Recipe, index: int, jobs: int) -> None:
-        """Work until the other side says that it is over, or is gone."""
-        threading.Thread(target=self._listen, daemon=True).start()
-        try:
-            steps = Steps(recipe.prepare(index, jobs), self._store)
-        except Exception as error:
-            logging.getLogger(__name__).error("preparing", exc_info=error)
-            wrong = isinstance(error, InputError)
-            self._send("unfit", str(error) if wrong else f"{type(error).__name__}: {error}", wrong)
-            return
-        self._send("ready")
-        reader = threading.Thread(target=self._reading, args=(steps,), daemon=True)
-        writer = threading.Thread(target=self._writing_out, args=(steps,), daemon=True)
-        reader.start()
-        writer.start()
-        while (task := self._read.get()) is not None:
-            steps.compute(task, self._reporter(task.case.id))
-            self._send("computed", task.case.id)
-            self._computed.put(task)
-        self._computed.put(None)
-        writer.join()
-
-    def _listen(self) -> None:
-        """Take orders; when the other side is gone or wants to stop, this process ends here and now."""
-        while True:
-            try:
-                order, *values = self._connection.recv()
-            except (EOFError, OSError):
-                os._exit(1)
-            if order == "stop":
-                with self._writing:
-                    os._exit(0)
-            self._inbox.put(Task(*values) if order == "case" else None)
-
-    def _reading(self, steps: Steps) -> None:
-        while (task := self._inbox.get()) is not None:
-            steps.read(task)
-            self._read.put(task)
-        self._read.put(None)
-
-    def _writing_out(self, steps: Steps) -> None:
-        while (task := self._computed.get()) is not None:
-            with self._writing:
-                record = steps.write(task)
-            self._send("ended", record)
-
-    def _send(self, *message: Any) -> None:
-        with self._sending:
-            self._connection.send(message)
-
-    def _reporter(self, case_id: str) -> Callable[[float, str], None]:
-        last = [0.0]
-
-        def report(fraction: float, _text: str) -> None:
-            if time.monotonic() - last[0] > REPORT_S:
-                last[0] = time.monotonic()
-                self._send("at", case_id, fraction)
-
-        return report
-
-
-def main(connection: Connection, recipe: Recipe, store: Store, index: int, jobs: int) -> None:
-    """Run a worker process; what libraries print goes to a log of its own."""
+    Args:
+        connection: Gives a number, a function and its arguments; None in their place ends the process after what is
+            being written. Answers are the number with what was returned or raised, and None with case and fraction.
+        log_file: For what libraries print.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one decides
-    with (store.memory / f"worker-{index}.log").open("a", encoding="utf-8") as log:
+    sending, threads = threading.Lock(), ThreadPoolExecutor(MAX_CASES)
+
+    def send(number: int | None, value: object) -> None:
+        with sending:
+            connection.send((number, value))
+
+    def answer(number: int, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            value = function(*arguments)
+        except Exception as error:  # of other kinds not all survive the way
+            kept = isinstance(error, InputError) or type(error) is RuntimeError
+            value = error if kept else RuntimeError(f"{type(error).__name__}: {error}")
+        send(number, value)
+
+    with log_file.open("a", encoding="utf-8") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
         logging.basicConfig(stream=log, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
         faulthandler.enable(log)
-        Conveyor(connection, store).run(recipe, index, jobs)
-        sys.stdout.flush()
+        _listeners.append(lambda case_id, fraction: send(None, (case_id, fraction)))
+        while True:
+            try:
+                call = connection.recv()
+            except (EOFError, OSError):  # the other side is gone
+                os._exit(1)
+            if call is None:
+                with _writing:
+                    sys.stdout.flush()
+                    os._exit(0)
+            threads.submit(answer, *call)

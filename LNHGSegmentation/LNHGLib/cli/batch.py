@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from LNHGLib.cli.console import Stop, progress_printer
+from LNHGLib.cli.console import Stop, progress_printer, say
+from LNHGLib.cli.segment import add_model_options
 
 if TYPE_CHECKING:
     from LNHGLib.batch.store import Record
@@ -20,8 +20,8 @@ A scan that cannot be done is reported and skipped; the exit status is 1 when no
 """
 
 
-def add_parser(commands: "argparse._SubParsersAction") -> argparse.ArgumentParser:
-    """Add the command; the caller adds what it shares with others: device, model, threshold, json."""
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the command."""
     parser = commands.add_parser("batch", help="find the nodules of many chest CTs", description=HELP)
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="folder, CSV list, glob or files")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write the results into")
@@ -32,14 +32,23 @@ def add_parser(commands: "argparse._SubParsersAction") -> argparse.ArgumentParse
         help="do the cases on a Dask cluster: tcp://host:8786, or the scheduler's file",
     )
     parser.add_argument("--resume", action="store_true", help="go on with an earlier run into OUT")
-    parser.set_defaults(run=_batch)
-    return parser
+    add_model_options(parser)
+    parser.set_defaults(run=run)
 
 
-def _batch(options: argparse.Namespace, stop: Stop) -> None:
-    from LNHGLib.batch import run
+def run(options: argparse.Namespace, stop: Stop) -> None:
+    """Run the command: a bar and a line per case that was not done; a line per case where there is no terminal."""
+    from LNHGLib.batch import run as batch
 
-    wanted = run.Options(
+    progress = progress_printer(options.json)
+
+    def tell(fraction: float, text: str, record: "Record | None") -> None:
+        if record is not None and record.reason:
+            say(f"lnhg: {record.status}: {record.case}: {record.reason}")
+        if record is not None or sys.stderr.isatty() or options.json:
+            progress(fraction, text)
+
+    wanted = batch.BatchOptions(
         tuple(options.inputs),
         options.out,
         options.model,
@@ -50,32 +59,9 @@ def _batch(options: argparse.Namespace, stop: Stop) -> None:
         options.scheduler,
     )
     stop.writing = True  # a finished case is never given up: the workers are told to stop, and do
-    outcome = run.run(wanted, _teller(options.json), _note)
+    outcome = batch.run(wanted, tell, lambda sentence: say(f"lnhg: note: {sentence}"))
     if not options.json:
-        print(run.summary(outcome, options.out))
-    if not outcome.counts[run.DONE] and outcome.counts[run.FAILED]:
+        print(batch.summary(outcome, options.out))
+    if not outcome.counts[batch.DONE] and outcome.counts[batch.FAILED]:
         print(f"lnhg: no case could be done; {options.out / 'cases.csv'} says why.", file=sys.stderr)
         raise SystemExit(FAILED_EXIT)
-
-
-def _note(sentence: str) -> None:
-    _say(f"lnhg: note: {sentence}")
-
-
-def _say(line: str) -> None:
-    """Print a line on stderr, in the place of a progress bar that may stand there."""
-    wipe = "\r\033[K" if sys.stderr.isatty() else ""
-    print(f"{wipe}{line}", file=sys.stderr, flush=True)
-
-
-def _teller(as_lines: bool) -> "Callable[[float, str, Record | None], None]":
-    """A bar for people with a line for each case that was not done; a line a case where there is no terminal."""
-    progress = progress_printer(as_lines)
-
-    def tell(fraction: float, text: str, record: "Record | None") -> None:
-        if record is not None and record.reason:
-            _say(f"lnhg: {record.status}: {record.case}: {record.reason}")
-        if record is not None or sys.stderr.isatty() or as_lines:
-            progress(fraction, text)
-
-    return tell

@@ -27,45 +27,51 @@ def use_huge_pages() -> None:
 
 
 def progress_printer(as_lines: bool) -> Callable[[float, str], None]:
-    """A progress callback: `PROGRESS 0.42 text` lines on stdout, or a bar on stderr (a line a stage when piped)."""
-    return _lines() if as_lines else _bar()
+    """Return a progress callback.
 
-
-def part_of(progress: Callable[[float, str], None], start: float, end: float) -> Callable[[float, str], None]:
-    """A progress callback for the part of the work from `start` to `end`."""
-    return lambda fraction, text: progress(start + (end - start) * fraction, text)
-
-
-def _lines() -> Callable[[float, str], None]:
+    Args:
+        as_lines: Print `PROGRESS 0.42 text` lines on stdout, for programs; otherwise a bar on stderr, which is a line
+            per stage where that is no terminal.
+    """
     last = [""]
 
     def show(fraction: float, text: str) -> None:
-        line = f"PROGRESS {fraction:.2f} {text}"
-        if line != last[0]:
-            last[0] = line
-            print(line, flush=True)
-
-    return show
-
-
-def _bar() -> Callable[[float, str], None]:
-    last = [""]
-
-    def show(fraction: float, text: str) -> None:
-        if sys.stderr.isatty():
+        if as_lines:
+            line = f"PROGRESS {fraction:.2f} {text}"
+            if line != last[0]:
+                last[0] = line
+                print(line, flush=True)
+        elif sys.stderr.isatty():
             full = round(_BAR * fraction)
-            end = "\n" if fraction >= 1 else ""
-            print(
-                f"\r{'#' * full}{'.' * (_BAR - full)} {fraction:4.0%} {text:<40.40}",
-                end=end,
-                file=sys.stderr,
-                flush=True,
-            )
+            bar = f"\r{'#' * full}{'.' * (_BAR - full)} {fraction:4.0%} {text:<40.40}"
+            print(bar, end="\n" if fraction >= 1 else "", file=sys.stderr, flush=True)
         elif text != last[0]:
             last[0] = text
             print(f"{fraction:4.0%} {text}", file=sys.stderr, flush=True)
 
     return show
+
+
+def part_of(progress: Callable[[float, str], None], start: float, end: float) -> Callable[[float, str], None]:
+    """Return a progress callback for the part of the work from `start` to `end`.
+
+    Args:
+        progress: For the whole work.
+        start: Fraction of the work before.
+        end: Fraction of the work with it.
+    """
+    return lambda fraction, text: progress(start + (end - start) * fraction, text)
+
+
+def say(line: str) -> None:
+    """Print a line on stderr, in the place of a progress bar that may stand there."""
+    wipe = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{wipe}{line}", file=sys.stderr, flush=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, as "2 files" or "No nodules"."""
+    return f"{number or 'No'} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass
@@ -87,8 +93,14 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
         """Raise `Cancelled` in the block when the user wants to stop; within a second even from a long computation."""
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            if not self._wished.is_set():
+                self._wished.set()
+                raise Cancelled(CANCELLED)
+
         names = (signal.SIGINT, signal.SIGTERM)
-        before = {name: signal.signal(name, self._on_signal) for name in names}
+        before = {name: signal.signal(name, on_signal) for name in names}
         path = os.environ.get(CANCEL_FILE)
         if path:
             threading.Thread(target=self._watch, args=(Path(path),), daemon=True).start()
@@ -98,11 +110,6 @@ class Stop:
             self._over.set()
             for name, handler in before.items():
                 signal.signal(name, handler)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._wished.is_set():
-            self._wished.set()
-            raise Cancelled(CANCELLED)
 
     def _watch(self, path: Path) -> None:
         while not path.exists():

@@ -32,15 +32,15 @@ def install(
     """Install what is missing, and anew what does not load; returns how the packages stand.
 
     Args:
-        packages: what must load in the end.
+        packages: What must load in the end.
         build: PyTorch to take: None for what fits the driver, "pypi" for the package index's own, or cpu, cu128, ...
-        progress: told the fraction done and what is being done.
-        wished: whether the user wants to stop.
-        agree: asked with the packages, their size and the free room before anything is changed.
+        progress: Told the fraction done and what is being done.
+        wished: Whether the user wants to stop.
+        agree: Asked with the packages, their size and the free room before anything is changed.
 
     Raises:
-        WorkError: one sentence: there is no room, no pip, no network, the user declines, or packages do not load.
-        Cancelled: the user stopped it; what is half installed then counts as missing.
+        WorkError: One sentence: there is no room, no pip, no network, the user declines, or packages do not load.
+        Cancelled: The user stopped it; what is half installed then counts as missing.
     """
     progress(0.0, "looking at the packages")
     absent = package_list.missing([*SLICERS, *packages])
@@ -55,7 +55,18 @@ def install(
     if not agree(room.question(before.faults)):
         raise WorkError("Nothing was installed.")
     with scratch() as folder:
-        _bring(Pip(folder, room.download_mb, progress, wished), packages, wrong, absent, build)
+        pip = Pip(folder, room.download_mb, progress, wished)
+        for package in wrong:
+            pip.clear_away(package, broken=package not in absent or package_list.is_unfinished(package))
+        if set(wrong) & set(TORCH):
+            torch = [package.requirement for package in TORCH]
+            if build == "pypi":
+                pip.install(torch)
+            else:
+                pip.install([LIGHT_THE_TORCH])
+                pip.install([*torch, *([f"--pytorch-computation-backend={build}"] if build else [])], "light_the_torch")
+        others = dict.fromkeys(package.requirement for package in (*wrong, *packages) if package not in TORCH)
+        pip.install(list(others))  # all of them: what is there stays, and what it lacks comes
     importlib.invalidate_caches()
     progress(UNPACKED, "checking that the packages load")
     found = check(packages, wished)
@@ -69,24 +80,16 @@ def install(
     return package_list.summary(found)
 
 
-def _bring(
-    pip: Pip, packages: Sequence[Package], wrong: list[Package], absent: list[Package], build: str | None
-) -> None:
-    for package in wrong:
-        pip.clear_away(package, broken=package not in absent or package_list.is_unfinished(package))
-    if set(wrong) & set(TORCH):
-        torch = [package.requirement for package in TORCH]
-        if build == "pypi":
-            pip.install(torch)
-        else:
-            pip.install([LIGHT_THE_TORCH])
-            pip.install([*torch, *([f"--pytorch-computation-backend={build}"] if build else [])], "light_the_torch")
-    others = dict.fromkeys(package.requirement for package in (*wrong, *packages) if package not in TORCH)
-    pip.install(list(others))  # all of them: what is there stays, and what it lacks comes
-
-
 def check(packages: Sequence[Package], wished: Callable[[], bool]) -> Check:
-    """Load the packages in a process of their own."""
+    """Load the packages in a process of their own.
+
+    Args:
+        packages: What to load, in this order.
+        wished: Whether the user wants to stop.
+
+    Raises:
+        Cancelled: The user stopped it.
+    """
     names = [package.module for package in packages]
     command = [sys.executable, "-c", f"from LNHGLib.setup import package_list; package_list.load({names})"]
     said = [""]

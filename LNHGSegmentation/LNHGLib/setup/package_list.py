@@ -86,17 +86,19 @@ def needed(groups: Iterable[str]) -> list[Package]:
 
 def missing(packages: Iterable[Package]) -> list[Package]:
     """Those that are not there in a version that will do, or whose installation was broken off; nothing is loaded."""
-    return [package for package in packages if not _is_there(package)]
-
-
-def _is_there(package: Package) -> bool:
-    if package in SLICERS:  # in whatever version
-        return importlib.util.find_spec(package.module) is not None
-    try:
-        version = importlib.metadata.version(package.name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return not is_unfinished(package) and release(version) >= release(package.least)
+    absent = []
+    for package in packages:
+        if package in SLICERS:  # in whatever version
+            there = importlib.util.find_spec(package.module) is not None
+        else:
+            try:
+                version = importlib.metadata.version(package.name)
+                there = not is_unfinished(package) and release(version) >= release(package.least)
+            except importlib.metadata.PackageNotFoundError:
+                there = False
+        if not there:
+            absent.append(package)
+    return absent
 
 
 def is_unfinished(package: Package) -> bool:

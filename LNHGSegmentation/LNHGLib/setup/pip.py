@@ -53,9 +53,17 @@ class Pip:
         self._expected_mb, self._progress, self._wished = expected_mb, progress, wished
         self._fraction = self._done_mb = self._size_mb = 0.0  # MB of the downloads before, and of this one
         self._name = ""  # of this one
+        kept = ""
+        for name in KEPT:
+            with suppress(importlib.metadata.PackageNotFoundError):
+                kept += f"{name}=={importlib.metadata.version(name)}\n"
         constraints = folder / "constraints.txt"
-        constraints.write_text("".join(f"{name}=={version}\n" for name, version in _kept()), encoding="utf-8")
-        bar = "raw" if package_list.release(_pip_version()) >= (24, 1) else "off"
+        constraints.write_text(kept, encoding="utf-8")
+        try:
+            version = importlib.metadata.version("pip")
+        except importlib.metadata.PackageNotFoundError as error:
+            raise WorkError(f"This Python has no pip: run {sys.executable} -m ensurepip, and try again.") from error
+        bar = "raw" if package_list.release(version) >= (24, 1) else "off"
         self._options = ["--prefer-binary", f"--progress-bar={bar}", "--constraint", str(constraints)]
         self._changes = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)) | {
             "PYTHONUNBUFFERED": "1",
@@ -85,11 +93,28 @@ class Pip:
 
         command = [sys.executable, "-m", module, "install", *self._options, *requirements]
         status = run(command, self._changes, hear, self._wished)
-        if status != 0:
-            raise WorkError(_reason(status, said))
+        if status == 0:
+            return
+        reasons = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said[-1:]
+        reason = reasons[0].strip() if reasons else f"pip ended with status {status}"
+        if any(_OFFLINE.search(line) for line in said):
+            raise WorkError(
+                f"The packages could not be downloaded, since this computer does not reach the package index ({reason})"
+                ": connect it to the internet, or set HTTPS_PROXY or PIP_INDEX_URL, and try again."
+            )
+        raise WorkError(f"The packages could not be installed ({reason}): see what pip said above, and try again.")
 
     def clear_away(self, package: Package, broken: bool) -> None:
-        """Remove what a killed pip had set aside and, where it is broken, the package, which pip would stumble over."""
+        """Remove what a killed pip had set aside and, where it is broken, the package, which pip would stumble over.
+
+        Args:
+            package: The package.
+            broken: Remove it as well.
+
+        Raises:
+            WorkError: It cannot be removed.
+            Cancelled: The user stopped it.
+        """
         folders = {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
         patterns = [f"~{package.module[1:]}*"]
         if broken:
@@ -130,31 +155,6 @@ class Pip:
         self._name = file if file.endswith(".metadata") else file.partition("-")[0]
 
 
-def _pip_version() -> str:
-    try:
-        return importlib.metadata.version("pip")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise WorkError(f"This Python has no pip: run {sys.executable} -m ensurepip, and try again.") from error
-
-
-def _kept() -> Iterator[tuple[str, str]]:
-    for name in KEPT:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            yield name, importlib.metadata.version(name)
-
-
-def _reason(status: int, said: list[str]) -> str:
-    """Why pip failed, in one sentence with the cure."""
-    reasons = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said[-1:]
-    reason = reasons[0].strip() if reasons else f"pip ended with status {status}"
-    if any(_OFFLINE.search(line) for line in said):
-        return (
-            f"The packages could not be downloaded, since this computer does not reach the package index ({reason}): "
-            "connect it to the internet, or set HTTPS_PROXY or PIP_INDEX_URL, and try again."
-        )
-    return f"The packages could not be installed ({reason}): see what pip said above, and try again."
-
-
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A folder for pip: that of the cancel file, whose owner removes it whatever comes, or one of our own."""
@@ -174,10 +174,20 @@ def run(
     wished: Callable[[], bool],
     limit_s: float = math.inf,
 ) -> int | None:
-    """Run a command and hear its lines; returns its exit status, or None where it did not end within the limit.
+    """Run a command and hear its lines.
+
+    Args:
+        command: Program and arguments.
+        changes: Environment variables that are other than here.
+        hear: Called with each line of its output, stderr included.
+        wished: Whether the user wants to stop.
+        limit_s: Longest time.
+
+    Returns:
+        Its exit status; None where it did not end within the limit.
 
     Raises:
-        Cancelled: the user stopped it.
+        Cancelled: The user stopped it.
     """
     process = subprocess.Popen(
         command,

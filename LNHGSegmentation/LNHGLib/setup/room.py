@@ -25,8 +25,11 @@ class Room:
 
     def __init__(self, packages: Sequence[Package], build: str | None = None) -> None:
         self.packages = packages
+        cuda = shutil.which("nvidia-smi") is not None
+        if build is not None:
+            cuda = build.startswith("cu") or (build == "pypi" and sys.platform == "linux")
         sizes = [
-            CUDA_MB if package.name == "torch" and takes_cuda(build) else (package.download_mb, package.disk_mb)
+            CUDA_MB if package.name == "torch" and cuda else (package.download_mb, package.disk_mb)
             for package in packages
         ]
         self.download_mb, self.disk_mb = (sum(each) for each in zip(*sizes, strict=True))
@@ -73,13 +76,6 @@ class Room:
                 "This is done once, takes some minutes and changes only this folder. No image leaves this computer.",
             ]
         )
-
-
-def takes_cuda(build: str | None) -> bool:
-    """Whether torch will come with CUDA."""
-    if build is None:
-        return shutil.which("nvidia-smi") is not None
-    return build.startswith("cu") or (build == "pypi" and sys.platform == "linux")
 
 
 def package_folder() -> Path:

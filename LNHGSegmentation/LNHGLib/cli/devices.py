@@ -1,0 +1,24 @@
+"""The command `lnhg devices`."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from LNHGLib.cli.console import Stop
+from LNHGLib.segmentation import devices
+
+
+def add_parser(commands: "argparse._SubParsersAction") -> None:
+    """Add the command."""
+    parser = commands.add_parser("devices", help="list what the networks can run on; auto takes the first")
+    parser.add_argument("--json", action="store_true", help="as one line of JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, _stop: Stop) -> None:
+    """Run the command."""
+    found = devices.find()
+    if options.json:
+        print(json.dumps({"devices": [asdict(device) for device in found]}))
+    else:
+        print("\n".join(map(devices.describe, found)))
