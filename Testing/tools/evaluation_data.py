@@ -20,7 +20,12 @@ CARD = {
     "threshold": 0.5,
     "fusion": {},
     "generator": {"kind": "strided", "width": 2, "weights": "generator.safetensors", "threshold": 0.5},
-    "detector": {"weights": "detector.safetensors", "slice_step_mm": 2.0, "min_score": 0.05},
+    "detector": {
+        "backbone": "light",
+        "weights": "detector.safetensors",
+        "slice_step_mm": 2.0,
+        "min_score": 0.05,
+    },
     "training": {"train_patients": ["P2", "P9"], "generator": {"loss": {"mse": 10.0}}},
     "files": {"generator.safetensors": "a" * 64, "detector.safetensors": "b" * 64},
 }

@@ -2,14 +2,15 @@
 
 The tables of the bundled model come from its card, where `lnhg-train evaluate --write-card` wrote them. The tables of
 the studies come from Resources/Studies. That folder holds the JSON files that `lnhg-train leakage`, `stability`,
-`branches` and `compare` wrote, and folders of evaluations, which are compared here. Each table stands between two marker
-lines of a page. Testing/training/test_result_tables.py holds the pages equal to the results.
+`branches` and `compare` wrote, and folders of evaluations, which are compared here. Each table stands between two
+marker lines of a page. Testing/training/test_result_tables.py holds the pages equal to the results.
 """
 
 import json
 import re
 from pathlib import Path
 
+from LNHGLib.files.text import markdown_table
 from LNHGTrainingLib.evaluation import branch_ablation, compare, map_study, markdown
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def summary_of_card(card: dict) -> str:
         dices = [markdown.interval(group[key]) for key in ("dice_all", "human_loo_dice")]
         rows.append([data, f"{group['found']} of {group['nodules']}", *dices, false])
     header = ["data", "nodules found", "mean Dice, missed = 0", "the readers' own Dice", "false findings per scan"]
-    return markdown.table(header, rows)
+    return markdown_table(header, rows)
 
 
 def tables_of_card(card: dict) -> str:

@@ -69,4 +69,4 @@ def test_the_command_writes_the_table_and_leaves_the_model_alone(tiny, tmp_path,
 def test_a_patient_drawn_more_often_counts_more_often(draws):
     seen = [both_and_one_false(), both_and_one_false(detector_sees_nodule=False)]
     found = branch_ablation.detections(seen, CARD)
-    assert branch_ablation._figures(found, np.array([draws, 0]))[:4] == [1, 1, 1, 1]
+    assert branch_ablation.sampled_metrics(found, np.array([draws, 0]))[:4] == [1, 1, 1, 1]

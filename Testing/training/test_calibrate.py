@@ -36,7 +36,7 @@ def test_outlines_are_trimmed_before_they_are_compared_where_the_card_asks_for_i
     trimming = CARD | {"generator": CARD["generator"] | {"trim": True}}
     plain, trimmed = (calibrate.choose(seen, card, 2)["calibration"]["dice"] for card in (CARD, trimming))
     assert plain < 0.9 < trimmed
-    assert calibrate.volume_bias(seen, 0.1, trim=True) < calibrate.volume_bias(seen, 0.1)
+    assert calibrate.volume_bias(seen, 0.1, prune=True) < calibrate.volume_bias(seen, 0.1)
 
 
 def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():

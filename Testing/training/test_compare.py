@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from evaluation_data import CARD, QUIET, empty, perfect, read_csv
 from LNHGLib.errors import InputError
+from LNHGLib.files.text import write_csv
 from LNHGLib.stats import paired
-from LNHGTrainingLib import output_files
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.evaluation import compare, run
 from LNHGTrainingLib.evaluation.crops import Selection
@@ -90,7 +90,7 @@ def evaluations(crops, tmp_path, no_plots):
     folders = []
     for folder, name, predict in (("a", "tiny", perfect), ("b", "tiny", eroded), ("c", "blind", empty)):
         folders.append(tmp_path / folder)
-        run.run_crops(CARD | {"name": name}, predict, *crops, folders[-1], Selection(), QUIET)
+        run.run_crops(CARD | {"name": name}, predict, crops, folders[-1], Selection(), QUIET)
     return folders
 
 
@@ -129,7 +129,7 @@ def test_one_method_is_compared_with_the_readers(evaluations, tmp_path):
 
 def test_evaluations_of_other_nodules_are_refused(evaluations, crops, tmp_path, no_plots):
     fewer = tmp_path / "fewer"
-    run.run_crops(CARD, perfect, *crops, fewer, Selection(limit=5), QUIET)
+    run.run_crops(CARD, perfect, crops, fewer, Selection(limit=5), QUIET)
     with pytest.raises(InputError, match=r"scores 6 nodules and .*fewer 5, 1 of them not in both"):
         compare.read_evaluations([evaluations[0], fewer])
     table = evaluations[1] / "nodules.csv"
@@ -147,7 +147,7 @@ def test_what_cannot_be_compared_is_refused(evaluations, tmp_path, capsys):
     unread = tmp_path / "unread"
     shutil.copytree(evaluations[0], unread)
     rows = read_csv(evaluations[0] / "nodules.csv")
-    output_files.write_table([row | {"human_loo_dice": ""} for row in rows], list(rows[0]), unread / "nodules.csv")
+    write_csv(unread / "nodules.csv", [row | {"human_loo_dice": ""} for row in rows], list(rows[0]))
     assert "unread is one evaluation without readers' Dice, expected two or more" in error(unread, out)
     assert "holds no summary.json" in error(evaluations[0], tmp_path, out)
     assert "--margin is 0" in error(*evaluations, out, "--margin", "0")

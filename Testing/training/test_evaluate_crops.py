@@ -64,7 +64,7 @@ def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, n
     def eroded(hu):
         return (hu > -400) & np.roll(hu > -400, 1, axis=0)
 
-    report = run.run_crops(CARD, eroded, *crops, tmp_path / "out", Selection(), QUIET)
+    report = run.run_crops(CARD, eroded, crops, tmp_path / "out", Selection(), QUIET)
     rows = read_csv(tmp_path / "out" / "nodules.csv")
     assert np.mean([float(r["dice"]) for r in rows]) == pytest.approx(
         report["groups"]["all"]["dice_all"]["value"], abs=1e-4
@@ -79,7 +79,7 @@ def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, n
 
 
 def test_the_summary_names_data_split_protocol_model_and_interval(crops, tmp_path):
-    run.run_crops(CARD, perfect, *crops, tmp_path / "out", Selection(folds=(0,)), QUIET)
+    run.run_crops(CARD, perfect, crops, tmp_path / "out", Selection(folds=(0,)), QUIET)
     text = (tmp_path / "out" / "summary.md").read_text()
     sha = hashlib.sha256(crops[1].read_bytes()).hexdigest()[:16]
     for part in (
@@ -99,9 +99,9 @@ def test_the_summary_names_data_split_protocol_model_and_interval(crops, tmp_pat
 
 
 def test_the_split_warns_of_patients_the_model_was_trained_on(crops, tmp_path, no_plots):
-    clean = run.run_crops(CARD, perfect, *crops, tmp_path / "a", Selection(limit=2), QUIET)
-    mixed = run.run_crops(CARD, perfect, *crops, tmp_path / "b", Selection(), QUIET)
-    silent = run.run_crops(CARD | {"training": {}}, perfect, *crops, tmp_path / "c", Selection(), QUIET)
+    clean = run.run_crops(CARD, perfect, crops, tmp_path / "a", Selection(limit=2), QUIET)
+    mixed = run.run_crops(CARD, perfect, crops, tmp_path / "b", Selection(), QUIET)
+    silent = run.run_crops(CARD | {"training": {}}, perfect, crops, tmp_path / "c", Selection(), QUIET)
     assert "None of them is among the 2 patients" in clean["split"]
     assert "Beware: 1 of them are among the 2 patients" in mixed["split"]
     assert "does not list the patients" in silent["split"]
@@ -199,7 +199,7 @@ def test_nothing_is_left_when_the_evaluation_fails(crops, tmp_path):
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        run.run_crops(CARD, broken, *crops, tmp_path / "out", Selection(), QUIET)
+        run.run_crops(CARD, broken, crops, tmp_path / "out", Selection(), QUIET)
     with pytest.raises(DiskError, match="No such file"), atomic_folder(tmp_path / "out") as folder:
         (folder / "missing" / "half.txt").write_text("half")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5"]
@@ -210,14 +210,14 @@ def test_an_output_folder_is_only_replaced_when_asked(crops, tmp_path, no_plots)
     out.mkdir()
     (out / "summary.md").write_text("old")
     with pytest.raises(InputError, match="already exists"):
-        run.run_crops(CARD, perfect, *crops, out, Selection(), QUIET)
+        run.run_crops(CARD, perfect, crops, out, Selection(), QUIET)
     assert (out / "summary.md").read_text() == "old"
-    run.run_crops(CARD, perfect, *crops, out, Selection(), EvaluationOptions(quiet=True, overwrite=True))
+    run.run_crops(CARD, perfect, crops, out, Selection(), EvaluationOptions(quiet=True, overwrite=True))
     assert (out / "summary.md").read_text() != "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops.csv", "crops.h5", "out"]
     (out / "precious.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds 'precious.txt'"):
-        run.run_crops(CARD, perfect, *crops, out, Selection(), EvaluationOptions(quiet=True, overwrite=True))
+        run.run_crops(CARD, perfect, crops, out, Selection(), EvaluationOptions(quiet=True, overwrite=True))
 
 
 def test_the_readers_agreement_on_the_real_crops_is_the_published_one(data_dir):

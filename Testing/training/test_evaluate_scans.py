@@ -275,7 +275,7 @@ def test_the_readers_consensus_on_a_real_scan_scores_one(data_dir):
 
 
 def report_for(files, tmp_path, crops):
-    return run.run_crops(CARD | {"files": files}, perfect, *crops, tmp_path / "out", Selection(), QUIET)
+    return run.run_crops(CARD | {"files": files}, perfect, crops, tmp_path / "out", Selection(), QUIET)
 
 
 @pytest.fixture

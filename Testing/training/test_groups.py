@@ -69,11 +69,6 @@ def test_thick_slices_change_nothing():
     assert thick == attachment(hu, NODULE, MM) == nodule_attachment.Attachment(False, True)
 
 
-def test_the_view_around_a_nodule_ends_at_the_volume():
-    view = nodule_attachment.around((slice(3, 6), slice(90, 95), slice(100, 110)), (20, 100, 300), (5.0, 1.0, 0.5))
-    assert view == (slice(0, 10), slice(70, 100), slice(61, 149))
-
-
 def test_real_nodules_are_of_every_kind(data_dir):
     rows = evaluate_crops.select_rows(data_dir / "crops" / "luna16_crops.csv", Selection(folds=(0,), limit=60))
     crops = evaluate_crops.read_crops(data_dir / "crops" / "luna16_crops.h5", rows)

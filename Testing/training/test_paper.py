@@ -41,7 +41,7 @@ def test_gain_and_gaps_are_recomputed(capsys):
 
 
 def test_ours_stand_beside_the_papers_by_type(crops, tmp_path, no_plots, capsys):
-    run.run_crops(CARD, lambda hu: perfect(hu) * ((hu > 0).sum() > 500), *crops, tmp_path / "a", Selection(), QUIET)
+    run.run_crops(CARD, lambda hu: perfect(hu) * ((hu > 0).sum() > 500), crops, tmp_path / "a", Selection(), QUIET)
     assert main(["paper", str(tmp_path / "a")]) == 0
     text = capsys.readouterr().out
     assert "| **tiny** (location given), found only | - | 100.00 (100.00 to 100.00) | - |" in text

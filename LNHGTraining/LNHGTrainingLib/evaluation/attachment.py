@@ -56,55 +56,41 @@ def attachment(
 
     Args:
         hu: CT around the nodule (z, y, x); `CONTEXT_MM` of it on each side are enough.
-        mask: the nodule, bool, same shape, not empty.
-        spacing_mm: voxel size zyx.
-        valid: bool, same shape, False in padding; everything counts when None.
+        mask: The nodule, bool (z, y, x), not empty.
+        spacing_mm: Voxel size zyx.
+        valid: bool (z, y, x), False in padding; everything counts when None.
     """
     distance = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
     tissue = (hu > TISSUE_HU) & (distance > 0)
     if valid is not None:
         tissue &= valid
-    wall = _opened(tissue, spacing_mm)
+    wall = tissue  # opened by the ball: the parts into which it fits; the array's border does not count as an edge
+    if tissue.any() and not tissue.all():
+        wall = ndimage.distance_transform_edt(tissue, sampling=spacing_mm) > WALL_RADIUS_MM
+        if wall.any():
+            wall = tissue & (ndimage.distance_transform_edt(~wall, sampling=spacing_mm) <= WALL_RADIUS_MM)
     pleural = bool(wall.any()) and float(distance[wall].min()) <= PLEURA_REACH_MM
     rest = tissue & (distance > RIM_MM)
     if wall.any():
         rest &= ndimage.distance_transform_edt(~wall, sampling=spacing_mm) > RIM_MM
-    return Attachment(pleural, _goes_on(rest, distance))
-
-
-def _opened(tissue: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """The parts of `tissue` into which the ball fits; the array's border does not count as an edge."""
-    if tissue.all() or not tissue.any():
-        return tissue.copy()
-    core = ndimage.distance_transform_edt(tissue, sampling=spacing_mm) > WALL_RADIUS_MM
-    if not core.any():
-        return core
-    return tissue & (ndimage.distance_transform_edt(~core, sampling=spacing_mm) <= WALL_RADIUS_MM)
-
-
-def _goes_on(tissue: np.ndarray, distance: np.ndarray) -> bool:
-    """Whether one connected piece begins at the nodule and leads away from it."""
-    labels, count = ndimage.label(tissue, CONNECTIVITY)
+    labels, count = ndimage.label(rest, CONNECTIVITY)
     if not count:
-        return False
+        return Attachment(pleural, vascular=False)
     numbers = np.arange(1, count + 1)
     near, far = ndimage.minimum(distance, labels, numbers), ndimage.maximum(distance, labels, numbers)
-    return bool(((near <= VESSEL_TOUCH_MM) & (far - near >= VESSEL_LENGTH_MM)).any())
-
-
-def around(
-    box: tuple[slice, slice, slice], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]
-) -> tuple[slice, slice, slice]:
-    """A nodule's box with `CONTEXT_MM` on each side, cut at the volume's border."""
-    margins = [int(np.ceil(CONTEXT_MM / spacing)) for spacing in spacing_mm]
-    return tuple(
-        slice(max(0, part.start - margin), min(size, part.stop + margin))
-        for part, margin, size in zip(box, margins, shape, strict=True)
-    )
+    vessels = (near <= VESSEL_TOUCH_MM) & (far - near >= VESSEL_LENGTH_MM)  # one piece begins here and leads away
+    return Attachment(pleural, bool(vessels.any()))
 
 
 def lung_of_cube(hu: np.ndarray) -> np.ndarray:
-    """Air with what lies within 10 mm of it on both sides, for cubes too small to show a whole lung: bool (z, y, x)."""
+    """Return air with what lies within 10 mm of it on both sides, for cubes too small to show a whole lung.
+
+    Args:
+        hu: CT (z, y, x) at 1 mm.
+
+    Returns:
+        bool (z, y, x).
+    """
     air = np.pad(hu < TISSUE_HU, CLOSING_MM, mode="edge")
     closed = ndimage.binary_closing(air, ndimage.generate_binary_structure(3, 1), CLOSING_MM)
     return closed[(slice(CLOSING_MM, -CLOSING_MM),) * 3]

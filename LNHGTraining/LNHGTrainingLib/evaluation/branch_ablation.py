@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.files.atomic import atomic_folder
+from LNHGLib.files.text import markdown_table, write_json
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import metrics
-from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval, table
+from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
 from LNHGTrainingLib.evaluation.metrics import Detections
-from LNHGTrainingLib.evaluation.summary import to_json
+from LNHGTrainingLib.evaluation.summary import to_rounded_json
 from LNHGTrainingLib.release.calibrate import CropOutputs, findings, fused_findings, step_of
 from LNHGTrainingLib.training.validate import LUNG_CUBES, RATES, candidates, cube_detections, sensitivities
 
@@ -27,24 +28,24 @@ ABOUT = (
 BOTH = "both branches"
 
 
-def detections(seen: Sequence[CropOutputs], card: dict) -> dict[str, Detections]:
-    """What is found by both branches, and by each when the other one saw nothing.
+def detections(outputs: Sequence[CropOutputs], card: dict) -> dict[str, Detections]:
+    """Return what is found by both branches, and by each when the other one saw nothing.
 
     Args:
-        seen: From `calibrate.predict_crops`.
+        outputs: From `calibrate.predict_crops`.
         card: Of the model.
     """
-    without_boxes = [replace(one, boxes=one.boxes[:0]) for one in seen]
+    without_boxes = [replace(one, boxes=one.boxes[:0]) for one in outputs]
     step = step_of(card)
     return {
-        BOTH: cube_detections(fused_findings(one, card) for one in seen),
+        BOTH: cube_detections(fused_findings(one, card) for one in outputs),
         "segmenter alone (L-RF)": cube_detections([f[:2] for f in findings(one, card)] for one in without_boxes),
-        "detector alone": cube_detections(candidates(one.crop, one.boxes, step) for one in seen),
+        "detector alone": cube_detections(candidates(one.crop, one.boxes, step) for one in outputs),
     }
 
 
 def report(found: dict[str, Detections], patients: Sequence[str], about: dict, seed: int = 0) -> dict:
-    """Sensitivities at `RATES` and their mean, and its difference to both branches', with intervals.
+    """Return sensitivities at `RATES` and their mean, and its difference to both branches', with intervals.
 
     Args:
         found: As from `detections`.
@@ -54,10 +55,10 @@ def report(found: dict[str, Detections], patients: Sequence[str], about: dict, s
     """
     names, clusters = np.unique(np.asarray(patients, str), return_inverse=True)
 
-    def figures(draws: np.ndarray) -> np.ndarray:
-        return np.array([_figures(found, counts[clusters]) for counts in draws])
+    def statistic(samples: np.ndarray) -> np.ndarray:
+        return np.array([sampled_metrics(found, counts[clusters]) for counts in samples])
 
-    intervals = metrics.cluster_bootstrap(len(names), figures, seed)
+    intervals = metrics.cluster_bootstrap(len(names), statistic, seed)
     columns = [*map(str, RATES), "mean", "difference"]
     split = [intervals[start : start + len(columns)] for start in range(0, len(intervals), len(columns))]
     lines = [
@@ -67,18 +68,23 @@ def report(found: dict[str, Detections], patients: Sequence[str], about: dict, s
     bootstrap = {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed}
     counts = {"nodules": len(clusters), "patients": len(names)}
     head = {"schema": 1, "kind": "branches", "about": ABOUT} | about | counts
-    return to_json(head | {"bootstrap": bootstrap, "lines": lines})
+    return to_rounded_json(head | {"bootstrap": bootstrap, "lines": lines})
 
 
-def _figures(found: dict[str, Detections], counts: np.ndarray) -> list[float]:
-    """All figures of one resample, a branch after the other."""
+def sampled_metrics(found: dict[str, Detections], counts: np.ndarray) -> list[float]:
+    """Return the metrics of one bootstrap sample, one branch after the other: rates, their mean, its difference.
+
+    Args:
+        found: As from `detections`.
+        counts: How often each cube is in the sample, int (cubes,).
+    """
     values = [list(sensitivities(metrics.froc(one, counts)).values()) for one in found.values()]
     means = np.mean(values, axis=1)
     return np.column_stack([values, means, means - means[list(found).index(BOTH)]]).ravel().tolist()
 
 
 def render(result: dict) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     rates = [f"at {rate} false" for rate in RATES]
     header = ["found by", "nodules", "patients", *rates, "mean", "mean minus both"]
     rows = [
@@ -88,15 +94,20 @@ def render(result: dict) -> str:
     ]  # fmt: skip
     note = INTERVAL_NOTE.format(**result["bootstrap"])
     title = f"# What each branch of {result['model']} adds: sensitivity at false findings per two lungs"
-    return "\n".join([f"{title}\n", f"{result['about']}\n", table(header, rows), f"{note}\n"])
+    return "\n".join([f"{title}\n", f"{result['about']}\n", markdown_table(header, rows), f"{note}\n"])
 
 
 def write(result: dict, out: Path, overwrite: bool = False) -> None:
     """Write `branches.json` and `branches.md` into a folder.
 
+    Args:
+        result: Of `report`.
+        out: Folder to write.
+        overwrite: Replace an earlier report there.
+
     Raises:
-        InputError: the folder holds something that must not be replaced.
+        InputError: The folder holds something that must not be replaced.
     """
     with atomic_folder(out, overwrite, output_files.BRANCH_ABLATION) as folder:
-        output_files.write_json(result, folder / "branches.json")
+        write_json(folder / "branches.json", result)
         (folder / "branches.md").write_text(render(result), encoding="utf-8")

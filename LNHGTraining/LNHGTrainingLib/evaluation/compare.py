@@ -1,6 +1,5 @@
 """`lnhg-train compare`: evaluations of the same nodules beside each other and the readers, with paired tests."""
 
-import csv
 import json
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -9,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_folder
+from LNHGLib.files.text import markdown_table, read_csv, write_csv, write_json
 from LNHGLib.stats import paired
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import metrics
-from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, NOT_MEASURED, interval, number, table
-from LNHGTrainingLib.evaluation.summary import patient_means, to_json
+from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, NOT_MEASURED, interval, number
+from LNHGTrainingLib.evaluation.summary import patient_means, to_rounded_json
 
 READERS = "readers, leave-one-out"
 SAME = ("diameter_mm", "reference_volume_mm3", "human_loo_dice")
@@ -22,6 +22,9 @@ SAME = ("diameter_mm", "reference_volume_mm3", "human_loo_dice")
 
 PAIR_COLUMNS = ("first", "second", "nodules", "patients", "difference", "low", "high", "wilcoxon_p",
                 "wilcoxon_p_holm", "tost_p", "tost_p_holm")  # fmt: skip
+
+KEPT = ("model", "split", "threshold", "elsewhere", "groups", "operating_point", "froc", "scan_dice")
+"""Parts of a summary that a comparison keeps."""
 
 ALPHA = 0.05
 
@@ -35,7 +38,13 @@ TESTS_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `lnhg-train evaluate` wrote: name of the method, its summary, its row for each nodule that counts."""
+    """What `lnhg-train evaluate` wrote.
+
+    Attributes:
+        name: Of the method.
+        summary: The content of `summary.json`.
+        rows: Of `nodules.csv`, for each nodule that counts, by what identifies it.
+    """
 
     name: str
     summary: dict
@@ -46,12 +55,11 @@ def read_evaluation(folder: Path) -> Evaluation:
     """Read the folder of an evaluation.
 
     Raises:
-        InputError: it is none, or was written by an earlier version.
+        InputError: It is none, or was written by an earlier version.
     """
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        with (folder / "nodules.csv").open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+        rows = read_csv(folder / "nodules.csv")
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder} holds no summary.json and nodules.csv that can be read; expected a folder that "
@@ -61,8 +69,8 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise InputError(
             f"{folder} has a summary of schema {summary.get('schema')!r}, expected 2; run lnhg-train evaluate again."
         )
-    place = ("patient", "series", "nodule") if summary["kind"] == "crops" else ("case", "nodule")
-    counted = {tuple(row[key] for key in place): row for row in rows if row.get("counts", "1") == "1"}
+    identity = ("patient", "series", "nodule") if summary["kind"] == "crops" else ("case", "nodule")
+    counted = {tuple(row[key] for key in identity): row for row in rows if row.get("counts", "1") == "1"}
     return Evaluation(summary["model"]["name"], summary, counted)
 
 
@@ -70,7 +78,7 @@ def read_evaluations(folders: list[Path]) -> list[Evaluation]:
     """Read evaluations that can be compared; methods of one name are told apart by their folders.
 
     Raises:
-        InputError: a single one without readers to compare with, of different kinds or protocols, or of different
+        InputError: A single one without readers to compare with, of different kinds or protocols, or of different
             nodules.
     """
     read = [read_evaluation(folder) for folder in folders]
@@ -79,7 +87,7 @@ def read_evaluations(folders: list[Path]) -> list[Evaluation]:
             f"{folders[0]} is one evaluation without readers' Dice, expected two or more; add folders before OUT."
         )
     for folder, other in zip(folders[1:], read[1:], strict=True):
-        _check_same(folders[0], read[0], folder, other)
+        require_same_nodules(folders[0], read[0], folder, other)
     names = [one.name for one in read]
     labels = [name if names.count(name) == 1 else f"{name} ({f.name})" for name, f in zip(names, folders, strict=True)]
     if len(set(labels)) < len(labels):
@@ -87,7 +95,18 @@ def read_evaluations(folders: list[Path]) -> list[Evaluation]:
     return [Evaluation(label, one.summary, one.rows) for label, one in zip(labels, read, strict=True)]
 
 
-def _check_same(first: Path, a: Evaluation, second: Path, b: Evaluation) -> None:
+def require_same_nodules(first: Path, a: Evaluation, second: Path, b: Evaluation) -> None:
+    """Refuse two evaluations that cannot be compared.
+
+    Args:
+        first: Folder of `a`.
+        a: An evaluation.
+        second: Folder of `b`.
+        b: Another one.
+
+    Raises:
+        InputError: They differ in kind, protocol, nodules, or what is known of the nodules.
+    """
     for part in ("kind", "protocol"):
         if a.summary[part] != b.summary[part]:
             raise InputError(f"{first} and {second} differ in their {part}; evaluate both in the same way.")
@@ -125,7 +144,7 @@ def compare(evaluations: list[Evaluation], margin: float, seed: int = 0, with_fi
     human = np.array([float(first.rows[key]["human_loo_dice"] or "nan") for key in keys])
     if np.isfinite(human).any():
         dice[READERS] = human
-    return to_json(
+    return to_rounded_json(
         {
             "schema": 1,
             "kind": first.summary["kind"],
@@ -135,20 +154,18 @@ def compare(evaluations: list[Evaluation], margin: float, seed: int = 0, with_fi
             "patients": len(set(patients)),
             "margin": margin,
             "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
-            "methods": [_method(one) for one in evaluations],
+            "methods": [
+                {"name": one.name} | {key: one.summary[key] for key in KEPT if key in one.summary}
+                for one in evaluations
+            ],
         }
     ) | {"pairs": pairs(dice, patients, margin, seed, with_first)}
-
-
-def _method(evaluation: Evaluation) -> dict:
-    kept = ("model", "split", "threshold", "elsewhere", "groups", "operating_point", "froc", "scan_dice")
-    return {"name": evaluation.name} | {key: evaluation.summary[key] for key in kept if key in evaluation.summary}
 
 
 def pairs(
     dice: dict[str, np.ndarray], patients: list[str], margin: float, seed: int = 0, with_first: bool = False
 ) -> list[dict]:
-    """Differences and tests of each pair of methods, with p values adjusted over all pairs (Holm).
+    """Return differences and tests of each pair of methods, with p values adjusted over all pairs (Holm).
 
     Args:
         dice: Name of the method to Dice of each nodule, missed nodules at 0; NaN leaves the nodule out of its pairs.
@@ -158,7 +175,21 @@ def pairs(
         with_first: Only the pairs of the first method.
     """
     chosen = list(combinations(dice, 2))[: len(dice) - 1 if with_first else None]
-    found = [_pair(names, dice, patients, margin, seed) for names in chosen]
+    found = []
+    for first, second in chosen:
+        differences = dice[first] - dice[second]
+        own, means = patient_means(differences, patients)
+        found.append(
+            {
+                "first": first,
+                "second": second,
+                "nodules": int(np.isfinite(differences).sum()),
+                "patients": len(own),
+                "difference": to_rounded_json(asdict(metrics.mean_interval(differences, patients, seed))),
+                "wilcoxon_p": paired.wilcoxon_p(means),
+                "tost_p": paired.tost_p(means, margin),
+            }
+        )
     for test in ("wilcoxon_p", "tost_p"):
         adjusted = paired.holm([pair[test] for pair in found])
         for pair, value in zip(found, adjusted, strict=True):
@@ -167,90 +198,86 @@ def pairs(
 
 
 def _p(value: float) -> float | None:
-    """A p value at three significant digits, as small as it is; None where there was no test."""
+    """Return a p value at three significant digits, as small as it is; None where there was no test."""
     return float(f"{value:.3g}") if np.isfinite(value) else None
-
-
-def _pair(names: tuple[str, str], dice: dict[str, np.ndarray], patients: list[str], margin: float, seed: int) -> dict:
-    differences = dice[names[0]] - dice[names[1]]
-    interval = metrics.mean_interval(differences, patients, seed)
-    own, means = patient_means(differences, patients)
-    return {
-        "first": names[0],
-        "second": names[1],
-        "nodules": int(np.isfinite(differences).sum()),
-        "patients": len(own),
-        "difference": to_json(asdict(interval)),
-        "wilcoxon_p": paired.wilcoxon_p(means),
-        "tost_p": paired.tost_p(means, margin),
-    }
 
 
 def write(report: dict, out: Path, overwrite: bool = False) -> None:
     """Write `comparison.json`, `comparison.md` and `pairs.csv` into a folder.
 
+    Args:
+        report: Of `compare`.
+        out: Folder to write.
+        overwrite: Replace an earlier comparison there.
+
     Raises:
-        InputError: the folder holds something that must not be replaced.
+        InputError: The folder holds something that must not be replaced.
     """
     rows = [pair | pair["difference"] | {"difference": pair["difference"]["value"]} for pair in report["pairs"]]
     with atomic_folder(out, overwrite, output_files.COMPARISON) as folder:
-        output_files.write_table(rows, list(PAIR_COLUMNS), folder / "pairs.csv", digits=6)
-        output_files.write_json(report, folder / "comparison.json")
+        write_csv(folder / "pairs.csv", rows, PAIR_COLUMNS, decimals=6)
+        write_json(folder / "comparison.json", report)
         (folder / "comparison.md").write_text(render(report), encoding="utf-8")
 
 
 def render(report: dict) -> str:
-    """The tables of a comparison.
+    """Return the tables of a comparison.
 
     Args:
         report: As in `comparison.json`.
     """
     count = len(report["methods"])
+    header = ["first", "second", "n", "patients", "difference of Dice", "p, Wilcoxon", "p, adjusted",
+              "p, equivalence", "p, adjusted", "reading"]  # fmt: skip
+    rows = []
+    for pair in report["pairs"]:
+        tests = (pair[test] for test in ("wilcoxon_p", "wilcoxon_p_holm", "tost_p", "tost_p_holm"))
+        p_values = ["< 0.001" if p is not None and p < 0.001 else number(p) for p in tests]
+        names = [pair[key] for key in ("first", "second", "nodules", "patients")]
+        rows.append([*names, interval(pair["difference"]), *p_values, reading(pair)])
+    sources = [f"- Protocol: {report['protocol']}", f"- Data: {report['data']['name']}"]
+    for method in report["methods"]:
+        weights = ", ".join(f"{name} {sha}" for name, sha in sorted(method["model"]["sha256"].items()))
+        threshold = "" if method["threshold"] is None else f" Threshold {method['threshold']:g}."
+        sources.append(f"- {method['name']}: {method['split']}{threshold} SHA-256: {weights}")
     parts = [
         f"# {count} method{'s' * (count > 1)} on {report['nodules']} nodules of {report['patients']} patients\n",
-        _methods(report),
-        _groups(report),
-        _detection(report) if report["kind"] == "scans" else "",
-        _pairs(report),
+        *_segmentation_tables(report),
+        *([_detection_table(report)] if report["kind"] == "scans" else []),
+        markdown_table(header, rows),
         TESTS_NOTE.format(margin=report["margin"], alpha=ALPHA) + "\n",
         INTERVAL_NOTE.format(**report["bootstrap"]) + "\n",
-        _sources(report),
+        "\n".join([*sources, ""]),
     ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(parts)
 
 
-def _methods(report: dict) -> str:
+def _segmentation_tables(report: dict) -> list[str]:
+    """Return the metrics of each method and of the readers: on all nodules, and Dice by group."""
     header = ["method", "found", "Dice a nodule, missed = 0", "Dice a nodule, found only", "Dice a patient, missed = 0",
               "Dice a patient, found only", "HD95, mm", "volume error", "absolute volume error"]  # fmt: skip
     counted = any("elsewhere" in method for method in report["methods"])
     if counted:
         header.append("marked elsewhere, a cube")
-    dice = ("found_share", "dice_all", "dice_found", "dice_per_patient", "dice_found_per_patient")
-    rows = []
+    first = report["methods"][0]["groups"]
+    keys = ("found_share", "dice_all", "dice_found", "dice_per_patient", "dice_found_per_patient")
+    rows, group_rows = [], []
     for method in report["methods"]:
         whole = method["groups"]["all"]
         coarse = (interval(whole[key], 2) for key in ("hd95_mm", "volume_error", "absolute_volume_error"))
-        rows.append([method["name"], *(interval(whole[key]) for key in dice), *coarse])
+        rows.append([method["name"], *(interval(whole[key]) for key in keys), *coarse])
         if counted:
             rows[-1].append(interval(method.get("elsewhere", NOT_MEASURED), 2))
-    whole = report["methods"][0]["groups"]["all"]
-    human = [interval(whole[key]) for key in ("human_loo_dice", "human_loo_dice_per_patient")]
-    rows.append(["readers, leave-one-out", "-", human[0], "-", human[1], *["-"] * (4 + counted)])
-    return table(header, rows)
+        group_rows.append([method["name"], *(interval(method["groups"][name]["dice_all"]) for name in first)])
+    human = [interval(first["all"][key]) for key in ("human_loo_dice", "human_loo_dice_per_patient")]
+    rows.append([READERS, "-", human[0], "-", human[1], *["-"] * (4 + counted)])
+    group_rows.append([READERS, *(interval(group["human_loo_dice"]) for group in first.values())])
+    group_header = ["Dice a nodule, missed = 0", *(f"{name}, n = {group['nodules']}" for name, group in first.items())]
+    return [markdown_table(header, rows), markdown_table(group_header, group_rows)]
 
 
-def _groups(report: dict) -> str:
-    first = report["methods"][0]["groups"]
-    header = ["Dice a nodule, missed = 0", *(f"{name}, n = {group['nodules']}" for name, group in first.items())]
-    rows = [
-        [method["name"], *(interval(method["groups"][name]["dice_all"]) for name in first)]
-        for method in report["methods"]
-    ]
-    rows.append(["readers, leave-one-out", *(interval(group["human_loo_dice"]) for group in first.values())])
-    return table(header, rows)
-
-
-def _detection(report: dict) -> str:
+def _detection_table(report: dict) -> str:
+    """Return the detection metrics of each method."""
     header = ["method", "recall", "precision", "F1", "false findings a scan", "CPM", "CPM, LUNA16-like",
               "whole-scan Dice"]  # fmt: skip
     rows = []
@@ -260,38 +287,12 @@ def _detection(report: dict) -> str:
         curves = (interval(method["froc"][rule]["cpm"]) for rule in ("consensus", "luna16_like"))
         false = interval(point["false_per_scan"], 2)
         rows.append([method["name"], *rates, false, *curves, interval(method["scan_dice"])])
-    return table(header, rows)
-
-
-def _pairs(report: dict) -> str:
-    header = ["first", "second", "n", "patients", "difference of Dice", "p, Wilcoxon", "p, adjusted",
-              "p, equivalence", "p, adjusted", "reading"]  # fmt: skip
-    tests = ("wilcoxon_p", "wilcoxon_p_holm", "tost_p", "tost_p_holm")
-    rows = [
-        [pair["first"], pair["second"], pair["nodules"], pair["patients"], interval(pair["difference"]),
-         *(p_text(pair[test]) for test in tests), reading(pair)]
-        for pair in report["pairs"]
-    ]  # fmt: skip
-    return table(header, rows)
-
-
-def p_text(value: float | None) -> str:
-    """A p value as text; a dash where there was no test."""
-    return "< 0.001" if value is not None and value < 0.001 else number(value)
+    return markdown_table(header, rows)
 
 
 def reading(pair: dict) -> str:
-    """What both adjusted tests say together."""
+    """Return what both adjusted tests say together."""
     differ, same = (pair[key] is not None and pair[key] < ALPHA for key in ("wilcoxon_p_holm", "tost_p_holm"))
     if differ:
         return "different, within the margin" if same else "different"
     return "equivalent" if same else "undecided"
-
-
-def _sources(report: dict) -> str:
-    lines = [f"- Protocol: {report['protocol']}", f"- Data: {report['data']['name']}"]
-    for method in report["methods"]:
-        weights = ", ".join(f"{name} {sha}" for name, sha in sorted(method["model"]["sha256"].items()))
-        threshold = "" if method["threshold"] is None else f" Threshold {method['threshold']:g}."
-        lines.append(f"- {method['name']}: {method['split']}{threshold} SHA-256: {weights}")
-    return "\n".join([*lines, ""])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.text import read_csv
-from LNHGLib.models.folder import SECOND
+from LNHGLib.models.card import SECOND
 from LNHGLib.segmentation.attachments import CORE, prune_mask
 from LNHGLib.segmentation.components import nearest
 from scipy import ndimage

@@ -1,19 +1,20 @@
-"""`lnhg-train stability` and `lnhg-train leakage`: the figures of `maps` over many nodules, by size, with intervals."""
+"""`lnhg-train stability` and `leakage`: the metrics of `map_metrics` over many nodules, by size, with intervals."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from LNHGLib.files.atomic import atomic_folder
+from LNHGLib.files.text import markdown_table, write_csv, write_json
 from LNHGLib.segmentation.preprocessing import normalize
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import map_metrics, metrics
 from LNHGTrainingLib.evaluation.crops import Crop, Predict, sphere_diameter_mm
-from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval, table
-from LNHGTrainingLib.evaluation.summary import GROUPS, to_json
+from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
+from LNHGTrainingLib.evaluation.summary import GROUPS, to_rounded_json
 
 SIZES = ("all", "under 6 mm", "6 to 10 mm", "10 mm and over")
 
@@ -36,7 +37,7 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class MapRow:
-    """A nodule in `maps.csv`."""
+    """One row of `maps.csv`: a nodule."""
 
     patient: str
     series: str
@@ -69,7 +70,7 @@ class LeakageRow(MapRow):
     repeat_beyond_ct: float
 
 
-FIGURES = {
+METRICS = {
     "stability": {"ssim": "SSIM", "spearman": "Spearman"},
     "leakage": {
         "pearson_with_ct": "with the CT, Pearson", "spearman_with_ct": "with the CT, Spearman",
@@ -95,7 +96,7 @@ def stability(crops: Iterable[Crop], generators: dict[str, Predict]) -> list[Sta
         for first, second in combinations(generators, 2):
             a, b = signals[first], signals[second]
             likeness = map_metrics.similarity(a, b, mask), map_metrics.rank_correlation(a[mask], b[mask])
-            rows.append(StabilityRow(*_place(crop), first, second, *likeness))
+            rows.append(StabilityRow(*_identity(crop), first, second, *likeness))
     return rows
 
 
@@ -116,38 +117,33 @@ def leakage(crops: Iterable[Crop], generators: dict[str, tuple[Predict, list]], 
         for name, (predict, window_hu) in generators.items():
             signal, ct = predict(crop.hu)[crop.reference], normalize(crop.hu, window_hu)[crop.reference]
             with_ct = map_metrics.correlation(signal, ct), map_metrics.rank_correlation(signal, ct)
-            again = _again(repeats, predict, window_hu, crop.reference)
-            rows.append(LeakageRow(*_place(crop), name, *with_ct, level, *again))
+            repeated = (float("nan"),) * 4
+            if repeats:
+                signals = [predict(hu) for hu in repeats]
+                inside = [one[crop.reference] for one in signals]
+                cts = [normalize(hu, window_hu)[crop.reference] for hu in repeats]
+                repeated = (
+                    map_metrics.rank_correlation(*inside),
+                    map_metrics.rank_correlation(*cts),
+                    map_metrics.similarity(*signals, crop.reference),
+                    map_metrics.correlation(*map(map_metrics.beyond, inside, cts)),
+                )
+            rows.append(LeakageRow(*_identity(crop), name, *with_ct, level, *repeated))
     return rows
-
-
-def _again(repeats: list[np.ndarray], predict: Predict, window_hu: list, mask: np.ndarray) -> tuple[float, ...]:
-    if not repeats:
-        return (float("nan"),) * 4
-    signals = [predict(hu) for hu in repeats]
-    inside = [signal[mask] for signal in signals]
-    cts = [normalize(hu, window_hu)[mask] for hu in repeats]
-    left = [map_metrics.beyond(signal, ct) for signal, ct in zip(inside, cts, strict=True)]
-    return (
-        map_metrics.rank_correlation(*inside),
-        map_metrics.rank_correlation(*cts),
-        map_metrics.similarity(*signals, mask),
-        map_metrics.correlation(*left),
-    )
 
 
 def _with_reference(crops: Iterable[Crop]) -> Iterable[Crop]:
     return (crop for crop in crops if np.count_nonzero(crop.reference) >= map_metrics.MIN_VOXELS)
 
 
-def _place(crop: Crop) -> tuple[str, str, str, float, int]:
+def _identity(crop: Crop) -> tuple[str, str, str, float, int]:
     row, voxels = crop.row, int(crop.reference.sum())
     diameter = float(row.get("luna_diameter_exact_mm") or sphere_diameter_mm(voxels))
     return row["patient_id"], row["series_uid"], row["nodule_index"], diameter, voxels
 
 
 def report(kind: str, rows: list[MapRow], sources: dict[str, str], data: str, seed: int = 0) -> dict:
-    """Means with patient-cluster bootstrap intervals, a line a size group and a model or pair.
+    """Return means with patient-cluster bootstrap intervals, one line for each size group and each model or pair.
 
     Args:
         kind: "stability" or "leakage".
@@ -160,8 +156,17 @@ def report(kind: str, rows: list[MapRow], sources: dict[str, str], data: str, se
     lines = []
     for subject in subjects:
         own = [row for row in rows if tuple(getattr(row, name) for name in NAMES[kind]) == subject]
-        lines += [{"subject": subject, "size": size} | line for size in SIZES if (line := _line(kind, own, size, seed))]
-    return to_json(
+        for size in SIZES:
+            part = [row for row in own if GROUPS[size](row)]
+            if not part:
+                continue
+            patients = [row.patient for row in part]
+            line = {"subject": subject, "size": size, "nodules": len(part), "patients": len(set(patients))}
+            for name in METRICS[kind]:
+                values = np.array([getattr(row, name) for row in part])
+                line[name] = asdict(metrics.mean_interval(values, patients, seed))
+            lines.append(line)
+    return to_rounded_json(
         {
             "schema": 1,
             "kind": kind,
@@ -174,33 +179,20 @@ def report(kind: str, rows: list[MapRow], sources: dict[str, str], data: str, se
     )
 
 
-def _line(kind: str, rows: list[MapRow], size: str, seed: int) -> dict:
-    member: Callable = GROUPS[size]
-    part = [row for row in rows if member(row)]
-    if not part:
-        return {}
-    patients = [row.patient for row in part]
-    means = {
-        name: asdict(metrics.mean_interval(np.array([getattr(row, name) for row in part]), patients, seed))
-        for name in FIGURES[kind]
-    }
-    return {"nodules": len(part), "patients": len(set(patients))} | means
-
-
 def render(result: dict) -> str:
-    """The report as Markdown."""
-    figures = FIGURES[result["kind"]]
-    header = [*NAMES[result["kind"]], "nodules", "n", "patients", *figures.values()]
+    """Return the report as Markdown."""
+    names = METRICS[result["kind"]]
+    header = [*NAMES[result["kind"]], "nodules", "n", "patients", *names.values()]
     rows = [
         [*line["subject"], line["size"], line["nodules"], line["patients"],
-         *(interval(line[name], 1 if name == "noise_hu" else 3) for name in figures)]
+         *(interval(line[name], 1 if name == "noise_hu" else 3) for name in names)]
         for line in result["lines"]
     ]  # fmt: skip
     sources = "".join(f"- {name}: {text}\n" for name, text in result["sources"].items())
     title = {"stability": "Stability of the heterogeneity map", "leakage": "Is the heterogeneity map the CT?"}
     note = INTERVAL_NOTE.format(**result["bootstrap"])
     return "\n".join(
-        [f"# {title[result['kind']]}\n", f"{result['about']}\n", table(header, rows), f"{note}\n",
+        [f"# {title[result['kind']]}\n", f"{result['about']}\n", markdown_table(header, rows), f"{note}\n",
          f"- Data: {result['data']}\n{sources}"]
     )  # fmt: skip
 
@@ -208,10 +200,17 @@ def render(result: dict) -> str:
 def write(result: dict, rows: list[MapRow], out: Path, overwrite: bool = False) -> None:
     """Write `maps.csv`, `maps.json` and `maps.md` into a folder.
 
+    Args:
+        result: Of `report`.
+        rows: Of `stability` or `leakage`.
+        out: Folder to write.
+        overwrite: Replace an earlier study there.
+
     Raises:
-        InputError: the folder holds something that must not be replaced.
+        InputError: The folder holds something that must not be replaced.
     """
     with atomic_folder(out, overwrite, output_files.MAPS) as folder:
-        output_files.write_table([asdict(row) for row in rows], [f.name for f in fields(rows[0])], folder / "maps.csv")
-        output_files.write_json(result, folder / "maps.json")
+        columns = [field.name for field in fields(rows[0])]
+        write_csv(folder / "maps.csv", map(asdict, rows), columns, decimals=4)
+        write_json(folder / "maps.json", result)
         (folder / "maps.md").write_text(render(result), encoding="utf-8")

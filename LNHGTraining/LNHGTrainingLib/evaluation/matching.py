@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from LNHGLib.image.boxes import Box, box_shape, box_start, box_union, box_within
 from scipy import ndimage
 
 from LNHGTrainingLib.evaluation.attachment import DEFINITION
@@ -10,6 +11,7 @@ from LNHGTrainingLib.evaluation.metrics import dice
 
 MIN_READERS = 3
 BOX_ONLY = "detector-box"
+NOT_ON_A_NODULE = ("false", None, "not on a nodule")
 
 PROTOCOL = (
     "Whole scan, fully automatic. The reference of a nodule is the voxels inside at least half of its readers' "
@@ -23,20 +25,18 @@ PROTOCOL = (
     f"out; scans without a nodule that counts have none. {DEFINITION}"
 )
 
-Box = tuple[slice, slice, slice]
-
 
 @dataclass(frozen=True, eq=False)
 class ReferenceNodule:
     """A nodule as its readers outlined it.
 
     Attributes:
-        label: its number in the case.
-        box: where the outlines lie in the volume, zyx slices.
+        label: Its number in the case.
+        box: Where the outlines lie in the volume, zyx slices.
         readers: bool (reader, z, y, x) inside `box`.
-        center_lps_mm: centroid of the consensus, xyz.
-        diameter_mm: longest axial diameter as the case states it, else of the sphere of the consensus volume.
-        texture: mean rating 1 (ground glass) to 5 (solid); NaN when not rated.
+        center_lps_mm: Centroid of the consensus, xyz.
+        diameter_mm: Longest axial diameter as the case states it, else of the sphere of the consensus volume.
+        texture: Mean rating 1 (ground glass) to 5 (solid); NaN when not rated.
     """
 
     label: int
@@ -53,16 +53,21 @@ class ReferenceNodule:
 
     @property
     def counts(self) -> bool:
-        """Enough readers marked it, so that it must be found."""
+        """Whether enough readers marked it, so that it must be found."""
         return len(self.readers) >= MIN_READERS
 
     def near(self, point_lps_mm: np.ndarray) -> bool:
-        """The point lies within the nodule's radius of its centroid (the rule of LUNA16)."""
+        """Return whether a point lies within the nodule's radius of its centroid (the rule of LUNA16)."""
         return float(np.linalg.norm(point_lps_mm - self.center_lps_mm)) <= self.diameter_mm / 2
 
     def holds(self, index: np.ndarray, region: np.ndarray) -> bool:
-        """The voxel nearest to a fractional zyx index lies in `region` (bool inside `box`)."""
-        local = np.rint(index).astype(int) - [part.start for part in self.box]
+        """Return whether the voxel nearest to an index lies in a region.
+
+        Args:
+            index: zyx, may lie between voxels.
+            region: bool (z, y, x) inside `box`.
+        """
+        local = np.rint(index).astype(int) - box_start(self.box)
         inside = (local >= 0).all() and (local < region.shape).all()
         return bool(inside and region[tuple(local)])
 
@@ -72,11 +77,11 @@ class Finding:
     """What the pipeline found.
 
     Attributes:
-        number: value in the label volume; a box-only finding has no voxels there.
-        score: between 0 and 1.
+        number: Value in the label volume; a box-only finding has no voxels there.
+        score: Between 0 and 1.
         provenance: "fused", "segmenter" or "detector-box".
-        center_lps_mm: centroid of the mask, or middle of the box, xyz.
-        center_index: the same as fractional zyx index.
+        center_lps_mm: Centroid of the mask, or middle of the box, xyz.
+        center_index: The same as zyx index, may lie between voxels.
     """
 
     number: int
@@ -88,7 +93,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class FindingMatch:
-    """What a finding counts as under both rules: "hit", "false" or "ignored", the nodule it is about, and why."""
+    """What a finding counts as.
+
+    Attributes:
+        finding: The finding.
+        outcome: "hit", "false" or "ignored" under the rule of the consensus.
+        nodule: Label of the nodule that it is about.
+        reason: Why.
+        luna: The outcome under the LUNA16-like rule.
+        luna_nodule: The nodule under that rule.
+    """
 
     finding: Finding
     outcome: str
@@ -99,7 +113,7 @@ class FindingMatch:
 
 
 def match_findings(findings: list[Finding], labels: np.ndarray, nodules: list[ReferenceNodule]) -> list[FindingMatch]:
-    """Judge all findings of a scan by the rules in `PROTOCOL`.
+    """Match all findings of a scan with its nodules by the rules in `PROTOCOL`.
 
     Args:
         findings: In any order.
@@ -107,58 +121,67 @@ def match_findings(findings: list[Finding], labels: np.ndarray, nodules: list[Re
         nodules: All annotated nodules of the scan, also those of fewer readers.
 
     Returns:
-        A verdict a finding, best score first.
+        One match for each finding, best score first.
     """
     taken: set[int] = set()
-    near: set[int] = set()
-    verdicts = []
+    luna_taken: set[int] = set()
+    matches = []
     for finding in sorted(findings, key=lambda f: -f.score):
-        outcome, nodule, reason = _outcome(finding, labels, nodules, taken)
+        outcome, nodule, reason = match_finding(finding, labels, nodules, taken)
         if outcome == "hit":
             taken.add(nodule)
-        verdicts.append(FindingMatch(finding, outcome, nodule, reason, *_luna(finding, nodules, near)))
-    return verdicts
+        close = [n for n in nodules if n.near(finding.center_lps_mm)]
+        fresh = [n.label for n in close if n.counts and n.label not in luna_taken]
+        luna = ("false", None)
+        if fresh:
+            luna_taken.add(fresh[0])
+            luna = ("hit", fresh[0])
+        elif close:
+            luna = ("ignored", close[0].label)
+        matches.append(FindingMatch(finding, outcome, nodule, reason, *luna))
+    return matches
 
 
-def _outcome(
+def match_finding(
     finding: Finding, labels: np.ndarray, nodules: list[ReferenceNodule], taken: set[int]
 ) -> tuple[str, int | None, str]:
+    """Match one finding with a scan's nodules by the rule of the consensus.
+
+    Args:
+        finding: The finding.
+        labels: (z, y, x) on the scan's grid, value = number of the finding.
+        nodules: All annotated nodules of the scan.
+        taken: Labels of those that a finding of a better score has hit.
+
+    Returns:
+        Outcome, label of the nodule and reason as `FindingMatch` has them.
+    """
+
+    def is_on(nodule: ReferenceNodule) -> bool:
+        union = nodule.readers.any(axis=0)
+        overlap = finding.provenance != BOX_ONLY and bool(((labels[nodule.box] == finding.number) & union).any())
+        return overlap or nodule.holds(finding.center_index, union) or nodule.near(finding.center_lps_mm)
+
+    overlapping = [nodule for nodule in nodules if is_on(nodule)]
     if finding.provenance == BOX_ONLY:
-        touched = next((n for n in nodules if _on(finding, labels, n)), None)
-        return ("ignored", touched.label, "box only, on a nodule") if touched else ("false", None, "not on a nodule")
+        return ("ignored", overlapping[0].label, "box only, on a nodule") if overlapping else NOT_ON_A_NODULE
     inside = [n for n in nodules if n.counts and n.holds(finding.center_index, n.consensus)]
     for nodule in inside:
         if nodule.label not in taken:
             return "hit", nodule.label, "centroid in the consensus"
     if inside:
         return "ignored", inside[0].label, "nodule already found"
-    for nodule in nodules:
-        if not nodule.counts and _on(finding, labels, nodule):
+    for nodule in overlapping:
+        if not nodule.counts:
             return "ignored", nodule.label, f"nodule of fewer than {MIN_READERS} readers"
-    touched = next((n for n in nodules if _on(finding, labels, n)), None)
-    return ("false", touched.label, "centroid outside the consensus") if touched else ("false", None, "not on a nodule")
+    return ("false", overlapping[0].label, "centroid outside the consensus") if overlapping else NOT_ON_A_NODULE
 
 
-def _on(finding: Finding, labels: np.ndarray, nodule: ReferenceNodule) -> bool:
-    union = nodule.readers.any(axis=0)
-    overlap = finding.provenance != BOX_ONLY and bool(((labels[nodule.box] == finding.number) & union).any())
-    return overlap or nodule.holds(finding.center_index, union) or nodule.near(finding.center_lps_mm)
-
-
-def _luna(finding: Finding, nodules: list[ReferenceNodule], taken: set[int]) -> tuple[str, int | None]:
-    close = [n for n in nodules if n.near(finding.center_lps_mm)]
-    fresh = [n.label for n in close if n.counts and n.label not in taken]
-    if fresh:
-        taken.add(fresh[0])
-        return "hit", fresh[0]
-    return ("ignored", close[0].label) if close else ("false", None)
-
-
-def whole_scan_dice(verdicts: list[FindingMatch], labels: np.ndarray, nodules: list[ReferenceNodule]) -> float:
-    """Dice of everything found on a scan against everything that should be (see `PROTOCOL`).
+def whole_scan_dice(matches: list[FindingMatch], labels: np.ndarray, nodules: list[ReferenceNodule]) -> float:
+    """Return the Dice of everything found on a scan against everything that should be (see `PROTOCOL`).
 
     Args:
-        verdicts: On the findings at the model's threshold.
+        matches: Of the findings at the model's threshold.
         labels: (z, y, x) on the scan's grid, value = number of the finding.
         nodules: All annotated nodules of the scan.
 
@@ -169,7 +192,7 @@ def whole_scan_dice(verdicts: list[FindingMatch], labels: np.ndarray, nodules: l
     if not counted:
         return float("nan")
     spared = {nodule.label for nodule in nodules if not nodule.counts}
-    kept = [v.finding.number for v in verdicts if not (v.outcome == "ignored" and v.nodule in spared)]
+    kept = [m.finding.number for m in matches if not (m.outcome == "ignored" and m.nodule in spared)]
     found = np.isin(labels, kept)
     reference = np.zeros(labels.shape, bool)
     for nodule in counted:
@@ -178,11 +201,17 @@ def whole_scan_dice(verdicts: list[FindingMatch], labels: np.ndarray, nodules: l
 
 
 def paired_masks(number: int, labels: np.ndarray, nodule: ReferenceNodule) -> tuple[np.ndarray, np.ndarray]:
-    """A finding's mask and a nodule's consensus in the smallest box that holds both, bool (z, y, x) each."""
-    own = ndimage.find_objects(labels, max_label=number)[number - 1]
-    box = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(own, nodule.box, strict=True))
-    reference = np.zeros([part.stop - part.start for part in box], bool)
-    reference[tuple(slice(n.start - b.start, n.stop - b.start) for n, b in zip(nodule.box, box, strict=True))] = (
-        nodule.consensus
-    )
+    """Return a finding's mask and a nodule's consensus in the smallest box that holds both.
+
+    Args:
+        number: Of the finding.
+        labels: (z, y, x) on the scan's grid, value = number of the finding.
+        nodule: The nodule.
+
+    Returns:
+        Two bool (z, y, x).
+    """
+    box = box_union([ndimage.find_objects(labels, max_label=number)[number - 1], nodule.box])
+    reference = np.zeros(box_shape(box), bool)
+    reference[box_within(nodule.box, box)] = nodule.consensus
     return labels[box] == number, reference

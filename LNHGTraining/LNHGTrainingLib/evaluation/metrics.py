@@ -1,6 +1,6 @@
-"""Figures of merit: overlap, surface distance, volume error, FROC with its mean, intervals by patient.
+"""Metrics: overlap, surface distance, volume error, FROC with its mean, intervals by patient.
 
-Masks are boolean zyx, lengths millimeters. Every figure is per nodule (register U4) or per scan (register U10).
+Masks are boolean zyx, lengths millimeters. Every metric is per nodule (register U4) or per scan (register U10).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,16 +16,25 @@ BOOTSTRAP_SAMPLES = 1000
 
 
 def dice(mask: np.ndarray, reference: np.ndarray) -> float:
-    """Dice coefficient 2|A n B| / (|A| + |B|) of two masks of one shape; two empty masks agree (1)."""
+    """Return the Dice coefficient 2|A n B| / (|A| + |B|); two empty masks agree (1).
+
+    Args:
+        mask: bool, any shape.
+        reference: bool, same shape.
+    """
     total = np.count_nonzero(mask) + np.count_nonzero(reference)
     return 2.0 * np.count_nonzero(mask & reference) / total if total else 1.0
 
 
 def volume_error(mask: np.ndarray, reference: np.ndarray) -> float:
-    """Signed relative volume error (|A| - |B|) / |B|; -1 for an empty mask.
+    """Return the signed relative volume error (|A| - |B|) / |B|; -1 for an empty mask.
+
+    Args:
+        mask: bool, any shape.
+        reference: bool, same shape.
 
     Raises:
-        ValueError: the reference is empty.
+        ValueError: The reference is empty.
     """
     wanted = np.count_nonzero(reference)
     if not wanted:
@@ -34,14 +43,14 @@ def volume_error(mask: np.ndarray, reference: np.ndarray) -> float:
 
 
 def hd95_mm(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
-    """The 95th percentile Hausdorff distance between two surfaces.
+    """Return the 95th percentile Hausdorff distance between two surfaces.
 
     A surface is the voxels of a mask with a face neighbor outside it; distances run between voxel centers. The larger
     of the two directed 95th percentiles is returned.
 
     Args:
-        mask: (z, y, x).
-        reference: Same shape.
+        mask: bool (z, y, x).
+        reference: bool (z, y, x).
         spacing_mm: Voxel spacing zyx.
 
     Returns:
@@ -51,17 +60,14 @@ def hd95_mm(mask: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, fl
     if not mask.any() or not reference.any():
         return float("nan")
     box = ndimage.find_objects(union.astype(np.uint8))[0]
-    surfaces = [_surface(part[box]) for part in (mask, reference)]
+    parts = [part[box] for part in (mask, reference)]
+    surfaces = [part & ~ndimage.binary_erosion(part) for part in parts]
     far = [ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces]
     return float(max(np.percentile(far[1][surfaces[0]], 95), np.percentile(far[0][surfaces[1]], 95)))
 
 
-def _surface(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask)
-
-
 def leave_one_out_dice(readers: np.ndarray) -> float:
-    """The readers' own agreement: mean Dice of each reader against the 50 % consensus of the others.
+    """Return the readers' own agreement: the mean Dice of each reader against the 50 % consensus of the others.
 
     Args:
         readers: bool (reader, z, y, x).
@@ -78,7 +84,7 @@ def leave_one_out_dice(readers: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % confidence interval; NaN where nothing was measured."""
+    """A metric with its 95 % confidence interval; NaN where nothing was measured."""
 
     value: float
     low: float
@@ -88,34 +94,40 @@ class Interval:
 def cluster_bootstrap(
     clusters: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, samples: int = BOOTSTRAP_SAMPLES
 ) -> list[Interval]:
-    """Percentile bootstrap that draws whole clusters (patients or scans), as their nodules are not independent.
+    """Return percentile bootstrap intervals; whole clusters (patients or scans) are sampled.
+
+    The nodules of a cluster are not independent.
 
     Args:
         clusters: Number of clusters, at least one.
-        statistic: Maps how often each cluster was drawn, int (samples, clusters), to figures, float (samples, k);
+        statistic: Maps how often each cluster is in a sample, int (samples, clusters), to metrics, float (samples, k);
             NaN where a sample does not define one.
         seed: Of `numpy.random.default_rng`.
         samples: Number of resamples.
 
     Returns:
-        The k figures on the data as they are with their 95 % intervals; a single cluster gives none.
+        The k metrics on the data as they are with their 95 % intervals; a single cluster gives none.
     """
     rng = np.random.default_rng(seed)
-    draws = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples)
+    counts = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples)
     measured = statistic(np.ones((1, clusters), int))[0]
-    if clusters < 2:
-        return [Interval(float(value), float("nan"), float("nan")) for value in measured]
-    return [_interval(value, figures) for value, figures in zip(measured, statistic(draws).T, strict=True)]
-
-
-def _interval(value: float, figures: np.ndarray) -> Interval:
-    figures = figures[np.isfinite(figures)]
-    low, high = np.percentile(figures, [2.5, 97.5]) if figures.size else (np.nan, np.nan)
-    return Interval(float(value), float(low), float(high))
+    resampled = statistic(counts) if clusters > 1 else np.full((1, len(measured)), np.nan)
+    intervals = []
+    for value, values in zip(measured, resampled.T, strict=True):
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, [2.5, 97.5]) if finite.size else (np.nan, np.nan)
+        intervals.append(Interval(float(value), float(low), float(high)))
+    return intervals
 
 
 def mean_interval(values: np.ndarray, patients: list[str], seed: int = 0) -> Interval:
-    """Mean of the finite values with its patient-cluster bootstrap interval (register U11, U18)."""
+    """Return the mean of the finite values with its patient-cluster bootstrap interval (register U11, U18).
+
+    Args:
+        values: float (N,).
+        patients: Of each value.
+        seed: Of the bootstrap.
+    """
     values = np.asarray(values, float)
     finite = np.isfinite(values)
     if not finite.any():
@@ -126,7 +138,13 @@ def mean_interval(values: np.ndarray, patients: list[str], seed: int = 0) -> Int
 
 
 def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> Interval:
-    """Sum over sum, each (clusters,), with its cluster bootstrap interval: a mean, a sensitivity, a rate."""
+    """Return sum over sum with its cluster bootstrap interval: a mean, a sensitivity, a rate.
+
+    Args:
+        numerators: (clusters,).
+        denominators: (clusters,).
+        seed: Of the bootstrap.
+    """
 
     def ratio(counts: np.ndarray) -> np.ndarray:
         below = counts @ denominators
@@ -154,7 +172,7 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """Free-response ROC: a point a threshold, from strict to permissive, all float (N,)."""
+    """Free-response ROC: one point for each threshold, from strict to permissive, all float (N,)."""
 
     thresholds: np.ndarray
     sensitivity: np.ndarray
@@ -162,7 +180,7 @@ class Froc:
 
 
 def froc(detections: Detections, counts: np.ndarray | None = None) -> Froc:
-    """Sensitivity over false findings per scan; findings of one score enter together.
+    """Return sensitivity over false findings per scan; findings of one score enter together.
 
     Args:
         detections: The findings.
@@ -187,17 +205,22 @@ def froc(detections: Detections, counts: np.ndarray | None = None) -> Froc:
 
 
 def sensitivity_at(curve: Froc, rate: float) -> float:
-    """The best sensitivity at no more than `rate` false findings per scan: no interpolation between thresholds."""
+    """Return the best sensitivity at no more than a rate of false findings, without interpolation.
+
+    Args:
+        curve: Of the detector.
+        rate: False findings per scan.
+    """
     return float(curve.sensitivity[curve.false_per_scan <= rate].max())
 
 
 def cpm(curve: Froc) -> float:
-    """Competition performance metric: mean sensitivity at `CPM_RATES` false findings per scan."""
+    """Return the competition performance metric: the mean sensitivity at `CPM_RATES` false findings per scan."""
     return float(np.mean([sensitivity_at(curve, rate) for rate in CPM_RATES]))
 
 
 def precision_recall_f1(hits: np.ndarray, false: np.ndarray, nodules: np.ndarray, seed: int = 0) -> dict[str, Interval]:
-    """Precision TP/(TP+FP), recall TP/(TP+FN) and F1 2TP/(2TP+FP+FN), pooled, with cluster bootstrap intervals.
+    """Return precision TP/(TP+FP), recall TP/(TP+FN) and F1 2TP/(2TP+FP+FN), pooled, with bootstrap intervals.
 
     Args:
         hits: int (clusters,), nodules found.
@@ -209,30 +232,30 @@ def precision_recall_f1(hits: np.ndarray, false: np.ndarray, nodules: np.ndarray
         "precision", "recall" and "f1"; NaN where nothing was found or there was nothing to find.
     """
 
-    def figures(draws: np.ndarray) -> np.ndarray:
-        found, wrong, wanted = draws @ hits, draws @ false, draws @ nodules
+    def rates(counts: np.ndarray) -> np.ndarray:
+        found, wrong, wanted = counts @ hits, counts @ false, counts @ nodules
         pairs = ((found, found + wrong), (found, wanted), (2 * found, found + wrong + wanted))
         parts = [np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0) for a, b in pairs]
         return np.column_stack(parts)
 
-    return dict(zip(("precision", "recall", "f1"), cluster_bootstrap(len(hits), figures, seed), strict=True))
+    return dict(zip(("precision", "recall", "f1"), cluster_bootstrap(len(hits), rates, seed), strict=True))
 
 
 def detection_metrics(detections: Detections, patients: Sequence[str] | None = None, seed: int = 0) -> dict:
-    """CPM and the sensitivity at each rate with intervals, JSON-ready.
+    """Return CPM and the sensitivity at each rate with intervals, JSON-ready.
 
     Args:
         detections: The findings.
-        patients: Of each scan, whose scans are drawn together (register U5); each scan by itself when None.
+        patients: Of each scan, whose scans are sampled together (register U5); each scan by itself when None.
         seed: Of the bootstrap.
     """
     clusters = np.arange(len(detections.nodules))
     if patients is not None:
         clusters = np.unique(np.asarray(patients, str), return_inverse=True)[1]
 
-    def figures(draws: np.ndarray) -> np.ndarray:
-        curves = [froc(detections, counts[clusters]) for counts in draws]
+    def sensitivities(samples: np.ndarray) -> np.ndarray:
+        curves = [froc(detections, counts[clusters]) for counts in samples]
         return np.array([[cpm(curve), *(sensitivity_at(curve, rate) for rate in CPM_RATES)] for curve in curves])
 
-    mean, *rates = (asdict(interval) for interval in cluster_bootstrap(clusters.max() + 1, figures, seed))
+    mean, *rates = (asdict(interval) for interval in cluster_bootstrap(clusters.max() + 1, sensitivities, seed))
     return {"cpm": mean, "sensitivity_at": {f"{rate:g}": one for rate, one in zip(CPM_RATES, rates, strict=True)}}

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, drawn without a display."""
+"""Pictures of an evaluation, plotted without a display."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _plain_log_axis(axis: Axis, ticks: Sequence[float]) -> None:
-    """Numbers as people write them instead of powers of ten."""
+    """Write numbers as people do instead of powers of ten."""
     axis.set_major_locator(FixedLocator(list(ticks)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
@@ -37,7 +37,12 @@ def _legend_above(axes: Axes, title: str) -> None:
 
 
 def dice_vs_diameter(scores: Sequence[NoduleScore], path: Path) -> None:
-    """Dice of each nodule over its diameter, the missed at 0, with the readers' leave-one-out Dice."""
+    """Plot Dice of each nodule over its diameter, the missed at 0, with the readers' leave-one-out Dice.
+
+    Args:
+        scores: At least one nodule.
+        path: PNG to write.
+    """
     figure, axes = _axes(7, 4.5)
     diameter = np.array([score.diameter_mm for score in scores])
     small = 14 if len(scores) > 30 else 40
@@ -59,7 +64,12 @@ def dice_vs_diameter(scores: Sequence[NoduleScore], path: Path) -> None:
 
 
 def bland_altman(scores: Sequence[NoduleScore], path: Path) -> None:
-    """Relative volume difference over mean volume of the found nodules, with bias and limits of agreement."""
+    """Plot relative volume difference over mean volume of the found nodules, with bias and limits of agreement.
+
+    Args:
+        scores: Of all nodules.
+        path: PNG to write.
+    """
     figure, axes = _axes(7, 4.5)
     found = [score for score in scores if score.found]
     own = np.array([score.volume_mm3 for score in found])
@@ -81,10 +91,10 @@ def bland_altman(scores: Sequence[NoduleScore], path: Path) -> None:
 
 
 def froc_plot(curves: dict[str, Froc], points: dict[str, dict], path: Path) -> None:
-    """FROC curves.
+    """Plot FROC curves.
 
     Args:
-        curves: A curve a hit rule.
+        curves: Of each hit rule.
         points: `summary.operating_point` at the model's threshold, under the same names.
         path: PNG to write.
     """
@@ -107,30 +117,34 @@ def froc_plot(curves: dict[str, Froc], points: dict[str, dict], path: Path) -> N
 
 
 def gallery(worst: Sequence[Picture], best: Sequence[Picture], path: Path) -> None:
-    """The worst nodules above, the best below: the slice with most reference, both outlines."""
+    """Plot the worst nodules above, the best below: the slice with most reference, both outlines.
+
+    Args:
+        worst: The nodules of the lowest Dice.
+        best: The nodules of the highest Dice.
+        path: PNG to write.
+    """
     columns = max(len(worst), len(best))
     figure = Figure(figsize=(max(6.0, 1.9 * columns), 5.0))
     grid = figure.subplots(2, columns, squeeze=False)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.84, wspace=0.04, hspace=0.22)
     for axes in grid.flat:
         axes.set_axis_off()
-    for name, line, pictures in (("worst", grid[0], worst), ("best", grid[1], best)):
-        for axes, picture in zip(line, pictures, strict=False):
-            _draw(axes, picture, name)
+    cells = [*zip(grid[0], worst, strict=False), *zip(grid[1], best, strict=False)]
+    for axes, picture in cells:
+        score = picture.score
+        level = int(picture.reference.sum(axis=(1, 2)).argmax())
+        middle = np.argwhere(picture.reference[level]).mean(axis=0).round().astype(int)
+        half = max(ZOOM, int(np.ceil(score.diameter_mm / 2)) + 6)
+        y, x = (slice(max(0, m - half), m + half) for m in middle)
+        axes.imshow(picture.hu[level, y, x], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+        for mask, color in ((picture.reference, READERS), (picture.mask, MODEL)):
+            part = mask[level, y, x]
+            if part.any():
+                axes.contour(part.astype(float), [0.5], colors=[color], linewidths=1.4)
+        axes.set_title(
+            f"Dice {score.dice:.2f}, {score.diameter_mm:.1f} mm\n{score.patient} #{score.nodule}", fontsize=7
+        )
     figure.suptitle("Worst (top) and best (bottom); blue: model, orange: half consensus of the readers; 1 mm, axial",
                     fontsize=10)  # fmt: skip
     figure.savefig(path, dpi=DPI)
-
-
-def _draw(axes: Axes, picture: Picture, name: str) -> None:
-    level = int(picture.reference.sum(axis=(1, 2)).argmax())
-    middle = np.argwhere(picture.reference[level]).mean(axis=0).round().astype(int)
-    half = max(ZOOM, int(np.ceil(picture.score.diameter_mm / 2)) + 6)
-    y, x = (slice(max(0, m - half), m + half) for m in middle)
-    axes.imshow(picture.hu[level, y, x], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-    for mask, color in ((picture.reference, READERS), (picture.mask, MODEL)):
-        part = mask[level, y, x]
-        if part.any():
-            axes.contour(part.astype(float), [0.5], colors=[color], linewidths=1.4)
-    score = picture.score
-    axes.set_title(f"Dice {score.dice:.2f}, {score.diameter_mm:.1f} mm\n{score.patient} #{score.nodule}", fontsize=7)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.models import folder
+from LNHGLib.models.card import SECOND
 from LNHGLib.segmentation.pipeline import choose_device
 
 from LNHGTrainingLib.baselines.monai_unet import build_generator
@@ -21,7 +22,14 @@ CROP_GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
 
 @dataclass(frozen=True, eq=False)
 class NamedPredictor:
-    """A generator as a function of a cube of HU, with its window and what identifies its weights."""
+    """A generator as a function of a cube of HU.
+
+    Attributes:
+        name: As reports call it.
+        predict: The function.
+        window_hu: HU that become 0 and 1.
+        identity: What identifies its weights.
+    """
 
     name: str
     predict: Predict
@@ -32,31 +40,33 @@ class NamedPredictor:
 def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPredictor]:
     """Load generators; those of one name are numbered.
 
+    Args:
+        names: Names of models, model folders, or checkpoints (.pt).
+        device: Where to compute.
+
     Raises:
-        InputError: there is no such model or checkpoint, or it is none of a segmenter.
+        InputError: There is no such model or checkpoint, or it is none of a segmenter.
     """
-    read = [_checkpoint(Path(name), device) if name.endswith(".pt") else _model(name, device) for name in names]
-    counts = Counter(source.name for source in read)
+    loaded = []
+    for name in names:
+        if name.endswith(".pt"):
+            path = Path(name)
+            state = checkpoint.load(path)
+            config = state["config"]
+            predict = checkpoint_predictor(state, path, device)
+            identity = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
+            loaded.append(NamedPredictor(f"{path.parent.name}/{path.stem}", predict, config["window_hu"], identity))
+        else:
+            model = folder.load(name)
+            files = [model.card[part]["weights"] for part in ("generator", SECOND) if part in model.card]
+            identity = "; ".join(f"{file} SHA-256 {model.card['files'][file]}" for file in files)
+            predict = model_predictor(model, choose_device(device))
+            loaded.append(NamedPredictor(model.name, predict, model.card["window_hu"], identity))
+    counts = Counter(one.name for one in loaded)
     return [
-        replace(source, name=f"{source.name} ({number})") if counts[source.name] > 1 else source
-        for number, source in enumerate(read, 1)
+        replace(one, name=f"{one.name} ({number})") if counts[one.name] > 1 else one
+        for number, one in enumerate(loaded, 1)
     ]
-
-
-def _model(name: str, device: str) -> NamedPredictor:
-    model = folder.load(name)
-    predict = model_predictor(model, choose_device(device))
-    files = [model.card[part]["weights"] for part in ("generator", folder.SECOND) if part in model.card]
-    text = "; ".join(f"{name} SHA-256 {model.card['files'][name]}" for name in files)
-    return NamedPredictor(model.name, predict, model.card["window_hu"], text)
-
-
-def _checkpoint(path: Path, device: str) -> NamedPredictor:
-    state = checkpoint.load(path)
-    config = state["config"]
-    predict = checkpoint_predictor(state, path, device)
-    text = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
-    return NamedPredictor(f"{path.parent.name}/{path.stem}", predict, config["window_hu"], text)
 
 
 def checkpoint_predictor(state: dict, path: Path, device: str = "auto") -> Predict:
@@ -68,7 +78,7 @@ def checkpoint_predictor(state: dict, path: Path, device: str = "auto") -> Predi
         device: Where to compute.
 
     Raises:
-        InputError: it is no checkpoint of the segmenter.
+        InputError: It is no checkpoint of the segmenter.
     """
     checkpoint.require_segmenter(state, path)
     config = state["config"]

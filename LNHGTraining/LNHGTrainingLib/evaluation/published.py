@@ -3,23 +3,25 @@
 import tomllib
 from collections.abc import Sequence
 
+from LNHGLib.files.text import markdown_table
+
 from LNHGTrainingLib.evaluation.compare import Evaluation
-from LNHGTrainingLib.evaluation.markdown import interval, number, table
+from LNHGTrainingLib.evaluation.markdown import interval, number
 from LNHGTrainingLib.paths import RESOURCES
 
-FIGURES = RESOURCES / "paper-figures.toml"
+PAPER_TABLES = RESOURCES / "paper-tables.toml"
 SETTING = {"crops": "location given", "scans": "whole scans"}
 DICE = {"dice_found": "found only", "dice_all": "missed = 0", "human_loo_dice": "the readers themselves"}
-"""Our figures beside the paper's: its own rule (matched nodules alone), the strict one, and the human bar."""
+"""Our metrics beside the paper's: its own rule (matched nodules alone), the strict one, and the human bar."""
 
 
 def published() -> dict:
-    """The paper's figures as printed."""
-    return tomllib.loads(FIGURES.read_text(encoding="utf-8"))
+    """Return the paper's tables as printed."""
+    return tomllib.loads(PAPER_TABLES.read_text(encoding="utf-8"))
 
 
 def render(evaluations: Sequence[Evaluation]) -> str:
-    """The three tables as Markdown.
+    """Return the three tables as Markdown.
 
     Args:
         evaluations: Of ours, on crops or on whole scans; none gives the paper's tables alone.
@@ -34,37 +36,46 @@ def render(evaluations: Sequence[Evaluation]) -> str:
         f"## {one['title']}\n\n{text}\n{_notes(one['notes'])}- Source: {paper['source'][one['source']]}.\n"
         for one, text in zip((paper["table_1"], paper["table_2"], paper["table_s1"]), parts, strict=True)
     ]
-    return "\n".join(["# The paper's tables beside ours\n", *sections, _ours(evaluations)])
+    ours = ""  # what ours were measured on, as the paper's own come from other data
+    if evaluations:
+        lines = [
+            f"{_label(one)}: {one.summary['data']['name']}. {one.summary['split']} {one.summary['protocol']}"
+            for one in evaluations
+        ]
+        seeds = sorted({one.summary["bootstrap"]["seed"] for one in evaluations})
+        ours = (
+            f"## Ours\n\n{_notes(lines)}\nIn brackets the 95 % confidence interval (patient-cluster bootstrap, seed "
+            f"{' '.join(map(str, seeds))}). The data differ from the paper's: the tables show the methods side by "
+            "side, they do not rank them.\n"
+        )
+    return "\n".join(["# The paper's tables beside ours\n", *sections, ours])
 
 
 def methods(part: dict) -> dict[str, list[float]]:
-    """The rows of a table of the paper: those that are lists of figures."""
+    """Return the rows of a table of the paper: those that are lists of numbers."""
     return {name: row for name, row in part.items() if isinstance(row, list) and isinstance(row[0], int | float)}
 
 
-def _percent(figure: dict) -> dict:
-    return {key: None if value is None else 100 * value for key, value in figure.items()}
+def _percent(metric: dict) -> dict:
+    return {key: None if value is None else 100 * value for key, value in metric.items()}
 
 
 def _table_one(part: dict, evaluations: Sequence[Evaluation]) -> str:
+    """Return Table I with ours, and what the register corrects: U7, U12."""
     rows = [[name, *(number(value, 2) for value in row), number(row[0] - row[1], 2)]
             for name, row in methods(part).items()]  # fmt: skip
     for one in evaluations:
         whole = one.summary["groups"]["all"]
         rows += [[f"{_label(one)}, {text}", "-", interval(_percent(whole[key]), 2), "-"] for key, text in DICE.items()]
     header = ["method", *part["columns"], "training minus test, recomputed"]
-    return f"{table(header, rows)}\n{_gain(part)}"
-
-
-def _gain(part: dict) -> str:
-    """Register U7, U12: the mean of both single losses, the gain over them, and who generalizes least."""
-    rows, hybrid = methods(part), part["hybrid"]
-    mean = sum(rows[name][1] for name in hybrid["of"]) / len(hybrid["of"])
-    gaps = {name: row[0] - row[1] for name, row in rows.items()}
+    printed, hybrid = methods(part), part["hybrid"]
+    mean = sum(printed[name][1] for name in hybrid["of"]) / len(hybrid["of"])
+    gaps = {name: row[0] - row[1] for name, row in printed.items()}
     largest = max(gaps, key=gaps.__getitem__)
     return (
+        f"{markdown_table(header, rows)}\n"
         f"- Mean of {' and '.join(hybrid['of'])} on test: {mean:.3f} (printed {hybrid['printed_mean']}); gain of LNHG "
-        f"over it {rows['LNHG'][1] - mean:.3f} (printed {hybrid['printed_gain']}; register U7).\n"
+        f"over it {printed['LNHG'][1] - mean:.3f} (printed {hybrid['printed_gain']}; register U7).\n"
         f"- Largest gap between training and test: {largest}, {gaps[largest]:.2f}, which the paper calls the best "
         "generalizability (register U12).\n"
     )
@@ -79,16 +90,22 @@ def _table_two(part: dict, evaluations: Sequence[Evaluation]) -> str:
             for key, text in DICE.items()
         ]
         rows.append([f"{_label(one)}, nodules", *(group["nodules"] if group else 0 for group in groups)])
-    return table(["method", *part["columns"]], rows)
+    return markdown_table(["method", *part["columns"]], rows)
 
 
 def rates(true: int, false: int, missed: int) -> tuple[float, float, float]:
-    """Precision, recall and F1 in percent."""
+    """Return precision, recall and F1 in percent.
+
+    Args:
+        true: True positives.
+        false: False positives.
+        missed: False negatives.
+    """
     return 100 * true / (true + false), 100 * true / (true + missed), 200 * true / (2 * true + false + missed)
 
 
 def corrected(part: dict) -> dict[str, list[float]]:
-    """The rows of Table S1 with the counts that the register corrects."""
+    """Return the rows of Table S1 with the counts that the register corrects."""
     rows = {name: list(row) for name, row in methods(part).items()}
     for one in part["corrections"]:
         rows[one["method"]][part["columns"].index(one["column"])] = one["value"]
@@ -107,7 +124,7 @@ def _table_s1(part: dict, evaluations: Sequence[Evaluation]) -> str:
         rows.append([_label(one), *counts, *own, "-", "-", "-"])
     names = [*(f"{name}, recomputed" for name in part["printed"]), *(f"{name}, printed" for name in part["printed"])]
     reasons = _notes([f"{one['method']}: {one['why']}." for one in part["corrections"]])
-    return f"{table(['method', *part['columns'], *names], rows)}\n{reasons.rstrip()}"
+    return f"{markdown_table(['method', *part['columns'], *names], rows)}\n{reasons.rstrip()}"
 
 
 def _notes(sentences: Sequence[str]) -> str:
@@ -116,20 +133,3 @@ def _notes(sentences: Sequence[str]) -> str:
 
 def _label(evaluation: Evaluation) -> str:
     return f"**{evaluation.name}** ({SETTING[evaluation.summary['kind']]})"
-
-
-def _ours(evaluations: Sequence[Evaluation]) -> str:
-    """What ours were measured on, as the paper's own figures come from other data."""
-    if not evaluations:
-        return ""
-    lines = [
-        f"{_label(one)}: {one.summary['data']['name']}. {one.summary['split']} {one.summary['protocol']}"
-        for one in evaluations
-    ]
-    seeds = sorted({one.summary["bootstrap"]["seed"] for one in evaluations})
-    note = (
-        "In brackets the 95 % confidence interval (patient-cluster bootstrap, seed "
-        f"{' '.join(map(str, seeds))}). The data differ from the paper's: the tables show the methods side by side, "
-        "they do not rank them."
-    )
-    return f"## Ours\n\n{_notes(lines)}\n{note}\n"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from LNHGLib.errors import InputError
+from LNHGLib.image.boxes import box_shape, box_start, box_union, box_within, grow_box
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume, from_sitk, resample
 from scipy import ndimage
 
 from LNHGTrainingLib.evaluation import metrics
-from LNHGTrainingLib.evaluation.attachment import Attachment, around, attachment
+from LNHGTrainingLib.evaluation.attachment import CONTEXT_MM, attachment
 from LNHGTrainingLib.evaluation.crops import NoduleScore, sphere_diameter_mm
 from LNHGTrainingLib.evaluation.matching import (
     BOX_ONLY,
@@ -29,7 +30,7 @@ from LNHGTrainingLib.evaluation.matching import (
 from LNHGTrainingLib.training.peak_memory import PeakMemory
 
 if TYPE_CHECKING:  # the pipeline brings torch along, which the rules here do not need
-    from LNHGLib.segmentation.pipeline import Nodule, Result
+    from LNHGLib.segmentation.pipeline import Result
 
 Segment = Callable[[Volume], "Result"]
 """Runs the pipeline with a threshold low enough for the FROC curve."""
@@ -95,12 +96,21 @@ class ScanResults:
     findings: list[ScanFinding] = field(default_factory=list)
     cases: list[CaseScore] = field(default_factory=list)
 
+    @property
+    def patients(self) -> list[str]:
+        """Of each case."""
+        return [case.patient for case in self.cases]
+
 
 def find_cases(folder: Path, limit: int | None = None) -> list[Path]:
-    """The case folders: those that hold a `meta.json`.
+    """Return the case folders: those that hold a `meta.json`.
+
+    Args:
+        folder: Of the cases.
+        limit: At most so many.
 
     Raises:
-        InputError: there is none.
+        InputError: There is none.
     """
     cases = sorted(path.parent for path in Path(folder).glob("*/meta.json"))[:limit]
     if not cases:
@@ -115,11 +125,21 @@ def read_case(folder: Path) -> AnnotatedScan:
     """Read a scan and the outlines of its readers.
 
     Raises:
-        InputError: the CT, the meta data or the outlines are missing or do not fit together.
+        InputError: The CT, the meta data or the outlines are missing or do not fit together.
     """
-    meta = _read_meta(folder / "meta.json")
-    volume = read_volume(_ct_path(folder))
-    masks = [_read_mask(path, volume.grid) for path in sorted(folder.glob("mask_reader*.nii.gz"))]
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / 'meta.json'} is no valid JSON ({error}); mend it.") from error
+    found = sorted(folder.glob("ct.*")) + sorted(folder.glob("dicom"))
+    if not found:
+        raise InputError(f"{folder} has no CT; expected ct.nii.gz, another image named ct, or a folder dicom.")
+    volume = read_volume(found[0])
+    masks = []
+    for path in sorted(folder.glob("mask_reader*.nii.gz")):
+        array, own = from_sitk(sitk.ReadImage(str(path), sitk.sitkUInt16))
+        same = own.matches(volume.grid)
+        masks.append(array if same else resample(array, own, volume.grid, linear=False, fill=0))
     if meta.get("nodules") and not masks:
         count = len(meta["nodules"])
         raise InputError(f"{folder} names {count} nodules but has no mask_reader1.nii.gz; add the outlines.")
@@ -128,65 +148,43 @@ def read_case(folder: Path) -> AnnotatedScan:
     return AnnotatedScan(name, str(meta.get("patient_id", name)), str(meta.get("series_uid", "")), volume, nodules)
 
 
-def _read_meta(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is no valid JSON ({error}); mend it.") from error
-
-
-def _ct_path(folder: Path) -> Path:
-    found = sorted(folder.glob("ct.*")) + sorted(folder.glob("dicom"))
-    if not found:
-        raise InputError(f"{folder} has no CT; expected ct.nii.gz, another image named ct, or a folder dicom.")
-    return found[0]
-
-
-def _read_mask(path: Path, grid: Grid) -> np.ndarray:
-    array, own = from_sitk(sitk.ReadImage(str(path), sitk.sitkUInt16))
-    return array if own.matches(grid) else resample(array, own, grid, linear=False, fill=0)
-
-
 def reference_nodules(masks: list[np.ndarray], grid: Grid, stated: dict[int, dict]) -> list[ReferenceNodule]:
-    """Nodules from the readers' label volumes.
+    """Return nodules from the readers' label volumes.
 
     Args:
-        masks: A label volume a reader (z, y, x), value = nodule.
+        masks: Label volume of each reader (z, y, x), value = nodule.
         grid: Of the masks.
         stated: What the case's meta data say about each label.
     """
-    places = [ndimage.find_objects(mask) for mask in masks]
+    boxes = [ndimage.find_objects(mask) for mask in masks]
     nodules = []
-    for label in range(1, max(map(len, places), default=0) + 1):
-        boxes = [found[label - 1] for found in places if label <= len(found) and found[label - 1]]
-        if not boxes:
+    for label in range(1, max(map(len, boxes), default=0) + 1):
+        own = [found[label - 1] for found in boxes if label <= len(found) and found[label - 1]]
+        if not own:
             continue
-        box = tuple(slice(min(b[i].start for b in boxes), max(b[i].stop for b in boxes)) for i in range(3))
-        readers = np.array([own for mask in masks if (own := mask[box] == label).any()])
-        nodules.append(_reference_nodule(label, box, readers, grid, stated.get(label, {})))
+        box = box_union(own)
+        readers = np.array([outline for mask in masks if (outline := mask[box] == label).any()])
+        agreed = 2 * readers.sum(axis=0, dtype=np.uint8) >= len(readers)
+        center = grid.index_to_lps(np.argwhere(agreed).mean(axis=0) + box_start(box))
+        about = stated.get(label, {})
+        diameter = about.get("max_axial_diameter_mm") or sphere_diameter_mm(agreed.sum() * grid.voxel_volume_mm3)
+        ratings = [a["texture"] for a in about.get("annotations", []) if "texture" in a]
+        texture = float(np.mean(ratings)) if ratings else float("nan")
+        nodules.append(ReferenceNodule(label, box, readers, center, float(diameter), texture))
     return nodules
 
 
-def _reference_nodule(label: int, box: tuple, readers: np.ndarray, grid: Grid, stated: dict) -> ReferenceNodule:
-    agreed = 2 * readers.sum(axis=0, dtype=np.uint8) >= len(readers)
-    middle = np.argwhere(agreed).mean(axis=0) + [part.start for part in box]
-    diameter = stated.get("max_axial_diameter_mm") or sphere_diameter_mm(agreed.sum() * grid.voxel_volume_mm3)
-    ratings = [a["texture"] for a in stated.get("annotations", []) if "texture" in a]
-    texture = float(np.mean(ratings)) if ratings else float("nan")
-    return ReferenceNodule(label, box, readers, grid.index_to_lps(middle), float(diameter), texture)
-
-
 def findings_of(result: "Result") -> list[Finding]:
-    """The findings of a pipeline result with their centers."""
-    return [_finding(nodule, result.volume.grid) for nodule in result.nodules]
-
-
-def _finding(nodule: "Nodule", grid: Grid) -> Finding:
-    if nodule.provenance == BOX_ONLY or nodule.measurement is None:
-        center = np.mean(np.asarray(nodule.box_lps_mm, float), axis=0)
-    else:
-        center = np.asarray(nodule.measurement.centroid_lps_mm, float)
-    return Finding(nodule.number, nodule.score, nodule.provenance, center, grid.lps_to_index(center))
+    """Return the findings of a pipeline result with their centers."""
+    findings = []
+    for nodule in result.nodules:
+        if nodule.provenance == BOX_ONLY or nodule.measurement is None:
+            center = np.mean(np.asarray(nodule.box_lps_mm, float), axis=0)
+        else:
+            center = np.asarray(nodule.measurement.centroid_lps_mm, float)
+        index = result.volume.grid.lps_to_index(center)
+        findings.append(Finding(nodule.number, nodule.score, nodule.provenance, center, index))
+    return findings
 
 
 def evaluate_scans(cases: Iterable[AnnotatedScan], segment: Segment, threshold: float) -> ScanResults:
@@ -203,56 +201,53 @@ def evaluate_scans(cases: Iterable[AnnotatedScan], segment: Segment, threshold: 
             start = perf_counter()
             result = segment(case.volume)
             seconds = perf_counter() - start
-        verdicts = match_findings(findings_of(result), result.labels, case.nodules)
-        above = [verdict for verdict in verdicts if verdict.finding.score >= threshold]
+        matches = match_findings(findings_of(result), result.labels, case.nodules)
+        above = [match for match in matches if match.finding.score >= threshold]
         overlap = whole_scan_dice(above, result.labels, case.nodules)
         results.cases.append(CaseScore(case.name, case.patient, overlap, seconds, peak.gib))
-        results.findings += [_finding_row(case, verdict, threshold) for verdict in verdicts]
-        results.nodules += [_nodule_row(case, nodule, verdicts, result.labels, threshold) for nodule in case.nodules]
+        for match in matches:
+            finding = match.finding
+            position = (round(float(value), 2) for value in finding.center_lps_mm)
+            results.findings.append(ScanFinding(
+                case.name, finding.number, finding.score, finding.provenance, match.outcome, match.luna, match.reason,
+                match.nodule, match.luna_nodule, int(finding.score >= threshold), *position,
+            ))  # fmt: skip
+        results.nodules += [score_nodule(case, nodule, above, result.labels) for nodule in case.nodules]
     return results
 
 
-def _finding_row(case: AnnotatedScan, verdict: FindingMatch, threshold: float) -> ScanFinding:
-    finding = verdict.finding
-    above = int(finding.score >= threshold)
-    return ScanFinding(
-        case.name, finding.number, finding.score, finding.provenance, verdict.outcome, verdict.luna, verdict.reason,
-        verdict.nodule, verdict.luna_nodule, above, *(round(float(value), 2) for value in finding.center_lps_mm),
-    )  # fmt: skip
-
-
-def _nodule_row(
-    case: AnnotatedScan, nodule: ReferenceNodule, verdicts: list[FindingMatch], labels: np.ndarray, threshold: float
+def score_nodule(
+    case: AnnotatedScan, nodule: ReferenceNodule, matches: list[FindingMatch], labels: np.ndarray
 ) -> ScanNodule:
-    hits = [v.finding for v in verdicts if v.outcome == "hit" and v.nodule == nodule.label]
-    finding = next((f for f in hits if f.score >= threshold), None)
-    spacing, unit = case.volume.grid.spacing_mm, case.volume.grid.voxel_volume_mm3
-    place = _attachment(case.volume, nodule)
+    """Compare a nodule with the finding that hit it; without one it is missed and has Dice 0.
+
+    Args:
+        case: The scan.
+        nodule: One of its nodules.
+        matches: Of the findings at the model's threshold.
+        labels: (z, y, x) on the scan's grid, value = number of the finding.
+    """
+    finding = next((m.finding for m in matches if m.outcome == "hit" and m.nodule == nodule.label), None)
+    grid, hu = case.volume.grid, case.volume.array
+    box = grow_box(nodule.box, np.ceil(CONTEXT_MM / np.array(grid.spacing_mm)).astype(int), hu.shape)
+    consensus = np.zeros(box_shape(box), bool)
+    consensus[box_within(nodule.box, box)] = nodule.consensus
+    attached = attachment(hu[box], consensus, grid.spacing_mm)
     overlap, distance, volume, error = 0.0, float("nan"), 0.0, float("nan")
     if finding:
         mask, reference = paired_masks(finding.number, labels, nodule)
-        overlap, distance = metrics.dice(mask, reference), metrics.hd95_mm(mask, reference, spacing)
-        volume, error = float(mask.sum() * unit), metrics.volume_error(mask, reference)
+        overlap, distance = metrics.dice(mask, reference), metrics.hd95_mm(mask, reference, grid.spacing_mm)
+        volume, error = float(mask.sum() * grid.voxel_volume_mm3), metrics.volume_error(mask, reference)
     return ScanNodule(
         patient=case.patient, series=case.series, nodule=str(nodule.label), diameter_mm=nodule.diameter_mm,
-        readers=len(nodule.readers), texture=nodule.texture, juxta_pleural=int(place.pleural),
-        juxta_vascular=int(place.vascular), found=int(finding is not None), dice=overlap,
-        hd95_mm=distance, volume_mm3=volume, reference_volume_mm3=float(nodule.consensus.sum() * unit),
+        readers=len(nodule.readers), texture=nodule.texture, juxta_pleural=int(attached.pleural),
+        juxta_vascular=int(attached.vascular), found=int(finding is not None), dice=overlap,
+        hd95_mm=distance, volume_mm3=volume,
+        reference_volume_mm3=float(nodule.consensus.sum() * grid.voxel_volume_mm3),
         volume_error=error, human_loo_dice=metrics.leave_one_out_dice(nodule.readers), case=case.name,
         counts=int(nodule.counts), finding=finding.number if finding else None,
         score=finding.score if finding else float("nan"),
     )  # fmt: skip
-
-
-def _attachment(volume: Volume, nodule: ReferenceNodule) -> Attachment:
-    spacing = volume.grid.spacing_mm
-    view = around(nodule.box, volume.array.shape, spacing)
-    hu = volume.array[view]
-    mask = np.zeros(hu.shape, bool)
-    mask[tuple(slice(n.start - v.start, n.stop - v.start) for n, v in zip(nodule.box, view, strict=True))] = (
-        nodule.consensus
-    )
-    return attachment(hu, mask, spacing)
 
 
 RULES = {"consensus": ("outcome", "nodule"), "luna16_like": ("luna16_outcome", "luna16_nodule")}
@@ -262,7 +257,7 @@ RULES = {"consensus": ("outcome", "nodule"), "luna16_like": ("luna16_outcome", "
 def detections(
     results: ScanResults, rule: str = "consensus", member: Callable[[ScanNodule], bool] = lambda _: True
 ) -> metrics.Detections:
-    """All findings for the FROC curve, ignored ones left out.
+    """Return all findings for the FROC curve, ignored ones left out.
 
     Args:
         results: Of `evaluate_scans`.

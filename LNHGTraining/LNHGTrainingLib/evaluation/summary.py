@@ -1,14 +1,14 @@
-"""From scores to the figures that are reported: means with intervals by patient, by size and by texture, detection."""
+"""From scores to the metrics that are reported: means with intervals by patient, by size and by texture, detection."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import numpy as np
+from LNHGLib.files.text import to_json
 
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.crops import CropResults, NoduleScore
-from LNHGTrainingLib.evaluation.scans import RULES, ScanNodule, ScanResults, detections
+from LNHGTrainingLib.evaluation.scans import RULES, ScanResults, detections
 
 GROUPS: dict[str, Callable[[NoduleScore], bool]] = {
     "all": lambda s: True,
@@ -30,39 +30,45 @@ GROUPS: dict[str, Callable[[NoduleScore], bool]] = {
 nodule is attached to (`attachment`), and by how many readers outlined it."""
 
 
-def to_json(value: object) -> object:
-    """The same for JSON: floats at five decimals, None for what was not measured, numpy types gone."""
+def to_rounded_json(value: object) -> object:
+    """Return what JSON can hold of a value: as `files.text.to_json`, with floats at five decimals."""
     if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
+        return {key: to_rounded_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return round(float(value), 5) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+        return [to_rounded_json(item) for item in value]
+    plain = to_json(value)
+    return round(plain, 5) if isinstance(plain, float) else plain
 
 
 def by_group(scores: Sequence[NoduleScore], seed: int = 0) -> dict[str, dict]:
-    """Figures of each group in `GROUPS` that has a nodule."""
+    """Return the metrics of each group in `GROUPS` that has a nodule.
+
+    Args:
+        scores: Of all nodules.
+        seed: Of the bootstrap.
+    """
     parts = {name: [score for score in scores if member(score)] for name, member in GROUPS.items()}
     return {name: segmentation_metrics(part, seed) for name, part in parts.items() if part}
 
 
 def segmentation_metrics(scores: Sequence[NoduleScore], seed: int = 0) -> dict:
-    """Dice with missed nodules at 0 and of the found alone, beside the readers on the same nodules (register U4, U11).
+    """Return Dice with missed nodules at 0 and of the found alone, beside the readers on the same nodules.
+
+    Register U4, U11.
 
     Args:
         scores: At least one nodule.
         seed: Of the bootstrap.
 
     Returns:
-        Counts, and a value with its 95 % interval for each figure.
+        Counts, and a value with its 95 % interval for each metric.
     """
     patients = [score.patient for score in scores]
     dice = np.array([score.dice for score in scores])
     found = np.array([score.found for score in scores], bool)
     human = np.array([score.human_loo_dice for score in scores])
     error = np.array([score.volume_error for score in scores])
-    figures = {
+    values = {
         "found_share": found.astype(float),
         "dice_all": dice,
         "dice_found": np.where(found, dice, np.nan),
@@ -72,64 +78,108 @@ def segmentation_metrics(scores: Sequence[NoduleScore], seed: int = 0) -> dict:
         "volume_error": error,
         "absolute_volume_error": np.abs(error),
     }
-    counts = {"nodules": len(scores), "patients": len(set(patients)), "found": int(found.sum())}
-    intervals = {name: asdict(metrics.mean_interval(values, patients, seed)) for name, values in figures.items()}
-    by_patient = {
-        f"{name}_per_patient": asdict(_per_patient(figures[key], patients, seed))
-        for name, key in (("dice", "dice_all"), ("dice_found", "dice_found"), ("human_loo_dice", "human_loo_dice"))
-    }
-    return counts | intervals | by_patient
-
-
-def _per_patient(values: np.ndarray, patients: list[str], seed: int) -> metrics.Interval:
-    names, means = patient_means(values, patients)
-    return metrics.mean_interval(means, names, seed)
+    report = {"nodules": len(scores), "patients": len(set(patients)), "found": int(found.sum())}
+    report |= {name: asdict(metrics.mean_interval(own, patients, seed)) for name, own in values.items()}
+    for name, key in (("dice", "dice_all"), ("dice_found", "dice_found"), ("human_loo_dice", "human_loo_dice")):
+        names, means = patient_means(values[key], patients)
+        report[f"{name}_per_patient"] = asdict(metrics.mean_interval(means, names, seed))
+    return report
 
 
 def patient_means(values: np.ndarray, patients: list[str]) -> tuple[list[str], np.ndarray]:
-    """The patients with a finite value, and the mean of each one's finite values."""
+    """Return the patients with a finite value, and the mean of each one's finite values.
+
+    Args:
+        values: float (N,).
+        patients: Of each value.
+
+    Returns:
+        Names in alphabetical order, and float (names,).
+    """
     own, finite = np.array(patients), np.isfinite(values)
     names = sorted(set(own[finite]))
     return names, np.array([values[finite & (own == name)].mean() for name in names])
 
 
 def crop_metrics(results: CropResults, threshold: float | None, seed: int = 0) -> dict:
-    """Everything about crops that goes into `summary.json`; no threshold where each fold has its own."""
+    """Return everything about crops that goes into `summary.json`.
+
+    Args:
+        results: Of `evaluate_crops`.
+        threshold: Of the nodule image; None where each fold has its own.
+        seed: Of the bootstrap.
+    """
     patients = [score.patient for score in results.scores]
-    figures = {
-        "threshold": threshold,
-        "without_reference": results.without_reference,
-        "elsewhere": asdict(metrics.mean_interval([score.elsewhere for score in results.scores], patients, seed)),
-        "groups": by_group(results.scores, seed),
-    }
-    return to_json(figures)
+    return to_rounded_json(
+        {
+            "threshold": threshold,
+            "without_reference": results.without_reference,
+            "elsewhere": asdict(metrics.mean_interval([score.elsewhere for score in results.scores], patients, seed)),
+            "groups": by_group(results.scores, seed),
+        }
+    )
 
 
 def scan_metrics(results: ScanResults, seed: int = 0) -> dict:
-    """Everything about whole scans that goes into `summary.json`."""
+    """Return everything about whole scans that goes into `summary.json`.
+
+    CPM by group is that of the LUNA16-like rule: hits on nodules of other groups are ignored, and all groups share the
+    false findings.
+
+    Args:
+        results: Of `evaluate_scans`.
+        seed: Of the bootstrap.
+    """
     counted = [nodule for nodule in results.nodules if nodule.counts]
-    figures = {
-        "threshold": results.threshold,
-        "groups": by_group(counted, seed),
-        "operating_point": {rule: operating_point(results, rule, seed) for rule in RULES},
-        "froc": {rule: _froc_figures(results, rule, seed) for rule in RULES},
-        "detection_by_group": detection_by_group(results, seed),
-        "scan_dice": asdict(metrics.mean_interval([c.scan_dice for c in results.cases], _patients(results), seed)),
-        "cases": [_case_figures(results, index) for index in range(len(results.cases))],
-        "nodules": [asdict(nodule) for nodule in results.nodules],
-    }
-    return to_json(figures)
+    froc = {rule: metrics.detection_metrics(detections(results, rule), results.patients, seed) for rule in RULES}
+    by_kind = {}
+    for name, member in GROUPS.items():
+        if any(map(member, counted)):
+            found = metrics.detection_metrics(detections(results, "luna16_like", member), results.patients, seed)
+            by_kind[name] = {"nodules": sum(map(member, counted)), "cpm": found["cpm"]}
+    cases = []
+    for case in results.cases:
+        nodules = [nodule for nodule in counted if nodule.case == case.case]
+        outcomes = [f.outcome for f in results.findings if f.case == case.case and f.above_threshold]
+        cases.append(
+            asdict(case)
+            | {
+                "nodules": len(nodules),
+                "found": sum(nodule.found for nodule in nodules),
+                "dice_all": float(np.mean([nodule.dice for nodule in nodules])) if nodules else float("nan"),
+                "false": outcomes.count("false"),
+                "ignored": outcomes.count("ignored"),
+            }
+        )
+    return to_rounded_json(
+        {
+            "threshold": results.threshold,
+            "groups": by_group(counted, seed),
+            "operating_point": {rule: operating_point(results, rule, seed) for rule in RULES},
+            "froc": froc,
+            "detection_by_group": by_kind,
+            "scan_dice": asdict(metrics.mean_interval([c.scan_dice for c in results.cases], results.patients, seed)),
+            "cases": cases,
+            "nodules": [asdict(nodule) for nodule in results.nodules],
+        }
+    )
 
 
 def operating_point(results: ScanResults, rule: str, seed: int = 0) -> dict:
-    """Precision, recall (sensitivity), F1 and false findings a scan at the model's own threshold, by patient."""
+    """Return precision, recall (sensitivity), F1 and false findings per scan at the model's own threshold, by patient.
+
+    Args:
+        results: Of `evaluate_scans`.
+        rule: One of `RULES`.
+        seed: Of the bootstrap.
+    """
     outcome = RULES[rule][0]
     cases = [case.case for case in results.cases]
     above = [finding for finding in results.findings if finding.above_threshold]
     false = np.array([sum(f.case == case and getattr(f, outcome) == "false" for f in above) for case in cases])
     hits = np.array([sum(f.case == case and getattr(f, outcome) == "hit" for f in above) for case in cases])
     nodules = np.array([sum(n.case == case and n.counts for n in results.nodules) for case in cases])
-    clusters = np.unique(_patients(results), return_inverse=True)[1]
+    clusters = np.unique(results.patients, return_inverse=True)[1]
     sums = [np.bincount(clusters, part) for part in (hits, false, nodules, np.ones(len(cases)))]
     rates = metrics.precision_recall_f1(*sums[:3], seed)
     return {
@@ -138,39 +188,3 @@ def operating_point(results: ScanResults, rule: str, seed: int = 0) -> dict:
         "precision": asdict(rates["precision"]), "f1": asdict(rates["f1"]),
         "false_per_scan": asdict(metrics.ratio_interval(sums[1], sums[3], seed)),
     }  # fmt: skip
-
-
-def _patients(results: ScanResults) -> list[str]:
-    return [case.patient for case in results.cases]
-
-
-def _froc_figures(
-    results: ScanResults, rule: str, seed: int, member: Callable[[ScanNodule], bool] = GROUPS["all"]
-) -> dict:
-    return metrics.detection_metrics(detections(results, rule, member), _patients(results), seed)
-
-
-def detection_by_group(results: ScanResults, seed: int = 0) -> dict[str, dict]:
-    """CPM of each group under the LUNA16-like rule; hits on other nodules are ignored, false findings are shared."""
-    counted = [nodule for nodule in results.nodules if nodule.counts]
-    return {
-        name: {
-            "nodules": sum(map(member, counted)),
-            "cpm": _froc_figures(results, "luna16_like", seed, member)["cpm"],
-        }
-        for name, member in GROUPS.items()
-        if any(map(member, counted))
-    }
-
-
-def _case_figures(results: ScanResults, index: int) -> dict:
-    case = results.cases[index]
-    nodules: list[ScanNodule] = [n for n in results.nodules if n.case == case.case and n.counts]
-    outcomes = [f.outcome for f in results.findings if f.case == case.case and f.above_threshold]
-    return asdict(case) | {
-        "nodules": len(nodules),
-        "found": sum(n.found for n in nodules),
-        "dice_all": float(np.mean([n.dice for n in nodules])) if nodules else float("nan"),
-        "false": outcomes.count("false"),
-        "ignored": outcomes.count("ignored"),
-    }

@@ -2,10 +2,10 @@
 
     lnhg-train calibrate --model MODEL --data ../shared/data
 
-Every network sees each cube once, the generator also its half turn where the card asks for it. Of the mask's thresholds
-with about the best mean Dice the one counts whose volumes are least biased; the detector's weight maximises the mean
-sensitivity at 1, 2, 4 and 8 false findings per two lungs; the score threshold is where the false findings reach the
-rate asked for. Test scans and training patients take no part.
+Every network sees each cube once, the generator also the cube rotated by 180 degrees where the card asks for it. Of the
+mask's thresholds with about the best mean Dice the one counts whose volumes are least biased; the detector's weight
+maximizes the mean sensitivity at 1, 2, 4 and 8 false findings per two lungs; the score threshold is where the false
+findings reach the rate asked for. Test scans and training patients take no part.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.image.volume import Grid
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.ensemble import rescore
-from LNHGLib.segmentation.fusion import Finding, FusionOptions
+from LNHGLib.segmentation.fusion import FusionOptions
 from LNHGLib.segmentation.pipeline import PreparedScan, join_branches
 from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.tiled_inference import run_detector
@@ -39,29 +39,32 @@ WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 @dataclass(frozen=True, eq=False)
 class CropOutputs:
-    """What the networks made of one crop: nodule images (z, y, x), boxes (N, 6), the cube with its lung.
+    """What the networks made of one crop.
 
     Attributes:
-        nodule_image: of the first generator, in which candidates are found.
-        ensemble_mean: of all members, by which candidates are scored and outlined.
+        crop: The crop.
+        nodule_image: Of the first generator, in which candidates are found: float32 (z, y, x).
+        ensemble_mean: Of all members, by which candidates are scored and outlined: float32 (z, y, x).
+        boxes: Of the detector: float (N, 6), rows z, y0, x0, y1, x1, score.
+        prepared: The cube with its lung.
     """
 
     crop: LabeledVolume
     nodule_image: np.ndarray
     ensemble_mean: np.ndarray
     boxes: np.ndarray
-    work: PreparedScan
+    prepared: PreparedScan
 
 
 def validation_crops(model: Model, folder: Path) -> CropDataset:
-    """The crops of three or more readers in the folds that the model's training left for validation.
+    """Return the crops of three or more readers in the folds that the model's training left for validation.
 
     Args:
-        model: its card names the files and the folds.
-        folder: where `crops/` is.
+        model: Its card names the files and the folds.
+        folder: Where `crops/` is.
 
     Raises:
-        InputError: the card does not say, or the grid is not the crops' 1 mm.
+        InputError: The card does not say, or the grid is not the crops' 1 mm.
     """
     data = model.card.get("training", {}).get("generator", {}).get("data")
     if not data or model.card["grid"].get("spacing_mm") != [1.0, 1.0, 1.0]:
@@ -75,98 +78,142 @@ def validation_crops(model: Model, folder: Path) -> CropDataset:
 def predict_crops(
     model: Model, crops: Iterable[LabeledVolume], device: str | torch.device = "cpu"
 ) -> list[CropOutputs]:
-    """Run a model's networks on every crop."""
+    """Run a model's networks on every crop.
+
+    Args:
+        model: The model.
+        crops: At 1 mm.
+        device: Where to compute.
+    """
     card, detector = model.card, model.detector(device)
-    step, window = step_of(card), card["window_hu"]
     ensemble = cube_ensemble(model.generator(device), model.second_generator(device), card)
-    seen = []
+    outputs = []
     for crop in crops:
         grid = Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0))
-        work = PreparedScan(grid, normalize(crop.hu, window), lung_of_cube(crop.hu))
-        boxes = run_detector(detector, work.ct_norm, work.lungs, step=step)
+        prepared = PreparedScan(grid, normalize(crop.hu, card["window_hu"]), lung_of_cube(crop.hu))
+        boxes = run_detector(detector, prepared.ct_norm, prepared.lungs, step=step_of(card))
         image = ensemble.predict(crop.hu)
-        seen.append(CropOutputs(crop, image, ensemble.predict_mean(crop.hu, image), boxes, work))
-    return seen
+        outputs.append(CropOutputs(crop, image, ensemble.predict_mean(crop.hu, image), boxes, prepared))
+    return outputs
 
 
 def step_of(card: dict) -> int:
-    """Slices between two that the detector sees, on the crops' grid."""
+    """Return the slices between two that the detector sees, on the crops' grid."""
     return max(1, round(card["detector"]["slice_step_mm"]))
 
 
-def mean_dice(seen: Iterable[CropOutputs], threshold: float, trim: bool = False) -> float:
-    """Mean Dice of the nodules at the cubes' centers, location given, their outlines trimmed if asked for."""
-    return float(np.mean([dice(_outline(one, threshold, trim), one.crop.mask) for one in seen]))
+def mean_dice(outputs: Iterable[CropOutputs], threshold: float, prune: bool = False) -> float:
+    """Return the mean Dice of the nodules at the cubes' centers, location given.
+
+    Args:
+        outputs: From `predict_crops`.
+        threshold: Of the nodule image.
+        prune: Prune the outlines.
+    """
+    return float(np.mean([dice(_outline(one, threshold, prune), one.crop.mask) for one in outputs]))
 
 
-def volume_bias(seen: Iterable[CropOutputs], threshold: float, trim: bool = False) -> float:
-    """How far the median of the outlines' volumes, as shares of the readers', is from 1."""
-    shares = [np.count_nonzero(_outline(one, threshold, trim)) / np.count_nonzero(one.crop.mask) for one in seen]
-    return abs(float(np.median(shares)) - 1)
+def volume_bias(outputs: Iterable[CropOutputs], threshold: float, prune: bool = False) -> float:
+    """Return how far the median of the outlines' volumes, as fractions of the readers', is from 1.
+
+    Args:
+        outputs: From `predict_crops`.
+        threshold: Of the nodule image.
+        prune: Prune the outlines.
+    """
+    outlines = ((_outline(one, threshold, prune), one.crop.mask) for one in outputs)
+    fractions = [np.count_nonzero(outline) / np.count_nonzero(mask) for outline, mask in outlines]
+    return abs(float(np.median(fractions)) - 1)
 
 
-def _outline(one: CropOutputs, threshold: float, trim: bool) -> np.ndarray:
-    return central_nodule(one.ensemble_mean > threshold, trim) & one.crop.known
+def _outline(one: CropOutputs, threshold: float, prune: bool) -> np.ndarray:
+    return central_nodule(one.ensemble_mean > threshold, prune) & one.crop.known
 
 
-def detection_curve(seen: list[CropOutputs], card: dict) -> Froc:
-    """Sensitivity over false findings per cube for the fused branches, as on a whole scan.
+def detection_curve(outputs: list[CropOutputs], card: dict) -> Froc:
+    """Return sensitivity over false findings per cube for the fused branches, as on a whole scan.
 
     A finding with its centroid in the consensus is a hit, the best one counts; findings on the nodule, on other
     lesions or on padding are left out. Components in a cube without any candidate are dropped, since a whole scan
     always has some.
+
+    Args:
+        outputs: From `predict_crops`.
+        card: Of the model.
     """
-    return froc(cube_detections(fused_findings(one, card) for one in seen))
+    return froc(cube_detections(fused_findings(one, card) for one in outputs))
 
 
 def fused_findings(one: CropOutputs, card: dict) -> list[tuple[float, str]]:
-    """Scores and kinds of a cube's findings, as `cube_detections` takes them; without those of the segmenter alone."""
+    """Return scores and kinds of a cube's findings, without those of the segmenter alone.
+
+    Args:
+        one: A cube.
+        card: Of the model.
+
+    Returns:
+        As `cube_detections` takes them.
+    """
     return [(score, kind) for score, kind, provenance in findings(one, card) if provenance != "segmenter"]
 
 
 def findings(one: CropOutputs, card: dict) -> list[tuple[float, str, str]]:
-    """Score, kind ("hit", "false" or "ignored") and provenance of a cube's findings, best first."""
-    options = FusionOptions.from_card(card["fusion"])
-    mask_threshold = card["generator"]["threshold"]
-    joined = join_branches(one.work, one.nodule_image, one.boxes, step_of(card), mask_threshold, options)
-    seen = joined.labels, one.ensemble_mean, one.work.ct_norm
-    scored = [rescore(f, *seen, options) if f.labels else f for f in joined.fusion.findings]
-    return [(f.score, _kind(f, joined.labels, one.crop), f.provenance) for f in sorted(scored, key=lambda f: -f.score)]
-
-
-def _kind(finding: Finding, labels: np.ndarray, crop: LabeledVolume) -> str:
-    if not finding.labels:
-        center = np.array(finding.box).reshape(2, 3).mean(0).astype(int)
-        voxel = tuple(np.clip(center, 0, np.array(crop.mask.shape) - 1))
-        return "ignored" if crop.mask[voxel] or not crop.known[voxel] else "false"
-    mask = np.isin(labels, finding.labels)
-    if crop.mask[tuple(np.rint(ndimage.center_of_mass(mask)).astype(int))]:
-        return "hit"
-    return "ignored" if crop.mask[mask].any() or crop.known[mask].mean() < 0.5 else "false"
-
-
-def choose_mask_threshold(seen: list[CropOutputs], trim: bool = False) -> float:
-    """Of the thresholds with about the best mean Dice, the one with the least bias of volume."""
-    scores = {threshold: mean_dice(seen, threshold, trim) for threshold in MASK_THRESHOLDS}
-    good = [threshold for threshold, score in scores.items() if score >= max(scores.values()) - EQUAL_DICE]
-    return min(good, key=lambda threshold: volume_bias(seen, threshold, trim))
-
-
-def choose(seen: list[CropOutputs], card: dict, false_per_scan: float) -> dict:
-    """The card with the best thresholds, and under `calibration` how they were found.
+    """Return score, kind ("hit", "false" or "ignored") and provenance of a cube's findings, best first.
 
     Args:
-        seen: from `predict_crops`.
-        card: the model's card; it stays as it is.
-        false_per_scan: false findings per two lungs (40 cubes) that the default threshold may show.
+        one: A cube.
+        card: Of the model.
+    """
+    options = FusionOptions.from_card(card["fusion"])
+    mask_threshold = card["generator"]["threshold"]
+    joined = join_branches(one.prepared, one.nodule_image, one.boxes, step_of(card), mask_threshold, options)
+    nodule, known, found = one.crop.mask, one.crop.known, []
+    for finding in joined.fusion.findings:
+        if finding.labels:
+            scored = rescore(finding, joined.labels, one.ensemble_mean, one.prepared.ct_norm, options)
+            mask = np.isin(joined.labels, finding.labels)
+            hit = nodule[tuple(np.rint(ndimage.center_of_mass(mask)).astype(int))]
+            ignored = nodule[mask].any() or known[mask].mean() < 0.5
+        else:
+            scored, hit = finding, False
+            center = np.array(finding.box).reshape(2, 3).mean(0).astype(int)
+            voxel = tuple(np.clip(center, 0, np.array(nodule.shape) - 1))
+            ignored = nodule[voxel] or not known[voxel]
+        kind = "hit" if hit else "ignored" if ignored else "false"
+        found.append((scored.score, kind, scored.provenance))
+    return sorted(found, key=lambda each: -each[0])
+
+
+def choose_mask_threshold(outputs: list[CropOutputs], prune: bool = False) -> float:
+    """Return, of the thresholds with about the best mean Dice, the one with the least bias of volume.
+
+    Args:
+        outputs: From `predict_crops`.
+        prune: Prune the outlines.
+    """
+    scores = {threshold: mean_dice(outputs, threshold, prune) for threshold in MASK_THRESHOLDS}
+    good = [threshold for threshold, score in scores.items() if score >= max(scores.values()) - EQUAL_DICE]
+    return min(good, key=lambda threshold: volume_bias(outputs, threshold, prune))
+
+
+def choose(outputs: list[CropOutputs], card: dict, false_per_scan: float) -> dict:
+    """Return the card with the best thresholds, and under `calibration` how they were found.
+
+    Args:
+        outputs: From `predict_crops`.
+        card: The model's card; it stays as it is.
+        false_per_scan: False findings per two lungs (40 cubes) that the default threshold may show.
+
+    Raises:
+        InputError: Not even the best finding comes at that rate.
     """
     card = deepcopy(card)
-    trim = card["generator"].get("trim", False)
-    card["generator"]["threshold"] = choose_mask_threshold(seen, trim)
+    prune = card["generator"].get("trim", False)
+    card["generator"]["threshold"] = choose_mask_threshold(outputs, prune)
     curves = {}
     for weight in WEIGHTS:
         card["fusion"]["weight"] = weight
-        curves[weight] = detection_curve(seen, card)
+        curves[weight] = detection_curve(outputs, card)
     card["fusion"]["weight"] = max(WEIGHTS, key=lambda weight: sum(_sensitivities(curves[weight]).values()))
     curve = curves[card["fusion"]["weight"]]
     allowed = curve.thresholds[(curve.false_per_scan <= false_per_scan / LUNG_CUBES) & np.isfinite(curve.thresholds)]
@@ -176,9 +223,9 @@ def choose(seen: list[CropOutputs], card: dict, false_per_scan: float) -> dict:
         )
     card["threshold"] = round(float(allowed.min()), 3)
     card["calibration"] = {
-        "crops": len(seen),
-        "patients": len({one.crop.patient for one in seen}),
-        "dice": round(mean_dice(seen, card["generator"]["threshold"], trim), 4),
+        "crops": len(outputs),
+        "patients": len({one.crop.patient for one in outputs}),
+        "dice": round(mean_dice(outputs, card["generator"]["threshold"], prune), 4),
         "false_per_scan": false_per_scan,
         "sensitivity_at": _sensitivities(curve),
     }

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.models import folder as models
+from LNHGLib.models.card import SCHEMA, SECOND
 from LNHGLib.models.detector import build_detector
 from safetensors.torch import save
 from torch import nn
@@ -24,14 +23,14 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
     """Write `model.json`, README.md and safetensors weights of the averaged networks into `out`, in one step.
 
     Args:
-        segmenter: checkpoint of the segmenter.
-        detector: checkpoint of the detector.
-        config: the card's parts that training does not know (see Resources/lnhg-1mm.toml); `generator` and `detector`
+        segmenter: Checkpoint of the segmenter.
+        detector: Checkpoint of the detector.
+        config: The card's parts that training does not know (see Resources/lnhg-1mm.toml); `generator` and `detector`
             there override the training configurations'.
-        out: folder to write; must not exist.
+        out: Folder to write; must not exist.
 
     Raises:
-        InputError: a checkpoint is missing, the windows of the branches differ, or `out` exists.
+        InputError: A checkpoint is missing, the windows of the branches differ, or `out` exists.
     """
     _require_new(out)
     states = {"generator": checkpoint.load(segmenter), "detector": checkpoint.load(detector)}
@@ -40,8 +39,21 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
         raise InputError(
             f"The branches were trained with windows {windows[0]} and {windows[1]} HU; expected one window."
         )
-    with _whole(out) as folder:
-        _write(states, config, windows[0], folder)
+    with atomic_folder(out, what="The model") as folder:
+        card = {"schema": SCHEMA, **config, "window_hu": windows[0], "files": {}}
+        for part, build in (("generator", build_generator), ("detector", build_detector)):
+            name = f"{part}.safetensors"
+            card[part] = states[part]["config"][part] | config.get(part, {}) | {"weights": name}
+            _save(build(card[part]), states[part]["ema"], folder / name)
+            card["files"][name] = file_sha256(folder / name)
+        card["training"] = config.get("training", {}) | {part: _recipe(state) for part, state in states.items()}
+        data = states["generator"]["config"]["data"]
+        files = (Path(data["folder"]) / data[key] for key in ("crops", "table"))
+        trained_on = patients(load_crops(*files, data["train_folds"], data["min_readers"]))
+        card["training"]["train_patients"] = sorted(trained_on)
+        (folder / models.CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        model_card.write_readme(folder, card)
+        models.verify(folder)
     return models.verify(out)
 
 
@@ -51,13 +63,13 @@ def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | No
     The card's thresholds stay for `calibrate` to choose anew; what was measured is left out.
 
     Args:
-        model: it stays as it is.
-        segmenter: checkpoint, of the same window and held-out folds as the model's generator.
-        out: folder to write; must not exist.
-        texts: another `name`, `description` and so on for the card.
+        model: It stays as it is.
+        segmenter: Checkpoint, of the same window and held-out folds as the model's generator.
+        out: Folder to write; must not exist.
+        texts: Another `name`, `description` and so on for the card.
 
     Raises:
-        InputError: the checkpoint does not fit, or `out` exists.
+        InputError: The checkpoint does not fit, or `out` exists.
     """
     _require_new(out)
     state = checkpoint.load(segmenter)
@@ -70,16 +82,17 @@ def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | No
             f"{segmenter} has the window {met[0]} HU and held out folds {met[1]}, expected {card['window_hu']} and "
             f"{held_out} as {model.name}; train on the same data."
         )
-    with _whole(out) as folder:
+    with atomic_folder(out, what="The model") as folder:
         for name in card["files"]:
             shutil.copyfile(model.folder / name, folder / name)
-        name = f"{models.SECOND}.safetensors"
+        name = f"{SECOND}.safetensors"
         spec = {key: value for key, value in state["config"]["generator"].items() if key != "threshold"}
         _save(build_generator(spec), state["ema"], folder / name)
-        card[models.SECOND] = spec | {"weights": name}
+        card[SECOND] = spec | {"weights": name}
         card["files"] = card["files"] | {name: file_sha256(folder / name)}
-        card["training"] = card["training"] | {models.SECOND: _recipe(state)}
+        card["training"] = card["training"] | {SECOND: _recipe(state)}
         model_card.write(folder, card)
+        models.verify(folder)
     return models.verify(out)
 
 
@@ -88,47 +101,16 @@ def _require_new(out: Path) -> None:
         raise InputError(f"{out} exists already; expected a new folder: remove it or choose another name.")
 
 
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder to fill with a model, which becomes `out` once the model is valid."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=out.parent) as temporary:
-        folder = Path(temporary) / out.name
-        folder.mkdir()
-        yield folder
-        models.verify(folder)
-        folder.rename(out)
-
-
-def _write(states: dict[str, dict], config: dict, window_hu: list[float], folder: Path) -> None:
-    card = {"schema": models.SCHEMA, **config, "window_hu": window_hu, "files": {}}
-    for part, build in (("generator", build_generator), ("detector", build_detector)):
-        name = f"{part}.safetensors"
-        card[part] = states[part]["config"][part] | config.get(part, {}) | {"weights": name}
-        _save(build(card[part]), states[part]["ema"], folder / name)
-        card["files"][name] = file_sha256(folder / name)
-    card["training"] = config.get("training", {}) | {part: _recipe(state) for part, state in states.items()}
-    card["training"]["train_patients"] = _train_patients(states["generator"]["config"]["data"])
-    (folder / models.CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    model_card.write_readme(folder, card)
-
-
 def _save(network: nn.Module, state: dict, path: Path) -> None:
     network.load_state_dict(state)
     path.write_bytes(save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
 
 
 def _recipe(state: dict) -> dict:
-    """How a branch was trained: its configuration, the checkpoint's step and the best validation score until then."""
+    """Return how a branch was trained: its configuration, the checkpoint's step, the best validation score so far."""
     config = {key: value for key, value in state["config"].items() if key not in ("generator", "detector", "window_hu")}
     config["data"] = {key: value for key, value in config["data"].items() if key != "folder"}
     for table, key in ((config, "start"), (config["data"], "hard_negatives")):  # names tell; paths are the machine's
         if key in table:
             table[key] = Path(table[key]).name
     return {"checkpoint_step": state["step"], "best_validation_score": round(state["best"], 4), **config}
-
-
-def _train_patients(data: dict) -> list[str]:
-    folder = Path(data["folder"])
-    crops = load_crops(folder / data["crops"], folder / data["table"], data["train_folds"], data["min_readers"])
-    return sorted(patients(crops))

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 from LNHGLib.files.atomic import atomic_file
-from LNHGLib.models.folder import SECOND
+from LNHGLib.files.text import markdown_table, write_json
+from LNHGLib.models.card import SECOND
 
-from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import markdown
 
 PARTS = ("grid", "window_hu", "generator", SECOND, "detector", "fusion", "threshold")
+"""Keys of a card that say how the model works."""
 
 
 def update(folder: Path, report: dict) -> None:
@@ -23,58 +24,61 @@ def update(folder: Path, report: dict) -> None:
         report: The `summary.json` that the evaluation wrote.
 
     Raises:
-        ValueError: the evaluation is of other weights than the card's.
+        ValueError: The evaluation is of other weights than the card's.
     """
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     if report["model"]["sha256"] != card["files"]:
         raise ValueError(f"The evaluation is of other weights than those of {folder}; evaluate the model again.")
-    kept = {kind: old for kind, old in card.get("results", {}).items() if _still_holds(old, report, card)}
+    kept = {
+        kind: old
+        for kind, old in card.get("results", {}).items()
+        if old.get("schema") == report["schema"] and old["model"]["sha256"] == card["files"]
+    }
     card["results"] = kept | {report["kind"]: {key: value for key, value in report.items() if key != "nodules"}}
     write(folder, card)
 
 
-def _still_holds(old: dict, report: dict, card: dict) -> bool:
-    return old.get("schema") == report["schema"] and old["model"]["sha256"] == card["files"]
-
-
 def write(folder: Path, card: dict) -> None:
-    """Replace `model.json` in one step and render the README beside it."""
+    """Replace `model.json` in one step and render the README beside it.
+
+    Args:
+        folder: The model folder.
+        card: The new content of `model.json`.
+    """
     with atomic_file(folder / "model.json") as part:
-        output_files.write_json(card, part)
+        write_json(part, card)
     write_readme(folder, card)
 
 
 def write_readme(folder: Path, card: dict) -> None:
-    """Write README.md of a model folder from its card."""
-    results = [markdown.render(report, level=2) for _, report in sorted(card.get("results", {}).items())]
-    text = "\n".join([_about(card), *(results or ["No results were measured yet.\n"])])
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    """Write README.md of a model folder from its card.
 
-
-def _about(card: dict) -> str:
-    rows = [[key, _text(card[key])] for key in PARTS if key in card]
-    training = {key: value for key, value in card.get("training", {}).items() if key != "train_patients"}
-    patients = len(card.get("training", {}).get("train_patients", []))
-    steps = [*_flat(training), *([["patients", patients]] if patients else [])]
-    return (
+    Args:
+        folder: The model folder.
+        card: The content of `model.json`.
+    """
+    model = markdown_table(["part", "value"], [[key, _text(card[key])] for key in PARTS if key in card])
+    about = (
         f"# {card['name']}\n\n{card.get('description', '')}\n\n"
         "Written by `lnhg-train evaluate --write-card` from `model.json`.\n\n"
         f"Licence: {card.get('licence', 'not stated')}\n\n"
-        f"## Model\n\n{markdown.table(['part', 'value'], rows)}\n"
-        + _calibration(card)
-        + (f"## Training\n\n{markdown.table(['item', 'value'], steps)}" if steps else "")
+        f"## Model\n\n{model}\n"
     )
-
-
-def _calibration(card: dict) -> str:
-    if "calibration" not in card:
-        return ""
-    rows = _flat(card["calibration"])
-    return f"## Thresholds, chosen on validation crops\n\n{markdown.table(['item', 'value'], rows)}\n"
+    if "calibration" in card:
+        thresholds = markdown_table(["item", "value"], _flat(card["calibration"]))
+        about += f"## Thresholds, chosen on validation crops\n\n{thresholds}\n"
+    training = dict(card.get("training", {}))
+    patients = len(training.pop("train_patients", []))
+    steps = [*_flat(training), *([["patients", patients]] if patients else [])]
+    if steps:
+        about += f"## Training\n\n{markdown_table(['item', 'value'], steps)}"
+    results = [markdown.render(report, level=2) for _, report in sorted(card.get("results", {}).items())]
+    text = "\n".join([about, *(results or ["No results were measured yet.\n"])])
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _flat(value: dict, prefix: str = "") -> list[list[str]]:
-    """Rows of a nested table, names joined by dots."""
+    """Return the rows of a nested table, names joined by dots."""
     rows = []
     for key, item in value.items():
         rows += _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else [[f"{prefix}{key}", _text(item)]]
@@ -86,4 +90,4 @@ def _text(value: object) -> str:
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
-    return str(value).replace("|", "\\|")
+    return str(value)
