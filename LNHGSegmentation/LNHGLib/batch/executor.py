@@ -212,7 +212,7 @@ class Executor:
         if not worker.process:
             self._stillborn += 1
             if self._stillborn >= MAX_STILLBORN and (self._cluster.local or self.ready_since is None):
-                raise self._cluster.stillborn_error()
+                raise self._cluster.stillborn_error
         if worker.cases and not self._cluster.local:
             logger.warning("lnhg: note: A %s was lost; its cases are tried again.", self._cluster.name)
         for future in list(worker.cases):
@@ -246,7 +246,12 @@ class LocalCluster:
     """Worker processes of this computer, asked through pipes, which tell also when a process has died.
 
     Attributes:
+        name: of a worker, in sentences.
+        local: the workers share the memory of this computer, and start when they are needed.
+        max_attempts: how often a case is tried.
+        max_cases: in a worker at the same time.
         fractions: how much is done of the cases under way, by id.
+        stillborn_error: raised when several workers end before they are ready.
     """
 
     name, local, max_attempts, max_cases = "worker process", True, 2, batch_worker.MAX_CASES
@@ -264,9 +269,17 @@ class LocalCluster:
         self._calls: dict[int, Future] = {}
         self._numbers = itertools.count()
         self.fractions: dict[str, float] = {}
+        self.stillborn_error = RuntimeError(f"worker processes end before they are ready; {folder} has their logs")
 
     def alive(self, needed: int) -> dict[str, tuple[int, int]]:
-        """Start processes, and return their numbers among how many, by address; dead ones have to be released first."""
+        """Start the processes that are needed and not there; dead ones have to be released before.
+
+        Args:
+            needed: Workers that the work left can use.
+
+        Returns:
+            Number of each living process and how many there may be, by address.
+        """
         context = multiprocessing.get_context("spawn")
         while len(self._processes) < min(self._jobs, needed):
             index = min(set(range(self._jobs)) - {index for index, *_ in self._processes.values()})
@@ -279,7 +292,13 @@ class LocalCluster:
         return {key: (index, self._jobs) for key, (index, *_) in self._processes.items() if key not in self._dead}
 
     def submit(self, address: str, function: Callable[..., Any], *arguments: Any) -> Future:
-        """Let a process call a function in a thread."""
+        """Let a process call a function in a thread.
+
+        Args:
+            address: Of the process.
+            function: One of `batch.worker`.
+            arguments: What it is called with.
+        """
         number, future = next(self._numbers), Future()
         self._calls[number] = future
         with suppress(OSError):  # it has died, which its connection tells as soon as it is asked
@@ -301,7 +320,15 @@ class LocalCluster:
                 self._calls.pop(number).set_result(value)
 
     def release(self, address: str, _futures: Sequence[Future]) -> str:
-        """Forget a process that has died, and return how it ended."""
+        """Forget a process that has died.
+
+        Args:
+            address: Of the process.
+            _futures: What it was asked; not needed here.
+
+        Returns:
+            How it ended.
+        """
         _, process, connection = self._processes.pop(address)
         self._dead.discard(address)
         process.join(GRACE_S)
@@ -312,10 +339,6 @@ class LocalCluster:
             return f"worker process ended with status {status}"
         name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
         return f"worker process was killed by signal {-status} ({name})"
-
-    def stillborn_error(self) -> RuntimeError:
-        """Return what is wrong when processes end before they are ready."""
-        return RuntimeError(f"worker processes end before they are ready; {self._folder} has their logs")
 
     def end(self, _futures: Sequence[Future]) -> None:
         """Let the processes end after what they are writing."""
@@ -335,8 +358,7 @@ class LocalCluster:
 class DaskCluster:
     """The workers of a Dask cluster, which come and go. What one is asked is tied to it: Dask gives it to no other.
 
-    Attributes:
-        fractions: empty; these workers do not tell.
+    Attributes are those of `LocalCluster`; `fractions` stays empty, as these workers do not tell.
     """
 
     name, local, max_attempts, max_cases = "Dask worker", False, 3, 2
@@ -346,9 +368,15 @@ class DaskCluster:
         self._client = client
         self._empty_since: float | None = None
         self.fractions: dict[str, float] = {}
+        self.stillborn_error = WorkError(
+            "The Dask workers end before they are ready; give them more memory, or look into their logs."
+        )
 
     def alive(self, _needed: int) -> dict[str, tuple[int, int]]:
-        """Return the workers: their numbers among how many on the same computer, by address.
+        """Ask which workers there are.
+
+        Returns:
+            Number of each worker among those on its computer and how many those are, by address.
 
         Raises:
             WorkError: The scheduler does not answer.
@@ -375,7 +403,13 @@ class DaskCluster:
         return {each: (index, len(there)) for there in by_host.values() for index, each in enumerate(there)}
 
     def submit(self, address: str, function: Callable[..., Any], *arguments: Any) -> Future:
-        """Let a worker call a function."""
+        """Let a worker call a function.
+
+        Args:
+            address: Of the worker.
+            function: One of `batch.worker`.
+            arguments: What it is called with.
+        """
         key = f"lnhg-{uuid.uuid4().hex}"
         tied = {"workers": [address], "allow_other_workers": False, "pure": False}
         return self._client.submit(function, *arguments, key=key, **tied)
@@ -387,13 +421,17 @@ class DaskCluster:
             time.sleep(POLL_S)
 
     def release(self, _address: str, futures: Sequence[Future]) -> str:
-        """Take back what a lost worker was asked, and return how it ended."""
+        """Take back what a lost worker was asked.
+
+        Args:
+            _address: Of the worker; not needed here.
+            futures: What it was asked.
+
+        Returns:
+            How it ended.
+        """
         self.end(futures)
         return "Dask worker was lost (killed, out of memory, or its computer went away)"
-
-    def stillborn_error(self) -> WorkError:
-        """Return what is wrong when workers end before they are ready."""
-        return WorkError("The Dask workers end before they are ready; give them more memory, or look into their logs.")
 
     def end(self, futures: Sequence[Future]) -> None:
         """Take back what workers were asked."""

@@ -3,20 +3,20 @@
 import sys
 from pathlib import Path
 
-STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-FORGET_PEAK = "5"  # see proc(5), clear_refs
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # see proc(5), clear_refs
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     """Let the peak begin anew, where the system can: Linux."""
     try:
-        FORGET.write_text(FORGET_PEAK)
+        CLEAR_REFS.write_text(RESET_PEAK)
     except OSError:
         return
 
 
 def peak_mb() -> float | None:
-    """Peak in MB since `forget_peak` (Linux) or since the process began (macOS); None on Windows."""
+    """Peak in MB since `reset_peak` (Linux) or since the process began (macOS); None on Windows."""
     try:
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return round(int(line.split()[1]) / 1024, 1)

@@ -69,13 +69,29 @@ class SegmentationJob:
         return read_case(case, scratch)
 
     def compute(self, case: Case, scan: "Volume", progress: Callable[[float, str], None]) -> "Result":
-        """Find the nodules."""
+        """Find the nodules.
+
+        Args:
+            case: The scan.
+            scan: Its volume.
+            progress: Told the fraction done and what is being done.
+        """
         from LNHGLib.segmentation import pipeline
 
         return pipeline.segment(scan, self.model, device=self.device, threshold=self.threshold, progress=progress)
 
     def write(self, case: Case, result: "Result", folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
-        """Write the files of `lnhg segment`."""
+        """Write the files of `lnhg segment`.
+
+        Args:
+            case: The scan.
+            result: Its nodules.
+            folder: To be made.
+            seconds: Of reading and computing.
+
+        Returns:
+            The summary for the tables, with warnings and a thumbnail.
+        """
         from LNHGLib.figures import thumbnail
         from LNHGLib.results import writer
 

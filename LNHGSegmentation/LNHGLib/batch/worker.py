@@ -42,10 +42,26 @@ class Job(Protocol):
         """Read a scan; `scratch` is an empty folder for what has to be unpacked."""
 
     def compute(self, case: Case, scan: Any, progress: Callable[[float, str], None]) -> Any:
-        """Turn what `read` gave into a result."""
+        """Turn a scan into a result.
+
+        Args:
+            case: The scan.
+            scan: What `read` returned.
+            progress: Told the fraction done and what is being done.
+        """
 
     def write(self, case: Case, result: Any, folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
-        """Make the result folder; returns the summary for the tables. `seconds` are those of the stages before."""
+        """Make the result folder.
+
+        Args:
+            case: The scan.
+            result: What `compute` returned.
+            folder: To be made.
+            seconds: Of the stages before, by name.
+
+        Returns:
+            The summary for the tables.
+        """
 
 
 class JobSpec(Protocol):
@@ -83,7 +99,7 @@ class Stages:
         if self.record:
             return None
         if name == "compute":
-            peak_memory.forget_peak()
+            peak_memory.reset_peak()
         began, result, failure = time.perf_counter(), None, None
         try:
             result = do(*arguments)

@@ -37,7 +37,12 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 
 def run(options: argparse.Namespace, stop: Stop) -> None:
-    """Run the command: a bar and a line per case that was not done; a line per case where there is no terminal."""
+    """Run the command: a bar and a line per case that was not done; a line per case where there is no terminal.
+
+    Args:
+        options: Of the command line.
+        stop: The wish of the user to stop.
+    """
     from LNHGLib.batch import run as batch
 
     progress = progress_printer(options.json)

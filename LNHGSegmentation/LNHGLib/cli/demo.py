@@ -23,7 +23,12 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 
 def run(options: argparse.Namespace, stop: Stop) -> None:
-    """Run the command: print a row per finding, with the synthetic nodule that its centroid lies in."""
+    """Run the command: print a row per finding, with the synthetic nodule that its centroid lies in.
+
+    Args:
+        options: Of the command line.
+        stop: The wish of the user to stop.
+    """
     from LNHGLib.phantom.chest import Phantom, make_phantom
 
     require_writable(options.out, True)

@@ -16,7 +16,12 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 
 def run(options: argparse.Namespace, _stop: Stop) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Args:
+        options: Of the command line.
+        _stop: Not needed.
+    """
     found = devices.find()
     if options.json:
         print(json.dumps({"devices": [asdict(device) for device in found]}))

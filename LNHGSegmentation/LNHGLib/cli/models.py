@@ -24,7 +24,12 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 
 def run(options: argparse.Namespace, _stop: Stop) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Args:
+        options: Of the command line.
+        _stop: Not needed.
+    """
     if options.action == "list":
         for model in folder.available():
             print(f"{model.name}  {model.card['description']}  ({model.folder})")

@@ -13,7 +13,7 @@ RESULTS are result folders of `lnhg segment`, folders of them, or the OUT of `ln
 Every reader sees every case twice, as CT alone and with the heterogeneity map, in two sessions. STUDY gets a package
 a reader and session in STUDY/packages (open viewer.html), and the key in STUDY/sealed, to be kept apart.
 """
-ANALYSE_HELP = """
+ANALYZE_HELP = """
 SCORES are the tables that the viewer saved, one or several (columns readerID, caseID, modalityID, score, confidence,
 seconds, session, order, repeat). OUT gets report.md with pictures, each table as CSV, and analysis.json.
 """
@@ -51,9 +51,9 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     verify.set_defaults(run=_verify)
     verify.add_argument("study", metavar="STUDY", type=Path)
     verify.add_argument("--sealed", metavar="FOLDER", type=Path, help="where the sealed folder is, if it was moved")
-    analyse = actions.add_parser("analyse", help="make the statistics of the scores", description=ANALYSE_HELP)
-    analyse.set_defaults(run=_analyse)
-    add = analyse.add_argument
+    analyze = actions.add_parser("analyse", help="make the statistics of the scores", description=ANALYZE_HELP)
+    analyze.set_defaults(run=_analyze)
+    add = analyze.add_argument
     add("scores", metavar="SCORES", type=Path, nargs="+", help="tables of scores, CSV")
     add("out", metavar="OUT", type=Path, help="folder to write the results into")
     add("--truth", metavar="FILE.csv", type=Path, help="columns caseID and truth (0 or 1); without it there is no AUC")
@@ -107,7 +107,7 @@ def _verify(options: argparse.Namespace, _stop: Stop) -> None:
     print(file_sha256(options.study / blinding_key.STUDY_FILE))
 
 
-def _analyse(options: argparse.Namespace, stop: Stop) -> None:
+def _analyze(options: argparse.Namespace, stop: Stop) -> None:
     from LNHGLib.files.atomic import require_free
     from LNHGLib.reader_study import analysis, report
     from LNHGLib.reader_study.scores import read_scores, read_truth

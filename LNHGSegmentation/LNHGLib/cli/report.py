@@ -44,7 +44,12 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def run(options: argparse.Namespace, _stop: Stop) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Args:
+        options: Of the command line.
+        _stop: Not needed.
+    """
     from LNHGLib.report import write
 
     if not options.result.is_dir():

@@ -72,7 +72,12 @@ def _device(text: str) -> str:
 
 
 def run(options: argparse.Namespace, stop: Stop) -> None:
-    """Run the command."""
+    """Run the command.
+
+    Args:
+        options: Of the command line.
+        stop: The wish of the user to stop.
+    """
     if not options.ct.exists():
         raise InputError(f"{options.ct} does not exist; give a chest CT as a DICOM folder or an image file.")
     require_writable(options.out, options.overwrite, options.ct)
