@@ -49,7 +49,8 @@ class LNHGTrainingLogic(ScriptedLoadableModuleLogic):
     def __init__(self, python: str | None = None):
         """Prepare the logic.
 
-        :param python: Python interpreter for the child process; by default PythonSlicer.
+        Args:
+            python: Python interpreter for the child process; by default PythonSlicer.
         """
         ScriptedLoadableModuleLogic.__init__(self)
         self._python = python
@@ -57,8 +58,11 @@ class LNHGTrainingLogic(ScriptedLoadableModuleLogic):
     def command(self, arguments: list[str]) -> list[str]:
         """Return the command line of the child process.
 
-        :param arguments: what follows ``lnhg-train``, e.g. ``["evaluate", "--help"]``.
-        :raises RuntimeError: if PythonSlicer is not found.
+        Args:
+            arguments: What follows ``lnhg-train``, e.g. ``["evaluate", "--help"]``.
+
+        Raises:
+            RuntimeError: PythonSlicer is not found.
         """
         python = self._python or shutil.which("PythonSlicer")
         if python is None:
@@ -85,9 +89,10 @@ class LNHGTrainingLogic(ScriptedLoadableModuleLogic):
     ):
         """Start the command and return its process at once.
 
-        :param arguments: what follows ``lnhg-train``.
-        :param onLine: called with each line of the child's output.
-        :param onEnded: called once with the exit status.
+        Args:
+            arguments: What follows ``lnhg-train``.
+            onLine: Called with each line of the child's output.
+            onEnded: Called once with the exit status.
         """
         return slicer.util.launchConsoleProcess(
             self.command(arguments),

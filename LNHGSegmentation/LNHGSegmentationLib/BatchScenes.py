@@ -27,9 +27,12 @@ FAILED = 1
 def main(arguments: list[str], python: str | None = None) -> int:
     """Run the batch and make the scenes; whatever happens, it returns, as Slicer would hang else.
 
-    :param arguments: those of ``lnhg batch``.
-    :param python: Python interpreter for the core; by default PythonSlicer.
-    :return: exit status.
+    Args:
+        arguments: Those of ``lnhg batch``.
+        python: Python interpreter for the core; by default PythonSlicer.
+
+    Returns:
+        Exit status.
     """
     try:
         return _run(arguments, python)
@@ -59,9 +62,12 @@ def _run(arguments: list[str], python: str | None) -> int:
 def saveScenes(inputs: list[str], out: Path) -> tuple[list[Path], dict[str, str]]:
     """Save a scene for each case of a batch that is done; one that cannot be saved keeps no other back.
 
-    :param inputs: INPUT of the batch.
-    :param out: OUT of the batch.
-    :return: the scenes that were made anew, and one sentence for each case whose scene could not be saved.
+    Args:
+        inputs: INPUT of the batch.
+        out: OUT of the batch.
+
+    Returns:
+        The scenes that were made anew, and one sentence for each case whose scene could not be saved.
     """
     from LNHGLib.batch.discover import find_cases
     from LNHGLib.batch.store import DONE, Store

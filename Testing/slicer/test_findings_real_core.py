@@ -32,18 +32,19 @@ def test_place_in_the_world_gives_the_nodule_there_or_says_that_there_is_none(ch
     center = centers_lps_mm(tiny_chest())[1] * [-1, -1, 1]
     ended = []
     places = center + 2, center + np.array([0, 0, 30])
-    searches = [PointPrompt(chest, place, lambda *found: ended.append(found)) for place in places]
+    searches = [PointPrompt(chest, place, ended.append, sys.executable) for place in places]
     for search in searches:
-        search.start(sys.executable, model)
+        search.begin(model)
     run_events(lambda: len(ended) == 2, limit_s=120)
-    (crop, row, message), (nothing, _row, sentence) = sorted(ended, key=lambda found: found[0] is None)
-    assert message == ""
-    found = gridAt(chest, crop.box).index_to_lps(np.argwhere(crop.array)).mean(0) * [-1, -1, 1]
-    assert np.linalg.norm(found - center) < 3.0
+    found, nothing = sorted(ended, key=lambda outcome: outcome.state != "done")
+    assert found.state == "done", found.message
+    crop, row = found.result
+    middle = gridAt(chest, crop.box).index_to_lps(np.argwhere(crop.array)).mean(0) * [-1, -1, 1]
+    assert np.linalg.norm(middle - center) < 3.0
     assert row["provenance"] == "segmenter"
     assert np.isfinite(row["signal"].array).all()
     assert all(
         w.start <= part.start and part.stop <= w.stop for w, part in zip(row["signal"].box, crop.box, strict=True)
     )
-    assert nothing is None
-    assert "no nodule within 5 mm" in sentence
+    assert nothing.state == "failed"
+    assert "no nodule within 5 mm" in nothing.message

@@ -104,7 +104,7 @@ def host(monkeypatch, tmp_path, scene):
 
 @pytest.fixture
 def logic(host):
-    logic = PackageInstall(findPython=lambda: str(host.python))
+    logic = PackageInstall(python=str(host.python))
     yield logic
     logic.cleanup()
 
@@ -333,7 +333,7 @@ def test_section_says_what_is_missing_before_the_first_run(host, logic):
 
 
 def test_everything_is_found_and_loads_where_the_core_runs(scene, run_events):
-    logic, found = PackageInstall(findPython=lambda: sys.executable), []
+    logic, found = PackageInstall(python=sys.executable), []
     assert logic.missing() == []
     logic.check(found.append)
     run_events(lambda: found)

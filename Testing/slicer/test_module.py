@@ -4,6 +4,7 @@ import slicer_host
 
 slicer_host.start()
 
+import shutil
 import sys
 import types
 
@@ -15,9 +16,7 @@ import LNHGSegmentation as module
 @pytest.fixture
 def pythonslicer(monkeypatch):
     """Slicer's launcher is on the PATH, as inside Slicer."""
-    from LNHGSegmentationLib.Core import SegmentationLogic
-
-    monkeypatch.setattr(SegmentationLogic.shutil, "which", lambda _name: sys.executable)
+    monkeypatch.setattr(shutil, "which", lambda _name: sys.executable)
 
 
 def test_metadata_names_category_and_purpose(scene):

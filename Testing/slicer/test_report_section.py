@@ -17,7 +17,7 @@ import qt
 import report_data
 import slicer
 from LNHGLib.measurement import size_rules
-from LNHGSegmentationLib.Core.ReportTask import INSTANCES_ATTRIBUTE, ReportTask
+from LNHGSegmentationLib.Core.ReportTask import INSTANCES_ATTRIBUTE, whyNoReport
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel.ReportSection import ReportSection
 from LNHGSegmentationLib.Scene import ResultNodes
@@ -52,7 +52,7 @@ def parameter(ct, scan, tmp_path):
 
 @pytest.fixture
 def section(parameter, run_events):
-    section = ReportSection(ReportTask(python=sys.executable))
+    section = ReportSection(python=sys.executable)
     section.setParameter(parameter)
     settle(section, run_events)
     yield section
@@ -79,12 +79,12 @@ def click(section, button: str, target, run_events, monkeypatch) -> str:
     answer_with(target, monkeypatch)
     settle(section, run_events)
     getattr(section.ui, button).click()
-    run_events(lambda: not section._task.isWriting)
+    run_events(lambda: not section.isWriting)
     return section.ui.reportStatusLabel.text
 
 
 def test_buttons_are_off_and_say_why_without_findings(scene, run_events):
-    section = ReportSection(ReportTask())
+    section = ReportSection()
     section.setParameter(LNHGSegmentationLogic().getParameterNode())
     settle(section, run_events)
     for button in (section.ui.csvButton, section.ui.dicomButton, section.ui.pageButton):
@@ -110,10 +110,10 @@ def test_dicom_is_off_for_a_ct_that_was_no_dicom(section, ct, parameter, run_eve
 
 def test_dicom_is_off_when_the_files_are_gone_and_under_a_transform(section, ct, parameter, run_events):
     slicer.dicomDatabase.files.clear()
-    assert "import the series again" in section._task.whyNot("dicom", parameter.segmentation)
+    assert "import the series again" in whyNoReport("dicom", parameter.segmentation)
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     ct.SetAndObserveTransformNodeID(transform.GetID())
-    assert "transform" in section._task.whyNot("dicom", parameter.segmentation)
+    assert "transform" in whyNoReport("dicom", parameter.segmentation)
 
 
 def test_all_buttons_are_off_when_every_finding_is_rejected(section, findings, run_events):
@@ -185,10 +185,10 @@ def test_page_as_pdf(section, tmp_path, run_events, monkeypatch):
 def test_writing_does_not_block(section, tmp_path, run_events, monkeypatch):
     """The longest time without the event loop, from the click to the end."""
     answer_with(tmp_path / "r.png", monkeypatch)
-    section._task.whyNot("page", section._segmentation)
+    whyNoReport("page", section._segmentation)
     longest, last = 0.0, time.perf_counter()
     section.ui.pageButton.click()
-    while section._task.isWriting:
+    while section.isWriting:
         longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
         slicer.app.processEvents()
         time.sleep(0.002)
@@ -200,10 +200,10 @@ def test_closing_the_scene_while_writing_leaves_nothing(section, tmp_path, run_e
     answer_with(tmp_path / "r.png", monkeypatch)
     section.ui.caseEdit.setText(" Case 7 ")
     section.ui.pageButton.click()
-    assert section._task._writing._request.case == "Case 7"
-    folder = section._task._writing._folder
+    assert section._task._request.case == "Case 7"
+    folder = section._task.folder
     section.setParameter(None)
-    assert not section._task.isWriting
+    assert not section.isWriting
     run_events(lambda: not folder.exists())
     time.sleep(0.3)
     slicer.app.processEvents()

@@ -395,11 +395,9 @@ def test_undo_of_the_scene_takes_the_panel_along(panel, run_events):
 
 
 def test_full_disk_is_told_before_the_start(panel, monkeypatch):
-    from LNHGSegmentationLib.Core import SegmentationRun
-
     fakes.make_ct_node()
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(SegmentationRun.shutil, "disk_usage", lambda _path: usage._replace(free=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=0))
     with pytest.raises(OSError, match="free some space and try again"):
         panel.sections[0].onApply()
     assert panel.ui.applyButton.enabled

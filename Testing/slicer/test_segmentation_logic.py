@@ -5,6 +5,7 @@ import slicer_host
 slicer_host.start()
 
 import errno
+import shutil
 import tempfile
 import threading
 import time
@@ -15,7 +16,6 @@ import numpy as np
 import psutil
 import pytest
 import slicer
-from LNHGSegmentationLib.Core import SegmentationLogic as module
 from LNHGSegmentationLib.Core import SegmentationRun as run_module
 from LNHGSegmentationLib.Core.PointPrompt import PointPrompt
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
@@ -136,10 +136,10 @@ def slow_down(monkeypatch, stage: str) -> None:
 
 
 def test_full_disk_is_told_before_anything_is_written(a_ct, core, monkeypatch, tmp_path):
-    monkeypatch.setattr(run_module.tempfile, "tempdir", str(tmp_path / "t"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
     (tmp_path / "t").mkdir()
-    usage = run_module.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(run_module.shutil, "disk_usage", lambda _path: usage._replace(free=10_000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=10_000))
     logic = SegmentationLogic(python=str(core.python))
     with pytest.raises(OSError, match="0 MB free"):
         logic.start(a_ct, print, print)
@@ -244,15 +244,15 @@ def test_second_start_during_a_run_is_refused(a_ct, core, run_events):
 
 
 def test_missing_pythonslicer_is_explained_and_nothing_is_left_behind(a_ct, monkeypatch, tmp_path):
-    monkeypatch.setattr(module.shutil, "which", lambda _name: None)
-    monkeypatch.setattr(run_module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(RuntimeError, match="PythonSlicer"):
         SegmentationLogic().start(a_ct, print, print)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_launch_is_told_and_leaves_nothing_behind(a_ct, core, monkeypatch, tmp_path, run_events):
-    monkeypatch.setattr(run_module.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def no_process(*_args, **_options):
         raise OSError("no process")
@@ -276,12 +276,12 @@ def test_search_that_is_stopped_while_the_ct_goes_out_starts_nothing_and_leaves_
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gate, started = threading.Event(), []
 
-    def write_late(_search, path):
+    def write_late(search):
         gate.wait()
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
+        search.folder.mkdir(exist_ok=True)
+        (search.folder / "ct.nrrd").touch()
 
-    monkeypatch.setattr(PointPrompt, "_write", write_late)
+    monkeypatch.setattr(PointPrompt, "handOver", write_late)
     logic = SegmentationLogic(launcher=lambda *command, **_options: started.append(command), python="python")
     logic.outlineAt(a_ct, place_of_a_nodule(), print)
     logic.stopSearch()
@@ -300,17 +300,15 @@ def test_search_whose_child_cannot_be_launched_ends_with_a_sentence_and_leaves_n
         raise OSError("no process")
 
     ended = []
-    SegmentationLogic(launcher=no_process, python="python").outlineAt(
-        a_ct, place_of_a_nodule(), lambda *found: ended.append(found)
-    )
+    SegmentationLogic(launcher=no_process, python="python").outlineAt(a_ct, place_of_a_nodule(), ended.append)
     run_events(lambda: ended, limit_s=10.0)
-    assert ended == [(None, {}, "The CT cannot be handed over: no process")]
+    assert [outcome.message for outcome in ended] == ["The CT cannot be handed over: no process"]
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_search_without_a_python_leaves_nothing(a_ct, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(module.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(RuntimeError, match="PythonSlicer is not on the PATH"):
         SegmentationLogic().outlineAt(a_ct, place_of_a_nodule(), print)
     assert list(tmp_path.iterdir()) == []

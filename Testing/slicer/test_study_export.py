@@ -5,8 +5,7 @@ import slicer_host
 slicer_host.start()
 
 import csv
-import threading
-import time
+import sys
 from types import SimpleNamespace
 
 import dicom_standin
@@ -16,12 +15,13 @@ import pytest
 import qt
 import report_data
 import slicer
-from LNHGLib.reader_study import export as study_export
-from LNHGSegmentationLib.Core import StudyTask as module
+from LNHGLib.image.volume import Source, Volume
+from LNHGLib.reader_study import images
 from LNHGSegmentationLib.Core.StudyTask import StudyRequest, StudyTask
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel.StudySection import StudySection
-from LNHGSegmentationLib.Scene import ResultNodes
+from LNHGSegmentationLib.Scene import ResultNodes, SceneResults
+from LNHGSegmentationLib.Scene.Geometry import gridAt, wholeOf
 from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 from panel_host import LNHGSegmentationLogic
 from PIL import Image
@@ -41,11 +41,12 @@ def segmentation(scan, scene, tmp_path, monkeypatch):
     return ResultNodes.load(folder, ct, VolumeExchange(ct)).segmentation
 
 
-def made(study: StudyTask, target, run_events, **options) -> tuple[str, str]:
-    told = []
-    study.start(StudyRequest(target, **options), lambda *state: told.append(state))
-    run_events(lambda: not study.isWriting)
-    return told[0]
+def made(target, run_events, **options) -> tuple[str, str]:
+    """Make a study; returns how it ended and the sentence for the user."""
+    ended = []
+    StudyTask(StudyRequest(target, **options), ended.append, sys.executable).begin()
+    run_events(lambda: ended)
+    return ended[0].state, ended[0].message or ended[0].result
 
 
 def key(target):
@@ -54,7 +55,7 @@ def key(target):
 
 
 def test_the_kept_findings_become_cases_and_no_identity_leaves_but_for_the_key(segmentation, tmp_path, run_events):
-    state, text = made(StudyTask(), tmp_path / "study", run_events, readers="2", layout="strip", dicom=True)
+    state, text = made(tmp_path / "study", run_events, readers="2", layout="strip", dicom=True)
     assert state == "done", text
     assert "2 cases, " in text
     assert key(tmp_path / "study") == [("PLANT Doe^John", "1"), ("PLANT Doe^John", "2")]
@@ -66,12 +67,11 @@ def test_the_kept_findings_become_cases_and_no_identity_leaves_but_for_the_key(s
 
 def test_rejected_findings_stay_out(segmentation, tmp_path, run_events):
     Findings(segmentation).reject(1)
-    state, _ = made(StudyTask(), tmp_path / "study", run_events, readers="1")
+    state, _ = made(tmp_path / "study", run_events, readers="1")
     assert (state, [number for _, number in key(tmp_path / "study")]) == ("done", ["2"])
     Findings(segmentation).reject(2)
-    assert "No finding with an outline is kept" in StudyTask().whyNot()
-    with pytest.raises(ValueError, match="No finding"):
-        StudyTask().start(StudyRequest(tmp_path / "other"), print)
+    with pytest.raises(ValueError, match="No finding with an outline is kept"):
+        StudyTask(StudyRequest(tmp_path / "other"), print, sys.executable)
 
 
 def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, tmp_path, run_events):
@@ -79,63 +79,58 @@ def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, t
     header = pydicom.dcmread(file)
     header.BurnedInAnnotation = "YES"
     header.save_as(file)
-    state, text = made(StudyTask(), tmp_path / "study", run_events)
+    state, text = made(tmp_path / "study", run_events)
     assert state == "failed"
     assert "burned-in annotation" in text
     assert not (tmp_path / "study").exists()
-    state, text = made(StudyTask(), tmp_path / "study", run_events, force=True)
+    state, text = made(tmp_path / "study", run_events, force=True)
     assert state == "done", text
 
 
 def test_wrong_options_are_refused_at_once(segmentation, tmp_path):
     for options, words in (({"readers": "a,a"}, "different names"), ({"layout": "cube"}, "layout is 'cube'")):
         with pytest.raises(ValueError, match=words):
-            StudyTask().start(StudyRequest(tmp_path / "study", **options), print)
+            StudyTask(StudyRequest(tmp_path / "study", **options), print, sys.executable)
     with pytest.raises(ValueError, match="already exists"):
-        StudyTask().start(StudyRequest(tmp_path), print)
+        StudyTask(StudyRequest(tmp_path), print, sys.executable)
 
 
-def test_stopping_leaves_nothing_and_says_nothing(segmentation, tmp_path):
-    study, told = StudyTask(), []
-    study.start(StudyRequest(tmp_path / "out" / "study", "9", "stack"), lambda *state: told.append(state))
-    study.stop()
-    end = time.monotonic() + 5
-    while list(tmp_path.glob(".lnhg-*")) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob(".lnhg-*"))
-    assert (told, study.isWriting) == ([], False)
-
-
-def test_a_stopped_study_that_ends_late_is_not_taken_for_the_one_after_it(
+def test_pictures_are_made_in_a_process_of_their_own_of_the_voxels_in_the_scene(
     segmentation, tmp_path, run_events, monkeypatch
 ):
-    gates, ended = {name: threading.Event() for name in ("first", "second")}, []
+    findings, volume = Findings(segmentation), SceneResults.volumeOf(segmentation)
+    hu = slicer.util.arrayFromVolume(volume).astype(np.float32)
+    signal = slicer.util.arrayFromVolume(SceneResults.heterogeneityOf(segmentation))
+    grid, expected = gridAt(volume, wholeOf(volume)), set()
+    for number in (1, 2):
+        crop = findings.crop(number)
+        mask = np.zeros(hu.shape, bool)
+        mask[crop.box] = crop.array
+        pictures = images.render(images.NoduleVoxels(Volume(hu, grid, Source("")), mask, signal), images.RenderStyle())
+        expected |= {images.png(frame) for frames in pictures.frames.values() for frame in frames}
+    monkeypatch.setattr(images, "render", lambda *_args: pytest.fail("Slicer's own process draws"))
+    assert made(tmp_path / "study", run_events)[0] == "done"
+    assert {path.read_bytes() for path in (tmp_path / "study").rglob("*.png")} == expected
 
-    def export(_entries, target, *_options, **_more):
-        gates[target.name].wait()
-        ended.append(target.name)
-        return SimpleNamespace(cases=1, reads=1)
 
-    monkeypatch.setattr(study_export, "export", export)
-    monkeypatch.setattr(module, "WAIT_AT_STOP_S", 0.0)
-    study, told = StudyTask(), []
-    study.start(StudyRequest(tmp_path / "first"), lambda *state: told.append(state))
+@pytest.mark.parametrize("begun", ["before the child speaks", "while it writes"])
+def test_stopping_leaves_nothing_and_says_nothing(segmentation, tmp_path, run_events, begun):
+    told, stages = [], []
+    study = StudyTask(StudyRequest(tmp_path / "out" / "study", "9", "stack"), told.append, sys.executable)
+    study._onProgress = lambda _fraction, stage: stages.append(stage)
+    study.begin()
+    if begun == "while it writes":
+        run_events(lambda: stages)
     study.stop()
-    study.start(StudyRequest(tmp_path / "second"), lambda *state: told.append(state))
-    gates["first"].set()
-    run_events(lambda: ended)
-    end = time.monotonic() + 0.2
-    run_events(lambda: time.monotonic() > end)
-    assert study.isWriting
-    gates["second"].set()
-    run_events(lambda: not study.isWriting)
-    assert [state for state, _text in told] == ["done"]
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".lnhg-*"))
+    run_events(lambda: not study.folder.exists())
+    assert told == []
 
 
 @pytest.fixture
 def section(scene):
-    section = StudySection(StudyTask())
+    section = StudySection(sys.executable)
     section.setParameter(LNHGSegmentationLogic().getParameterNode())
     yield section
     section.cleanup()
@@ -163,8 +158,8 @@ def test_the_button_is_off_without_a_result_and_a_fault_is_told(segmentation, se
     section._parameter.segmentation = segmentation
     monkeypatch.setattr(qt, "QFileDialog", SimpleNamespace(getSaveFileName=lambda *_args: str(tmp_path)))
     with pytest.raises(ValueError, match="already exists"):  # tryWithErrorDisplay shows it to the user
-        section.onMake()
+        section.makeStudy()
     assert section.ui.studyButton.enabled
     monkeypatch.setattr(qt, "QFileDialog", SimpleNamespace(getSaveFileName=lambda *_args: ""))
-    section.onMake()
+    section.makeStudy()
     assert section.ui.studyStatusLabel.text == ""

@@ -16,7 +16,7 @@ import fakes
 import pytest
 from LNHGLib.files import atomic
 from LNHGSegmentationLib.Core.PointPrompt import PointPrompt
-from LNHGSegmentationLib.Core.ReportTask import ReportRequest, _Writing
+from LNHGSegmentationLib.Core.ReportTask import ReportRequest, ReportTask
 from LNHGSegmentationLib.Core.SegmentationRun import SegmentationRun
 
 KINDS = ("run", "search", "report")
@@ -29,10 +29,11 @@ def begin(a_ct, tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "home"))
     place = (fakes.IJK_TO_RAS @ [*fakes.NODULES[0][0][::-1], 1.0])[:3]
+    table = ReportRequest("csv", tmp_path / "nodules.csv")
     make = {
-        "run": lambda: SegmentationRun(a_ct, print, print).folder,
-        "search": lambda: PointPrompt(a_ct, place, print)._folder,
-        "report": lambda: _Writing(segmentation, ReportRequest("csv", tmp_path / "nodules.csv"), print)._folder,
+        "run": lambda: SegmentationRun(a_ct, print, print, "python").folder,
+        "search": lambda: PointPrompt(a_ct, place, print, "python").folder,
+        "report": lambda: ReportTask(segmentation, table, print, "python").folder,
     }
 
     def begin(kind: str) -> Path:

@@ -30,11 +30,12 @@ class ChildProcess:
     ) -> None:
         """Prepare a run.
 
-        :param onProgress: called with the fraction done, 0 to 1, and the stage.
-        :param onEnded: called once, when the process and all its children are gone, with the exit status and the last
-            line that was not progress (the child's one-sentence error where it failed).
-        :param cancelFile: the child stops when this file appears; without one it is killed.
-        :param launcher: stands in for ``slicer.util.launchConsoleProcess``.
+        Args:
+            onProgress: Called with the fraction done, 0 to 1, and the stage.
+            onEnded: Called once, when the process and all its children are gone, with the exit status and the last
+                line that was not progress (the child's one-sentence error where it failed).
+            cancelFile: The child stops when this file appears; without one it is killed.
+            launcher: Stands in for ``slicer.util.launchConsoleProcess``.
         """
         self._onProgress, self._onEnded = onProgress, onEnded
         self._launcher = launcher or slicer.util.launchConsoleProcess
@@ -61,13 +62,20 @@ class ChildProcess:
         self._askToStop()
         qt.QTimer.singleShot(GRACE_MS, self._killIfRunning)
 
-    def kill(self) -> None:
-        """Kill the child and all its children now, and report nothing any more."""
+    def kill(self, grace_s: float = 0.0) -> None:
+        """Ask the child to stop, kill it and all its children if it does not, and report nothing any more.
+
+        Args:
+            grace_s: Seconds that it has to stop by itself; the call waits for it.
+        """
         if self._ended:
             return
         self._onProgress, self._onEnded = (lambda *_: None), (lambda *_: None)
         self._askToStop()
-        self._killIfRunning()
+        try:
+            self._process.wait(timeout=grace_s)
+        except subprocess.TimeoutExpired:
+            killTree(self._process.pid)
         self._process.wait(timeout=5)
         self._complete(self._process.returncode)
 

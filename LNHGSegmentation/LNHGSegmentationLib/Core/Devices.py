@@ -6,26 +6,47 @@ from collections.abc import Callable
 
 from slicer.i18n import tr as _
 
-from LNHGSegmentationLib.Core.ChildProcess import ChildProcess
-from LNHGSegmentationLib.Paths import MODULE_FOLDER
+from LNHGSegmentationLib.Core.CoreTask import CoreTask, TaskOutcome
 
-AUTO, CPU = "auto", "cpu"
+AUTO = "auto"
+
+
+class DeviceQuestion(CoreTask):
+    """The question to the core; its result is the list of devices."""
+
+    def read(self, status: int, lastLine: str) -> list[dict]:
+        """Return what the core answers.
+
+        Args:
+            status: Exit status of the child.
+            lastLine: Its last line, JSON where all is well.
+
+        Raises:
+            RuntimeError: It gave no answer.
+        """
+        try:
+            return json.loads(lastLine)["devices"]
+        except (ValueError, KeyError, TypeError) as error:
+            silence = _("the program that lists them ended without a word (status {status}).")
+            raise RuntimeError(lastLine or silence.format(status=status)) from error
 
 
 class Devices:
     """Finds the devices once; use `all` at any time.
 
-    :ivar trouble: one sentence on why the devices are not known; empty unless the core was asked in vain.
+    Attributes:
+        trouble: One sentence on why the devices are not known; empty unless the core was asked in vain.
     """
 
-    def __init__(self, findPython: Callable[[], str], launcher: Callable | None = None) -> None:
+    def __init__(self, python: str | None = None, launcher: Callable | None = None) -> None:
         """Make an empty list.
 
-        :param findPython: returns the Python interpreter for the core.
-        :param launcher: stands in for ``slicer.util.launchConsoleProcess``.
+        Args:
+            python: Python interpreter for the core; by default PythonSlicer.
+            launcher: Stands in for ``slicer.util.launchConsoleProcess``.
         """
-        self._findPython, self._launcher = findPython, launcher
-        self._child: ChildProcess | None = None
+        self._python, self._launcher = python, launcher
+        self._question: DeviceQuestion | None = None
         self._found: list[dict] | None = None
         self.trouble = ""
 
@@ -41,34 +62,25 @@ class Devices:
     def find(self, onAnswer: Callable[[], None]) -> None:
         """Ask the core; returns at once. Nothing happens where the question is under way or answered.
 
-        :param onAnswer: called when the devices are known, or cannot be known for the reason in `trouble`.
+        Args:
+            onAnswer: Called when the devices are known, or cannot be known for the reason in `trouble`.
         """
-        if self._child is not None or self.areKnown:
+        if self._question is not None or self.areKnown:
             return
         self.trouble = ""
 
-        def failed(reason: str) -> None:
-            self.trouble = _("The devices of this computer are not known: {reason}").format(reason=reason)
-            logging.info("LNHG: %s", self.trouble)
+        def ended(outcome: TaskOutcome) -> None:
+            self._question, self._found = None, outcome.result
+            if outcome.state == "failed":
+                self.trouble = _("The devices of this computer are not known: {reason}").format(reason=outcome.message)
+                logging.info("LNHG: %s", self.trouble)
             onAnswer()
 
-        def ended(status: int, lastLine: str) -> None:
-            self._child = None
-            try:
-                self._found = json.loads(lastLine)["devices"]
-            except (ValueError, KeyError, TypeError):
-                silence = _("the program that lists them ended without a word (status {status}).")
-                failed(lastLine or silence.format(status=status))
-            else:
-                onAnswer()
-
         try:
-            child = ChildProcess(lambda *_: None, ended, launcher=self._launcher)
-            child.start([self._findPython(), "-m", "LNHGLib", "devices", "--json"], cwd=MODULE_FOLDER)
+            self._question = DeviceQuestion(ended, python=self._python, launcher=self._launcher)
+            self._question.start(["devices", "--json"])
         except (OSError, RuntimeError) as error:
-            failed(str(error))
-            return
-        self._child = child
+            ended(TaskOutcome("failed", str(error)))
 
     def taken(self, device: str) -> dict | None:
         """Return the device that a choice stands for, None while it is not known."""
@@ -79,6 +91,6 @@ class Devices:
 
     def stop(self) -> None:
         """End the question."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        if self._question is not None:
+            self._question.stop()
+            self._question = None

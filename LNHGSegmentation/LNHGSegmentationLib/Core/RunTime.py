@@ -31,7 +31,8 @@ class RunTime:
     def __init__(self, settings=None) -> None:
         """Read the settings.
 
-        :param settings: a ``QSettings``; by default the user's.
+        Args:
+            settings: A ``QSettings``; by default the user's.
         """
         self._settings = settings or slicer.app.userSettings()
 
@@ -59,7 +60,8 @@ class RunTime:
 class Clock:
     """The time that is left in a run.
 
-    :ivar expected_s: seconds that the whole run will take, None while this is not known.
+    Attributes:
+        expected_s: Seconds that the whole run will take, None while this is not known.
     """
 
     def __init__(self, expected_s: float | None, now=time.monotonic) -> None:

@@ -1,15 +1,16 @@
 """From a CT in the scene to nodules in the scene, computed by the core in a child process."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import slicer
 from slicer.util import VTKObservationMixin
 
+from LNHGSegmentationLib.Core.CoreTask import TaskOutcome
 from LNHGSegmentationLib.Core.Devices import Devices
 from LNHGSegmentationLib.Core.PointPrompt import PointPrompt
-from LNHGSegmentationLib.Core.SegmentationRun import Outcome, SegmentationRequest, SegmentationRun
+from LNHGSegmentationLib.Core.SegmentationRun import SegmentationRequest, SegmentationRun
 from LNHGSegmentationLib.Core.Worker import Worker
 
 LOWEST_FRACTION = 0.5  # of the model's threshold: what scores less is not even kept for the sensitivity slider
@@ -21,12 +22,13 @@ class SegmentationLogic(VTKObservationMixin):
     def __init__(self, launcher: Callable | None = None, python: str | None = None) -> None:
         """Make a logic.
 
-        :param launcher: stands in for ``slicer.util.launchConsoleProcess``.
-        :param python: Python interpreter for the child process; by default PythonSlicer.
+        Args:
+            launcher: Stands in for ``slicer.util.launchConsoleProcess``.
+            python: Python interpreter for the child process; by default PythonSlicer.
         """
         super().__init__()
         self._launcher, self._python = launcher, python
-        self.devices = Devices(self._findPython, launcher)
+        self.devices = Devices(python, launcher)
         self._run: SegmentationRun | None = None
         self._search: PointPrompt | None = None
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, lambda *_: self.stop())
@@ -38,9 +40,11 @@ class SegmentationLogic(VTKObservationMixin):
         return {model.name: model.card for model in models.available()}
 
     def addModel(self, source: Path, onDone: Callable[[str, str], None]) -> None:
-        """Check a model, a folder or a zip archive of one, and copy it to the user's models, in a thread.
+        """Check a model and copy it to the user's models, in a thread.
 
-        :param onDone: called with the model's name, or with an empty name and one sentence that says what is wrong.
+        Args:
+            source: Folder of the model, or a zip archive of one.
+            onDone: Called with the model's name, or with an empty name and one sentence that says what is wrong.
         """
 
         def add() -> str:
@@ -59,66 +63,74 @@ class SegmentationLogic(VTKObservationMixin):
         self,
         volumeNode: slicer.vtkMRMLScalarVolumeNode,
         onProgress: Callable[[float, str], None],
-        onEnded: Callable[[Outcome], None],
+        onEnded: Callable[[TaskOutcome], None],
         model: str = "",
         device: str = "auto",
     ) -> None:
         """Start a run; returns at once.
 
-        :param volumeNode: the CT.
-        :param onProgress: called with the fraction done, 0 to 1, and the stage.
-        :param onEnded: called once at the end, unless the run is stopped.
-        :param model: name or folder of the model; empty stands for the default one.
-        :param device: "auto", "cpu" or "cuda:N".
-        :raises ValueError: if the node is no CT volume.
-        :raises OSError: if the disk has no room for the run.
-        :raises RuntimeError: if a run is under way or PythonSlicer is not found.
+        It keeps findings of a lower score than the model itself does, for the sensitivity slider to reach.
+
+        Args:
+            volumeNode: The CT.
+            onProgress: Called with the fraction done, 0 to 1, and the stage.
+            onEnded: Called once at the end, unless the run is stopped.
+            model: Name or folder of the model; empty stands for the default one.
+            device: "auto", "cpu" or "cuda:N".
+
+        Raises:
+            ValueError: The node is no CT volume.
+            OSError: The disk has no room for the run.
+            RuntimeError: A run is under way or PythonSlicer is not found.
         """
         if self.isRunning:
             raise RuntimeError("A segmentation is running already: wait for its end or cancel it.")
-        python = self._findPython()
+        cards = self.models()
+        card = cards.get(model) if model else next(iter(cards.values()), None)
+        threshold = LOWEST_FRACTION * card["threshold"] if card else None
 
-        def ended(outcome: Outcome) -> None:
+        def ended(outcome: TaskOutcome) -> None:
             self._run = None
             onEnded(outcome)
 
-        run = SegmentationRun(volumeNode, onProgress, ended)
-        self._run = run
-        run.start(SegmentationRequest(model, device, self.lowestScore(model)), python, self._launcher)
-
-    def lowestScore(self, model: str) -> float | None:
-        """Return the score below which a run drops findings: below the model's threshold, for the slider to reach."""
-        cards = self.models()
-        card = cards.get(model) if model else next(iter(cards.values()), None)
-        return LOWEST_FRACTION * card["threshold"] if card else None
+        self._run = SegmentationRun(volumeNode, onProgress, ended, self._python, self._launcher)
+        self._run.begin(SegmentationRequest(model, device, threshold))
 
     @property
     def isSearching(self) -> bool:
         """Whether a nodule is being outlined at a place."""
         return self._search is not None
 
-    def outlineAt(self, volumeNode, positionRAS, onEnded: Callable, model: str = "", device: str = "auto") -> None:
+    def outlineAt(
+        self,
+        volumeNode: slicer.vtkMRMLScalarVolumeNode,
+        positionRAS: np.ndarray,
+        onEnded: Callable[[TaskOutcome], None],
+        model: str = "",
+        device: str = "auto",
+    ) -> None:
         """Outline the nodule at a place that the reader shows; returns at once.
 
-        :param volumeNode: the CT.
-        :param positionRAS: the place in world RAS mm.
-        :param onEnded: as in ``PointPrompt``; not called if the search is stopped.
-        :param model: name or folder of the model; empty stands for the default one.
-        :param device: "auto", "cpu" or "cuda:N".
-        :raises ValueError: if the place lies outside the CT.
-        :raises RuntimeError: if a search is under way or PythonSlicer is not found.
+        Args:
+            volumeNode: The CT.
+            positionRAS: The place in world RAS mm.
+            onEnded: Called once with the result of a `PointPrompt`, unless the search is stopped.
+            model: Name or folder of the model; empty stands for the default one.
+            device: "auto", "cpu" or "cuda:N".
+
+        Raises:
+            ValueError: The place lies outside the CT.
+            RuntimeError: A search is under way or PythonSlicer is not found.
         """
         if self.isSearching:
             raise RuntimeError("A nodule is being outlined already: wait for it.")
 
-        def ended(*found: object) -> None:
+        def ended(outcome: TaskOutcome) -> None:
             self._search = None
-            onEnded(*found)
+            onEnded(outcome)
 
-        python = self._findPython()
-        search = PointPrompt(volumeNode, positionRAS, ended)
-        search.start(python, model, device, self._launcher)
-        self._search = search
+        self._search = PointPrompt(volumeNode, positionRAS, ended, self._python, self._launcher)
+        self._search.begin(model, device)
 
     def stopSearch(self) -> None:
         """End the search at a place at once, silently."""
@@ -143,17 +155,3 @@ class SegmentationLogic(VTKObservationMixin):
         self.stop()
         self.devices.stop()
         self.removeObservers()
-
-    def _findPython(self) -> str:
-        return self._python or pythonSlicer()
-
-
-def pythonSlicer() -> str:
-    """Return the path of Slicer's Python interpreter.
-
-    :raises RuntimeError: if it is not found.
-    """
-    python = shutil.which("PythonSlicer")
-    if python is None:
-        raise RuntimeError("PythonSlicer is not on the PATH: start 3D Slicer by its own launcher and try again.")
-    return python

@@ -50,9 +50,9 @@ class StudyRequest:
         """
         from LNHGLib.reader_study import design, export, images  # here, as it would slow down Slicer's start
 
-        export.check_target(self.target)
-        images.Look(self.layout)
-        design.readers_of(self.readers)
+        export.require_new(self.target)
+        images.RenderStyle(self.layout)
+        design.parse_readers(self.readers)
 
 
 class StudyTask(CoreTask):
@@ -134,15 +134,15 @@ class StudyTask(CoreTask):
             raise RuntimeError(_("The study cannot be made: {reason}").format(reason=reason))
         target = self._request.target
         cases = json.loads((target / blinding_key.STUDY_FILE).read_text(encoding="utf-8"))["cases"]
-        reads = len(read_csv(target / blinding_key.SEALED / "reads.csv"))
+        reads = len(read_csv(target / blinding_key.KEY_FOLDER / "reads.csv"))
         text = _("{cases} cases, {reads} reads in {folder}. Keep its folder sealed apart from all readers.")
         return text.format(cases=cases, reads=reads, folder=target)
 
 
 def _subject(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop):
-    """Return a finding with the CT around it, its voxels copied, as the core's `Subject`."""
+    """Return a finding with the CT around it, its voxels copied, as the core's `NoduleVoxels`."""
     from LNHGLib.image.volume import Source, Volume
-    from LNHGLib.reader_study.images import Subject
+    from LNHGLib.reader_study.images import NoduleVoxels
 
     volumeNode, heterogeneity = SceneResults.volumeOf(segmentation), SceneResults.heterogeneityOf(segmentation)
     spacing = volumeNode.GetSpacing()[::-1]
@@ -155,4 +155,4 @@ def _subject(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop):
     mask[inner] = crop.array
     if heterogeneity is not None:
         signal[inner] = np.nan_to_num(slicer.util.arrayFromVolume(heterogeneity)[crop.box])
-    return Subject(Volume(hu, Geometry.gridAt(volumeNode, box), Source("")), mask, signal)
+    return NoduleVoxels(Volume(hu, Geometry.gridAt(volumeNode, box), Source("")), mask, signal)

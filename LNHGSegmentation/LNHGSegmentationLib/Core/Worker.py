@@ -17,8 +17,9 @@ class Worker:
     def __init__(self, work: Callable[[], object], onDone: Callable[[object, Exception | None], None]) -> None:
         """Start the work.
 
-        :param work: what is done in the thread.
-        :param onDone: called in the event loop with the result, or with None and the exception.
+        Args:
+            work: What is done in the thread.
+            onDone: Called in the event loop with the result, or with None and the exception.
         """
         self._work, self._onDone = work, onDone
         _underWay.add(self)

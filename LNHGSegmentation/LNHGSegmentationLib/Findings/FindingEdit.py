@@ -18,9 +18,10 @@ class FindingEdit:
     def __init__(self, segments: Segments, rows: list[dict], before: dict[str, SegmentState | None]) -> None:
         """Begin a change.
 
-        :param segments: the segments; they are changed at once.
-        :param rows: changed in place; to be stored when all is done.
-        :param before: states of segments that were changed already.
+        Args:
+            segments: The segments; they are changed at once.
+            rows: Changed in place; to be stored when all is done.
+            before: States of segments that were changed already.
         """
         self.rows, self.before = rows, dict(before)
         self._segments = segments
@@ -63,10 +64,11 @@ class FindingEdit:
     def insert(self, row: dict, crop: Crop | None, measured: bool = False, empty: bool = False) -> None:
         """Add a finding.
 
-        :param row: the finding; its segment's ID is set here.
-        :param crop: its voxels.
-        :param measured: whether the row holds the measurements of these voxels.
-        :param empty: whether it gets a segment without voxels where it has none.
+        Args:
+            row: The finding; its segment's ID is set here.
+            crop: Its voxels.
+            measured: Whether the row holds the measurements of these voxels.
+            empty: Whether it gets a segment without voxels where it has none.
         """
         row = {**row, "segment_id": segment_id(row["number"]) if crop or empty else None}
         self.rows.append(row)
@@ -117,7 +119,8 @@ class FindingEdit:
 def rowOf(rows: list[dict], number: int) -> dict:
     """Return the row of a finding.
 
-    :raises ValueError: if there is none of that number.
+    Raises:
+        ValueError: There is none of that number.
     """
     for row in rows:
         if row["number"] == number:

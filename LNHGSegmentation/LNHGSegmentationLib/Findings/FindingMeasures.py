@@ -22,8 +22,9 @@ def measure(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop | None) -> 
     The heterogeneity is None where the generator's signal is not known for all voxels: the scene keeps it around the
     model's findings only.
 
-    :param segmentation: the findings' node; its CT gives the HU.
-    :param crop: the finding's voxels, None if it has none.
+    Args:
+        segmentation: The findings' node; its CT gives the HU.
+        crop: The finding's voxels, None if it has none.
     """
     if crop is None:
         return dict(NOTHING)

@@ -68,7 +68,8 @@ class Findings:
     def row(self, number: int) -> dict:
         """Return one finding.
 
-        :raises ValueError: if there is none of that number.
+        Raises:
+            ValueError: There is none of that number.
         """
         return rowOf(self.rows(), number)
 
@@ -98,7 +99,8 @@ class Findings:
     def rename(self, number: int, name: str) -> None:
         """Give a finding another name.
 
-        :raises ValueError: if the name is empty.
+        Raises:
+            ValueError: The name is empty.
         """
         if not name.strip():
             raise ValueError("The name is empty: give the finding a name.")
@@ -108,8 +110,11 @@ class Findings:
     def merge(self, numbers: Sequence[int]) -> int:
         """Join findings into the one of the highest score.
 
-        :return: its number.
-        :raises ValueError: if they are less than two or one has no voxels.
+        Returns:
+            Its number.
+
+        Raises:
+            ValueError: They are less than two or one has no voxels.
         """
         rows = sorted((self.row(number) for number in set(numbers)), key=lambda row: -(row["score"] or 0.0))
         crops = [self.crop(row["number"]) for row in rows]
@@ -128,8 +133,11 @@ class Findings:
     def split(self, number: int) -> list[int]:
         """Part a finding: into its separate pieces, or one piece in two at its waist.
 
-        :return: the numbers of the parts; the largest keeps its own.
-        :raises ValueError: if it cannot be parted.
+        Returns:
+            The numbers of the parts; the largest keeps its own.
+
+        Raises:
+            ValueError: It cannot be parted.
         """
         row, crop = self.row(number), self.crop(number)
         if crop is None:
@@ -151,9 +159,12 @@ class Findings:
     def add(self, crop: Crop | None, known: Mapping | None = None) -> int:
         """Add a finding.
 
-        :param crop: its voxels; None for one that the reader is going to draw.
-        :param known: what the model says of it; None if the reader drew it.
-        :return: its number.
+        Args:
+            crop: Its voxels; None for one that the reader is going to draw.
+            known: What the model says of it; None if the reader drew it.
+
+        Returns:
+            Its number.
         """
         with self._step("add a nodule") as edit:
             number = edit.nextNumber()
@@ -189,8 +200,11 @@ class Findings:
     def restore(self, number: int) -> list[int]:
         """Bring back what the model found: of a merged finding all that went into it, of a split one the whole.
 
-        :return: the numbers that were restored.
-        :raises ValueError: if the model had no part in it.
+        Returns:
+            The numbers that were restored.
+
+        Raises:
+            ValueError: The model had no part in it.
         """
         rows = self.rows()
         name = rowOf(rows, number)["name"]
@@ -211,8 +225,11 @@ class Findings:
     def applyExternalEdits(self, before: Mapping[str, SegmentState | None]) -> list[int]:
         """Follow what others did to segments, as the Segment Editor does: only these findings are measured anew.
 
-        :param before: the changed segments as they were; None for a new one, which becomes a finding.
-        :return: the numbers of the changed findings.
+        Args:
+            before: The changed segments as they were; None for a new one, which becomes a finding.
+
+        Returns:
+            The numbers of the changed findings.
         """
         byID = {row["segment_id"]: row["number"] for row in self.rows() if row["segment_id"]}
         there = self.segments.ids()

@@ -8,11 +8,11 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from LNHGSegmentationLib.Core.CoreTask import TaskOutcome
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Scene import SceneResults, SignalStore
 from LNHGSegmentationLib.Scene.Geometry import worldToIndex
-from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
 POINT_CLASS = "vtkMRMLMarkupsFiducialNode"
 
@@ -25,9 +25,10 @@ class MissedNodule(VTKObservationMixin):
     ) -> None:
         """Make one; it is idle.
 
-        :param logic: outlines the nodule.
-        :param say: shows one sentence to the user.
-        :param onEnded: called with the number of the finding that came of the click, None where nothing did.
+        Args:
+            logic: Outlines the nodule.
+            say: Shows one sentence to the user.
+            onEnded: Called with the number of the finding that came of the click, None where nothing did.
         """
         super().__init__()
         self._logic, self._say, self._onEnded = logic, say, onEnded
@@ -36,14 +37,19 @@ class MissedNodule(VTKObservationMixin):
         self._device = "auto"
 
     def start(self, findings: Findings, device: str) -> None:
-        """Let the user click."""
+        """Let the user click.
+
+        Args:
+            findings: Get the nodule.
+            device: That the segmenter runs on: "auto", "cpu" or "cuda:N".
+        """
         self.stop()
         self._findings, self._device = findings, device
         self._point = slicer.mrmlScene.AddNewNodeByClass(POINT_CLASS, _("missed nodule"))
         self._point.CreateDefaultDisplayNodes()
         self._point.SetHideFromEditors(True)
         self._point.SetSaveWithScene(False)
-        interaction, selection = self._placing()
+        interaction, selection = _placing()
         selection.SetReferenceActivePlaceNodeClassName(POINT_CLASS)
         selection.SetActivePlaceNodeID(self._point.GetID())
         interaction.SetCurrentInteractionMode(interaction.Place)
@@ -72,49 +78,51 @@ class MissedNodule(VTKObservationMixin):
         if point is None or point is not self._point:
             return  # it was followed, or all was stopped, meanwhile
         isPlaced, position = point.GetNumberOfDefinedControlPoints() > 0, np.zeros(3)
+        interaction, selection = _placing()
         if isPlaced:
             point.GetNthControlPointPositionWorld(0, position)
-        elif self._isAwaited(point):
-            return
+        elif (
+            interaction.GetCurrentInteractionMode() == interaction.Place
+            and selection.GetActivePlaceNodeID() == point.GetID()
+        ):
+            return  # the next click places it
         self._removePoint()
         if not isPlaced:
             self._end(None, _("Nothing was added."))
             return
         try:
-            self._look(position)
+            self._outlineAt(position)
         except (OSError, RuntimeError, ValueError) as error:
             self._end(None, str(error))
 
-    def _look(self, position: np.ndarray) -> None:
+    def _outlineAt(self, position: np.ndarray) -> None:
+        """Take in the finding at a place (world RAS mm), or let the segmenter outline the nodule there."""
         findings = self._findings
         if findings.volumeNode is None:
             raise ValueError(_ctIsGone())
         number = findings.at(np.rint(worldToIndex(findings.volumeNode, position)).astype(int))
         if number is not None:
-            self._end(number, self._takeIn(number))
+            text = _("{name} is already in the table.")
+            if number not in [row["number"] for row in findings.reported()]:
+                findings.confirm(number)
+                text = _("{name} had too low a score or was rejected; it counts now.")
+            self._end(number, text.format(name=findings.row(number)["name"]))
             return
+
+        def outlined(outcome: TaskOutcome) -> None:
+            if outcome.state != "done":
+                self._end(None, outcome.message)
+            elif findings.volumeNode is None:
+                self._end(None, _ctIsGone())
+            else:
+                crop, row = outcome.result
+                SignalStore.store(findings.segmentation, [row.pop("signal")])
+                number = findings.add(crop, row)
+                self._end(number, _("Added {name}.").format(name=findings.row(number)["name"]))
+
         self._say(_("The segmenter outlines the nodule..."))
         model = SceneResults.runOf(findings.segmentation).get("model", "")
-        self._logic.outlineAt(findings.volumeNode, position, self._onFound, model, self._device)
-
-    def _takeIn(self, number: int) -> str:
-        """Let a finding that is there already count."""
-        text = _("{name} is already in the table.")
-        if number not in [row["number"] for row in self._findings.reported()]:
-            self._findings.confirm(number)
-            text = _("{name} had too low a score or was rejected; it counts now.")
-        return text.format(name=self._findings.row(number)["name"])
-
-    def _onFound(self, crop: Crop | None, row: dict, message: str) -> None:
-        findings = self._findings
-        if crop is None:
-            self._end(None, message)
-        elif findings.volumeNode is None:
-            self._end(None, _ctIsGone())
-        else:
-            SignalStore.store(findings.segmentation, [row.pop("signal")])
-            number = findings.add(crop, row)
-            self._end(number, _("Added {name}.").format(name=findings.row(number)["name"]))
+        self._logic.outlineAt(findings.volumeNode, position, outlined, model, self._device)
 
     def _end(self, number: int | None, message: str) -> None:
         self._findings = None
@@ -125,24 +133,18 @@ class MissedNodule(VTKObservationMixin):
         if self._point is None:
             return
         self.removeObservers()
-        interaction, selection = self._placing()
+        interaction, selection = _placing()
         if selection.GetActivePlaceNodeID() in (None, "", self._point.GetID()):  # else another module places a point
             interaction.SwitchToViewTransformMode()
         point, self._point = self._point, None
         if point.GetScene() and not slicer.mrmlScene.IsClosing():  # a closing scene takes the point along
             slicer.mrmlScene.RemoveNode(point)
 
-    @staticmethod
-    def _placing() -> tuple[slicer.vtkMRMLInteractionNode, slicer.vtkMRMLSelectionNode]:
-        """Return the nodes that say whether a click places a point, and which."""
-        application = slicer.app.applicationLogic()
-        return application.GetInteractionNode(), application.GetSelectionNode()
 
-    def _isAwaited(self, point: slicer.vtkMRMLMarkupsFiducialNode) -> bool:
-        """Return whether the next click places this point."""
-        interaction, selection = self._placing()
-        isPlacing = interaction.GetCurrentInteractionMode() == interaction.Place
-        return isPlacing and selection.GetActivePlaceNodeID() == point.GetID()
+def _placing() -> tuple[slicer.vtkMRMLInteractionNode, slicer.vtkMRMLSelectionNode]:
+    """Return the nodes that say whether a click places a point, and which."""
+    application = slicer.app.applicationLogic()
+    return application.GetInteractionNode(), application.GetSelectionNode()
 
 
 def _ctIsGone() -> str:

@@ -32,7 +32,9 @@ class EditWatch(VTKObservationMixin):
     def __init__(self, findings: Findings, onEdited: Callable[[list[int]], None]) -> None:
         """Begin to watch.
 
-        :param onEdited: called with the numbers of the findings that were changed and are measured anew.
+        Args:
+            findings: The findings.
+            onEdited: Called with the numbers of the findings that were changed and are measured anew.
         """
         super().__init__()
         self._findings, self._onEdited = findings, onEdited

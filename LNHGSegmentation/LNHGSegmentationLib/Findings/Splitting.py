@@ -14,8 +14,9 @@ def parts(crop: Crop, spacing_mm: tuple[float, float, float]) -> list[Crop]:
 
     One piece is cut by the watershed of its distance from the surface, between its two thickest places.
 
-    :param crop: the mask.
-    :param spacing_mm: voxel size (z, y, x).
+    Args:
+        crop: The mask.
+        spacing_mm: Voxel size (z, y, x).
     """
     from scipy import ndimage
 

@@ -34,9 +34,10 @@ class SegmentState:
 class Step:
     """What one action changed.
 
-    :ivar text: what was done, for the user.
-    :ivar before: rows as JSON before it, and the states of the changed segments (None: the segment was not there).
-    :ivar after: the same after it.
+    Attributes:
+        text: What was done, for the user.
+        before: Rows as JSON before it, and the states of the changed segments (None: the segment was not there).
+        after: The same after it.
     """
 
     text: str

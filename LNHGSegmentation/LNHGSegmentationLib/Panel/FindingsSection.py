@@ -38,7 +38,8 @@ class FindingsSection(VTKObservationMixin):
     def __init__(self, logic: SegmentationLogic) -> None:
         """Build the section.
 
-        :param logic: outlines a nodule at a place that the reader shows.
+        Args:
+            logic: Outlines a nodule at a place that the reader shows.
         """
         super().__init__()
         self._parameter: Parameter | None = None

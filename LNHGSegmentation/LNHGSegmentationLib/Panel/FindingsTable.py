@@ -34,10 +34,11 @@ class FindingsTable:
 
         ``columnMenu`` shows and hides columns; ``scoreDecimals`` says how exactly scores are shown.
 
-        :param widget: an empty table.
-        :param onCurrent: called with the number of the finding that the user goes to, by click or key.
-        :param onKept: called with number and state when a tick is set or removed.
-        :param onRenamed: called with number and text when a name was edited.
+        Args:
+            widget: An empty table.
+            onCurrent: Called with the number of the finding that the user goes to, by click or key.
+            onKept: Called with number and state when a tick is set or removed.
+            onRenamed: Called with number and text when a name was edited.
         """
         self._widget = widget
         self._onCurrent, self._onKept, self._onRenamed = onCurrent, onKept, onRenamed

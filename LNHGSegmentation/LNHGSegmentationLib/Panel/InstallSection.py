@@ -14,7 +14,8 @@ class InstallSection:
     def __init__(self, packageInstall: PackageInstall) -> None:
         """Build the section.
 
-        :param packageInstall: knows, checks and repairs the packages.
+        Args:
+            packageInstall: Knows, checks and repairs the packages.
         """
         self._logic = packageInstall
         self._logic.onTold, self._logic.onProgress, self._logic.onChanged = self._show, self._showProgress, self._update

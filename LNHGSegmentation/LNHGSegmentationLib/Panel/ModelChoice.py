@@ -16,9 +16,10 @@ class ModelChoice:
     def __init__(self, logic: SegmentationLogic, ui, onChosen: Callable[[str], None]) -> None:
         """Bind the widgets ``modelSelector`` and ``addModelButton``.
 
-        :param logic: knows the models.
-        :param ui: has the widgets.
-        :param onChosen: called with the name of the model that the user chose.
+        Args:
+            logic: Knows the models.
+            ui: Has the widgets.
+            onChosen: Called with the name of the model that the user chose.
         """
         self._logic, self.ui, self._onChosen = logic, ui, onChosen
         self._names: list[str] = []

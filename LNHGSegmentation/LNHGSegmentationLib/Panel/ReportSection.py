@@ -8,7 +8,17 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib.Core.ReportTask import CSV, DICOM, PAGE, ReportRequest, ReportTask, fileName, whyNoDicom
+from LNHGSegmentationLib.Core.CoreTask import TaskOutcome
+from LNHGSegmentationLib.Core.ReportTask import (
+    CSV,
+    DICOM,
+    PAGE,
+    ReportRequest,
+    ReportTask,
+    fileName,
+    whyNoDicom,
+    whyNoReport,
+)
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel.Parameter import Parameter
 from LNHGSegmentationLib.Paths import RESOURCES
@@ -25,15 +35,17 @@ NAMES = {CSV: "{name} nodules.csv", PAGE: "{name} report.pdf"}
 
 
 class ReportSection(VTKObservationMixin):
-    """Writes reports of the chosen result."""
+    """Writes reports of the chosen result, one at a time."""
 
-    def __init__(self, task: ReportTask) -> None:
+    def __init__(self, python: str | None = None) -> None:
         """Build the section.
 
-        :param task: writes the files.
+        Args:
+            python: Python interpreter for the core; by default PythonSlicer.
         """
         super().__init__()
-        self._task = task
+        self._python = python
+        self._task: ReportTask | None = None
         self._parameter: Parameter | None = None
         self._segmentation = None
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Report.ui"))
@@ -43,16 +55,25 @@ class ReportSection(VTKObservationMixin):
         self._later.setInterval(0)
         self._later.timeout.connect(self._update)
         for kind, button in BUTTONS.items():
-            getattr(self.ui, button).clicked.connect(lambda *_args, kind=kind: self.onWrite(kind))
+            getattr(self.ui, button).clicked.connect(lambda *_args, kind=kind: self._write(kind))
         self.ui.ruleSelector.currentIndexChanged.connect(self._showSizes)
-        self._fillRules()
+        from LNHGLib.measurement import size_rules  # here, as Slicer's start needs nothing of the core
+
+        for rule in size_rules.RULES:
+            self.ui.ruleSelector.addItem(rule)
+        self.ui.sizeNoteLabel.setText(_("For {use}: size only, no recommendation.").format(use=size_rules.RESEARCH_USE))
         self._update()
+
+    @property
+    def isWriting(self) -> bool:
+        """Whether a report is being written."""
+        return self._task is not None
 
     def setParameter(self, parameter: Parameter | None) -> None:
         """Follow a parameter node, or let go of the scene."""
         self.removeObservers()
         if parameter is None:
-            self._task.stop()
+            self._stop()
         self._parameter, self._segmentation = parameter, None
         if parameter is not None:
             self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameter)
@@ -62,43 +83,44 @@ class ReportSection(VTKObservationMixin):
     def cleanup(self) -> None:
         """Stop writing and let go of the scene."""
         self._later.stop()
-        self._task.stop()
+        self._stop()
         self.removeObservers()
 
-    def onWrite(self, kind: str) -> None:
-        """Ask where to, and write."""
-        target = self._askTarget(kind)
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.stop()
+            self._task = None
+
+    def _write(self, kind: str) -> None:
+        """Ask for the file or, for DICOM, the folder, and write."""
+        if kind == DICOM:
+            target = qt.QFileDialog.getExistingDirectory(self.uiWidget, _("Folder for DICOM SEG and SR"))
+        else:
+            name = NAMES[kind].format(name=fileName(SceneResults.volumeOf(self._segmentation)))
+            target = qt.QFileDialog.getSaveFileName(self.uiWidget, _("Write the report"), name, FILTERS[kind])
         if not target:
             return
+
+        def ended(outcome: TaskOutcome) -> None:
+            self._task = None
+            text = outcome.message or outcome.result
+            self._say(text)
+            self._update()
+            if outcome.state == "failed":
+                slicer.util.errorDisplay(text)
+
         with slicer.util.tryWithErrorDisplay(_("The report is not written."), waitCursor=True):
-            request = ReportRequest(
-                kind,
-                Path(target),
-                str(self.ui.caseEdit.text).strip(),
-                self.ui.identityCheckBox.checked,
-                self._shading(),
-            )
-            self._task.start(self._segmentation, request, self._onEnded)
+            if self.isWriting:
+                raise ValueError(_("A report is being written: wait for its end."))
+            p = self._parameter
+            scale = "fixed" if p.scaleMode == "fixed" else "nodule"  # a page has one slice a nodule
+            shading = {"color_map": p.colorMap, "scale": scale, "signal_range": [p.rangeLow, p.rangeHigh]}
+            case, identity = str(self.ui.caseEdit.text).strip(), self.ui.identityCheckBox.checked
+            request = ReportRequest(kind, Path(target), case, identity, shading)
+            self._task = ReportTask(self._segmentation, request, ended, self._python)
+            self._task.begin()
             self._say(_("Writing..."))
         self._update()
-
-    def _askTarget(self, kind: str) -> str:
-        """Return the file or, for DICOM, the folder that the user chooses; empty if none."""
-        if kind == DICOM:
-            return qt.QFileDialog.getExistingDirectory(self.uiWidget, _("Folder for DICOM SEG and SR"))
-        name = NAMES[kind].format(name=fileName(SceneResults.volumeOf(self._segmentation)))
-        return qt.QFileDialog.getSaveFileName(self.uiWidget, _("Write the report"), name, FILTERS[kind])
-
-    def _shading(self) -> dict:
-        p = self._parameter
-        scale = "fixed" if p.scaleMode == "fixed" else "nodule"  # a page has one slice a nodule
-        return {"color_map": p.colorMap, "scale": scale, "signal_range": [p.rangeLow, p.rangeHigh]}
-
-    def _onEnded(self, state: str, text: str) -> None:
-        self._say(text)
-        self._update()
-        if state == "failed":
-            slicer.util.errorDisplay(text)
 
     def _onParameter(self, *_args) -> None:
         segmentation = self._parameter.segmentation if self._parameter else None
@@ -114,15 +136,12 @@ class ReportSection(VTKObservationMixin):
         self._later.start()  # one step changes the node many times
 
     def _update(self) -> None:
+        busy = _("A report is being written: wait for its end.") if self.isWriting else ""
         for kind, button in BUTTONS.items():
-            reason = self._task.whyNot(kind, self._segmentation)
+            reason = busy or whyNoReport(kind, self._segmentation)
             widget = getattr(self.ui, button)
             widget.setEnabled(not reason)
             widget.setToolTip(reason or _(WHAT[kind]))
-        self._updateIdentity()
-        self._showSizes()
-
-    def _updateIdentity(self) -> None:
         volumeNode = SceneResults.volumeOf(self._segmentation)
         reason = whyNoDicom(volumeNode) if volumeNode is not None else _("There is no CT.")
         self.ui.identityCheckBox.setEnabled(not reason)
@@ -130,15 +149,10 @@ class ReportSection(VTKObservationMixin):
         self.ui.identityCheckBox.setToolTip(reason or tip)
         if reason:
             self.ui.identityCheckBox.checked = False
-
-    def _fillRules(self) -> None:
-        from LNHGLib.measurement import size_rules
-
-        for rule in size_rules.RULES:
-            self.ui.ruleSelector.addItem(rule)
-        self.ui.sizeNoteLabel.setText(_("For {use}: size only, no recommendation.").format(use=size_rules.RESEARCH_USE))
+        self._showSizes()
 
     def _showSizes(self, *_args) -> None:
+        """Show name, rounded mean diameter and size band of the kept findings by the chosen rule."""
         from LNHGLib.measurement import size_rules
 
         rule = size_rules.RULES.get(self.ui.ruleSelector.currentText)
@@ -146,7 +160,12 @@ class ReportSection(VTKObservationMixin):
         table = self.ui.sizeTable
         table.setRowCount(len(rows))
         for index, row in enumerate(rows):
-            for column, text in enumerate(_sizeCells(row, rule)):
+            m, cells = row["measurement"], ("\N{EN DASH}", _("not outlined"))
+            if m is not None:
+                size = rule(m["long_axis_mm"], m["short_axis_mm"], m["attenuation"])
+                band = f"{size.band} ({size.note})" if size.note else size.band
+                cells = f"{size.mean_diameter_mm:g} mm", band
+            for column, text in enumerate((row["name"], *cells)):
                 table.setItem(index, column, qt.QTableWidgetItem(text))
         for column in (0, 1):  # the last one takes the rest
             table.resizeColumnToContents(column)
@@ -154,13 +173,3 @@ class ReportSection(VTKObservationMixin):
     def _say(self, text: str) -> None:
         self.ui.reportStatusLabel.setText(text)
         self.ui.reportStatusLabel.setVisible(bool(text))
-
-
-def _sizeCells(row: dict, rule) -> tuple[str, str, str]:
-    """Return a finding's name, rounded mean diameter and size band."""
-    m = row["measurement"]
-    if m is None:
-        return row["name"], "\N{EN DASH}", _("not outlined")
-    size = rule(m["long_axis_mm"], m["short_axis_mm"], m["attenuation"])
-    band = f"{size.band} ({size.note})" if size.note else size.band
-    return row["name"], f"{size.mean_diameter_mm:g} mm", band

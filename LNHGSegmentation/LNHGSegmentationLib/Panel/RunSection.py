@@ -8,9 +8,9 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from LNHGSegmentationLib.Core.CoreTask import TaskOutcome
 from LNHGSegmentationLib.Core.RunTime import Clock, RunTime
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.Core.SegmentationRun import Outcome
 from LNHGSegmentationLib.Panel import RunTexts
 from LNHGSegmentationLib.Panel.ModelChoice import ModelChoice
 from LNHGSegmentationLib.Panel.Parameter import Parameter
@@ -33,9 +33,10 @@ class RunSection(VTKObservationMixin):
     ) -> None:
         """Build the section.
 
-        :param logic: runs the segmentation.
-        :param packageInstall: provides the Python packages before the first run.
-        :param runTime: what is known about the time a run takes.
+        Args:
+            logic: Runs the segmentation.
+            packageInstall: Provides the Python packages before the first run.
+            runTime: What is known about the time a run takes.
         """
         super().__init__()
         self._logic, self._packageInstall = logic, packageInstall
@@ -103,7 +104,7 @@ class RunSection(VTKObservationMixin):
         else:
             self._packageInstall.cancel()
 
-    def _onInstalled(self, outcome: Outcome) -> None:
+    def _onInstalled(self, outcome: TaskOutcome) -> None:
         waiting, self._waiting = self._waiting, None
         self._stopClock()
         self._update()
@@ -133,7 +134,7 @@ class RunSection(VTKObservationMixin):
         left = None if self._clock is None else self._clock.left(self._fraction)
         self._setStatus(_("Cancelling...") if self._isCancelling else RunTexts.progress(self._stage, left))
 
-    def _onEnded(self, outcome: Outcome) -> None:
+    def _onEnded(self, outcome: TaskOutcome) -> None:
         if outcome.state == "done":
             self._learn(outcome.result)
             self._keep(outcome.result)

@@ -6,9 +6,7 @@ import slicer
 import vtk
 from slicer.util import VTKObservationMixin
 
-from LNHGSegmentationLib.Core.ReportTask import ReportTask
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
-from LNHGSegmentationLib.Core.StudyTask import StudyTask
 from LNHGSegmentationLib.Panel.FindingsSection import FindingsSection
 from LNHGSegmentationLib.Panel.InstallSection import InstallSection
 from LNHGSegmentationLib.Panel.OverlaySection import OverlaySection
@@ -35,9 +33,10 @@ class Widget(VTKObservationMixin):
     ) -> None:
         """Build the panel.
 
-        :param logic: runs the segmentation.
-        :param packageInstall: provides the Python packages before the first run.
-        :param getParameterNode: returns the scene's parameter node, making one where there is none.
+        Args:
+            logic: Runs the segmentation.
+            packageInstall: Provides the Python packages before the first run.
+            getParameterNode: Returns the scene's parameter node, making one where there is none.
         """
         super().__init__()
         self._getParameterNode = getParameterNode
@@ -47,8 +46,8 @@ class Widget(VTKObservationMixin):
             RunSection(logic, packageInstall),
             FindingsSection(logic),
             OverlaySection(),
-            ReportSection(ReportTask()),
-            StudySection(StudyTask()),
+            ReportSection(),
+            StudySection(),
             InstallSection(packageInstall),
         ]
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "LNHGSegmentation.ui"))
@@ -56,12 +55,12 @@ class Widget(VTKObservationMixin):
         for section in self.sections:
             frame.layout().addWidget(section.uiWidget)
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self._onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self._disconnectParameterNode)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.connectParameterNode)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneEndImport)
         self.connectParameterNode()
 
-    def connectParameterNode(self) -> None:
+    def connectParameterNode(self, *_args) -> None:
         """Bind the panel to the scene's parameter node; choose the first CT where none is chosen."""
         self._disconnectParameterNode()
         self._parameter = self._getParameterNode()
@@ -89,19 +88,13 @@ class Widget(VTKObservationMixin):
             return
         SceneResults.choose(parameter, SceneResults.latestOf(self._volume))
 
-    def _disconnectParameterNode(self) -> None:
+    def _disconnectParameterNode(self, *_args) -> None:
         if self._parameter is None:
             return
         for section in self.sections:
             section.setParameter(None)
         self.removeObserver(self._parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
         self._parameter = self._volume = None
-
-    def _onSceneStartClose(self, *_args) -> None:
-        self._disconnectParameterNode()
-
-    def _onSceneEndClose(self, *_args) -> None:
-        self.connectParameterNode()
 
     def _onSceneEndImport(self, *_args) -> None:
         """Show what the loaded scene says; a run that is under way goes on."""

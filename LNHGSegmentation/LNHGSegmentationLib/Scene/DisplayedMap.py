@@ -33,9 +33,13 @@ def stamp(heterogeneity: slicer.vtkMRMLScalarVolumeNode | None) -> int:
 def refresh(segmentation: slicer.vtkMRMLSegmentationNode, mode: str) -> slicer.vtkMRMLScalarVolumeNode | None:
     """Bring the shown map of a result up to date, making it where there is none.
 
-    :param mode: "fixed" shows the signal itself, "nodule" and "slice" its percentage of the range in each nodule and in
-        each slice of the CT.
-    :return: the shown map, None where the result has no signal.
+    Args:
+        segmentation: The result.
+        mode: "fixed" shows the signal itself, "nodule" and "slice" its percentage of the range in each nodule and in
+            each slice of the CT.
+
+    Returns:
+        The shown map, None where the result has no signal.
     """
     source = SceneResults.heterogeneityOf(segmentation)
     if source is None or source.GetImageData() is None:
@@ -59,8 +63,10 @@ def refresh(segmentation: slicer.vtkMRMLSegmentationNode, mode: str) -> slicer.v
 def scaled(signal: np.ndarray, crops: list[Crop], mode: str) -> list[np.ndarray]:
     """Return what is shown in each crop: the core's scaling, but without looking at the whole CT.
 
-    :param signal: (z, y, x).
-    :param crops: masks of the nodules; the signal counts as zero outside.
+    Args:
+        signal: (z, y, x).
+        crops: Masks of the nodules; the signal counts as zero outside.
+        mode: As in `refresh`.
     """
     from LNHGLib.figures import colors  # here, as scipy would slow down Slicer's start
 

@@ -32,9 +32,10 @@ def wholeOf(volumeNode: slicer.vtkMRMLVolumeNode) -> Box:
 def addVolume(array: np.ndarray, zyxToLPS: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:
     """Add a volume of the core to the scene.
 
-    :param array: its voxels (z, y, x).
-    :param zyxToLPS: the affine of its grid.
-    :param name: of the node.
+    Args:
+        array: Its voxels (z, y, x).
+        zyxToLPS: The affine of its grid.
+        name: Of the node.
     """
     return slicer.util.addVolumeFromArray(array, RAS_TO_LPS @ zyxToLPS @ ZYX_TO_IJK, name)
 
@@ -42,8 +43,9 @@ def addVolume(array: np.ndarray, zyxToLPS: np.ndarray, name: str) -> slicer.vtkM
 def gridOf(matrix: np.ndarray, shape: tuple[int, int, int]):
     """Return the core's grid of voxels.
 
-    :param matrix: from indices (x, y, z) to RAS.
-    :param shape: number of voxels (z, y, x).
+    Args:
+        matrix: From indices (x, y, z) to RAS.
+        shape: Number of voxels (z, y, x).
     """
     from LNHGLib.image.volume import Grid  # here, as it would slow down Slicer's start
 

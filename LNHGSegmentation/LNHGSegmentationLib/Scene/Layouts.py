@@ -49,9 +49,10 @@ def isSideBySide() -> bool:
 class Sight:
     """What a slice view looks at.
 
-    :ivar sliceToRAS: position and directions of the slice.
-    :ivar origin: how far the view is panned.
-    :ivar field: the shorter side of the view, in mm.
+    Attributes:
+        sliceToRAS: Position and directions of the slice.
+        origin: How far the view is panned.
+        field: The shorter side of the view, in mm.
     """
 
     sliceToRAS: vtk.vtkMatrix4x4
@@ -74,7 +75,8 @@ def enter() -> int:
 
     Slicer sets a view that is shown for the first time to its own start only when events run: `link` has to wait.
 
-    :return: the layout that was shown before.
+    Returns:
+        The layout that was shown before.
     """
     register()
     node = layoutNode()

@@ -22,8 +22,9 @@ def positionOf(row: dict) -> np.ndarray:
 def goTo(row: dict, zoom: bool) -> None:
     """Show a finding in the middle of all slice views and of the 3D views.
 
-    :param row: a finding with a box.
-    :param zoom: whether the views zoom to it.
+    Args:
+        row: A finding with a box.
+        zoom: Whether the views zoom to it.
     """
     position, size = positionOf(row), np.ptp(np.array(row["box_lps_mm"], float), axis=0).max()
     field = max(MIN_FIELD_MM, FIELD_PER_SIZE * size)

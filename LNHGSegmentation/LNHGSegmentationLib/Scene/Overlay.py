@@ -52,8 +52,10 @@ def setUpDisplay(heterogeneity: slicer.vtkMRMLScalarVolumeNode, colorMap: str, s
 def setScale(heterogeneity: slicer.vtkMRMLScalarVolumeNode, mode: str, fixedRange: tuple[float, float]) -> None:
     """Say what the colors span; the legend follows with its unit.
 
-    :param mode: "fixed" for the signal itself, "nodule" and "slice" for percentages.
-    :param fixedRange: signal of the first and the last color in mode "fixed".
+    Args:
+        heterogeneity: The map.
+        mode: "fixed" for the signal itself, "nodule" and "slice" for percentages.
+        fixedRange: Signal of the first and the last color in mode "fixed".
     """
     heterogeneity.GetDisplayNode().SetWindowLevelMinMax(*(fixedRange if mode == "fixed" else (0.0, 100.0)))
     title, labels = LEGENDS[mode]

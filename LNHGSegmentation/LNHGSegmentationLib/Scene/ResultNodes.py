@@ -24,10 +24,11 @@ SMOOTHING = "0.2"  # of surfaces: at Slicer's own 0.5 a nodule of two slices shr
 class ResultNodes:
     """What one run put into the scene.
 
-    :ivar segmentation: a segment a nodule; findings of the detector alone have no voxels and no segment.
-    :ivar heterogeneity: the intra-nodular signal on the CT's voxels.
-    :ivar nodules: the rows of the report, detector-only findings included.
-    :ivar warnings: what the core wants the user to know.
+    Attributes:
+        segmentation: A segment a nodule; findings of the detector alone have no voxels and no segment.
+        heterogeneity: The intra-nodular signal on the CT's voxels.
+        nodules: The rows of the report, detector-only findings included.
+        warnings: What the core wants the user to know.
     """
 
     segmentation: slicer.vtkMRMLSegmentationNode
@@ -40,11 +41,12 @@ class ResultNodes:
 class ResultData:
     """A result folder in memory, on the CT's voxels.
 
-    :ivar report: content of report.json.
-    :ivar masks: the bool voxels of each nodule that has any, by number.
-    :ivar signal: float32 (z, y, x), 0 outside nodules; pages without a nodule take no memory.
-    :ivar shownRange: signal from which to which most of the nodules' voxels lie.
-    :ivar around: the generator's signal around the nodules, NaN where it is not known.
+    Attributes:
+        report: Content of report.json.
+        masks: The bool voxels of each nodule that has any, by number.
+        signal: Float32 (z, y, x), 0 outside nodules; pages without a nodule take no memory.
+        shownRange: Signal from which to which most of the nodules' voxels lie.
+        around: The generator's signal around the nodules, NaN where it is not known.
     """
 
     report: dict

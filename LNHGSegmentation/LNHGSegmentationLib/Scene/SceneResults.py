@@ -31,7 +31,8 @@ def link(segmentation: slicer.vtkMRMLSegmentationNode, heterogeneity, run: dict)
 def runOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> dict:
     """Return how a result was made, empty for no result.
 
-    :return: ``model``, its own ``threshold``, the ``lowest`` score that was kept, the ``highest`` seen (None if
+    Returns:
+        ``model``, its own ``threshold``, the ``lowest`` score that was kept, the ``highest`` seen (None if
         there was none), the ``device`` (None if the core did not say) and ``warnings``.
     """
     return json.loads(segmentation.GetAttribute(RUN_ATTRIBUTE) or "{}") if segmentation else {}

@@ -26,8 +26,9 @@ TOLERANCE = 1e-3  # in voxels
 class Crop:
     """A part of a CT's voxels.
 
-    :ivar box: where it lies in the CT's array, slices (z, y, x).
-    :ivar array: its values, of the box's shape.
+    Attributes:
+        box: Where it lies in the CT's array, slices (z, y, x).
+        array: Its values, of the box's shape.
     """
 
     box: Box

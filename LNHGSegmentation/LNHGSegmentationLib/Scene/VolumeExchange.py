@@ -31,7 +31,8 @@ class VolumeExchange:
     def __init__(self, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> None:
         """Look at the node's geometry; its voxels and transforms must not change before the results are back.
 
-        :raises ValueError: if the node holds no voxels or is not a scalar volume of three dimensions.
+        Raises:
+            ValueError: The node holds no voxels or is not a scalar volume of three dimensions.
         """
         image = volumeNode.GetImageData() if volumeNode else None
         if not image or not image.GetNumberOfPoints():
@@ -64,8 +65,11 @@ class VolumeExchange:
     def read(self, path: Path) -> np.ndarray:
         """Read an image that the core made on the written grid.
 
-        :return: array (z, y, x) on the volume node's own voxels.
-        :raises ValueError: if the image lies on another grid.
+        Returns:
+            Array (z, y, x) on the volume node's own voxels.
+
+        Raises:
+            ValueError: The image lies on another grid.
         """
         import SimpleITK as sitk
         from LNHGLib.image import volume

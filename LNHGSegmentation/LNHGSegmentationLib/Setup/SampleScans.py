@@ -53,7 +53,8 @@ def register() -> None:
 def drawnFile() -> Path:
     """Return the synthetic chest CT as a file in Slicer's cache; draws it if it is not there.
 
-    :raises DiskError: if it cannot be written.
+    Raises:
+        DiskError: It cannot be written.
     """
     from LNHGLib.files import atomic
     from LNHGLib.image.volume import write_image
@@ -72,7 +73,8 @@ def drawnFile() -> Path:
 def loadPhantom(_source: object = None) -> slicer.vtkMRMLScalarVolumeNode:
     """Draw the synthetic chest CT and show it; takes seconds and needs no network.
 
-    :return: the volume node.
+    Returns:
+        The volume node.
     """
     volume = _draw()
     node = _show(volume.array, volume.grid.affine, PHANTOM)
@@ -100,8 +102,11 @@ def _draw():
 def partOfPhantom(marginMm: float) -> tuple[slicer.vtkMRMLScalarVolumeNode, np.ndarray]:
     """Draw the slices around the largest nodule of the synthetic chest.
 
-    :param marginMm: above and below the nodule's center.
-    :return: the volume node, and the nodule's center in LPS mm.
+    Args:
+        marginMm: Above and below the nodule's center.
+
+    Returns:
+        The volume node, and the nodule's center in LPS mm.
     """
     from LNHGLib.phantom.chest import make_phantom
 

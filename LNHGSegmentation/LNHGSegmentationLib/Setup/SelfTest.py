@@ -25,7 +25,8 @@ NODE_CLASSES = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLTa
 class SelfTest:
     """Test methods; a class of the module file joins them with Slicer's test base class.
 
-    :cvar newPanel: makes the module's panel around a logic.
+    Attributes:
+        newPanel: Makes the module's panel around a logic.
     """
 
     newPanel: Callable
