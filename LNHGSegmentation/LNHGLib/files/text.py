@@ -30,17 +30,15 @@ def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str], decim
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_cell(row.get(column), decimals) for column in columns] for row in rows)
+    for row in rows:
+        cells = []
+        for value in map(row.get, columns):
+            if isinstance(value, float | np.floating):
+                value = float(value) if math.isfinite(value) else None
+            rounded = isinstance(value, float) and decimals is not None
+            cells.append(round(value, decimals) if rounded else value)
+        writer.writerow(cells)
     return text.getvalue()
-
-
-def _cell(value: object, decimals: int | None) -> object:
-    if isinstance(value, float | np.floating):
-        value = float(value)
-        if not math.isfinite(value):
-            return ""
-        return value if decimals is None else round(value, decimals)
-    return "" if value is None else value
 
 
 def write_csv(
@@ -97,7 +95,15 @@ def json_text(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as a JSON file, as `json_text` has it."""
+    """Write a value as a JSON file, as `json_text` has it.
+
+    Args:
+        path: File to write.
+        value: What JSON can hold, numbers of numpy and paths.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
     path.write_text(json_text(value), encoding="utf-8", newline="")
 
 

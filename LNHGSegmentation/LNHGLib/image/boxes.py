@@ -54,7 +54,12 @@ def shift_box(box: Box, offset: Sequence[int]) -> Box:
 
 
 def box_within(box: Box, outer: Box) -> Box:
-    """Return where a box lies in the array of an outer box."""
+    """Return where a box lies in the array of an outer box.
+
+    Args:
+        box: The box.
+        outer: Whose start the result counts from.
+    """
     return shift_box(box, [-start for start in box_start(outer)])
 
 
@@ -71,7 +76,12 @@ def grow_box(box: Box, margin: int | Sequence[int], shape: Sequence[int]) -> Box
 
 
 def box_intersection(box: Box, other: Box) -> Box | None:
-    """Return what two boxes share, None where that is nothing."""
+    """Return what two boxes share, None where that is nothing.
+
+    Args:
+        box: One box.
+        other: Another box of the same array.
+    """
     start = np.maximum(box_start(box), box_start(other))
     stop = np.minimum([part.stop for part in box], [part.stop for part in other])
     return box_between(start, stop) if (stop > start).all() else None
@@ -161,6 +171,11 @@ def box_around_lps(box: LpsBox, grid: "Grid", margin_mm: float = 0.0) -> Box | N
 
 
 def box_covering(part: "Grid", grid: "Grid") -> Box | None:
-    """Return the voxels of a grid that cover another grid, None where they do not meet."""
+    """Return the voxels of a grid that cover another grid, None where they do not meet.
+
+    Args:
+        part: The grid to cover, from rim to rim.
+        grid: The grid whose voxels are returned.
+    """
     rim = corners(np.full(3, -0.5), np.array(part.shape) - 0.5)
     return box_around_points(grid.lps_to_index(part.index_to_lps(rim)), grid.shape)

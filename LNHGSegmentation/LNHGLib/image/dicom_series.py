@@ -180,12 +180,15 @@ def read_header(path: Path, content: BinaryIO | None = None) -> Header | None:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS, force=True)
             if not dataset.get("SeriesInstanceUID"):
                 return None
-            position, *parts = (
-                _numbers(dataset, tag, count)
-                for tag, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
-            )
-            parts.append(np.array([dataset.get("Rows", 0), dataset.get("Columns", 0)], float))
-            layout = None if any(part is None for part in parts) else np.concatenate(parts)
+            parts = []
+            for tag, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+                values = dataset.get(tag)
+                numbers = np.array([] if values is None else values, float).ravel()
+                parts.append(numbers if numbers.size == count and np.isfinite(numbers).all() else None)
+            position, orientation, spacing = parts
+            size = np.array([dataset.get("Rows", 0), dataset.get("Columns", 0)], float)
+            whole = orientation is not None and spacing is not None
+            layout = np.concatenate([orientation, spacing, size]) if whole else None
             return Header(
                 path=path,
                 kind=_image_kind(dataset, position is not None and layout is not None),
@@ -198,12 +201,6 @@ def read_header(path: Path, content: BinaryIO | None = None) -> Header | None:
             )
         except Exception:  # a damaged header can fail anywhere in the parser
             return None
-
-
-def _numbers(dataset: pydicom.Dataset, tag: str, count: int) -> np.ndarray | None:
-    values = dataset.get(tag)
-    numbers = np.array([] if values is None else values, float).ravel()
-    return numbers if numbers.size == count and np.isfinite(numbers).all() else None
 
 
 def _image_kind(dataset: pydicom.Dataset, placed: bool) -> str:

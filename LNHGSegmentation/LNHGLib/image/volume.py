@@ -38,7 +38,13 @@ class Grid:
 
     @classmethod
     def aligned(cls, shape: Sequence[int], spacing_mm: Sequence[float], origin_lps_mm: Sequence[float]) -> "Grid":
-        """Return a grid whose axes run along LPS: shape and spacing zyx, origin xyz of the first voxel's center."""
+        """Return a grid whose axes run along LPS.
+
+        Args:
+            shape: Number of voxels (nz, ny, nx).
+            spacing_mm: Along z, y, x.
+            origin_lps_mm: x, y, z of the first voxel's center.
+        """
         affine = np.eye(4)
         affine[:3, :3] = np.diag(spacing_mm)[::-1]
         affine[:3, 3] = origin_lps_mm
@@ -69,7 +75,12 @@ class Grid:
         return Grid(tuple(box_shape(box)), affine)
 
     def matches(self, other: "Grid", tolerance_mm: float = 1e-2) -> bool:
-        """Tell whether both grids have the same shape and their voxels lie within the tolerance of each other."""
+        """Tell whether both grids have the same shape and their voxels lie in the same places.
+
+        Args:
+            other: The other grid.
+            tolerance_mm: How far apart voxels may lie, along each of x, y, z.
+        """
         corners = np.array(np.meshgrid(*((0, size - 1) for size in self.shape))).reshape(3, -1).T
         return self.shape == other.shape and bool(
             np.allclose(self.index_to_lps(corners), other.index_to_lps(corners), rtol=0, atol=tolerance_mm)
