@@ -1,7 +1,7 @@
 """nnU-Net (version 2) as a baseline: its own planning, preprocessing, network, augmentation and training, on our folds.
 
-It runs in child processes, whose environment alone names its folders. What comes out is one file a fold: weights, plan
-and budget, which `lnhg-train crossvalidate` takes like a checkpoint of ours.
+It runs in child processes, whose environment alone names its folders. What comes out is one file for each fold:
+weights, plan and budget, which `lnhg-train crossvalidate` takes like a checkpoint of ours.
 """
 
 import json
@@ -9,30 +9,27 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
+from LNHGLib.files.text import write_json
 
-from LNHGTrainingLib import output_files
 from LNHGTrainingLib.baselines import nnunet_data
 from LNHGTrainingLib.baselines.nnunet_data import DATASET, Case
 from LNHGTrainingLib.evaluation.crops import SPACING_MM, Predict
 from LNHGTrainingLib.paths import NNUNET_TRAINER
 from LNHGTrainingLib.training.sigterm import Stopped, StopSignal
 
-if TYPE_CHECKING:
-    import torch
-
 CONFIGURATION = "3d_fullres"
 METADATA = "nnunet"
 SUFFIX = ".safetensors"
+POLL_S = 0.2
 CASES_A_WORKER = 100
 """A process of nnU-Net's takes seconds to start."""
 NODULE = nnunet_data.LABELS["nodule"]
@@ -43,7 +40,7 @@ TRAIN = "from nnunetv2.run.run_training import run_training_entry as f; f()"
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train, with nnU-Net's own figures; without `mirroring`, predictions take an eighth of the time."""
+    """How long to train, with nnU-Net's own numbers; without `mirroring`, predictions take an eighth of the time."""
 
     epochs: int = 1000
     iterations: int = 250
@@ -89,7 +86,7 @@ def prepare(out: Path, crops: Path, table: Path, readers: int = 3, memory_gb: fl
             workers = str(max(1, min(os.cpu_count() or 1, len(cases) // CASES_A_WORKER)))
             _call(out, PLAN, ["-d", "1", "-c", CONFIGURATION, "-npfp", workers, "-np", workers, "--no_pbar", *target])
             with atomic_file(preprocessed / "splits_final.json") as part:
-                part.write_text(json.dumps(nnunet_data.splits(cases), indent=1), encoding="utf-8")
+                write_json(part, nnunet_data.splits(cases))
     return cases
 
 
@@ -131,7 +128,7 @@ def _keep(path: Path, value: dict) -> None:
     """Note what a folder was begun with, and refuse to go on with anything else."""
     if not path.exists():
         with atomic_file(path) as part:
-            output_files.write_json(value, part)
+            write_json(part, value)
     there = json.loads(path.read_text(encoding="utf-8"))
     if there != value:
         raise InputError(f"{path} says that this was begun with {there}, expected {value}; name another OUT.")
@@ -145,7 +142,8 @@ def _call(out: Path, code: str, arguments: list[str], named: dict[str, str] | No
     try:
         with StopSignal() as stop:
             while process.poll() is None and not stop.given:
-                _wait(process)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -156,15 +154,15 @@ def _call(out: Path, code: str, arguments: list[str], named: dict[str, str] | No
         raise RuntimeError(f"nnU-Net ended with status {process.returncode}; the reason is above")
 
 
-def _wait(process: subprocess.Popen, seconds: float = 0.2) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
-
-
 def load(path: Path, device: str = "auto") -> tuple[Predict, int, dict]:
-    """A trained fold: probability of a nodule for a cube of HU, iterations trained, configuration as a checkpoint has.
+    """Load a trained fold, with nnU-Net's own preprocessing, sliding window and, unless left out, mirroring.
+
+    Args:
+        path: File of a trained fold.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        Probability of a nodule for a cube of HU; iterations trained; configuration as a checkpoint has.
 
     Raises:
         InputError: there is no such file, or it is none of `train`.
@@ -178,26 +176,20 @@ def load(path: Path, device: str = "auto") -> tuple[Predict, int, dict]:
             about = json.loads((file.metadata() or {})[METADATA])
     except (OSError, SafetensorError, KeyError) as error:
         raise InputError(f"{path} is no file of lnhg-train nnunet, expected one of a trained fold.") from error
-    budget = about["budget"]
-    config = {"data": about["data"], "target": "binary"}
-    return _predict(path, about, choose_device(device)), budget["epochs"] * budget["iterations"], config
 
-
-def _predict(path: Path, about: dict, device: "torch.device") -> Predict:
-    """nnU-Net's own preprocessing, sliding window and, unless left out, mirroring."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
     from safetensors.torch import load_model
 
-    plans, mirror = PlansManager(about["plans"]), about["budget"]["mirroring"]
+    budget, plans, where = about["budget"], PlansManager(about["plans"]), choose_device(device)
     configuration = plans.get_configuration(CONFIGURATION)
     heads = plans.get_label_manager(about["dataset"]).num_segmentation_heads
     network = nnUNetTrainer.build_network_architecture(plans, configuration, 1, heads, enable_deep_supervision=False)
     load_model(network, path)
-    where = {"device": device, "perform_everything_on_device": device.type == "cuda"}
+    options = {"device": where, "perform_everything_on_device": where.type == "cuda", "allow_tqdm": False}
     with redirect_stdout(sys.stderr):  # it has something to say about every device
-        predictor = nnUNetPredictor(use_mirroring=mirror, allow_tqdm=False, **where)
+        predictor = nnUNetPredictor(use_mirroring=budget["mirroring"], **options)
     parts = (network, plans, configuration, [network.state_dict()], about["dataset"], "nnUNetTrainer")
     predictor.manual_initialization(*parts, about["mirrored_axes"])
 
@@ -205,4 +197,5 @@ def _predict(path: Path, about: dict, device: "torch.device") -> Predict:
         image, properties = hu[None].astype(np.float32), {"spacing": list(SPACING_MM)}
         return predictor.predict_single_npy_array(image, properties, None, None, True)[1][NODULE]
 
-    return predict
+    config = {"data": about["data"], "target": "binary"}
+    return predict, budget["epochs"] * budget["iterations"], config

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.checksum import file_sha256
+from LNHGLib.files.text import write_json
 from LNHGLib.image.volume import Grid, write_image
 
-from LNHGTrainingLib import output_files
-from LNHGTrainingLib.data.crops import LabeledVolume, load_crops
+from LNHGTrainingLib.data.crops import load_crops
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 
 DATASET = "Dataset001_LNHG"
@@ -53,7 +53,9 @@ def write_raw(crops: Path, table: Path, raw: Path, readers: int = 3) -> list[Cas
     source = {"crops": file_sha256(crops), "table": file_sha256(table), "min_readers": readers}
     folder = raw / DATASET
     if folder.exists():
-        _check_same(folder, source)
+        there = json.loads((folder / "dataset.json").read_text(encoding="utf-8")).get(SOURCE)
+        if there != source:
+            raise InputError(f"{folder} was made of other crops ({there}), expected {source}; name another OUT.")
         return cases
     part = raw / f"{DATASET}.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -61,8 +63,13 @@ def write_raw(crops: Path, table: Path, raw: Path, readers: int = 3) -> list[Cas
         (part / name).mkdir(parents=True)
     for fold in fold_numbers(cases):
         for crop in load_crops(crops, table, [fold], readers):
-            _write(crop, part)
-    output_files.write_json(_description(len(cases), source), part / "dataset.json")
+            grid = Grid.aligned(crop.hu.shape, evaluate_crops.SPACING_MM, (0.0, 0.0, 0.0))
+            name = _case(crop.row).name
+            labels = np.where(crop.known, crop.mask, LABELS["ignore"]).astype(np.uint8)
+            write_image(crop.hu, grid, part / "imagesTr" / f"{name}_0000{ENDING}")
+            write_image(labels, grid, part / "labelsTr" / f"{name}{ENDING}")
+    description = {"channel_names": {"0": "CT"}, "labels": LABELS, "numTraining": len(cases), "file_ending": ENDING}
+    write_json(part / "dataset.json", description | {SOURCE: source})
     part.rename(folder)
     return cases
 
@@ -73,37 +80,13 @@ def _case(row: dict[str, str]) -> Case:
     return Case(f"crop_{int(row['row']):05d}", row["patient_id"], int(row["fold"]))
 
 
-def _check_same(folder: Path, source: dict) -> None:
-    there = json.loads((folder / "dataset.json").read_text(encoding="utf-8")).get(SOURCE)
-    if there != source:
-        raise InputError(f"{folder} was made of other crops ({there}), expected {source}; name another OUT.")
-
-
-def _write(crop: LabeledVolume, folder: Path) -> None:
-    grid = Grid.aligned(crop.hu.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    name = _case(crop.row).name
-    labels = np.where(crop.known, crop.mask, LABELS["ignore"]).astype(np.uint8)
-    write_image(crop.hu, grid, folder / "imagesTr" / f"{name}_0000{ENDING}")
-    write_image(labels, grid, folder / "labelsTr" / f"{name}{ENDING}")
-
-
-def _description(count: int, source: dict) -> dict:
-    return {
-        "channel_names": {"0": "CT"},
-        "labels": LABELS,
-        "numTraining": count,
-        "file_ending": ENDING,
-        SOURCE: source,
-    }
-
-
 def fold_numbers(cases: Sequence[Case]) -> list[int]:
-    """The folds in nnU-Net's order."""
+    """Return the folds in nnU-Net's order."""
     return sorted({case.fold for case in cases})
 
 
 def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
-    """The content of nnU-Net's `splits_final.json`: one entry a fold, in the order of `fold_numbers`.
+    """Return the content of nnU-Net's `splits_final.json`: one entry for each fold, in the order of `fold_numbers`.
 
     Raises:
         InputError: there is one fold alone, or a patient is in two.
@@ -111,12 +94,12 @@ def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
     numbers = fold_numbers(cases)
     if len(numbers) < 2:
         raise InputError(f"All crops are of fold {numbers[0]}, expected two folds or more; run lnhg-train folds.")
-    made = []
+    entries = []
     for number in numbers:
         held_out = [case for case in cases if case.fold == number]
         trained = [case for case in cases if case.fold != number]
         shared = sorted({case.patient for case in held_out} & {case.patient for case in trained})
         if shared:
             raise InputError(f"Patient {shared[0]} is in fold {number} and in another, expected one: split by patient.")
-        made.append({"train": [case.name for case in trained], "val": [case.name for case in held_out]})
-    return made
+        entries.append({"train": [case.name for case in trained], "val": [case.name for case in held_out]})
+    return entries

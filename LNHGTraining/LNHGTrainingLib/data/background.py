@@ -63,7 +63,7 @@ def load_sources(data: Data, cache: Path) -> Sources:
 
 
 def load_backgrounds(folder: Path, entries: Sequence[BackgroundFile], cache: Path) -> list[Background]:
-    """Return the backgrounds that the configuration lists, with the indices of their lung voxels.
+    """Bring the backgrounds that the configuration lists to 1 mm around their lungs.
 
     Args:
         folder: where the files are.
@@ -79,9 +79,19 @@ def load_backgrounds(folder: Path, entries: Sequence[BackgroundFile], cache: Pat
         path = folder / entry.file
         stored = cache / f"{path.name}-{zlib.crc32(json.dumps(entry.unknown).encode()):08x}.npz"
         if not stored.exists():
+            volume = read_volume(path)
+            lungs = find_lungs(volume)
+            grid = working_grid(volume, lungs, GRID, margin_mm=12.0)
+            known = np.ones(volume.array.shape, np.uint8)
+            for z0, z1, y0, y1, x0, x1 in entry.unknown:
+                known[z0:z1, y0:y1, x0:x1] = 0
+            region = resample(lungs.astype(np.uint8), volume.grid, grid, linear=False, fill=0) > 0
+            known = resample(known, volume.grid, grid, linear=False, fill=0) > 0
+            hu = resample(volume.array, volume.grid, grid).round().astype(np.int16)
+            lung = np.argwhere(region & known).astype(np.int16)
             temporary = stored.with_suffix(f".{os.getpid()}.npz")  # of several nodes, one takes the other's place
             try:
-                np.savez_compressed(temporary, **resampled_background(path, entry.unknown))
+                np.savez_compressed(temporary, hu=hu, known=known, lung=lung)
                 temporary.replace(stored)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -89,25 +99,3 @@ def load_backgrounds(folder: Path, entries: Sequence[BackgroundFile], cache: Pat
             hu, known, lung = file["hu"], file["known"], file["lung"]
         backgrounds.append((LabeledVolume(hu, np.zeros(hu.shape, bool), known, path.name, {}), lung))
     return backgrounds
-
-
-def resampled_background(path: Path, unknown: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """Bring a chest CT to 1 mm around its lungs.
-
-    Args:
-        path: the CT.
-        unknown: boxes z0, z1, y0, y1, x0, x1 in its voxels.
-
-    Returns:
-        `hu` int16 (z, y, x), `known` bool of the same shape, `lung` int16 (N, 3), indices of lung voxels.
-    """
-    volume = read_volume(path)
-    lungs = find_lungs(volume)
-    grid = working_grid(volume, lungs, GRID, margin_mm=12.0)
-    known = np.ones(volume.array.shape, np.uint8)
-    for z0, z1, y0, y1, x0, x1 in unknown:
-        known[z0:z1, y0:y1, x0:x1] = 0
-    region = resample(lungs.astype(np.uint8), volume.grid, grid, linear=False, fill=0) > 0
-    known = resample(known, volume.grid, grid, linear=False, fill=0) > 0
-    hu = resample(volume.array, volume.grid, grid).round().astype(np.int16)
-    return {"hu": hu, "known": known, "lung": np.argwhere(region & known).astype(np.int16)}

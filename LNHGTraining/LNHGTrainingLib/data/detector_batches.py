@@ -105,29 +105,23 @@ class DetectorSlices:
         augmentation = sample_augmentation(rng, lung[rng.integers(len(lung))].astype(float))
         hu, _, known = sample_patch(volume, augmentation, side)
         hu = simulate_scanner(hu, augmentation)
-        masks: list[np.ndarray] = []
+        tile, masks = self.sampling.tile, []
         for _ in range(rng.integers(self.sampling.placed + 1)):
-            hu, masks = self._with_nodule(rng, hu, masks)
+            corner = rng.integers(0, hu.shape[1] - tile, 2)
+            part = np.s_[:, corner[0] : corner[0] + tile, corner[1] : corner[1] + tile]
+            crop = self.crops[rng.integers(len(self.crops))]
+            half = self._half_depth(crop)
+            augmentation = sample_augmentation(rng, CUBE / 2 + rng.uniform(-1, 1, 3) * [half, 5, 5])
+            nodule_hu, mask, _ = sample_patch(crop, augmentation, (self.depth, tile, tile))
+            middle = mask[self.step_mm]
+            taken = any(other[part[1:]][middle].any() for other in masks)
+            if taken or not middle.any() or hu[part][mask].mean() > MAX_LUNG_HU:
+                continue
+            hu[part] = paste_nodule(hu[part], simulate_scanner(nodule_hu, augmentation), mask)
+            masks.append(np.zeros(hu.shape[1:], bool))
+            masks[-1][part[1:]] = middle
         hu[~known] = UNKNOWN_HU
         return hu, [mask & known[self.step_mm] for mask in masks]
-
-    def _with_nodule(self, rng: np.random.Generator, hu: np.ndarray, masks: list[np.ndarray]) -> Image:
-        """Paste a nodule at a random place, unless there is one already or no lung."""
-        tile = self.sampling.tile
-        corner = rng.integers(0, hu.shape[1] - tile, 2)
-        part = np.s_[:, corner[0] : corner[0] + tile, corner[1] : corner[1] + tile]
-        crop = self.crops[rng.integers(len(self.crops))]
-        half = self._half_depth(crop)
-        augmentation = sample_augmentation(rng, CUBE / 2 + rng.uniform(-1, 1, 3) * [half, 5, 5])
-        nodule_hu, mask, _ = sample_patch(crop, augmentation, (self.depth, tile, tile))
-        taken = any(old[part[1:]][mask[self.step_mm]].any() for old in masks)
-        if taken or not mask[self.step_mm].any() or hu[part][mask].mean() > MAX_LUNG_HU:
-            return hu, masks
-        hu = hu.copy()
-        hu[part] = paste_nodule(hu[part], simulate_scanner(nodule_hu, augmentation), mask)
-        pasted = np.zeros(hu.shape[1:], bool)
-        pasted[part[1:]] = mask[self.step_mm]
-        return hu, [*masks, pasted]
 
 
 def slice_boxes(mask: np.ndarray, min_area: int) -> list[tuple[int, int, int, int]]:

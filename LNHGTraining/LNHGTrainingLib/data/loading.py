@@ -41,16 +41,11 @@ def load_steps(source: BatchSource, steps: range, size: int, micro_batches: int,
         _Steps(source, size, own_micro_batches(micro_batches)),
         sampler=steps,
         batch_size=None,
-        collate_fn=leave_as_sampled,
+        collate_fn=list,
         num_workers=workers,
         worker_init_fn=ignore_signals,
         generator=torch.Generator(),  # else the loader takes a number from the generator that training uses
     )
-
-
-def leave_as_sampled(batches: MicroBatches) -> MicroBatches:
-    """Return what it is given; a worker on Windows could not take a lambda."""
-    return batches
 
 
 def ignore_signals(_worker: int) -> None:

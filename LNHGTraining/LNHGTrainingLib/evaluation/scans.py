@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from LNHGLib.batch import peak_memory
 from LNHGLib.errors import InputError
 from LNHGLib.image.boxes import box_shape, box_start, box_union, box_within, grow_box
 from LNHGLib.image.reader import read_volume
@@ -27,7 +28,6 @@ from LNHGTrainingLib.evaluation.matching import (
     paired_masks,
     whole_scan_dice,
 )
-from LNHGTrainingLib.training.peak_memory import PeakMemory
 
 if TYPE_CHECKING:  # the pipeline brings torch along, which the rules here do not need
     from LNHGLib.segmentation.pipeline import Result
@@ -197,14 +197,15 @@ def evaluate_scans(cases: Iterable[AnnotatedScan], segment: Segment, threshold: 
     """
     results = ScanResults(threshold)
     for case in cases:
-        with PeakMemory() as peak:
-            start = perf_counter()
-            result = segment(case.volume)
-            seconds = perf_counter() - start
+        peak_memory.forget_peak()
+        start = perf_counter()
+        result = segment(case.volume)
+        seconds, peak_mb = perf_counter() - start, peak_memory.peak_mb()
+        peak_gib = float("nan") if peak_mb is None else peak_mb / 1024
         matches = match_findings(findings_of(result), result.labels, case.nodules)
         above = [match for match in matches if match.finding.score >= threshold]
         overlap = whole_scan_dice(above, result.labels, case.nodules)
-        results.cases.append(CaseScore(case.name, case.patient, overlap, seconds, peak.gib))
+        results.cases.append(CaseScore(case.name, case.patient, overlap, seconds, peak_gib))
         for match in matches:
             finding = match.finding
             position = (round(float(value), 2) for value in finding.center_lps_mm)

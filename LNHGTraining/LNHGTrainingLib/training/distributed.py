@@ -174,7 +174,12 @@ def mean_gradients(
     values = torch.stack(reports).sum(0)
     floating = [i for i, buffer in enumerate(buffers) if buffer.is_floating_point()]
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    _all_reduce([*gradients, *(sums[i] for i in floating), values])
+    if world_size() > 1:  # one message for all
+        tensors = [*gradients, *(sums[i] for i in floating), values]
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        _copy(tensors, [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)])
     _copy([buffers[i] for i in floating], [sums[i] / count for i in floating])
     return dict(zip(report, (values / count).tolist(), strict=True))
 
@@ -182,16 +187,6 @@ def mean_gradients(
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     for target, source in zip(targets, sources, strict=True):
         target.copy_(source)
-
-
-def _all_reduce(tensors: list[Tensor]) -> None:
-    """Replace each float32 tensor by its sum over the processes, in one message for all of them."""
-    if world_size() == 1:
-        return
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    distributed.all_reduce(flat)
-    sums = flat.split([tensor.numel() for tensor in tensors])
-    _copy(tensors, [part.view(tensor.shape) for part, tensor in zip(sums, tensors, strict=True)])
 
 
 @contextmanager

@@ -95,14 +95,14 @@ class SegmenterRun(Run):
     def generator_step(self, batches: MicroBatches[Batch]) -> dict[str, float]:
         """Update the generator once on the weighted sum of its losses, in a single backward pass (register L2, L13)."""
 
-        def weighted_sum(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
             terms = self.generator_terms(batch)
             return sum(getattr(self.config.loss, name) * term for name, term in terms.items()), terms
 
         self.generator.train()
         self.critic.requires_grad_(False)
         seed = [self.config.seed, self.step]
-        values = mean_gradients(self.generator, batches, self.micro_batches, weighted_sum, seed)
+        values = mean_gradients(self.generator, batches, self.micro_batches, loss, seed)
         self.critic.requires_grad_(True)
         nn.utils.clip_grad_norm_(self.generator.parameters(), 5.0, error_if_nonfinite=True)
         self.generator_optimizer.step()

@@ -19,13 +19,22 @@ from LNHGTrainingLib.training.distributed import map_over_ranks
 from LNHGTrainingLib.training.sigterm import StopSignal
 
 LUNG_CUBES = 40
-"""Two lungs of 5 litres hold the volume of forty 50 mm cubes: a rate per scan from crops."""
+"""Two lungs of 5 liters hold the volume of forty 50 mm cubes: a rate per scan from crops."""
 RATES = (1, 2, 4, 8)
 """False findings per two lungs at which the sensitivity is read."""
 
 
 def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarray:
-    """Nodule image of one volume: HU (z, y, x) -> float32 of the same shape."""
+    """Predict the nodule image of one volume.
+
+    Args:
+        generator: the network.
+        hu: HU (z, y, x).
+        window_hu: HU that become 0 and 1.
+
+    Returns:
+        float32 (z, y, x).
+    """
     pad = [(0, -size % generator.multiple) for size in hu.shape]
     image = np.pad(normalize(hu, window_hu), pad, mode="edge")
     device = next(generator.parameters()).device
@@ -53,7 +62,15 @@ def cube_ensemble(generator: nn.Module, second: nn.Module | None, card: dict) ->
 def crop_dice(
     generator: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, threshold: float, stop: StopSignal
 ) -> np.ndarray:
-    """Dice of each crop's central nodule: (N,); broken off as `map_over_ranks` is."""
+    """Return the Dice of each crop's central nodule: (N,); broken off as `map_over_ranks` is.
+
+    Args:
+        generator: predicts the nodule image.
+        crops: N cubes.
+        window_hu: HU that become 0 and 1.
+        threshold: cuts the nodule image into a mask.
+        stop: tells whether SIGTERM came.
+    """
 
     def score(crop: LabeledVolume) -> float:
         found = center_component(generate(generator, crop.hu, window_hu) > threshold)
@@ -63,7 +80,13 @@ def crop_dice(
 
 
 def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> np.ndarray:
-    """Boxes in every `step`-th slice of a cube, those outside the lung left out as on a whole scan.
+    """Predict the boxes in every `step`-th slice of a cube, those outside the lung left out as on a whole scan.
+
+    Args:
+        detector: the network.
+        hu: HU (z, y, x).
+        window_hu: HU that become 0 and 1.
+        step: slices between two that the detector sees.
 
     Returns:
         (N, 6) rows z, y0, x0, y1, x1, score.
@@ -74,9 +97,16 @@ def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> n
 def crop_froc(
     detector: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, step: int, stop: StopSignal
 ) -> dict[int, float]:
-    """Sensitivity at `RATES` false candidates per two lungs; candidates on other lesions are left out.
+    """Return the sensitivity at `RATES` false candidates per two lungs; those on other lesions are left out.
 
     It is broken off as `map_over_ranks` is.
+
+    Args:
+        detector: predicts the boxes.
+        crops: cubes.
+        window_hu: HU that become 0 and 1.
+        step: slices between two that the detector sees.
+        stop: tells whether SIGTERM came.
     """
     boxes = map_over_ranks(lambda crop: detect(detector, crop.hu, window_hu, step), crops, stop)
     curve = froc(cube_detections(candidates(*one, step) for one in zip(crops, boxes, strict=True)))
@@ -84,17 +114,34 @@ def crop_froc(
 
 
 def sensitivities(curve: Froc) -> dict[int, float]:
-    """Sensitivity at `RATES` false findings per two lungs, of a curve over cubes."""
+    """Return the sensitivity at `RATES` false findings per two lungs, of a curve over cubes."""
     return {rate: sensitivity_at(curve, rate / LUNG_CUBES) for rate in RATES}
 
 
 def candidates(crop: LabeledVolume, boxes: np.ndarray, step: int) -> list[tuple[float, str]]:
-    """Scores and kinds of the detector's candidates in a cube, as `cube_detections` takes them."""
-    return [(candidate.score, _kind(crop, candidate.box)) for candidate in link(boxes, step)]
+    """Return scores and kinds of the detector's candidates in a cube, as `cube_detections` takes them.
+
+    A candidate's center lies on the crop's nodule ("hit"), on another lesion or padding ("other"), or is "false".
+
+    Args:
+        crop: the cube.
+        boxes: (N, 6) as from `detect`.
+        step: slices between two that the detector sees.
+    """
+    found = []
+    for candidate in link(boxes, step):
+        center = (np.array(candidate.box[:3]) + np.array(candidate.box[3:])) / 2
+        voxel = tuple(np.clip(center.astype(int), 0, CUBE - 1))
+        if crop.mask[tuple(slice(max(0, v - 1), v + 2) for v in voxel)].any():
+            kind = "hit"
+        else:
+            kind = "false" if crop.known[voxel] else "other"
+        found.append((candidate.score, kind))
+    return found
 
 
 def cube_detections(findings: Iterable[list[tuple[float, str]]]) -> Detections:
-    """What was found in cubes that hold a nodule each.
+    """Return what was found in cubes that hold a nodule each.
 
     Args:
         findings: of each cube, score and kind from the best score down: "hit", of which the first counts, "false", or
@@ -110,12 +157,3 @@ def cube_detections(findings: Iterable[list[tuple[float, str]]]) -> Detections:
                 hits.append(index == first)
                 cubes.append(cube)
     return Detections(np.array(scores, float), np.array(hits, bool), np.array(cubes, int), np.ones(count, int))
-
-
-def _kind(crop: LabeledVolume, box: tuple[float, ...]) -> str:
-    """A candidate's centre lies on the crop's nodule ("hit"), on another lesion or padding ("other"), or is "false"."""
-    centre = (np.array(box[:3]) + np.array(box[3:])) / 2
-    voxel = tuple(np.clip(centre.astype(int), 0, CUBE - 1))
-    if crop.mask[tuple(slice(max(0, v - 1), v + 2) for v in voxel)].any():
-        return "hit"
-    return "false" if crop.known[voxel] else "other"

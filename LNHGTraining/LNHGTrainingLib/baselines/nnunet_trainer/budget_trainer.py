@@ -18,7 +18,7 @@ SETTINGS = "LNHG_NNUNET"
 
 
 class BudgetTrainer(nnUNetTrainer):
-    """As many epochs and iterations as asked for, seeded, with a checkpoint an epoch and the network as safetensors.
+    """As many epochs and iterations as asked for, seeded; writes a checkpoint each epoch, the network as safetensors.
 
     Nothing else of nnU-Net's recipe is changed. Parameters are those of nnU-Net, which calls it.
     """
@@ -29,7 +29,7 @@ class BudgetTrainer(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.settings = json.loads(os.environ[SETTINGS])
         self.num_epochs, self.num_iterations_per_epoch = self.settings["epochs"], self.settings["iterations"]
-        self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)  # nnU-Net's own share
+        self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)  # nnU-Net's own fraction
         self.save_every = 1
         if "OMP_NUM_THREADS" in os.environ:  # nnU-Net takes all cores
             torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -37,10 +37,10 @@ class BudgetTrainer(nnUNetTrainer):
         self._seed()
 
     def _seed(self) -> None:
-        """Draw an epoch as if all before it had been drawn in this process, so that a resumed run is the same run."""
+        """Seed an epoch as if all before it had been sampled in this process: a resumed run is the same run."""
         seed = 1_000_003 * self.settings["seed"] + self.current_epoch
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - nnU-Net draws from it
+        np.random.seed(seed)  # noqa: NPY002 - nnU-Net samples from it
         torch.manual_seed(seed)
 
     def on_epoch_start(self) -> None:
