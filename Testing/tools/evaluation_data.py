@@ -59,8 +59,8 @@ def empty(hu):
     return np.zeros(hu.shape, np.float32)
 
 
-def figures(files, predict, **selection):
-    """The figures of all crops, without tables and plots."""
+def crop_report(files, predict, **selection):
+    """The metrics of all crops, without tables and plots."""
     rows = crops.select_rows(files[1], Selection(**selection))
     return summary.crop_metrics(score_crops(crops.read_crops(files[0], rows), predict, 0.5), 0.5)
 

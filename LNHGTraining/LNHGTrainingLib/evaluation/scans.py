@@ -197,7 +197,7 @@ def evaluate_scans(cases: Iterable[AnnotatedScan], segment: Segment, threshold: 
     """
     results = ScanResults(threshold)
     for case in cases:
-        peak_memory.forget_peak()
+        peak_memory.reset_peak()
         start = perf_counter()
         result = segment(case.volume)
         seconds, peak_mb = perf_counter() - start, peak_memory.peak_mb()

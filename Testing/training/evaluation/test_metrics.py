@@ -103,7 +103,7 @@ def test_froc_without_findings_or_without_nodules_stays_defined():
     np.testing.assert_allclose(metrics.froc(healthy).false_per_scan, [0, 1])
 
 
-def test_froc_counts_a_scan_drawn_twice_as_two_scans(worked_example):
+def test_froc_counts_a_scan_sampled_twice_as_two_scans(worked_example):
     curve = metrics.froc(worked_example, np.array([2, 0]))
     assert curve.sensitivity[-1] == pytest.approx(0.5)
     assert curve.false_per_scan[-1] == pytest.approx(1.0)
@@ -141,15 +141,15 @@ def test_interval_leaves_out_what_was_not_measured():
     assert np.isnan(metrics.mean_interval(np.array([np.nan]), ["a"]).value)
 
 
-def test_detection_figures_put_an_interval_by_scan_on_each_rate(worked_example):
-    figures = metrics.detection_metrics(worked_example, seed=0)
-    assert figures["cpm"]["low"] <= figures["cpm"]["value"] <= figures["cpm"]["high"]
-    assert figures["sensitivity_at"]["1"]["value"] == pytest.approx(2 / 3)
-    assert list(figures["sensitivity_at"]) == ["0.125", "0.25", "0.5", "1", "2", "4", "8"]
+def test_detection_metrics_put_an_interval_by_scan_on_each_rate(worked_example):
+    found = metrics.detection_metrics(worked_example, seed=0)
+    assert found["cpm"]["low"] <= found["cpm"]["value"] <= found["cpm"]["high"]
+    assert found["sensitivity_at"]["1"]["value"] == pytest.approx(2 / 3)
+    assert list(found["sensitivity_at"]) == ["0.125", "0.25", "0.5", "1", "2", "4", "8"]
 
 
-def test_scans_of_one_patient_are_drawn_together(worked_example):
-    """Register U5: two scans of one patient leave nothing to draw from, so there is no interval."""
+def test_scans_of_one_patient_are_sampled_together(worked_example):
+    """Register U5: two scans of one patient leave nothing to sample from, so there is no interval."""
     cpm = metrics.detection_metrics(worked_example, ["P1", "P1"])["cpm"]
     apart = metrics.detection_metrics(worked_example, ["P1", "P2"])["cpm"]
     assert cpm["value"] == apart["value"]

@@ -20,13 +20,13 @@ def ball(center, radius):
     return (Z - center[0]) ** 2 + (Y - center[1]) ** 2 + (X - center[2]) ** 2 <= radius**2
 
 
-def cube(generated, boxes, known=None):
+def cube(nodule_image, boxes, known=None):
     """A cube of lung with a nodule of 5 mm radius in its middle, and what the networks are to have said of it."""
     nodule = ball((25, 25, 25), 5)
-    hu = np.where(nodule | (generated > 0), 0, -850).astype(np.int16)
+    hu = np.where(nodule | (nodule_image > 0), 0, -850).astype(np.int16)
     crop = LabeledVolume(hu, nodule, np.ones(hu.shape, bool) if known is None else known, "p", {})
     work = PreparedScan(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalize(hu), np.ones(hu.shape, bool))
-    image = generated.astype(np.float32)
+    image = nodule_image.astype(np.float32)
     return CropOutputs(crop, image, image, np.array(boxes, float).reshape(-1, 6), work)
 
 

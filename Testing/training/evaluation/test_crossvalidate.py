@@ -56,8 +56,8 @@ def test_the_threshold_of_a_fold_is_the_best_one_on_the_other_folds(crops, tmp_p
     assert report["groups"]["all"]["dice_all"]["value"] < 0.1
 
 
-def test_a_trimmed_outline_has_no_vessel(crops, tmp_path):
-    """The network draws the nodule and a vessel that leaves it."""
+def test_a_pruned_outline_has_no_vessel(crops, tmp_path):
+    """The network predicts the nodule and a vessel that leaves it."""
 
     def with_vessel(hu):
         image = perfect(hu).copy()
@@ -65,14 +65,14 @@ def test_a_trimmed_outline_has_no_vessel(crops, tmp_path):
         return image
 
     dice = {}
-    for trim in (False, True):
-        folds = [replace(fold(n, with_vessel), inference=crossvalidate.InferenceOptions(prune=trim)) for n in (0, 1)]
-        report = crossvalidate.run("vessel", folds, crops, tmp_path / f"{trim}", QUIET)
-        dice[trim] = report["groups"]["all"]["dice_all"]["value"]
+    for prune in (False, True):
+        folds = [replace(fold(n, with_vessel), inference=crossvalidate.InferenceOptions(prune=prune)) for n in (0, 1)]
+        report = crossvalidate.run("vessel", folds, crops, tmp_path / f"{prune}", QUIET)
+        dice[prune] = report["groups"]["all"]["dice_all"]["value"]
     assert dice[True] > dice[False] + 0.05
 
 
-def test_each_cube_is_drawn_once(crops, tmp_path):
+def test_each_cube_is_predicted_once(crops, tmp_path):
     seen = []
     folds = [replace(fold(n, lambda hu: seen.append(1) or perfect(hu)), thresholds=(0.2, 0.5)) for n in (0, 1)]
     crossvalidate.run("once", folds, crops, tmp_path / "out", QUIET)
@@ -144,7 +144,7 @@ def test_the_papers_u_net_has_its_parameters():
     assert sum(p.numel() for p in build_generator({"kind": "unet"}).parameters()) == 23_345_153
 
 
-def test_the_u_net_draws_a_slice_from_the_slab_of_three_around_it():
+def test_the_u_net_predicts_a_slice_from_the_slab_of_three_around_it():
     torch.manual_seed(0)
     network, volume = UNet(width=2).eval(), torch.rand(1, 1, 6, 16, 16)
     with torch.inference_mode():
@@ -154,7 +154,7 @@ def test_the_u_net_draws_a_slice_from_the_slab_of_three_around_it():
     assert 0 < whole.min() <= whole.max() < 1
 
 
-def test_lnhg_with_the_u_nets_body_draws_the_ct_times_the_probability():
+def test_lnhg_with_the_u_nets_body_predicts_the_ct_times_the_probability():
     torch.manual_seed(0)
     network, body, volume = GatedUNet(width=2).eval(), UNet(width=2).eval(), torch.rand(1, 1, 6, 16, 16)
     body.load_state_dict(network.state_dict())
@@ -181,7 +181,7 @@ def test_another_number_of_planes_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["unet", "gated-unet"])
-def test_folded_norms_change_nothing_that_is_drawn(kind):
+def test_folded_norms_change_nothing_that_is_predicted(kind):
     torch.manual_seed(0)
     network, volume = build_generator({"kind": kind, "width": 2}), torch.rand(1, 1, 6, 16, 16)
     network.train()(torch.rand(4, 1, 3, 16, 16))
@@ -202,8 +202,9 @@ def test_a_configuration_builds_on_others(tmp_path):
 
 
 def test_a_fold_is_held_out_and_the_others_train():
-    data = {"data": {"train_folds": [1, 2], "validation_folds": [0], "crops": "a"}}
-    expected = {"train_folds": [0, 1], "validation_folds": [2], "crops": "a"}
+    files = {"crops": "a", "table": "b", "background_folder": "c", "background": []}
+    data = {"data": {"train_folds": [1, 2], "validation_folds": [0], "min_readers": 3} | files}
+    expected = {"train_folds": [0, 1], "validation_folds": [2], "min_readers": 3} | files
     assert settings.hold_out(data, 2) == {"data": expected}
     with pytest.raises(InputError, match="--fold is 7, expected one of 0, 1, 2"):
         settings.hold_out(data, 7)

@@ -38,7 +38,7 @@ def finding(number, center, score=0.9, provenance="fused"):
     return Finding(number, score, provenance, GRID.index_to_lps(center), center)
 
 
-def verdicts(findings, masks):
+def matched(findings, masks):
     labels = np.zeros(SHAPE, np.uint16)
     for number, mask in masks.items():
         labels[mask] = number
@@ -46,40 +46,40 @@ def verdicts(findings, masks):
 
 
 def test_a_segmentation_with_its_centroid_in_the_consensus_is_a_hit():
-    found = verdicts([finding(1, (12, 15, 15))], {1: ball((12, 15, 15), 4, SHAPE)})
+    found = matched([finding(1, (12, 15, 15))], {1: ball((12, 15, 15), 4, SHAPE)})
     assert found == {1: ("hit", 1, "hit")}
 
 
 def test_the_best_scored_finding_takes_the_nodule_and_the_other_is_ignored():
     findings = [finding(1, (12, 15, 14), 0.4), finding(2, (12, 15, 16), 0.8)]
-    assert verdicts(findings, {}) == {1: ("ignored", 1, "ignored"), 2: ("hit", 1, "hit")}
+    assert matched(findings, {}) == {1: ("ignored", 1, "ignored"), 2: ("hit", 1, "hit")}
 
 
 def test_a_finding_on_a_nodule_of_fewer_readers_is_ignored():
-    overlapping = verdicts([finding(1, (12, 50, 20))], {1: ball((12, 47, 17), 3, SHAPE)})
-    within_radius = verdicts([finding(1, (12, 46, 15))], {})
+    overlapping = matched([finding(1, (12, 50, 20))], {1: ball((12, 47, 17), 3, SHAPE)})
+    within_radius = matched([finding(1, (12, 46, 15))], {})
     assert overlapping[1][:2] == within_radius[1][:2] == ("ignored", 3)
 
 
 def test_a_finding_off_every_nodule_is_false():
-    assert verdicts([finding(1, (12, 30, 30))], {1: ball((12, 30, 30), 3, SHAPE)})[1] == ("false", None, "false")
+    assert matched([finding(1, (12, 30, 30))], {1: ball((12, 30, 30), 3, SHAPE)})[1] == ("false", None, "false")
 
 
 def test_a_finding_that_touches_a_nodule_with_its_centroid_outside_is_false():
     smear = ball((12, 15, 15), 4, SHAPE) | ball((12, 15, 25), 8, SHAPE)
-    assert verdicts([finding(1, (12, 15, 24))], {1: smear})[1] == ("false", 1, "false")
+    assert matched([finding(1, (12, 15, 24))], {1: smear})[1] == ("false", 1, "false")
 
 
 def test_a_box_is_never_a_hit_but_counts_as_false_off_every_nodule():
-    on = verdicts([finding(1, (12, 15, 15), provenance="detector-box")], {})
-    off = verdicts([finding(1, (12, 30, 30), provenance="detector-box")], {})
+    on = matched([finding(1, (12, 15, 15), provenance="detector-box")], {})
+    off = matched([finding(1, (12, 30, 30), provenance="detector-box")], {})
     assert on[1] == ("ignored", 1, "hit")
     assert off[1] == ("false", None, "false")
 
 
 def test_a_box_does_not_take_the_nodule_from_a_segmentation():
     findings = [finding(1, (12, 15, 15), 0.9, "detector-box"), finding(2, (12, 15, 15), 0.5)]
-    assert verdicts(findings, {2: ball((12, 15, 15), 4, SHAPE)})[2][0] == "hit"
+    assert matched(findings, {2: ball((12, 15, 15), 4, SHAPE)})[2][0] == "hit"
 
 
 def nodule(number, mask, score, provenance="fused", grid=GRID):
@@ -111,20 +111,20 @@ PLANTED = [(ball((12, 30, 30), 2, SHAPE), 0.7, "fused"), (ball((12, 45, 45), 2, 
 
 def test_a_perfect_pipeline_finds_all_with_dice_one_and_no_false_findings():
     results = scans.evaluate_scans([case()], lambda volume: result(volume, ORACLE), 0.5)
-    figures = summary.scan_metrics(results)
+    report = summary.scan_metrics(results)
     assert [n.dice for n in results.nodules] == [1.0, 1.0, 0.0]
-    assert figures["groups"]["all"]["dice_all"]["value"] == 1.0
-    assert figures["groups"]["all"]["nodules"] == 2
-    assert figures["operating_point"]["consensus"]["sensitivity"]["value"] == 1.0
-    assert figures["operating_point"]["consensus"]["false"] == 0
-    assert figures["froc"]["consensus"]["cpm"]["value"] == 1.0
+    assert report["groups"]["all"]["dice_all"]["value"] == 1.0
+    assert report["groups"]["all"]["nodules"] == 2
+    assert report["operating_point"]["consensus"]["sensitivity"]["value"] == 1.0
+    assert report["operating_point"]["consensus"]["false"] == 0
+    assert report["froc"]["consensus"]["cpm"]["value"] == 1.0
 
 
 def test_an_empty_pipeline_scores_zero():
-    figures = summary.scan_metrics(scans.evaluate_scans([case()], lambda volume: result(volume, []), 0.5))
-    assert figures["groups"]["all"]["dice_all"]["value"] == 0.0
-    assert figures["froc"]["consensus"]["cpm"]["value"] == 0.0
-    assert figures["cases"][0]["false"] == 0
+    report = summary.scan_metrics(scans.evaluate_scans([case()], lambda volume: result(volume, []), 0.5))
+    assert report["groups"]["all"]["dice_all"]["value"] == 0.0
+    assert report["froc"]["consensus"]["cpm"]["value"] == 0.0
+    assert report["cases"][0]["false"] == 0
 
 
 def test_planted_false_findings_are_counted_exactly():
@@ -134,20 +134,20 @@ def test_planted_false_findings_are_counted_exactly():
         lambda volume: result(volume, ORACLE + (PLANTED + low if volume.source.path == "a" else [])),
         0.5,
     )
-    figures = summary.scan_metrics(results)
-    point = figures["operating_point"]["consensus"]
+    report = summary.scan_metrics(results)
+    point = report["operating_point"]["consensus"]
     assert (point["false"], point["false_worst_scan"], point["false_per_scan"]["value"]) == (2, 2, 1.0)
-    assert [c["false"] for c in figures["cases"]] == [2, 0]
+    assert [c["false"] for c in report["cases"]] == [2, 0]
     assert sum(f.outcome == "false" for f in results.findings) == 3
 
 
 def test_a_hit_below_the_threshold_is_missed_there_but_counts_in_the_froc():
     weak = [(mask, 0.3, provenance) for mask, _, provenance in ORACLE]
     results = scans.evaluate_scans([case()], lambda volume: result(volume, weak), 0.5)
-    figures = summary.scan_metrics(results)
+    report = summary.scan_metrics(results)
     assert [n.found for n in results.nodules] == [0, 0, 0]
-    assert figures["groups"]["all"]["dice_all"]["value"] == 0.0
-    assert figures["froc"]["consensus"]["cpm"]["value"] == 1.0
+    assert report["groups"]["all"]["dice_all"]["value"] == 0.0
+    assert report["froc"]["consensus"]["cpm"]["value"] == 1.0
 
 
 def test_dice_and_volume_of_a_hit_are_taken_on_the_scans_own_grid():
@@ -190,13 +190,13 @@ def test_a_case_is_read_with_the_readers_of_each_nodule(tmp_path):
 def test_a_scan_without_nodules_counts_for_the_false_findings(tmp_path):
     folder = write_case(tmp_path, "healthy", "P3", [])
     read = scans.read_case(folder)
-    figures = summary.scan_metrics(
+    report = summary.scan_metrics(
         scans.evaluate_scans(
             [read, case()], lambda volume: result(volume, PLANTED if volume is read.volume else ORACLE), 0.5
         )
     )
-    assert figures["operating_point"]["consensus"]["false_per_scan"]["value"] == 1.0
-    assert figures["operating_point"]["consensus"]["nodules"] == 2
+    assert report["operating_point"]["consensus"]["false_per_scan"]["value"] == 1.0
+    assert report["operating_point"]["consensus"]["nodules"] == 2
 
 
 def test_cases_that_are_not_complete_are_refused(tmp_path):

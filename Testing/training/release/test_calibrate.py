@@ -3,40 +3,40 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from crop_outputs import CARD, ball, boxes_around, cube
 from LNHGLib.errors import InputError
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.release import calibrate
-from seen_cubes import CARD, ball, boxes_around, cube
 from tiny_model import with_stand_ins, write_model
 
 
 def test_the_mask_threshold_is_the_one_of_best_dice():
     tight, loose = ball((25, 25, 25), 5), ball((25, 25, 25), 7)
-    seen = [cube(np.where(tight, 0.5, np.where(loose, 0.04, 0.0)), boxes_around((25, 25, 25), 6, 0.9))]
-    assert calibrate.mean_dice(seen, 0.05) == 1.0
-    assert calibrate.mean_dice(seen, 0.02) < 0.8
-    assert calibrate.choose(seen, CARD, 2)["generator"]["threshold"] == 0.05
+    outputs = [cube(np.where(tight, 0.5, np.where(loose, 0.04, 0.0)), boxes_around((25, 25, 25), 6, 0.9))]
+    assert calibrate.mean_dice(outputs, 0.05) == 1.0
+    assert calibrate.mean_dice(outputs, 0.02) < 0.8
+    assert calibrate.choose(outputs, CARD, 2)["generator"]["threshold"] == 0.05
 
 
 def test_of_thresholds_of_equal_dice_the_one_of_true_volume_is_taken():
-    drawn = 0.5 * ball((25, 25, 25), 5)
-    drawn[25, 25, [20, 30]] = 0.04
-    drawn[25, 25, [19, 31]] = 0.025
-    seen = [cube(drawn, boxes_around((25, 25, 25), 6, 0.9))]
-    dices = [calibrate.mean_dice(seen, threshold) for threshold in (0.01, 0.03, 0.05)]
+    predicted = 0.5 * ball((25, 25, 25), 5)
+    predicted[25, 25, [20, 30]] = 0.04
+    predicted[25, 25, [19, 31]] = 0.025
+    outputs = [cube(predicted, boxes_around((25, 25, 25), 6, 0.9))]
+    dices = [calibrate.mean_dice(outputs, threshold) for threshold in (0.01, 0.03, 0.05)]
     assert max(dices) - min(dices) < calibrate.EQUAL_DICE
-    assert calibrate.choose_mask_threshold(seen) == 0.03
+    assert calibrate.choose_mask_threshold(outputs) == 0.03
 
 
-def test_outlines_are_trimmed_before_they_are_compared_where_the_card_asks_for_it():
-    drawn = 0.5 * ball((25, 25, 25), 5)
-    drawn[24:27, 24:27, 25:] = 0.5
-    seen = [cube(drawn, boxes_around((25, 25, 25), 6, 0.9))]
-    trimming = CARD | {"generator": CARD["generator"] | {"trim": True}}
-    plain, trimmed = (calibrate.choose(seen, card, 2)["calibration"]["dice"] for card in (CARD, trimming))
-    assert plain < 0.9 < trimmed
-    assert calibrate.volume_bias(seen, 0.1, prune=True) < calibrate.volume_bias(seen, 0.1)
+def test_outlines_are_pruned_before_they_are_compared_where_the_card_asks_for_it():
+    predicted = 0.5 * ball((25, 25, 25), 5)
+    predicted[24:27, 24:27, 25:] = 0.5
+    outputs = [cube(predicted, boxes_around((25, 25, 25), 6, 0.9))]
+    pruning = CARD | {"generator": CARD["generator"] | {"trim": True}}
+    plain, pruned = (calibrate.choose(outputs, card, 2)["calibration"]["dice"] for card in (CARD, pruning))
+    assert plain < 0.9 < pruned
+    assert calibrate.volume_bias(outputs, 0.1, prune=True) < calibrate.volume_bias(outputs, 0.1)
 
 
 def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():
@@ -55,8 +55,8 @@ def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():
     assert no_candidates.sensitivity[-1] == 0
 
 
-def test_findings_are_scored_by_all_looks_and_found_by_the_first():
-    """What only the second look doubts comes after what both show."""
+def test_findings_are_scored_by_the_ensemble_and_found_by_its_first_member():
+    """What only the second member doubts comes after what both show."""
     nodule, beside = ball((25, 25, 25), 5), ball((10, 10, 10), 4)
     boxes = boxes_around((25, 25, 25), 6, 0.9) + boxes_around((10, 10, 10), 5, 0.9)
     one = cube(0.6 * nodule + 0.9 * beside, boxes)
@@ -69,9 +69,9 @@ def test_the_threshold_admits_no_more_false_findings_than_asked():
     nodule = 0.7 * ball((25, 25, 25), 5)
     elsewhere = np.maximum(nodule, 0.7 * ball((10, 10, 10), 4))
     hit = boxes_around((25, 25, 25), 6, 0.6)
-    seen = [cube(elsewhere, boxes_around((10, 10, 10), 5, 0.5) + hit), *[cube(nodule, hit)] * 19]
-    strict, loose = (calibrate.choose(seen, CARD, rate) for rate in (1, 2))
-    scores = calibrate.detection_curve(seen, strict).thresholds[1:]
+    outputs = [cube(elsewhere, boxes_around((10, 10, 10), 5, 0.5) + hit), *[cube(nodule, hit)] * 19]
+    strict, loose = (calibrate.choose(outputs, CARD, rate) for rate in (1, 2))
+    scores = calibrate.detection_curve(outputs, strict).thresholds[1:]
     assert strict["threshold"] == pytest.approx(scores[0], abs=1e-3)
     assert loose["threshold"] == pytest.approx(scores[1], abs=1e-3)
     assert strict["calibration"]["sensitivity_at"] == {"1": 1.0, "2": 1.0, "4": 1.0, "8": 1.0}
@@ -90,14 +90,14 @@ def test_the_lung_of_a_cube_holds_its_nodule_and_not_the_thick_wall():
     assert not lung[25, 25, 45]
 
 
-def test_only_patients_left_out_of_training_are_looked_at(tiny, tmp_path):
+def test_only_patients_left_out_of_training_are_predicted(tiny, tmp_path):
     crops = calibrate.validation_crops(tiny, tmp_path / "data")
     assert {crop.patient for crop in crops} == {"patient-1", "patient-3", "patient-5"}
-    seen = calibrate.predict_crops(with_stand_ins(tiny), crops)
-    assert calibrate.choose(seen, tiny.card, 2)["calibration"]["sensitivity_at"]["2"] == 1.0
+    outputs = calibrate.predict_crops(with_stand_ins(tiny), crops)
+    assert calibrate.choose(outputs, tiny.card, 2)["calibration"]["sensitivity_at"]["2"] == 1.0
 
 
-def test_the_command_rewrites_the_card_and_drops_figures_of_the_old_thresholds(tiny, tmp_path, monkeypatch):
+def test_the_command_rewrites_the_card_and_drops_metrics_of_the_old_thresholds(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(type(tiny), "detector", lambda self, device: with_stand_ins(self).detector())
     assert main(["calibrate", "--model", str(tiny.folder), "--data", str(tmp_path / "data"), "--device", "cpu"]) == 0
     card = json.loads((tiny.folder / "model.json").read_text())

@@ -1,81 +1,15 @@
-"""Figures by kind of nodule and by patient, worked out by hand; what a nodule is attached to."""
+"""Metrics by kind of nodule and by patient, worked out by hand."""
 
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from evaluation_data import ball
-from LNHGTrainingLib.evaluation import attachment as nodule_attachment
-from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import summary
-from LNHGTrainingLib.evaluation.attachment import attachment
-from LNHGTrainingLib.evaluation.crops import NoduleScore, Selection
+from LNHGTrainingLib.evaluation.crops import NoduleScore
 from LNHGTrainingLib.evaluation.matching import Finding, FindingMatch, ReferenceNodule, whole_scan_dice
 from LNHGTrainingLib.evaluation.scans import CaseScore, ScanFinding, ScanNodule, ScanResults
 
-SHAPE = (50, 50, 50)
-MM = (1.0, 1.0, 1.0)
 SCORE = NoduleScore("P1", "1.2", "0", 8.0, 4, 5.0, 0, 0, 1, 0.8, 1.0, 90.0, 100.0, -0.1, 0.75)
-
-
-def lung(nodule, *tissue):
-    hu = np.random.default_rng(0).normal(-850, 30, nodule.shape)
-    for part in (nodule, *tissue):
-        hu[part] = 20
-    return hu
-
-
-def rod(radius, first, last, shape=SHAPE):
-    """A vessel along x through the middle."""
-    z, y, x = np.ogrid[tuple(slice(0, size) for size in shape)]
-    return ((z - 25) ** 2 + (y - 25) ** 2 <= radius**2) & (x >= first) & (x < last)
-
-
-def wall(first):
-    return np.broadcast_to(np.arange(50)[:, None] >= first, SHAPE)
-
-
-NODULE = ball((25, 25, 25), 5)
-
-
-@pytest.mark.parametrize(
-    ("tissue", "pleural", "vascular"),
-    [
-        ((), False, False),
-        ((wall(31),), True, False),
-        ((wall(40),), False, False),
-        ((rod(2, 25, 50),), False, True),
-        ((rod(2, 38, 50),), False, False),
-        ((rod(2, 25, 33),), False, False),
-        ((wall(31), rod(2, 0, 25)), True, True),
-    ],
-    ids=["in the lung", "at the wall", "off the wall", "at a vessel", "off a vessel", "with a spicule", "at both"],
-)
-def test_a_nodule_is_attached_to_what_touches_it(tissue, pleural, vascular):
-    assert attachment(lung(NODULE, *tissue), NODULE, MM) == nodule_attachment.Attachment(pleural, vascular)
-
-
-def test_padding_is_no_wall():
-    padding = wall(31)
-    hu = lung(NODULE, padding)
-    assert attachment(hu, NODULE, MM).pleural
-    assert not attachment(hu, NODULE, MM, valid=~padding).pleural
-
-
-def test_thick_slices_change_nothing():
-    tissue = rod(2, 25, 50)
-    hu = lung(NODULE, tissue)
-    thick = attachment(hu[::2], NODULE[::2], (2.0, 1.0, 1.0))
-    assert thick == attachment(hu, NODULE, MM) == nodule_attachment.Attachment(False, True)
-
-
-def test_real_nodules_are_of_every_kind(data_dir):
-    rows = evaluate_crops.select_rows(data_dir / "crops" / "luna16_crops.csv", Selection(folds=(0,), limit=60))
-    crops = evaluate_crops.read_crops(data_dir / "crops" / "luna16_crops.h5", rows)
-    kinds = [attachment(crop.hu, crop.reference, MM, crop.valid) for crop in crops if crop.reference.any()]
-    shares = [np.mean([kind.pleural for kind in kinds]), np.mean([kind.vascular for kind in kinds])]
-    assert 0.2 < shares[0] < 0.5
-    assert 0.25 < shares[1] < 0.65
 
 
 @pytest.mark.parametrize(
@@ -107,11 +41,11 @@ def test_groups_by_type_attachment_and_readers_hold_their_nodules():
 def test_a_patients_mean_counts_once_however_many_nodules_it_has():
     missed = replace(SCORE, found=0, dice=0.0)
     scores = [SCORE, replace(SCORE, dice=0.6), missed, replace(SCORE, patient="P2", dice=0.9)]
-    figures = summary.segmentation_metrics(scores)
-    assert figures["dice_all"]["value"] == pytest.approx((0.8 + 0.6 + 0 + 0.9) / 4)
-    assert figures["dice_per_patient"]["value"] == pytest.approx(((0.8 + 0.6 + 0) / 3 + 0.9) / 2)
-    assert figures["dice_found_per_patient"]["value"] == pytest.approx(((0.8 + 0.6) / 2 + 0.9) / 2)
-    assert figures["human_loo_dice_per_patient"]["value"] == pytest.approx(0.75)
+    found = summary.segmentation_metrics(scores)
+    assert found["dice_all"]["value"] == pytest.approx((0.8 + 0.6 + 0 + 0.9) / 4)
+    assert found["dice_per_patient"]["value"] == pytest.approx(((0.8 + 0.6 + 0) / 3 + 0.9) / 2)
+    assert found["dice_found_per_patient"]["value"] == pytest.approx(((0.8 + 0.6) / 2 + 0.9) / 2)
+    assert found["human_loo_dice_per_patient"]["value"] == pytest.approx(0.75)
 
 
 def reference(label, mask, readers):
@@ -126,14 +60,14 @@ def test_whole_scan_dice_counts_false_voxels_and_spares_nodules_of_few_readers()
     labels[0, :4, 0], labels[0, :4, 5], labels[0, :4, 9] = 1, 2, 3
     nodules = [reference(1, counted, 4), reference(2, few, 1)]
     outcomes = {1: ("hit", 1), 2: ("ignored", 2), 3: ("false", None)}
-    verdicts = [
+    matches = [
         FindingMatch(Finding(number, 0.9, "fused", np.zeros(3), np.zeros(3)), outcome, nodule, "", "", None)
         for number, (outcome, nodule) in outcomes.items()
     ]
-    assert whole_scan_dice(verdicts, labels, nodules) == pytest.approx(2 * 4 / (8 + 4))
-    assert whole_scan_dice(verdicts[:2], labels, nodules) == 1.0
+    assert whole_scan_dice(matches, labels, nodules) == pytest.approx(2 * 4 / (8 + 4))
+    assert whole_scan_dice(matches[:2], labels, nodules) == 1.0
     assert whole_scan_dice([], labels, nodules) == 0.0
-    assert np.isnan(whole_scan_dice(verdicts, labels, nodules[1:]))
+    assert np.isnan(whole_scan_dice(matches, labels, nodules[1:]))
 
 
 def scan_nodule(label, case, **changes):
@@ -151,11 +85,11 @@ def test_the_cpm_of_a_group_shares_the_false_findings_and_ignores_hits_on_the_ot
         scan_finding("a", 0.9, "hit", 2), scan_finding("b", 0.8, "false", None), scan_finding("a", 0.7, "hit", 1),
     ]  # fmt: skip
     cases = [CaseScore("a", "P1", 0.8, 1.0, 1.0), CaseScore("b", "P1", 0.6, 1.0, 1.0)]
-    figures = summary.scan_metrics(ScanResults(0.5, nodules, findings, cases))
-    groups = {name: (g["nodules"], g["cpm"]["value"]) for name, g in figures["detection_by_group"].items()}
+    found = summary.scan_metrics(ScanResults(0.5, nodules, findings, cases))
+    groups = {name: (g["nodules"], g["cpm"]["value"]) for name, g in found["detection_by_group"].items()}
     assert groups["under 6 mm"] == (1, pytest.approx(5 / 7, abs=1e-4))  # found after half a false finding a scan
     assert groups["6 to 10 mm"] == (2, 0.5)  # one of two, before any false finding
     assert groups["all"] == (3, pytest.approx((2 * 1 / 3 + 5 * 2 / 3) / 7, abs=1e-4))
-    assert figures["scan_dice"] == {"value": 0.7, "low": None, "high": None}
-    point = figures["operating_point"]["consensus"]
+    assert found["scan_dice"] == {"value": 0.7, "low": None, "high": None}
+    point = found["operating_point"]["consensus"]
     assert [round(point[name]["value"], 4) for name in ("precision", "sensitivity", "f1")] == [0.6667] * 3

@@ -6,7 +6,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from evaluation_data import CARD, QUIET, ball, empty, figures, perfect, read_csv, row, write_crops
+from evaluation_data import CARD, QUIET, ball, crop_report, empty, perfect, read_csv, row, write_crops
 from LNHGLib.errors import DiskError, InputError
 from LNHGLib.files.atomic import atomic_folder
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
@@ -17,7 +17,7 @@ from LNHGTrainingLib.evaluation.run import EvaluationOptions
 
 
 def test_a_perfect_generator_reaches_dice_one_on_every_nodule(crops):
-    report = figures(crops, perfect)
+    report = crop_report(crops, perfect)
     whole = report["groups"]["all"]
     assert (whole["nodules"], whole["patients"], whole["found"]) == (6, 3, 6)
     assert whole["dice_all"] == {"value": 1.0, "low": 1.0, "high": 1.0}
@@ -26,14 +26,14 @@ def test_a_perfect_generator_reaches_dice_one_on_every_nodule(crops):
 
 
 def test_an_empty_generator_gets_dice_zero_and_finds_nothing(crops):
-    report = figures(crops, empty)
+    report = crop_report(crops, empty)
     assert report["groups"]["all"]["found"] == 0
     assert report["groups"]["all"]["dice_all"]["value"] == 0.0
     assert report["groups"]["all"]["dice_found"]["value"] is None
 
 
 def test_missed_nodules_count_as_zero_in_one_mean_and_are_left_out_of_the_other(crops):
-    report = figures(crops, lambda hu: perfect(hu) * ((hu > 0).sum() > 500))
+    report = crop_report(crops, lambda hu: perfect(hu) * ((hu > 0).sum() > 500))
     whole = report["groups"]["all"]
     assert whole["dice_all"]["value"] == pytest.approx(whole["found"] / 6, abs=1e-4)
     assert 0 < whole["found"] < 6
@@ -49,15 +49,15 @@ def test_what_else_is_marked_in_the_lung_is_counted(tmp_path):
     with h5py.File(files[0], "r+") as file:
         file["ct"][0] = np.where(file["ct"][0] > 0, 40, -800)
         file["other_mask"][0] = lesion
-    drawn = nodule | one_reader | vessels | speck | lesion
+    predicted = nodule | one_reader | vessels | speck | lesion
 
-    report = figures(files, lambda hu: drawn.astype(np.float32))
+    report = crop_report(files, lambda hu: predicted.astype(np.float32))
     assert report["elsewhere"] == {"value": 2.0, "low": None, "high": None}
     assert report["groups"]["all"]["dice_all"]["value"] == 1.0
 
     with h5py.File(files[0], "r+") as file:
         file["ct"][0] = np.where(shell, 40, file["ct"][0])
-    assert figures(files, lambda hu: drawn.astype(np.float32))["elsewhere"]["value"] == 0.0
+    assert crop_report(files, lambda hu: predicted.astype(np.float32))["elsewhere"]["value"] == 0.0
 
 
 def test_the_summary_can_be_computed_from_the_table_beside_it(crops, tmp_path, no_plots):
@@ -144,7 +144,7 @@ def test_the_nearest_component_is_taken_up_to_five_millimeters(offset, taken):
 def test_a_component_beside_the_nodule_does_not_find_it(tmp_path):
     files = write_crops(tmp_path, [row(0)], [15 * ball((25, 25, 25), 1)])
     beside = ball((25, 25, 29), 2).astype(np.float32)
-    report = figures(files, lambda hu: beside)
+    report = crop_report(files, lambda hu: beside)
     assert report["groups"]["all"]["found"] == 0
     assert report["groups"]["all"]["dice_all"]["value"] == 0.0
 
@@ -174,7 +174,7 @@ def test_selection_follows_usable_readers_folds_and_test_scans(tmp_path):
 def test_crops_without_a_consensus_voxel_are_left_out_and_counted(tmp_path):
     rows = [row(0), row(1)]
     files = write_crops(tmp_path, rows, [15 * ball((25, 25, 25), 3), 1 * ball((25, 25, 25), 3)])
-    report = figures(files, perfect)
+    report = crop_report(files, perfect)
     assert (report["groups"]["all"]["nodules"], report["without_reference"]) == (1, 1)
 
 
