@@ -103,7 +103,7 @@ class SegmentationJob:
             "best_score": round(max((nodule.score for nodule in result.nodules), default=0.0), 4),
             "longest_mm": round(max(measured, default=0.0), 4),
             "warnings": result.report["warnings"],
-            "thumbnail": thumbnail.draw(result),
+            "thumbnail": thumbnail.make_thumbnail(result),
         }
 
 

@@ -18,7 +18,7 @@ QUALITY = 80
 FRAME_MARGIN_MM = 4.0
 
 
-def draw(result: "Result") -> str:
+def make_thumbnail(result: "Result") -> str:
     """Show the slice through the best finding, framed; the middle slice where nothing was found.
 
     Returns:
