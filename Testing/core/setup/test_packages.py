@@ -286,7 +286,7 @@ def test_progress_follows_the_downloads(monkeypatch, tmp_path):
 
     told = []
     monkeypatch.setattr(pip, "run", run)
-    monkeypatch.setattr(pip, "_pip_version", lambda: "25.0")
+    monkeypatch.setattr(pip.importlib.metadata, "version", lambda _name: "25.0")
     pip.Pip(tmp_path, 200, lambda *words: told.append(words), lambda: False).install(["torch"])
     assert [text for _fraction, text in told] == [
         "downloading torch (180 MB)",
