@@ -5,19 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 import slicer
+from LNHGLib.image.boxes import box_between, box_start, grow_box, shift_box, whole_box
 
 from LNHGSegmentationLib.Core.CoreTask import CoreTask, TaskOutcome
 from LNHGSegmentationLib.Scene import SegmentVoxels
-from LNHGSegmentationLib.Scene.Geometry import (
-    RAS_TO_LPS,
-    cornerOf,
-    gridOf,
-    grown,
-    ijkToRAS,
-    shapeOf,
-    shifted,
-    worldToIndex,
-)
+from LNHGSegmentationLib.Scene.Geometry import RAS_TO_LPS, gridOf, ijkToRAS, shapeOf, worldToIndex
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
 ROOM_MM = 60.0  # the core looks at a cube of 80 mm; beyond it lies what the network's field of view needs
@@ -55,9 +47,8 @@ class PointPrompt(CoreTask):
         if (index < -0.5).any() or (index > np.array(shape) - 0.5).any():
             raise ValueError("The place lies outside the CT: click into the lung.")
         self._placeLPS = (RAS_TO_LPS @ self._matrix @ [*index[::-1], 1.0])[:3]
-        low, high = np.maximum(index - reach, 0).astype(int), np.minimum(index + reach + 1, shape).astype(int)
-        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        self._corner = cornerOf(box)
+        box = box_between(np.maximum(index - reach, 0), np.minimum(index + reach + 1, shape))
+        self._corner = box_start(box)
         self._matrix[:3, 3] += self._matrix[:3, :3] @ self._corner[::-1]
         self._voxels = slicer.util.arrayFromVolume(volumeNode)[box].copy()
         super().__init__(onEnded, python=python, launcher=launcher)
@@ -104,9 +95,9 @@ class PointPrompt(CoreTask):
             signal = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "signal.nii.gz")))
             row = json.loads((out / "report.json").read_text(encoding="utf-8"))["nodules"][0]
             spacing = np.linalg.norm(self._matrix[:3, :3], axis=0)[::-1]
-            inner = SegmentVoxels.trimmed(Crop(tuple(slice(0, size) for size in mask.shape), mask))
-            around = grown(inner.box, [int(AROUND_MM / mm) for mm in spacing], mask.shape)
-            row["signal"] = Crop(shifted(around, self._corner), signal[around])
-            return Crop(shifted(inner.box, self._corner), inner.array), row
+            inner = SegmentVoxels.trimmed(Crop(whole_box(mask.shape), mask))
+            around = grow_box(inner.box, [int(AROUND_MM / mm) for mm in spacing], mask.shape)
+            row["signal"] = Crop(shift_box(around, self._corner), signal[around])
+            return Crop(shift_box(inner.box, self._corner), inner.array), row
         except Exception as error:
             raise RuntimeError(f"The outline cannot be read: {error}") from error

@@ -14,7 +14,12 @@ QUIET_MS = 250  # a brush stroke is many changes: they are followed when there w
 
 
 def openEditor(findings: Findings, segmentID: str) -> None:
-    """Open the Segment Editor with the CT and a finding's segment."""
+    """Open the Segment Editor with the CT and a finding's segment.
+
+    Args:
+        findings: The findings.
+        segmentID: Of the segment.
+    """
     node = slicer.mrmlScene.GetSingletonNode(EDITOR, "vtkMRMLSegmentEditorNode")
     if node is None:
         node = slicer.vtkMRMLSegmentEditorNode()
@@ -60,7 +65,14 @@ class EditWatch(VTKObservationMixin):
         ids = self._findings.segments.ids()
         before = {each: self._known.get(each) for each in {*ids, *self._known}}
         now = {each: self._findings.segments.state(each) for each in before}
-        changed = {each: state for each, state in before.items() if not _same(state, now[each])}
+        changed = {}
+        for each, old in before.items():
+            new = now[each]
+            isSame = old is new
+            if old is not None and new is not None and (old.name, old.box) == (new.name, new.box):
+                isSame = old.box is None or bool((old.bits == new.bits).all())
+            if not isSame:
+                changed[each] = old
         if changed:
             numbers = self._findings.applyExternalEdits(changed)
             self._known = {each: state for each, state in now.items() if state is not None}
@@ -73,11 +85,3 @@ class EditWatch(VTKObservationMixin):
 
     def _onModified(self, *_args) -> None:
         self._timer.start()
-
-
-def _same(one: SegmentState | None, other: SegmentState | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    if one.name != other.name or one.box != other.box:
-        return False
-    return one.box is None or bool((one.bits == other.bits).all())

@@ -29,7 +29,10 @@ def parts(crop: Crop, spacing_mm: tuple[float, float, float]) -> list[Crop]:
 
 
 def _atWaist(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Number the two parts of one piece, or all of it 1 where it has no waist."""
+    """Number the two parts of one piece, or all of it 1 where it has no waist.
+
+    Two seeds in its thickest places grow over it: at each depth a voxel takes the nearest number.
+    """
     from scipy import ndimage
 
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
@@ -44,14 +47,8 @@ def _atWaist(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.nda
     two = 1 + np.argsort(peaks)[::-1][:2]
     if level > NECK * min(peaks[two - 1]):
         return mask.astype(np.int32)
-    return _flooded(np.where(markers == two[0], 1, np.where(markers == two[1], 2, 0)), depth, mask, level)
-
-
-def _flooded(labels: np.ndarray, depth: np.ndarray, mask: np.ndarray, level: float) -> np.ndarray:
-    """Grow two seeds over a mask from the deep to the shallow: at each level a voxel takes the nearest label."""
-    from scipy import ndimage
-
-    for least in np.linspace(level, 0.0, FLOOD_STEPS):
+    labels = np.where(markers == two[0], 1, np.where(markers == two[1], 2, 0))
+    for least in np.linspace(level, 0.0, FLOOD_STEPS):  # from the deep to the shallow
         _, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
         new = mask & (depth >= least) & (labels == 0)
         labels[new] = labels[tuple(nearest)][new]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from LNHGLib.image.boxes import Box, box_shape
 
-from LNHGSegmentationLib.Scene.Geometry import Box, sizeOf
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
 MAX_STEPS = 100
@@ -26,7 +26,7 @@ class SegmentState:
         """Its voxels, None where it had none."""
         if self.box is None:
             return None
-        shape = sizeOf(self.box)
+        shape = box_shape(self.box)
         return Crop(self.box, np.unpackbits(self.bits, count=int(np.prod(shape))).astype(bool).reshape(shape))
 
 
@@ -65,7 +65,9 @@ class UndoStack:
         """Remember a new step; steps that were taken back cannot be repeated any more."""
         self.undone.clear()
         self.done.append(step)
-        while len(self.done) > 1 and (len(self.done) > self.maxSteps or self._size() > self.maxBytes):
+        while len(self.done) > 1 and (
+            len(self.done) > self.maxSteps or sum(each.size for each in self.done) > self.maxBytes
+        ):
             del self.done[0]
 
     def undo(self) -> Step | None:
@@ -75,9 +77,6 @@ class UndoStack:
     def redo(self) -> Step | None:
         """Return the step to repeat, None if there is none."""
         return self._move(self.undone, self.done)
-
-    def _size(self) -> int:
-        return sum(step.size for step in self.done)
 
     @staticmethod
     def _move(source: list[Step], target: list[Step]) -> Step | None:

@@ -46,12 +46,19 @@ def refresh(segmentation: slicer.vtkMRMLSegmentationNode, mode: str) -> slicer.v
         return None
     node = segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
     if node is None or node.GetImageData() is None:
-        node = _newNode(segmentation, source)
+        nothing = np.zeros(source.GetImageData().GetDimensions()[::-1], np.float32)
+        node = ResultNodes.addVolume(f"{source.GetName()} (as shown)", nothing, source)
+        segmentation.SetNodeReferenceID(SceneResults.SHOWN_ROLE, node.GetID())
+        Overlay.setUpDisplay(node, "viridis", (0.0, 1.0))
     signal, shown = slicer.util.arrayFromVolume(source), slicer.util.arrayFromVolume(node)
     reader = SegmentReader(segmentation)
     crops = [crop for each in visibleSegments(segmentation) if (crop := reader.read(each)) is not None]
-    for box in _drawnBoxes(node):
-        shown[box] = 0
+    before = json.loads(node.GetAttribute(BOXES_ATTRIBUTE) or "{}")
+    if before and before["grid"] != _grid(node):  # Slicer turns the voxels of left-handed volumes when it loads a scene
+        shown[:] = 0
+    else:
+        for spans in before.get("spans", []):
+            shown[tuple(slice(*span) for span in spans)] = 0
     for crop, values in zip(crops, scaled(signal, crops, mode), strict=True):
         shown[crop.box][crop.array] = np.maximum(values[crop.array], 2 * Overlay.SMALLEST_SIGNAL)
     spans = [[[part.start, part.stop] for part in crop.box] for crop in crops]
@@ -85,21 +92,5 @@ def scaled(signal: np.ndarray, crops: list[Crop], mode: str) -> list[np.ndarray]
     ]
 
 
-def _drawnBoxes(node) -> list[tuple[slice, ...]]:
-    """Return where the map is not zero; Slicer turns the voxels of left-handed volumes when it loads a scene."""
-    drawn = json.loads(node.GetAttribute(BOXES_ATTRIBUTE) or "{}")
-    if drawn and drawn["grid"] != _grid(node):
-        return [(slice(None),) * 3]
-    return [tuple(slice(*span) for span in spans) for spans in drawn.get("spans", [])]
-
-
 def _grid(node) -> list[float]:
     return np.round(ijkToRAS(node), 3).ravel().tolist()
-
-
-def _newNode(segmentation, source) -> slicer.vtkMRMLScalarVolumeNode:
-    nothing = np.zeros(source.GetImageData().GetDimensions()[::-1], np.float32)
-    node = ResultNodes.addVolume(f"{source.GetName()} (as shown)", nothing, source)
-    segmentation.SetNodeReferenceID(SceneResults.SHOWN_ROLE, node.GetID())
-    Overlay.setUpDisplay(node, "viridis", (0.0, 1.0))
-    return node

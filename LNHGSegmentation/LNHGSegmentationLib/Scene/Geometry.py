@@ -3,13 +3,12 @@
 import numpy as np
 import slicer
 import vtk
+from LNHGLib.image.boxes import Box, box_shape, box_start, whole_box
 from vtk.util.numpy_support import vtk_to_numpy
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ZYX_TO_IJK = np.eye(4)[[2, 1, 0, 3]]  # IJK_TO_ZYX as well
 PERPENDICULAR = 1e-5  # largest cosine between two axes
-
-Box = tuple[slice, slice, slice]
 
 
 def ijkToRAS(volumeNode: slicer.vtkMRMLVolumeNode) -> np.ndarray:
@@ -26,7 +25,7 @@ def shapeOf(volumeNode: slicer.vtkMRMLVolumeNode) -> tuple[int, int, int]:
 
 def wholeOf(volumeNode: slicer.vtkMRMLVolumeNode) -> Box:
     """Return the box of all voxels."""
-    return tuple(slice(0, size) for size in shapeOf(volumeNode))
+    return whole_box(shapeOf(volumeNode))
 
 
 def addVolume(array: np.ndarray, zyxToLPS: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:
@@ -55,20 +54,39 @@ def gridOf(matrix: np.ndarray, shape: tuple[int, int, int]):
 def gridAt(volumeNode: slicer.vtkMRMLVolumeNode, box: Box):
     """Return the core's grid of a part of the CT as it lies in the world, with all parent transforms applied.
 
-    A transform that is not linear is taken as linear across the part.
+    A transform that is not linear is taken as linear across the part: it fits at the box's corners.
+
+    Args:
+        volumeNode: The CT.
+        box: Of its voxels.
     """
     parent = volumeNode.GetParentTransformNode()
-    corner, size = np.array(cornerOf(box)[::-1], float), np.array(sizeOf(box)[::-1], float)
+    corner, size = np.array(box_start(box)[::-1], float), np.array(box_shape(box)[::-1], float)
+    matrix = ijkToRAS(volumeNode)
     if isLinear(parent):
-        matrix = linearToWorld(parent) @ ijkToRAS(volumeNode)
+        matrix = linearToWorld(parent) @ matrix
         matrix[:3, 3] += matrix[:3, :3] @ corner
-    else:
-        matrix = _tangent(parent, ijkToRAS(volumeNode), corner, size)
-    return gridOf(matrix, size[::-1])
+        return gridOf(matrix, size[::-1])
+    points = np.vstack([corner, corner + np.diag(size)]) @ matrix[:3, :3].T + matrix[:3, 3]
+    transform = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, None, transform)
+    world = np.array([transform.TransformPoint(point) for point in points])
+    tangent = np.eye(4)
+    tangent[:3, :3] = ((world[1:] - world[0]) / size[:, None]).T
+    tangent[:3, 3] = world[0]
+    return gridOf(tangent, size[::-1])
 
 
 def worldToIndex(volumeNode: slicer.vtkMRMLVolumeNode, positionRAS: np.ndarray) -> np.ndarray:
-    """Return the index (z, y, x), not rounded, of a world position in a volume."""
+    """Return the index of a world position in a volume.
+
+    Args:
+        volumeNode: The volume.
+        positionRAS: (x, y, z) in mm.
+
+    Returns:
+        (z, y, x), not rounded.
+    """
     transform = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, volumeNode.GetParentTransformNode(), transform)
     return (np.linalg.inv(ijkToRAS(volumeNode)) @ [*transform.TransformPoint(positionRAS), 1.0])[2::-1]
@@ -104,43 +122,3 @@ def imageArray(image: slicer.vtkOrientedImageData) -> np.ndarray:
     """Return the voxels of an image (z, y, x), not copied."""
     nx, ny, nz = image.GetDimensions()
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(nz, ny, nx)
-
-
-def cornerOf(box: Box) -> list[int]:
-    """Return the first index (z, y, x) of a box."""
-    return [part.start for part in box]
-
-
-def sizeOf(box: Box) -> list[int]:
-    """Return the number of voxels of a box along z, y, x."""
-    return [part.stop - part.start for part in box]
-
-
-def shifted(box: Box, offset) -> Box:
-    """Return a box moved by voxels (z, y, x)."""
-    return tuple(slice(part.start + int(o), part.stop + int(o)) for part, o in zip(box, offset, strict=True))
-
-
-def within(box: Box, outer: Box) -> Box:
-    """Return where a box lies in the array of an outer one."""
-    return shifted(box, [-start for start in cornerOf(outer)])
-
-
-def grown(box: Box, margins, shape: tuple[int, ...]) -> Box:
-    """Return a box with margins in voxels (z, y, x) around it, as far as an array of that shape has them."""
-    spans = zip(box, margins, shape, strict=True)
-    return tuple(slice(max(part.start - margin, 0), min(part.stop + margin, size)) for part, margin, size in spans)
-
-
-def _tangent(
-    parent: slicer.vtkMRMLTransformNode, matrix: np.ndarray, corner: np.ndarray, size: np.ndarray
-) -> np.ndarray:
-    """Return the matrix from voxels (x, y, z) to the world that fits a transform at the corners of a box."""
-    points = np.vstack([corner, corner + np.diag(size)]) @ matrix[:3, :3].T + matrix[:3, 3]
-    transform = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, None, transform)
-    world = np.array([transform.TransformPoint(point) for point in points])
-    affine = np.eye(4)
-    affine[:3, :3] = ((world[1:] - world[0]) / size[:, None]).T
-    affine[:3, 3] = world[0]
-    return affine

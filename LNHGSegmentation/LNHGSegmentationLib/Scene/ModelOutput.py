@@ -24,8 +24,22 @@ def crop(segmentation: slicer.vtkMRMLSegmentationNode, number: int) -> Crop | No
 
 
 def add(segmentation: slicer.vtkMRMLSegmentationNode, row: dict, voxels: Crop | None) -> None:
-    """Keep a finding of the model; one of the same number that was taken back is replaced."""
-    node = segmentation.GetNodeReference(ROLE) or _newNode(segmentation)
+    """Keep a finding of the model; one of the same number that was taken back is replaced.
+
+    Args:
+        segmentation: The findings' node.
+        row: The finding.
+        voxels: Its voxels, None where it has none.
+    """
+    node = segmentation.GetNodeReference(ROLE)
+    if node is None:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{segmentation.GetName()} (model output)")
+        node.SetHideFromEditors(True)
+        node.CreateDefaultDisplayNodes()  # else Slicer makes one that shows all when it loads the scene
+        node.GetDisplayNode().SetVisibility(False)
+        node.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
+        node.SetReferenceImageGeometryParameterFromVolumeNode(SceneResults.volumeOf(segmentation))
+        segmentation.SetNodeReferenceID(ROLE, node.GetID())
     kept = [each for each in rows(segmentation) if each["number"] != row["number"]]
     node.SetAttribute(SceneResults.NODULES_ATTRIBUTE, json.dumps([*kept, row]))
     segments = Segments(node)
@@ -39,14 +53,3 @@ def hide() -> None:
     nodes = (segmentation.GetNodeReference(ROLE) for segmentation in SceneResults.results())
     for display in filter(None, (node.GetDisplayNode() for node in nodes if node)):
         display.SetVisibility(False)
-
-
-def _newNode(segmentation) -> slicer.vtkMRMLSegmentationNode:
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{segmentation.GetName()} (model output)")
-    node.SetHideFromEditors(True)
-    node.CreateDefaultDisplayNodes()  # else Slicer makes one that shows all when it loads the scene
-    node.GetDisplayNode().SetVisibility(False)
-    node.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
-    node.SetReferenceImageGeometryParameterFromVolumeNode(SceneResults.volumeOf(segmentation))
-    segmentation.SetNodeReferenceID(ROLE, node.GetID())
-    return node

@@ -2,6 +2,7 @@
 
 import numpy as np
 import slicer
+from LNHGLib.image.boxes import corners
 
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Scene import Geometry
@@ -13,12 +14,6 @@ CAMERA_DISTANCE = 3.0  # of the field
 FRAME_MARGIN = 1.25  # a 3D view may be narrower than high
 
 
-def positionOf(row: dict) -> np.ndarray:
-    """Return the middle of a finding in world RAS mm."""
-    low, high = np.array(row["box_lps_mm"], float)
-    return RAS_TO_LPS[:3, :3] @ (low + high) / 2
-
-
 def goTo(row: dict, zoom: bool) -> None:
     """Show a finding in the middle of all slice views and of the 3D views.
 
@@ -26,8 +21,9 @@ def goTo(row: dict, zoom: bool) -> None:
         row: A finding with a box.
         zoom: Whether the views zoom to it.
     """
-    position, size = positionOf(row), np.ptp(np.array(row["box_lps_mm"], float), axis=0).max()
-    field = max(MIN_FIELD_MM, FIELD_PER_SIZE * size)
+    low, high = np.array(row["box_lps_mm"], float)
+    position = RAS_TO_LPS[:3, :3] @ (low + high) / 2
+    field = max(MIN_FIELD_MM, FIELD_PER_SIZE * (high - low).max())
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         if zoom:
             width, height, depth = node.GetFieldOfView()
@@ -42,15 +38,10 @@ def frameFindings(segmentation: slicer.vtkMRMLSegmentationNode) -> None:
     findings = Findings(segmentation)
     crops = [crop for row in findings.reported() if (crop := findings.crop(row["number"])) is not None]
     if crops:
-        corners = np.concatenate([_cornersOf(crop.box, findings.volumeNode) for crop in crops])
-        low, high = corners.min(0), corners.max(0)
+        grids = [Geometry.gridAt(findings.volumeNode, crop.box) for crop in crops]
+        rims = [grid.index_to_lps(corners((0, 0, 0), grid.shape)) @ RAS_TO_LPS[:3, :3] for grid in grids]
+        low, high = np.min(rims, axis=(0, 1)), np.max(rims, axis=(0, 1))
         _lookAt((low + high) / 2, max(MIN_FIELD_MM, FRAME_MARGIN * (high - low).max()))
-
-
-def _cornersOf(box: Geometry.Box, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
-    """Return the corners of a box of a CT's voxels in world RAS mm."""
-    corners = np.array(list(np.ndindex(2, 2, 2))) * Geometry.sizeOf(box)
-    return Geometry.gridAt(volumeNode, box).index_to_lps(corners) @ RAS_TO_LPS[:3, :3]
 
 
 def _lookAt(position: np.ndarray, field: float | None) -> None:

@@ -27,25 +27,46 @@ def colorTable(name: str) -> slicer.vtkMRMLColorTableNode:
     """Return the scene's color table of that name ("jet", the paper's, or "viridis"), made on first use."""
     tables = slicer.util.getNodesByClass("vtkMRMLColorTableNode")
     made = [table for table in tables if table.GetAttribute(TABLE_ATTRIBUTE) == name]
-    return made[0] if made else _newColorTable(name)
+    if made:
+        return made[0]
+    from LNHGLib.figures import colors  # here, as scipy would slow down Slicer's start
+
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", COLOR_TITLES[name])
+    table.SetAttribute(TABLE_ATTRIBUTE, name)
+    table.SetTypeToUser()
+    table.SetNumberOfColors(256)
+    for index, rgb in enumerate(colors.COLOR_MAPS[name](np.arange(256) / 255) / 255):
+        table.SetColor(index, f"{index / 255:.2f}", *rgb.tolist(), 1.0)
+    return table
 
 
 def applyColorMap(heterogeneity: slicer.vtkMRMLScalarVolumeNode, name: str) -> None:
-    """Color the map by a table; its legend follows."""
+    """Color the map by a table; its legend follows.
+
+    Args:
+        heterogeneity: The map.
+        name: "jet" or "viridis".
+    """
     tableID = colorTable(name).GetID()
     heterogeneity.GetDisplayNode().SetAndObserveColorNodeID(tableID)
     _legend(heterogeneity).SetAndObserveColorNodeID(tableID)
 
 
 def setUpDisplay(heterogeneity: slicer.vtkMRMLScalarVolumeNode, colorMap: str, shownRange: tuple[float, float]) -> None:
-    """Give the map its range, threshold at zero, sharp voxels, colors and legend."""
+    """Give the map its range, threshold at zero, sharp voxels, colors and legend.
+
+    Args:
+        heterogeneity: The map.
+        colorMap: "jet" or "viridis".
+        shownRange: Signal of the first and the last color.
+    """
     heterogeneity.CreateDefaultDisplayNodes()
     display = heterogeneity.GetDisplayNode()
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(*shownRange)
     display.SetThreshold(SMALLEST_SIGNAL, HIGHEST_SIGNAL)
     display.ApplyThresholdOn()
-    display.SetInterpolate(0)  # interpolation with the zero around a nodule draws a dark ring
+    display.SetInterpolate(0)  # interpolation with the zero around a nodule makes a dark ring
     applyColorMap(heterogeneity, colorMap)
 
 
@@ -65,7 +86,12 @@ def setScale(heterogeneity: slicer.vtkMRMLScalarVolumeNode, mode: str, fixedRang
 
 
 def placeLegend(heterogeneity: slicer.vtkMRMLScalarVolumeNode, view: slicer.vtkMRMLSliceNode | None) -> None:
-    """Show the map's legend in one slice view only: readable in a small one, and small in a large one."""
+    """Show the map's legend in one slice view only: readable in a small one, and small in a large one.
+
+    Args:
+        heterogeneity: The map.
+        view: The view, None where there is none.
+    """
     if view is None:
         return
     legend = _legend(heterogeneity)
@@ -103,6 +129,12 @@ def show(volumeNode, heterogeneity, visible: bool, opacity: float) -> None:
     """Put the CT behind and the map in front in all slice views but the one for the plain CT.
 
     An invisible map takes its legend along.
+
+    Args:
+        volumeNode: The CT, None to leave what is behind.
+        heterogeneity: The map, None where there is none.
+        visible: Whether the map is shown.
+        opacity: Of the map, 0 to 1.
     """
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         plain = composite.GetLayoutName() == Layouts.PLAIN_VIEW
@@ -117,7 +149,12 @@ def show(volumeNode, heterogeneity, visible: bool, opacity: float) -> None:
 
 
 def setStyle(segmentation: slicer.vtkMRMLSegmentationNode, style: str) -> None:
-    """Draw the nodules as outlines or filled; never in the view of the plain CT."""
+    """Show the nodules as outlines or filled; never in the view of the plain CT.
+
+    Args:
+        segmentation: The nodules.
+        style: "outline" or "fill".
+    """
     display = segmentation.GetDisplayNode()
     if display is None:
         return
@@ -132,17 +169,12 @@ def setStyle(segmentation: slicer.vtkMRMLSegmentationNode, style: str) -> None:
 def _legend(heterogeneity) -> slicer.vtkMRMLColorLegendDisplayNode:
     display, logic = heterogeneity.GetDisplayNode(), slicer.vtkSlicerColorLogic
     legend = logic.GetColorLegendDisplayNode(display) or logic.AddDefaultColorLegendDisplayNode(display)
-    if legend.GetAttribute(LEGEND_ATTRIBUTE) is None:  # new, or of an older scene
-        _setUpLegend(legend)
-    return legend
-
-
-def _setUpLegend(legend) -> None:
-    title, labels = LEGENDS["fixed"]
-    with slicer.util.NodeModify(legend):
+    if legend.GetAttribute(LEGEND_ATTRIBUTE) is not None:
+        return legend
+    with slicer.util.NodeModify(legend):  # it is new, or of an older scene
         legend.SetAttribute(LEGEND_ATTRIBUTE, "small")
-        legend.SetTitleText(title)
-        legend.SetLabelFormat(labels)
+        legend.SetTitleText(LEGENDS["fixed"][0])
+        legend.SetLabelFormat(LEGENDS["fixed"][1])
         legend.SetNumberOfLabels(3)
         legend.SetPosition(*LEGEND_PLACE)
         for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
@@ -151,15 +183,4 @@ def _setUpLegend(legend) -> None:
             text.SetShadow(False)
             text.SetBackgroundColor(0.0, 0.0, 0.0)
             text.SetBackgroundOpacity(0.6)
-
-
-def _newColorTable(name: str) -> slicer.vtkMRMLColorTableNode:
-    from LNHGLib.figures import colors  # here, as scipy would slow down Slicer's start
-
-    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", COLOR_TITLES[name])
-    table.SetAttribute(TABLE_ATTRIBUTE, name)
-    table.SetTypeToUser()
-    table.SetNumberOfColors(256)
-    for index, rgb in enumerate(colors.COLOR_MAPS[name](np.arange(256) / 255) / 255):
-        table.SetColor(index, f"{index / 255:.2f}", *rgb.tolist(), 1.0)
-    return table
+    return legend

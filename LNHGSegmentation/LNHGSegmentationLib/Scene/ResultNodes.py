@@ -9,10 +9,10 @@ import numpy as np
 import slicer
 import vtk
 from LNHGLib.figures.segment_style import segment_color, segment_id, segment_name, segment_tags
+from LNHGLib.image.boxes import grow_box
 from vtk.util.numpy_support import numpy_to_vtk
 
 from LNHGSegmentationLib.Scene import ModelOutput, Overlay, SceneResults, SignalStore
-from LNHGSegmentationLib.Scene.Geometry import grown
 from LNHGSegmentationLib.Scene.Segments import Segments
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
@@ -25,7 +25,7 @@ class ResultNodes:
     """What one run put into the scene.
 
     Attributes:
-        segmentation: A segment a nodule; findings of the detector alone have no voxels and no segment.
+        segmentation: One segment per nodule; findings of the detector alone have no voxels and no segment.
         heterogeneity: The intra-nodular signal on the CT's voxels.
         nodules: The rows of the report, detector-only findings included.
         warnings: What the core wants the user to know.
@@ -57,12 +57,25 @@ class ResultData:
 
 
 def load(folder: Path, volumeNode, exchange: VolumeExchange, colorMap: str = "jet") -> ResultNodes:
-    """Put a result folder into the scene, under the CT's own transform."""
+    """Put a result folder into the scene, under the CT's own transform.
+
+    Args:
+        folder: What `lnhg segment` wrote.
+        volumeNode: The CT.
+        exchange: Of that CT.
+        colorMap: "jet" or "viridis".
+    """
     return insert(read(folder, exchange), volumeNode, colorMap)
 
 
 def read(folder: Path, exchange: VolumeExchange) -> ResultData:
-    """Read a result folder; touches no scene, so it may run in a thread."""
+    """Read a result folder; touches no scene, so it may run in a thread.
+
+    Args:
+        folder: What `lnhg segment` wrote.
+        exchange: Of its CT.
+    """
+    from LNHGLib.segmentation.native_grid import AROUND_MM
     from scipy import ndimage  # here, as it would slow down Slicer's start
 
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -75,24 +88,25 @@ def read(folder: Path, exchange: VolumeExchange) -> ResultData:
             masks[number] = Crop(box, mask)
             signal[box][mask] = everywhere[box][mask]
             values.append(everywhere[box][mask])
-    around = _around(folder, exchange, masks, everywhere)
+    if (folder / "signal.nii.gz").exists():
+        everywhere = exchange.read(folder / "signal.nii.gz")
+        reach = [int(AROUND_MM / spacing) for spacing in exchange.spacing]
+        boxes = [grow_box(mask.box, reach, everywhere.shape) for mask in masks.values()]
+        around = [Crop(box, everywhere[box].copy()) for box in boxes]
+    else:  # results of older versions have the signal inside the nodules only
+        unknown = np.float32(np.nan)
+        around = [Crop(m.box, np.where(m.array, everywhere[m.box], unknown)) for m in masks.values()]
     return ResultData(report, masks, signal, Overlay.spread(np.concatenate(values)), around)
 
 
-def _around(folder: Path, exchange: VolumeExchange, masks: dict[int, Crop], everywhere: np.ndarray) -> list[Crop]:
-    """Cut the generator's signal around the nodules; results of older versions have it inside them only."""
-    from LNHGLib.segmentation.native_grid import AROUND_MM
-
-    if not (folder / "signal.nii.gz").exists():
-        return [Crop(m.box, np.where(m.array, everywhere[m.box], np.float32(np.nan))) for m in masks.values()]
-    signal = exchange.read(folder / "signal.nii.gz")
-    reach = [int(AROUND_MM / spacing) for spacing in exchange.spacing]
-    boxes = [grown(mask.box, reach, signal.shape) for mask in masks.values()]
-    return [Crop(box, signal[box].copy()) for box in boxes]
-
-
 def insert(data: ResultData, volumeNode, colorMap: str = "jet") -> ResultNodes:
-    """Put a result into the scene, under the CT's own transform."""
+    """Put a result into the scene, under the CT's own transform.
+
+    Args:
+        data: The result.
+        volumeNode: The CT.
+        colorMap: "jet" or "viridis".
+    """
     steps = inserting(data, volumeNode, colorMap)
     while True:
         try:
@@ -102,14 +116,25 @@ def insert(data: ResultData, volumeNode, colorMap: str = "jet") -> ResultNodes:
 
 
 def inserting(data: ResultData, volumeNode, colorMap: str = "jet") -> Generator[None, None, ResultNodes]:
-    """Do as `insert` in steps of a few milliseconds; closed before its end, it leaves the scene as it was."""
-    report = data.report
-    segmentation, heterogeneity = _segmentation(report["nodules"], volumeNode), None
+    """Do as `insert` in steps of a few milliseconds; closed before its end, it leaves the scene as it was.
+
+    Args:
+        data: The result.
+        volumeNode: The CT.
+        colorMap: "jet" or "viridis".
+
+    Returns:
+        The new nodes, as the generator's value.
+    """
+    report, heterogeneity = data.report, None
+    segmentation = _addSegmentation(report["nodules"], volumeNode)
+    segments = Segments(segmentation)
     try:
         for nodule in report["nodules"]:
-            crop = data.masks.get(nodule["number"])
-            if crop is not None:
-                _addSegment(segmentation, nodule, crop)
+            number, crop = nodule["number"], data.masks.get(nodule["number"])
+            if crop is not None:  # as a labelmap of its own box: one of the whole CT per nodule would fill the memory
+                tags = segment_tags(nodule["provenance"], nodule["score"])
+                segments.add(segment_id(number), segment_name(number), segment_color(number), tags, crop)
             ModelOutput.add(segmentation, nodule, crop)
             yield
         heterogeneity = addVolume(f"{volumeNode.GetName()} heterogeneity", data.signal, volumeNode)
@@ -121,12 +146,12 @@ def inserting(data: ResultData, volumeNode, colorMap: str = "jet") -> Generator[
         for node in filter(None, (*hidden, heterogeneity, segmentation)):
             slicer.mrmlScene.RemoveNode(node)
         raise
-    SceneResults.link(segmentation, heterogeneity, _run(report))
+    SceneResults.link(segmentation, heterogeneity, _runOf(report))
     segmentation.SetDisplayVisibility(True)
     return ResultNodes(segmentation, heterogeneity, report["nodules"], report.get("warnings", []))
 
 
-def _segmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentationNode:
+def _addSegmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentationNode:
     """Add a segmentation for the nodules, still without segments and hidden."""
     name = slicer.mrmlScene.GenerateUniqueName(f"{volumeNode.GetName()} nodules")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -142,14 +167,14 @@ def _segmentation(nodules: list[dict], volumeNode) -> slicer.vtkMRMLSegmentation
     return node
 
 
-def _addSegment(node: slicer.vtkMRMLSegmentationNode, nodule: dict, crop: Crop) -> None:
-    """Add a nodule as a labelmap of its own box: a whole-CT labelmap a nodule would fill the memory."""
-    number, tags = nodule["number"], segment_tags(nodule["provenance"], nodule["score"])
-    Segments(node).add(segment_id(number), segment_name(number), segment_color(number), tags, crop)
-
-
 def addVolume(name: str, array: np.ndarray, volumeNode) -> slicer.vtkMRMLScalarVolumeNode:
-    """Add an array (z, y, x) on a volume's voxels to the scene, without copying it: zeros stay unallocated pages."""
+    """Add an array on a volume's voxels to the scene, without copying it: zeros stay unallocated pages.
+
+    Args:
+        name: Of the new node.
+        array: (z, y, x).
+        volumeNode: The volume.
+    """
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
     node.CopyOrientation(volumeNode)
     node.CreateDefaultDisplayNodes()  # before the voxels: a histogram of all of them would block the user interface
@@ -162,14 +187,9 @@ def addVolume(name: str, array: np.ndarray, volumeNode) -> slicer.vtkMRMLScalarV
     return node
 
 
-def _device(report: dict) -> dict | None:
-    device = report.get("device")
-    return {"id": device["used"], "name": device["name"]} if device else None
-
-
-def _run(report: dict) -> dict:
+def _runOf(report: dict) -> dict:
     """Return what the panel needs to know about the run that made a result."""
-    model, options = report.get("model", {}), report.get("options", {})
+    model, options, device = report.get("model", {}), report.get("options", {}), report.get("device")
     return {
         "model": model.get("name", ""),
         "sha256": model.get("sha256", {}),
@@ -178,6 +198,6 @@ def _run(report: dict) -> dict:
         "threshold": model.get("threshold", options.get("threshold", 0.0)),
         "lowest": options.get("threshold", 0.0),
         "highest": report.get("fusion", {}).get("highest_score"),
-        "device": _device(report),
+        "device": {"id": device["used"], "name": device["name"]} if device else None,
         "warnings": report.get("warnings", []),
     }

@@ -23,7 +23,13 @@ def heterogeneityOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> slic
 
 
 def link(segmentation: slicer.vtkMRMLSegmentationNode, heterogeneity, run: dict) -> None:
-    """Note which map came with a segmentation, and how both were made."""
+    """Note which map came with a segmentation, and how both were made.
+
+    Args:
+        segmentation: The nodules.
+        heterogeneity: The map.
+        run: As `runOf` returns it.
+    """
     segmentation.SetNodeReferenceID(MAP_ROLE, heterogeneity.GetID())
     segmentation.SetAttribute(RUN_ATTRIBUTE, json.dumps(run))
 
@@ -56,7 +62,12 @@ def firstVolume() -> slicer.vtkMRMLScalarVolumeNode | None:
 
 
 def choose(parameter, segmentation: slicer.vtkMRMLSegmentationNode | None) -> None:
-    """Make a result, or none, the one that the panel shows."""
+    """Make a result, or none, the one that the panel shows.
+
+    Args:
+        parameter: The panel's `Parameter`.
+        segmentation: The result, None for none.
+    """
     with slicer.util.NodeModify(parameter.parameterNode):
         parameter.segmentation = segmentation
         parameter.heterogeneity = heterogeneityOf(segmentation)

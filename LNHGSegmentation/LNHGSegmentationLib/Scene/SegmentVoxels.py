@@ -4,19 +4,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import slicer
+from LNHGLib.image.boxes import (
+    Box,
+    box_around_mask,
+    box_around_points,
+    box_intersection,
+    box_shape,
+    box_start,
+    box_union,
+    box_within,
+    corners,
+    shift_box,
+    whole_box,
+)
 from vtk.util.numpy_support import numpy_to_vtk
 
 from LNHGSegmentationLib.Scene import SceneResults
-from LNHGSegmentationLib.Scene.Geometry import (
-    Box,
-    cornerOf,
-    ijkToRAS,
-    imageArray,
-    imageToWorld,
-    shapeOf,
-    shifted,
-    within,
-)
+from LNHGSegmentationLib.Scene.Geometry import ijkToRAS, imageArray, imageToWorld, shapeOf
 
 LABELMAP = "Binary labelmap"
 TOLERANCE = 1e-3  # in voxels
@@ -49,51 +53,69 @@ class SegmentReader:
 
     def read(self, segmentID: str | None) -> Crop | None:
         """Return the voxels of a segment as bool, without empty margins; None if it has none inside the CT."""
-        segment = self._segmentation.GetSegmentation().GetSegment(segmentID or "")
-        image = segment.GetRepresentation(LABELMAP) if segment else None
-        if image is None or image.IsEmpty() or SceneResults.volumeOf(self._segmentation) is None:
-            return None
-        if image.GetPointData().GetScalars() is None:
-            return None
-        stamp = image.GetAddressAsString(""), image.GetMTime(), segment.GetLabelValue(), self._place()
-        if self._crops.get(segmentID, (None,))[0] != stamp:
-            self._crops[segmentID] = stamp, self._search(image, segment.GetLabelValue())
-        return self._crops[segmentID][1]
-
-    def _place(self) -> bytes:
-        return ijkToRAS(SceneResults.volumeOf(self._segmentation)).tobytes()
-
-    def _search(self, image, value: int) -> Crop | None:
-        labels = imageArray(image)
-        boxes = self._boxesOf(image, labels)
-        if value > len(boxes) or boxes[value - 1] is None:
-            return None
-        box = boxes[value - 1]
-        return self._onVolume(Crop(box, labels[box] == value), image)
-
-    def _boxesOf(self, image, labels: np.ndarray) -> list:
         from scipy import ndimage  # here, as it would slow down Slicer's start
 
-        key, stamp = image.GetAddressAsString(""), image.GetMTime()
-        if self._boxes.get(key, (None,))[0] != stamp:
-            self._boxes[key] = stamp, ndimage.find_objects(labels)
-        return self._boxes[key][1]
-
-    def _onVolume(self, crop: Crop, image) -> Crop | None:
-        """Move a crop of an image's array to the CT's array; another grid is resampled to the nearest voxels."""
+        segment = self._segmentation.GetSegmentation().GetSegment(segmentID or "")
+        image = segment.GetRepresentation(LABELMAP) if segment else None
         volumeNode = SceneResults.volumeOf(self._segmentation)
-        toVolume = np.linalg.inv(ijkToRAS(volumeNode)) @ imageToWorld(image)
-        extent = np.array(image.GetExtent()).reshape(3, 2)[::-1, 0]
-        shift = np.rint(toVolume[:3, 3])
-        if np.allclose(toVolume, _translation(shift), atol=TOLERANCE):
-            start = extent + shift[::-1].astype(int)
-            return _clipped(Crop(shifted(crop.box, start), crop.array), shapeOf(volumeNode))
-        points = np.argwhere(crop.array) + cornerOf(crop.box) + extent
-        return _resampled(points, toVolume, shapeOf(volumeNode))
+        if image is None or image.IsEmpty() or volumeNode is None or image.GetPointData().GetScalars() is None:
+            return None
+        address, time, value = image.GetAddressAsString(""), image.GetMTime(), segment.GetLabelValue()
+        stamp = address, time, value, ijkToRAS(volumeNode).tobytes()
+        if self._crops.get(segmentID, (None,))[0] != stamp:
+            labels = imageArray(image)
+            if self._boxes.get(address, (None,))[0] != time:
+                self._boxes[address] = time, ndimage.find_objects(labels)
+            boxes = self._boxes[address][1]
+            box = boxes[value - 1] if value <= len(boxes) else None
+            crop = None if box is None else _onVolume(Crop(box, labels[box] == value), image, volumeNode)
+            self._crops[segmentID] = stamp, crop
+        return self._crops[segmentID][1]
+
+
+def _onVolume(crop: Crop, image: slicer.vtkOrientedImageData, volumeNode) -> Crop | None:
+    """Move a crop of an image's array to the CT's array; another grid is resampled to the nearest voxels."""
+    toVolume, shape = np.linalg.inv(ijkToRAS(volumeNode)) @ imageToWorld(image), shapeOf(volumeNode)
+    extent = np.array(image.GetExtent()).reshape(3, 2)[::-1, 0]
+    translation = np.eye(4)
+    translation[:3, 3] = np.rint(toVolume[:3, 3])
+    if np.allclose(toVolume, translation, atol=TOLERANCE):
+        moved = shift_box(crop.box, extent + translation[2::-1, 3].astype(int))
+        box = box_intersection(moved, whole_box(shape))
+        mask = None if box is None else crop.array[box_within(box, moved)]
+    else:
+        box, mask = _resampled(np.argwhere(crop.array) + box_start(crop.box) + extent, toVolume, shape)
+    return trimmed(Crop(box, mask)) if box is not None and mask.any() else None
+
+
+def _resampled(
+    points: np.ndarray, toVolume: np.ndarray, shape: tuple[int, int, int]
+) -> tuple[Box | None, np.ndarray | None]:
+    """Return the CT's voxels whose centers lie in the voxels (z, y, x) of another grid: box and mask, or None twice."""
+    ends = np.stack([points.min(0) - 0.5, points.max(0) + 0.5])[:, ::-1]
+    rim = corners(*ends) @ toVolume[:3, :3].T + toVolume[:3, 3]
+    box = box_around_points(rim[:, ::-1], shape)
+    if box is None:
+        return None, None
+    back = np.linalg.inv(toVolume)
+    index = (np.stack(np.indices(box_shape(box)), -1) + box_start(box))[..., ::-1] @ back[:3, :3].T + back[:3, 3]
+    source = np.zeros(np.ptp(points, axis=0) + 3, bool)  # a rim of one voxel takes what lies outside
+    source[tuple((points - points.min(0) + 1).T)] = True
+    index = np.clip(np.rint(index[..., ::-1]).astype(int) - points.min(0) + 1, 0, np.array(source.shape) - 1)
+    return box, source[tuple(np.moveaxis(index, -1, 0))]
 
 
 def write(segmentation: slicer.vtkMRMLSegmentationNode, segmentID: str, crop: Crop) -> None:
-    """Replace the voxels of a segment; its surface in the 3D views follows."""
+    """Replace the voxels of a segment; its surface in the 3D views follows.
+
+    Args:
+        segmentation: The node.
+        segmentID: Of the segment.
+        crop: Its new mask.
+
+    Raises:
+        RuntimeError: Slicer refuses them.
+    """
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     image = toImage(crop, segmentation)
     segment = segmentation.GetSegmentation().GetSegment(segmentID)
@@ -116,50 +138,14 @@ def toImage(crop: Crop, segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.
 
 def union(crops: list[Crop]) -> Crop:
     """Return masks joined into one."""
-    spans = [[(part.start, part.stop) for part in crop.box] for crop in crops]
-    low, high = np.min(spans, axis=0)[:, 0], np.max(spans, axis=0)[:, 1]
-    joined = np.zeros(high - low, bool)
+    box = box_union(crop.box for crop in crops)
+    joined = np.zeros(box_shape(box), bool)
     for crop in crops:
-        joined[shifted(crop.box, -low)] |= crop.array
-    return Crop(tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)), joined)
+        joined[box_within(crop.box, box)] |= crop.array
+    return Crop(box, joined)
 
 
 def trimmed(crop: Crop) -> Crop:
     """Return a mask without empty margins; it must not be empty."""
-    from scipy import ndimage
-
-    inner = ndimage.find_objects(crop.array.astype(np.uint8))[0]
-    return Crop(shifted(inner, cornerOf(crop.box)), crop.array[inner])
-
-
-def _translation(shift: np.ndarray) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, 3] = shift
-    return matrix
-
-
-def _clipped(crop: Crop, shape: tuple[int, int, int]) -> Crop | None:
-    box = tuple(slice(max(part.start, 0), min(part.stop, size)) for part, size in zip(crop.box, shape, strict=True))
-    if any(part.stop <= part.start for part in box):
-        return None
-    inside = crop.array[within(box, crop.box)]
-    return trimmed(Crop(box, inside)) if inside.any() else None
-
-
-def _resampled(points: np.ndarray, toVolume: np.ndarray, shape: tuple[int, int, int]) -> Crop | None:
-    """Return the CT's voxels whose centers lie in the voxels (z, y, x) of another grid."""
-    ends = np.stack([points.min(0) - 0.5, points.max(0) + 0.5])[:, ::-1]
-    corners = np.array([[x, y, z] for x in ends[:, 0] for y in ends[:, 1] for z in ends[:, 2]])
-    corners = corners @ toVolume[:3, :3].T + toVolume[:3, 3]
-    low = np.maximum(np.floor(corners.min(0))[::-1], 0).astype(int)
-    high = np.minimum(np.ceil(corners.max(0))[::-1] + 1, shape).astype(int)
-    if (high <= low).any():
-        return None
-    back = np.linalg.inv(toVolume)
-    index = (np.stack(np.indices(high - low), -1) + low)[..., ::-1] @ back[:3, :3].T + back[:3, 3]
-    source = np.zeros(np.ptp(points, axis=0) + 3, bool)  # a rim of one voxel takes what lies outside
-    source[tuple((points - points.min(0) + 1).T)] = True
-    index = np.clip(np.rint(index[..., ::-1]).astype(int) - points.min(0) + 1, 0, np.array(source.shape) - 1)
-    mask = source[tuple(np.moveaxis(index, -1, 0))]
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return trimmed(Crop(box, mask)) if mask.any() else None
+    inner = box_around_mask(crop.array)
+    return Crop(shift_box(inner, box_start(crop.box)), crop.array[inner])

@@ -31,7 +31,10 @@ class Segments:
         if segment is None:
             return None
         crop = self.read(segmentID)
-        tags = {name: _tag(segment, name) for name in TAGS}
+        tags = {name: vtk.mutable("") for name in TAGS}
+        for name, value in tags.items():
+            segment.GetTag(name, value)
+        tags = {name: str(value) for name, value in tags.items()}
         box, bits = (crop.box, np.packbits(crop.array)) if crop else (None, None)
         return SegmentState(segment.GetName(), segment.GetColor(), tags, box, bits)
 
@@ -50,7 +53,15 @@ class Segments:
         self.write(segmentID, state.crop)
 
     def add(self, segmentID: str, name: str, color, tags: dict[str, str], crop: Crop | None) -> None:
-        """Add a segment; its labelmap covers its own box only."""
+        """Add a segment; its labelmap covers its own box only.
+
+        Args:
+            segmentID: Of the new segment.
+            name: As shown.
+            color: RGB, 0 to 1.
+            tags: Values by the names in `TAGS`.
+            crop: Its voxels, None for an empty segment.
+        """
         segment = slicer.vtkSegment()
         segment.SetName(name)
         segment.SetColor(*color)
@@ -71,9 +82,3 @@ class Segments:
             self.node.GetSegmentation().ClearSegment(segmentID)
         elif crop is not None and not crop.same(before):
             SegmentVoxels.write(self.node, segmentID, crop)
-
-
-def _tag(segment, name: str) -> str:
-    value = vtk.mutable("")
-    segment.GetTag(name, value)
-    return str(value)

@@ -9,9 +9,10 @@ import json
 
 import numpy as np
 import slicer
+from LNHGLib.image.boxes import Box, box_intersection, box_shape, box_within
 
 from LNHGSegmentationLib.Scene import SceneResults, SegmentVoxels
-from LNHGSegmentationLib.Scene.Geometry import Box, cornerOf, ijkToRAS, sizeOf
+from LNHGSegmentationLib.Scene.Geometry import ijkToRAS
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
 ROLE = "LNHG.Signal"
@@ -19,12 +20,21 @@ BOXES_ATTRIBUTE, MATRIX_ATTRIBUTE = "LNHG.Boxes", "LNHG.Matrix"
 
 
 def store(segmentation: slicer.vtkMRMLSegmentationNode, crops: list[Crop]) -> None:
-    """Keep the signal in some boxes, beside what is kept already; later ones win where boxes overlap."""
+    """Keep the signal in some boxes, beside what is kept already; later ones win where boxes overlap.
+
+    Args:
+        segmentation: The findings' node.
+        crops: float32 (z, y, x) on the CT; NaN where the signal is not known.
+    """
     if not crops:
         return
     turn = _turn(segmentation)
     crops = [*_crops(segmentation), *(Crop(_turned(crop.box, turn), _rotated(crop.array, turn)) for crop in crops)]
-    node = segmentation.GetNodeReference(ROLE) or _newNode(segmentation)
+    node = segmentation.GetNodeReference(ROLE)
+    if node is None:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", f"{segmentation.GetName()} signal")
+        node.SetHideFromEditors(True)
+        segmentation.SetNodeReferenceID(ROLE, node.GetID())
     values = np.concatenate([crop.array.ravel() for crop in crops]).astype(np.float32)
     slicer.util.updateVolumeFromArray(node, values[None, None])
     node.SetAttribute(BOXES_ATTRIBUTE, json.dumps([[[s.start, s.stop] for s in crop.box] for crop in crops]))
@@ -34,25 +44,25 @@ def store(segmentation: slicer.vtkMRMLSegmentationNode, crops: list[Crop]) -> No
 
 
 def read(segmentation: slicer.vtkMRMLSegmentationNode, box: Box) -> np.ndarray:
-    """Return the signal in a box, float32 (z, y, x); NaN where it is not known."""
+    """Return the signal in a box.
+
+    Args:
+        segmentation: The findings' node.
+        box: Of the CT's voxels.
+
+    Returns:
+        float32 (z, y, x); NaN where it is not known.
+    """
     turn = _turn(segmentation)
     if turn is None:
-        return np.full(sizeOf(box), np.nan, np.float32)
-    return _rotated(_readAsKept(segmentation, _turned(box, turn)), np.linalg.inv(turn))
-
-
-def _readAsKept(segmentation, box: Box) -> np.ndarray:
-    signal = np.full(sizeOf(box), np.nan, np.float32)
+        return np.full(box_shape(box), np.nan, np.float32)
+    kept = _turned(box, turn)
+    signal = np.full(box_shape(kept), np.nan, np.float32)
     for crop in _crops(segmentation):
-        low = np.maximum(cornerOf(box), cornerOf(crop.box))
-        high = np.minimum([p.stop for p in box], [p.stop for p in crop.box])
-        if (high > low).all():
-            signal[_within(low, high, box)] = crop.array[_within(low, high, crop.box)]
-    return signal
-
-
-def _within(low: np.ndarray, high: np.ndarray, box: Box) -> Box:
-    return tuple(slice(int(a) - p.start, int(b) - p.start) for a, b, p in zip(low, high, box, strict=True))
+        shared = box_intersection(kept, crop.box)
+        if shared is not None:
+            signal[box_within(shared, kept)] = crop.array[box_within(shared, crop.box)]
+    return _rotated(signal, np.linalg.inv(turn))
 
 
 def _crops(segmentation) -> list[Crop]:
@@ -62,7 +72,7 @@ def _crops(segmentation) -> list[Crop]:
     values, start, crops = slicer.util.arrayFromVolume(node).ravel(), 0, []
     for spans in json.loads(node.GetAttribute(BOXES_ATTRIBUTE)):
         box = tuple(slice(*span) for span in spans)
-        shape = sizeOf(box)
+        shape = box_shape(box)
         stop = start + int(np.prod(shape))
         crops.append(Crop(box, values[start:stop].reshape(shape)))
         start = stop
@@ -93,10 +103,3 @@ def _rotated(array: np.ndarray, turn: np.ndarray) -> np.ndarray:
     order = np.abs(turn[:3, :3]).argmax(1)
     backward = [axis for axis in range(3) if turn[axis, order[axis]] < 0]
     return np.flip(array.transpose(order), backward)
-
-
-def _newNode(segmentation) -> slicer.vtkMRMLScalarVolumeNode:
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", f"{segmentation.GetName()} signal")
-    node.SetHideFromEditors(True)
-    segmentation.SetNodeReferenceID(ROLE, node.GetID())
-    return node

@@ -22,7 +22,7 @@ from LNHGSegmentationLib.Scene.Geometry import (
 )
 
 AIR_HU = -1000
-LATTICE_POINTS = 9  # points an axis at which a non-linear transform is looked at for the extent of its result
+LATTICE_POINTS = 9  # per axis, at which a non-linear transform is looked at for the extent of its result
 
 
 class VolumeExchange:
@@ -42,13 +42,24 @@ class VolumeExchange:
                 f"The selected volume has {image.GetNumberOfScalarComponents()} values a voxel, a CT has one: "
                 "select the chest CT."
             )
-        self._node = volumeNode
-        self._local = _orientedImage(image, volumeNode)
+        self._local = slicer.vtkOrientedImageData()
+        self._local.ShallowCopy(image)
+        matrix = vtk.vtkMatrix4x4()
+        volumeNode.GetIJKToRASMatrix(matrix)
+        self._local.SetImageToWorldMatrix(matrix)
+        parent = volumeNode.GetParentTransformNode()
         self._toWorld = vtk.vtkGeneralTransform()
-        slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(volumeNode.GetParentTransformNode(), None, self._toWorld)
-        worldMatrix = self._linearWorldMatrix()
-        self.resampled = worldMatrix is None
-        self._world = self._resampleToWorld() if self.resampled else _moved(self._local, worldMatrix)
+        slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, None, self._toWorld)
+        worldMatrix = linearToWorld(parent) @ imageToWorld(self._local) if isLinear(parent) else None
+        self.resampled = worldMatrix is None or not hasPerpendicularAxes(worldMatrix)
+        if self.resampled:
+            background = max(AIR_HU, image.GetScalarRange()[0])
+            reference = self._worldReference()
+            self._world = _resampled(self._local, reference, self._toWorld, linear=True, background=background)
+        else:
+            self._world = slicer.vtkOrientedImageData()
+            self._world.ShallowCopy(self._local)
+            self._world.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(worldMatrix))
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -80,22 +91,15 @@ class VolumeExchange:
             raise ValueError(
                 f"{path.name} has {grid.shape} voxels, the CT {expected.shape} (z, y, x), or lies elsewhere: run again."
             )
-        return self._toVolumeFrame(array) if self.resampled else array
-
-    def _linearWorldMatrix(self) -> np.ndarray | None:
-        """Return IJK to world if the transform is linear and the axes stay perpendicular."""
-        parent = self._node.GetParentTransformNode()
-        if not isLinear(parent):
-            return None
-        matrix = linearToWorld(parent) @ imageToWorld(self._local)
-        return matrix if hasPerpendicularAxes(matrix) else None
+        if not self.resampled:
+            return array
+        image = slicer.vtkOrientedImageData()
+        image.DeepCopy(self._world)
+        image.GetPointData().SetScalars(numpy_to_vtk(array.ravel(), deep=True))
+        return imageArray(_resampled(image, self._local, self._toWorld.GetInverse(), linear=False, background=0))
 
     def _grid(self):
         return gridOf(imageToWorld(self._world), self._world.GetDimensions()[::-1])
-
-    def _resampleToWorld(self) -> slicer.vtkOrientedImageData:
-        background = max(AIR_HU, self._node.GetImageData().GetScalarRange()[0])
-        return _resampled(self._local, self._worldReference(), self._toWorld, linear=True, background=background)
 
     def _worldReference(self) -> slicer.vtkOrientedImageData:
         """Return an empty image with the volume's axes and spacing that holds the whole transformed volume."""
@@ -110,28 +114,6 @@ class VolumeExchange:
         reference.SetExtent(*np.stack([np.zeros(3, int), high - low], -1).ravel().tolist())
         reference.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
         return reference
-
-    def _toVolumeFrame(self, array: np.ndarray) -> np.ndarray:
-        image = slicer.vtkOrientedImageData()
-        image.DeepCopy(self._world)
-        image.GetPointData().SetScalars(numpy_to_vtk(array.ravel(), deep=True))
-        return imageArray(_resampled(image, self._local, self._toWorld.GetInverse(), linear=False, background=0))
-
-
-def _orientedImage(image: vtk.vtkImageData, volumeNode) -> slicer.vtkOrientedImageData:
-    oriented = slicer.vtkOrientedImageData()
-    oriented.ShallowCopy(image)
-    matrix = vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(matrix)
-    oriented.SetImageToWorldMatrix(matrix)
-    return oriented
-
-
-def _moved(image, matrix: np.ndarray) -> slicer.vtkOrientedImageData:
-    moved = slicer.vtkOrientedImageData()
-    moved.ShallowCopy(image)
-    moved.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
-    return moved
 
 
 def _resampled(image, reference, transform, *, linear: bool, background: float) -> slicer.vtkOrientedImageData:
