@@ -1,4 +1,4 @@
-"""Figures of the heterogeneity map on generators whose map is known: the CT itself, noise, a constant, a shift."""
+"""Metrics of the heterogeneity map on generators whose map is known: the CT itself, noise, a constant, a shift."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Figures of merit against cases worked out by hand."""
+"""Metrics against cases worked out by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The paper's tables beside ours: every figure is printed, recomputed or measured, none typed."""
+"""The paper's tables beside ours: every number is printed, recomputed or measured, none typed."""
 
 import pytest
 from evaluation_data import CARD, QUIET, perfect

@@ -12,7 +12,7 @@ from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.data import crops
 from LNHGTrainingLib.training import segmenter
 
-RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
+RESOURCES = Path(__file__).parents[3] / "LNHGTraining" / "Resources"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from LNHGTrainingLib.data.crops import load_crops
 from safetensors.numpy import load_file
 from small_data import COLUMNS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIDE = 16
 BUDGET = ["--epochs", "2", "--iterations", "1", "--gpu-memory", "0.1", "--no-mirroring"]
 

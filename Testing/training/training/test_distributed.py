@@ -18,7 +18,7 @@ from LNHGTrainingLib.training.sigterm import BrokenOff, StopSignal
 from torch import nn
 
 BRANCHES = {"segmenter": ("generator", "ema", "critic"), "detector": ("detector", "ema")}
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

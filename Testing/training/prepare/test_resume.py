@@ -16,7 +16,7 @@ from LNHGTrainingLib.prepare.run import prepare
 from LNHGTrainingLib.prepare.sources import PrepareOptions
 from scan_trees import four_readers
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCANS = 8
 
 

@@ -17,7 +17,7 @@ from LNHGTrainingLib.training import run as training_run
 from safetensors.torch import load_file
 from tiny_model import write_model
 
-RESOURCES = Path(__file__).parents[2] / "LNHGTraining" / "Resources"
+RESOURCES = Path(__file__).parents[3] / "LNHGTraining" / "Resources"
 
 
 @pytest.fixture(scope="module")
