@@ -10,7 +10,6 @@ again with --resume, it goes on: scenes newer than their results are kept.
 Slicer always ends. The exit status is that of `lnhg batch` if it failed, else 1 if a scene could not be saved, else 0.
 """
 
-import csv
 import errno
 import logging
 import subprocess
@@ -94,12 +93,13 @@ def saveScenes(inputs: list[str], out: Path) -> tuple[list[Path], dict[str, str]
 
 
 def _listFailed(failed: dict[str, str], path: Path) -> None:
+    from LNHGLib.files.text import write_csv
+
     try:
         path.unlink(missing_ok=True)
         if failed:
             path.parent.mkdir(exist_ok=True)
-            with path.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([("case", "reason"), *failed.items()])
+            write_csv(path, ({"case": case, "reason": reason} for case, reason in failed.items()), ("case", "reason"))
     except OSError as error:  # the disk that is full for the scenes is full for the list: the log has it
         logging.error("LNHG: %s was not written: %s", path, error)
 

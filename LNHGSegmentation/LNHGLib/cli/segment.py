@@ -4,7 +4,6 @@ import argparse
 import functools
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +104,7 @@ def require_writable(out: Path, overwrite: bool, ct: Path | None = None) -> None
     Raises:
         InputError: It cannot or should not be written.
     """
+    from LNHGLib.files.atomic import temporary_folder
     from LNHGLib.results import writer
 
     if ct and ct.resolve().is_relative_to(out.resolve()):
@@ -112,7 +112,7 @@ def require_writable(out: Path, overwrite: bool, ct: Path | None = None) -> None
     writer.check_target(out, overwrite)
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     try:
-        with tempfile.TemporaryDirectory(prefix=".lnhg-", dir=parent):
+        with temporary_folder(parent):
             pass
     except OSError as error:
         raise InputError(

@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 import slicer
-from LNHGLib.image.boxes import Box, box_intersection, box_shape, box_within
+from LNHGLib.image.boxes import Box, box_between, box_intersection, box_shape, box_start, box_within
 
 from LNHGSegmentationLib.Scene import SceneResults, SegmentVoxels
 from LNHGSegmentationLib.Scene.Geometry import ijkToRAS
@@ -93,9 +93,9 @@ def _turn(segmentation) -> np.ndarray | None:
 
 
 def _turned(box: Box, turn: np.ndarray) -> Box:
-    ends = np.array([[part.start for part in box], [part.stop - 1 for part in box]])
+    ends = np.array([box_start(box), [part.stop - 1 for part in box]])
     ends = ends @ turn[:3, :3].T + turn[:3, 3]
-    return tuple(slice(int(a), int(b) + 1) for a, b in zip(ends.min(0), ends.max(0), strict=True))
+    return box_between(ends.min(0), ends.max(0) + 1)
 
 
 def _rotated(array: np.ndarray, turn: np.ndarray) -> np.ndarray:

@@ -108,6 +108,7 @@ def partOfPhantom(marginMm: float) -> tuple[slicer.vtkMRMLScalarVolumeNode, np.n
     Returns:
         The volume node, and the nodule's center in LPS mm.
     """
+    from LNHGLib.image.boxes import whole_box
     from LNHGLib.phantom.chest import make_phantom
 
     phantom = make_phantom()
@@ -115,9 +116,8 @@ def partOfPhantom(marginMm: float) -> tuple[slicer.vtkMRMLScalarVolumeNode, np.n
     center, reach = np.array(nodule["center_lps_mm"]), round(marginMm / grid.spacing_mm[0])
     slice_ = round(float(grid.lps_to_index(center)[0]))
     first, end = max(slice_ - reach, 0), min(slice_ + reach + 1, grid.shape[0])
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.index_to_lps((first, 0, 0))
-    return _show(phantom.volume.array[first:end], affine, f"{PHANTOM}Part"), center
+    box = (slice(first, end), *whole_box(grid.shape)[1:])
+    return _show(phantom.volume.array[box], grid.crop(box).affine, f"{PHANTOM}Part"), center
 
 
 def _show(array: np.ndarray, zyxToLPS: np.ndarray, name: str) -> slicer.vtkMRMLScalarVolumeNode:

@@ -5,13 +5,13 @@ counted.
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.files.text import write_json
 from LNHGLib.image.volume import Grid, write_image
@@ -57,20 +57,18 @@ def write_raw(crops: Path, table: Path, raw: Path, readers: int = 3) -> list[Cas
         if there != source:
             raise InputError(f"{folder} was made of other crops ({there}), expected {source}; name another OUT.")
         return cases
-    part = raw / f"{DATASET}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    for name in ("imagesTr", "labelsTr"):
-        (part / name).mkdir(parents=True)
-    for fold in fold_numbers(cases):
-        for crop in load_crops(crops, table, [fold], readers):
-            grid = Grid.aligned(crop.hu.shape, evaluate_crops.SPACING_MM, (0.0, 0.0, 0.0))
-            name = _case(crop.row).name
-            labels = np.where(crop.known, crop.mask, LABELS["ignore"]).astype(np.uint8)
-            write_image(crop.hu, grid, part / "imagesTr" / f"{name}_0000{ENDING}")
-            write_image(labels, grid, part / "labelsTr" / f"{name}{ENDING}")
-    description = {"channel_names": {"0": "CT"}, "labels": LABELS, "numTraining": len(cases), "file_ending": ENDING}
-    write_json(part / "dataset.json", description | {SOURCE: source})
-    part.rename(folder)
+    with atomic_folder(folder, what="The raw data") as part:
+        for name in ("imagesTr", "labelsTr"):
+            (part / name).mkdir()
+        for fold in fold_numbers(cases):
+            for crop in load_crops(crops, table, [fold], readers):
+                grid = Grid.aligned(crop.hu.shape, evaluate_crops.SPACING_MM, (0.0, 0.0, 0.0))
+                name = _case(crop.row).name
+                labels = np.where(crop.known, crop.mask, LABELS["ignore"]).astype(np.uint8)
+                write_image(crop.hu, grid, part / "imagesTr" / f"{name}_0000{ENDING}")
+                write_image(labels, grid, part / "labelsTr" / f"{name}{ENDING}")
+        description = {"channel_names": {"0": "CT"}, "labels": LABELS, "numTraining": len(cases), "file_ending": ENDING}
+        write_json(part / "dataset.json", description | {SOURCE: source})
     return cases
 
 

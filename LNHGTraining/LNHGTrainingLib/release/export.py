@@ -1,12 +1,12 @@
 """Make a model folder from the checkpoints of both branches, or of a model and another generator."""
 
-import json
 import shutil
 from pathlib import Path
 
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.checksum import file_sha256
+from LNHGLib.files.text import write_json
 from LNHGLib.models import folder as models
 from LNHGLib.models.card import SCHEMA, SECOND
 from LNHGLib.models.detector import build_detector
@@ -51,7 +51,7 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
         files = (Path(data["folder"]) / data[key] for key in ("crops", "table"))
         trained_on = patients(load_crops(*files, data["train_folds"], data["min_readers"]))
         card["training"]["train_patients"] = sorted(trained_on)
-        (folder / models.CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / models.CARD, card)
         model_card.write_readme(folder, card)
         models.verify(folder)
     return models.verify(out)

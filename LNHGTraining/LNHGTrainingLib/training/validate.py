@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from LNHGLib.image.boxes import whole_box
 from LNHGLib.segmentation.ensemble import Ensemble, rotated_180
 from LNHGLib.segmentation.fusion import link
 from LNHGLib.segmentation.preprocessing import normalize
@@ -40,7 +41,7 @@ def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarra
     device = next(generator.parameters()).device
     with torch.inference_mode():
         result = generator.eval()(torch.from_numpy(image)[None, None].to(device))[0, 0].cpu().numpy()
-    return result[tuple(slice(0, size) for size in hu.shape)]
+    return result[whole_box(hu.shape)]
 
 
 def cube_ensemble(generator: nn.Module, second: nn.Module | None, card: dict) -> Ensemble:
