@@ -14,8 +14,8 @@ from pathlib import Path
 from LNHGLib.errors import DiskError, InputError
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
-TEMPORARY_PREFIX = ".lnhg-"
-"""Begins the name of a temporary folder beside the files that are written."""
+TEMPORARY_PREFIX = ".lnhg-tmp-"
+"""Begins the name of a temporary folder beside the files that are written, and of nothing else that LNHG writes."""
 TASK_PREFIX = "LNHG-run-"
 """Begins the name of a task's folder, which holds its CT, in the computer's temporary folder."""
 PART_SUFFIX = ".part"
@@ -158,11 +158,7 @@ def temporary_folder(home: Path | None = None, prefix: str = TEMPORARY_PREFIX) -
         home: Folder to make it in; None makes a `task_folder`.
         prefix: How its name begins, with `home`.
     """
-    if home is None:
-        folder = task_folder()
-    else:
-        _remove_abandoned_folders(home, prefix)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=home))
+    folder = task_folder() if home is None else _make_folder(home, prefix)
     try:
         yield folder
     finally:
@@ -174,13 +170,11 @@ def task_folder() -> Path:
 
     Its name tells computer and process, so that a patient's CT does not stay for a day when the process is killed.
     """
-    home = Path(tempfile.gettempdir())
-    _remove_abandoned_folders(home, TASK_PREFIX)
-    return Path(tempfile.mkdtemp(prefix=f"{TASK_PREFIX}{platform.node()}-{os.getpid()}-", dir=home))
+    return _make_folder(Path(tempfile.gettempdir()), TASK_PREFIX, f"{platform.node()}-{os.getpid()}-")
 
 
-def _remove_abandoned_folders(home: Path, prefix: str) -> None:
-    """Remove the temporary folders of killed processes; of others only what this user may remove."""
+def _make_folder(home: Path, prefix: str, owner: str = "") -> Path:
+    """Make a folder and remove those of killed processes; of others only what this user may remove."""
     for folder in home.glob(f"{prefix}*"):
         try:
             old = time.time() - folder.stat().st_mtime > MAX_AGE_S
@@ -188,6 +182,7 @@ def _remove_abandoned_folders(home: Path, prefix: str) -> None:
             continue
         if folder.is_dir() and (old or _is_of_ended_process(folder.name.removeprefix(prefix))):
             shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{owner}", dir=home))
 
 
 def _is_of_ended_process(name: str) -> bool:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from LNHGLib.errors import DiskError
+from LNHGLib.errors import DiskError, InputError
 from LNHGLib.figures import preview
 from LNHGLib.files import atomic
 from LNHGLib.image.volume import Grid, Source, Volume
@@ -111,15 +111,16 @@ def test_a_batch_takes_the_sentence_for_a_full_disk_and_not_for_a_fault_of_the_c
 
 
 def test_folders_of_killed_processes_go_with_the_next_work_and_others_stay(tmp_path):
-    for name in (".lnhg-dead", ".lnhg-alive", "thesis"):
+    for name in (".lnhg-tmp-dead", ".lnhg-tmp-alive", ".lnhg-batch", "thesis"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "ct.nrrd").write_text("voxels")
     long_ago = time.time() - atomic.MAX_AGE_S - 60
-    for name in (".lnhg-dead", "thesis"):
+    for name in (".lnhg-tmp-dead", ".lnhg-batch", "thesis"):
         os.utime(tmp_path / name, (long_ago, long_ago))
+    others = {".lnhg-batch", ".lnhg-tmp-alive", "thesis"}
     with atomic.temporary_folder(tmp_path) as folder:
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lnhg-alive", "thesis", folder.name])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lnhg-alive", "thesis"]
+        assert {path.name for path in tmp_path.iterdir()} == others | {folder.name}
+    assert {path.name for path in tmp_path.iterdir()} == others
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot say whether a process lives without ending it")
@@ -138,3 +139,31 @@ def test_scan_that_a_killed_process_unpacked_goes_with_the_next_work_and_that_of
         other.kill()
     with atomic.temporary_folder() as folder:
         assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("earlier")
+
+    def write_half():
+        with atomic.atomic_file(path) as part:
+            part.write_text("half")
+            raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        write_half()
+    assert path.read_text() == "earlier"
+    with atomic.atomic_file(path) as part:
+        part.write_text("whole")
+        assert path.read_text() == "earlier"
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.csv", "whole")]
+
+
+def test_empty_folder_is_free_and_one_of_other_files_is_not(tmp_path):
+    atomic.require_free(tmp_path)
+    (tmp_path / "report.json").touch()
+    with pytest.raises(InputError, match="already exists"):
+        atomic.require_free(tmp_path, names=("report.json",))
+    atomic.require_free(tmp_path, overwrite=True, names=("*.json",))
+    with pytest.raises(InputError, match=r"'report\.json', which this command does not write"):
+        atomic.require_free(tmp_path, overwrite=True, names=("*.csv",))
