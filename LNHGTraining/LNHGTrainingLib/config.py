@@ -195,7 +195,7 @@ class DetectorSampling:
         nodule: fraction of tiles cut through the nodule's middle part.
         placed: most nodules pasted into a chest slice.
         min_area: pixels of the smallest box that counts.
-        negative: fraction of tiles at places that look like nodules and are none.
+        negative: fraction of tiles at locations that look like nodules and are none.
     """
 
     mosaic: float

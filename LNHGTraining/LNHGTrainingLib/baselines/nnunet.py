@@ -118,7 +118,7 @@ def train(out: Path, cases: list[Case], fold: int, budget: Budget, device: str =
         arguments = [DATASET, CONFIGURATION, str(folds.index(fold)), "-tr", "BudgetTrainer", "-device", device, "--c"]
         settings = {"epochs": budget.epochs, "iterations": budget.iterations, "seed": budget.seed}
         named = {"LNHG_NNUNET": json.dumps(settings | {"weights": str(weights), "about": about})}
-        if device == "cpu":  # the network takes all the time there is, and patches drawn in one process repeat
+        if device == "cpu":  # the network takes all the time there is, and patches sampled in one process repeat
             named["nnUNet_n_proc_DA"] = "0"
         _call(out, TRAIN, arguments, named)
     return weights

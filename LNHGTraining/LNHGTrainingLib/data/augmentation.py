@@ -16,7 +16,7 @@ MAX_SCALE, MAX_DEGREES = 0.15, 15.0
 """Largest change of size, natural logarithm, and of direction in the axial plane."""
 CAVITY_HU = -950.0
 CAVITY_WALL_MM = (1.0, 3.5)
-"""Thinnest and thickest wall of a nodule made hollow."""
+"""Thinnest and thickest wall of a nodule made a cavity."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SpatialAugmentation:
 
 
 def sample_augmentation(rng: np.random.Generator, center: np.ndarray, planes: int = 1) -> SpatialAugmentation:
-    """Choose at random how a patch is sampled around a place, and scanner-like intensity changes.
+    """Choose at random how a patch is sampled around a location, and scanner-like intensity changes.
 
     Args:
         rng: source of randomness.

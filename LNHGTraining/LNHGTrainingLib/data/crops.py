@@ -123,7 +123,12 @@ def open_crops(path: Path, rows: Sequence[dict] = ()) -> h5py.File:
 
 
 def read_crop(file: h5py.File, row: dict) -> StoredCrop:
-    """Read the cube of a row of the table from a file that `open_crops` opened."""
+    """Read the cube of a row of the table.
+
+    Args:
+        file: as from `open_crops`.
+        row: of its table.
+    """
     return StoredCrop(*(file[name][int(row["row"])] for name in DATA_SETS))
 
 
@@ -218,6 +223,10 @@ def patients(crops: CropDataset) -> set[str]:
 
 def assert_disjoint(train: CropDataset, validation: CropDataset) -> None:
     """Refuse a patient on both sides of a split (register U5).
+
+    Args:
+        train: crops of one side.
+        validation: crops of the other.
 
     Raises:
         InputError: names the shared patients.

@@ -67,7 +67,12 @@ def centers(crops: CropDataset) -> Locations:
 
 
 def sample(rng: np.random.Generator, groups: Sequence[Locations]) -> Location:
-    """Choose a location of one of the groups at random, each group as likely as the others; they must not be empty."""
+    """Choose a location of one of the groups at random, each group as likely as the others.
+
+    Args:
+        rng: source of randomness.
+        groups: none of them empty.
+    """
     group = groups[rng.integers(len(groups))]
     return group[rng.integers(len(group))]
 
@@ -103,6 +108,10 @@ def read(path: Path, crops: CropDataset, backgrounds: Sequence[Background]) -> l
 
 def check(model: Model, out: Path) -> None:
     """Refuse what `mine` would refuse; call it before the volumes are read as well.
+
+    Args:
+        model: to mine with.
+        out: table to write.
 
     Raises:
         InputError: the model's grid is not 1 mm, or `out` exists.

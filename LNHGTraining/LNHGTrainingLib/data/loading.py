@@ -13,7 +13,13 @@ class BatchSource(Protocol):
     """Samples a micro-batch of a step from its seed and these numbers alone."""
 
     def batch(self, step: int, size: int, number: int = 0) -> Any:
-        """Return `size` samples, the micro-batch of that number."""
+        """Return a micro-batch.
+
+        Args:
+            step: number of the step.
+            size: samples.
+            number: of the micro-batch.
+        """
 
 
 class _Steps(Dataset):

@@ -106,7 +106,7 @@ class SegmenterPatches:
         return self._augmented(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
 
     def _augmented(self, volume: LabeledVolume, rng: np.random.Generator, center: np.ndarray, side: Side) -> Patch:
-        """Sample a patch of a volume around a place, as another scanner or with a cavity."""
+        """Sample a patch of a volume around a location, as another scanner or with a cavity."""
         augmentation = sample_augmentation(rng, center, self.sampling.planes)
         hu, mask, known = sample_patch(volume, augmentation, side)
         hu = sample_cavity(rng, self.sampling.cavity, hu, mask)

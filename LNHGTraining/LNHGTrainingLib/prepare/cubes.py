@@ -64,7 +64,7 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A CT with its nodules, marks, and places without a nodule that deserve a cube of their own."""
+    """A CT with its nodules, marks, and locations without a nodule that deserve a cube of their own."""
 
     volume: Volume
     patient_id: str

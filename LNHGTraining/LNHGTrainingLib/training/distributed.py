@@ -7,8 +7,9 @@ and process r of n computes r, r + n, ... one after the other, so that the numbe
 order of additions; more micro-batches than processes is gradient accumulation. Batch normalization sees its micro-batch
 alone (as under plain DDP, not SyncBatchNorm); the running statistics after a step are the mean over all.
 
-Gradients are summed explicitly, in one message a step, instead of by DDP: the critic's gradient penalty differentiates
-twice through `autograd.grad`, which DDP's hooks do not support, and the critic passes three times before one backward.
+Gradients are summed explicitly, in one message for each step, instead of by DDP: the critic's gradient penalty
+differentiates twice through `autograd.grad`, which DDP's hooks do not support, and the critic passes three times before
+one backward.
 """
 
 import os

@@ -113,7 +113,12 @@ class Perceptual(nn.Module):
         return self.features((slices - self.mean) / self.sd)
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Return the perceptual loss of images (B, 1, D, H, W); no gradient flows into `real`."""
+        """Return the perceptual loss.
+
+        Args:
+            fake: generated images (B, 1, D, H, W).
+            real: reference images of the same shape; no gradient flows into them.
+        """
         with torch.no_grad():
             target = self.describe(real)
         return nn.functional.mse_loss(self.describe(fake), target)

@@ -2,7 +2,7 @@
 
     lnhg-train train segmenter --config segmenter.toml --data ../shared/data runs/segmenter [--resume]
 
-The generator minimises weighted MSE, perceptual, adversarial, soft-Dice and cross-entropy terms; the paper's are the
+The generator minimizes weighted MSE, perceptual, adversarial, soft-Dice and cross-entropy terms; the paper's are the
 first three. Every `epoch_steps` batches the averaged generator is scored by Dice on validation crops, which alone
 decides what `best.pt` is (register L5) and when `patience` ends. `distributed` says how several processes share a step.
 """

@@ -58,7 +58,7 @@ def _gray(image: np.ndarray) -> np.ndarray:
 def _boxes(picture: np.ndarray, boxes: np.ndarray | list, color: str, names: list[str] | None = None) -> np.ndarray:
     if len(boxes) == 0:
         return picture
-    from torchvision.utils import draw_bounding_boxes  # takes seconds to load, and the segmenter draws no boxes
+    from torchvision.utils import draw_bounding_boxes  # takes seconds to load, and the segmenter has no boxes
 
     image = torch.from_numpy(picture).permute(2, 0, 1)
     corners = ENLARGE * torch.as_tensor(np.asarray(boxes, np.float32))
