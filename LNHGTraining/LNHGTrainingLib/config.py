@@ -57,7 +57,7 @@ class Data:
 class GeneratorNetwork:
     """The table `generator`; `threshold` cuts the nodule image into a mask, the rest builds the network."""
 
-    kind: str
+    kind: Literal["paper", "strided", "unet", "gated-unet", "monai-unet"]
     threshold: float
     width: int | None = None
     input_skip: bool | None = None
@@ -159,7 +159,7 @@ class SegmenterConfig(TrainingConfig):
 class DetectorNetwork:
     """The table `detector`: see `LNHGLib.models.detector.build_detector`; slices are `slice_step_mm` apart."""
 
-    backbone: str
+    backbone: Literal["light", "resnet50-fpn", "resnet50-c4"]
     slice_step_mm: int
     width: int | None = None
     anchors_px: list[int] | None = None

@@ -164,6 +164,10 @@ def test_bf16_hands_fp32_features_to_the_detectors_boxes(tmp_path):
         ({"window_hu": "wide"}, "`window_hu` is 'wide', expected a list"),
         ({"sampling": {"sides": [[3, "a"]]}}, r"`sampling\.sides` is 'a', expected a whole number"),
         ({"sampling": {"sides": [], "planes": 4}}, r"`sampling\.planes` is 4, expected 1, 2 or 3"),
+        (
+            {"generator": {"kind": "gan", "threshold": 0.1}},
+            r"`generator\.kind` is 'gan', expected paper, strided, unet, gated-unet or monai-unet",
+        ),
         ({"target": "colour"}, "`target` is 'colour', expected intensity or binary"),
         ({"precision": "fp16"}, "`precision` is 'fp16', expected auto, bf16 or fp32"),
     ],

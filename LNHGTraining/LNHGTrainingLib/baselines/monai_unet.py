@@ -1,6 +1,7 @@
 """Networks that LNHG's generator is compared with: same data, same loop, same tables.
 
-A method is a `Generator` here or in `LNHGLib.models.unet` and a configuration beside segmenter.toml.
+A method is a `Generator` here or in `LNHGLib.models.unet`, its kind in `config.GeneratorNetwork`, and a configuration
+beside segmenter.toml.
 """
 
 from LNHGLib.models import registry
