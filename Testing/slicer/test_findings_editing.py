@@ -326,5 +326,5 @@ def full_size_findings() -> Findings:
         around.append(Crop(wide, np.full([part.stop - part.start for part in wide], 0.5, np.float32)))
         rows.append({"number": number, "score": 1 - number / 40, "provenance": "fused"})
         signal[box][ball] = 0.5
-    data = ResultNodes.ResultData({"nodules": rows}, masks, signal, (0.0, 1.0), around)
+    data = ResultNodes.ResultData({"nodules": rows}, masks, signal, around)
     return Findings(ResultNodes.insert(data, ct).segmentation)

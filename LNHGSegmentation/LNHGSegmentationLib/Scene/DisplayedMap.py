@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import slicer
+from LNHGLib.figures import colors
 
 from LNHGSegmentationLib.Scene import Overlay, ResultNodes, SceneResults
 from LNHGSegmentationLib.Scene.Geometry import ijkToRAS
@@ -49,7 +50,7 @@ def refresh(segmentation: slicer.vtkMRMLSegmentationNode, mode: str) -> slicer.v
         nothing = np.zeros(source.GetImageData().GetDimensions()[::-1], np.float32)
         node = ResultNodes.addVolume(f"{source.GetName()} (as shown)", nothing, source)
         segmentation.SetNodeReferenceID(SceneResults.SHOWN_ROLE, node.GetID())
-        Overlay.setUpDisplay(node, "viridis", (0.0, 1.0))
+        Overlay.setUpDisplay(node, colors.DEFAULT_STYLE.color_map, colors.DEFAULT_STYLE.signal_range)
     signal, shown = slicer.util.arrayFromVolume(source), slicer.util.arrayFromVolume(node)
     reader = SegmentReader(segmentation)
     crops = [crop for each in visibleSegments(segmentation) if (crop := reader.read(each)) is not None]
@@ -75,8 +76,6 @@ def scaled(signal: np.ndarray, crops: list[Crop], mode: str) -> list[np.ndarray]
         crops: Masks of the nodules; the signal counts as zero outside.
         mode: As in `refresh`.
     """
-    from LNHGLib.figures import colors  # here, as scipy would slow down Slicer's start
-
     if mode == "fixed":
         return [signal[crop.box] for crop in crops]
     if mode == "nodule":

@@ -2,6 +2,7 @@
 
 import numpy as np
 import slicer
+from LNHGLib.figures import colors
 
 from LNHGSegmentationLib.Scene import Layouts
 
@@ -29,8 +30,6 @@ def colorTable(name: str) -> slicer.vtkMRMLColorTableNode:
     made = [table for table in tables if table.GetAttribute(TABLE_ATTRIBUTE) == name]
     if made:
         return made[0]
-    from LNHGLib.figures import colors  # here, as scipy would slow down Slicer's start
-
     table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", COLOR_TITLES[name])
     table.SetAttribute(TABLE_ATTRIBUTE, name)
     table.SetTypeToUser()
@@ -119,8 +118,6 @@ def spread(signal: np.ndarray) -> tuple[float, float]:
 
 def computeColors() -> None:
     """Compute the color tables, which loads packages; call it in a thread so that the first use does not wait."""
-    from LNHGLib.figures import colors
-
     for color in colors.COLOR_MAPS.values():
         color(np.zeros(1))
 

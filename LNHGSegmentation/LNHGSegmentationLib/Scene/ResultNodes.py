@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
+from LNHGLib.figures.colors import DEFAULT_STYLE
 from LNHGLib.figures.segment_style import segment_color, segment_id, segment_name, segment_tags
 from LNHGLib.image.boxes import grow_box
 from vtk.util.numpy_support import numpy_to_vtk
@@ -45,27 +46,24 @@ class ResultData:
         report: Content of report.json.
         masks: The bool voxels of each nodule that has any, by number.
         signal: Float32 (z, y, x), 0 outside nodules; pages without a nodule take no memory.
-        shownRange: Signal from which to which most of the nodules' voxels lie.
         around: The generator's signal around the nodules, NaN where it is not known.
     """
 
     report: dict
     masks: dict[int, Crop]
     signal: np.ndarray
-    shownRange: tuple[float, float]
     around: list[Crop]
 
 
-def load(folder: Path, volumeNode, exchange: VolumeExchange, colorMap: str = "jet") -> ResultNodes:
+def load(folder: Path, volumeNode, exchange: VolumeExchange) -> ResultNodes:
     """Put a result folder into the scene, under the CT's own transform.
 
     Args:
         folder: What `lnhg segment` wrote.
         volumeNode: The CT.
         exchange: Of that CT.
-        colorMap: "jet" or "viridis".
     """
-    return insert(read(folder, exchange), volumeNode, colorMap)
+    return insert(read(folder, exchange), volumeNode)
 
 
 def read(folder: Path, exchange: VolumeExchange) -> ResultData:
@@ -81,13 +79,12 @@ def read(folder: Path, exchange: VolumeExchange) -> ResultData:
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     labels = exchange.read(folder / "labelmap.nii.gz")
     everywhere = exchange.read(folder / "heterogeneity.nii.gz")
-    signal, masks, values = np.zeros(labels.shape, np.float32), {}, [np.zeros(0, np.float32)]
+    signal, masks = np.zeros(labels.shape, np.float32), {}
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:
             mask = labels[box] == number
             masks[number] = Crop(box, mask)
             signal[box][mask] = everywhere[box][mask]
-            values.append(everywhere[box][mask])
     if (folder / "signal.nii.gz").exists():
         everywhere = exchange.read(folder / "signal.nii.gz")
         reach = [int(AROUND_MM / spacing) for spacing in exchange.spacing]
@@ -96,18 +93,17 @@ def read(folder: Path, exchange: VolumeExchange) -> ResultData:
     else:  # results of older versions have the signal inside the nodules only
         unknown = np.float32(np.nan)
         around = [Crop(m.box, np.where(m.array, everywhere[m.box], unknown)) for m in masks.values()]
-    return ResultData(report, masks, signal, Overlay.spread(np.concatenate(values)), around)
+    return ResultData(report, masks, signal, around)
 
 
-def insert(data: ResultData, volumeNode, colorMap: str = "jet") -> ResultNodes:
+def insert(data: ResultData, volumeNode) -> ResultNodes:
     """Put a result into the scene, under the CT's own transform.
 
     Args:
         data: The result.
         volumeNode: The CT.
-        colorMap: "jet" or "viridis".
     """
-    steps = inserting(data, volumeNode, colorMap)
+    steps = inserting(data, volumeNode)
     while True:
         try:
             next(steps)
@@ -115,13 +111,12 @@ def insert(data: ResultData, volumeNode, colorMap: str = "jet") -> ResultNodes:
             return end.value
 
 
-def inserting(data: ResultData, volumeNode, colorMap: str = "jet") -> Generator[None, None, ResultNodes]:
+def inserting(data: ResultData, volumeNode) -> Generator[None, None, ResultNodes]:
     """Do as `insert` in steps of a few milliseconds; closed before its end, it leaves the scene as it was.
 
     Args:
         data: The result.
         volumeNode: The CT.
-        colorMap: "jet" or "viridis".
 
     Returns:
         The new nodes, as the generator's value.
@@ -138,7 +133,7 @@ def inserting(data: ResultData, volumeNode, colorMap: str = "jet") -> Generator[
             ModelOutput.add(segmentation, nodule, crop)
             yield
         heterogeneity = addVolume(f"{volumeNode.GetName()} heterogeneity", data.signal, volumeNode)
-        Overlay.setUpDisplay(heterogeneity, colorMap, data.shownRange)
+        Overlay.setUpDisplay(heterogeneity, DEFAULT_STYLE.color_map, DEFAULT_STYLE.signal_range)
         yield
         SignalStore.store(segmentation, data.around)
     except BaseException:
