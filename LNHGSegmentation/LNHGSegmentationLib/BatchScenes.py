@@ -34,7 +34,17 @@ def main(arguments: list[str], python: str | None = None) -> int:
         Exit status.
     """
     try:
-        return _run(arguments, python)
+        from LNHGLib.__main__ import WRONG, parse
+
+        from LNHGSegmentationLib.Core.CoreTask import pythonSlicer
+
+        core = [python or pythonSlicer(), "-c", CORE.format(folder=str(MODULE_FOLDER))]
+        status = subprocess.run([*core, "batch", *arguments], check=False).returncode
+        if status == WRONG:
+            return status
+        options = parse(["batch", *arguments])
+        _made, failed = saveScenes(options.inputs, options.out)
+        return status or (FAILED if failed else 0)
     except SystemExit as end:  # of --help
         return end.code if isinstance(end.code, int) else FAILED
     except KeyboardInterrupt:
@@ -42,20 +52,6 @@ def main(arguments: list[str], python: str | None = None) -> int:
     except BaseException as error:
         logging.error("LNHG: %s", _reason(error))
     return FAILED
-
-
-def _run(arguments: list[str], python: str | None) -> int:
-    from LNHGLib.__main__ import WRONG, parse
-
-    from LNHGSegmentationLib.Core.SegmentationLogic import pythonSlicer
-
-    core = [python or pythonSlicer(), "-c", CORE.format(folder=str(MODULE_FOLDER))]
-    status = subprocess.run([*core, "batch", *arguments], check=False).returncode
-    if status == WRONG:
-        return status
-    options = parse(["batch", *arguments])
-    _made, failed = saveScenes(options.inputs, options.out)
-    return status or (FAILED if failed else 0)
 
 
 def saveScenes(inputs: list[str], out: Path) -> tuple[list[Path], dict[str, str]]:
@@ -70,6 +66,7 @@ def saveScenes(inputs: list[str], out: Path) -> tuple[list[Path], dict[str, str]
     """
     from LNHGLib.batch.discover import find_cases
     from LNHGLib.batch.store import DONE, Store
+    from LNHGLib.files.text import write_csv
 
     out = out.absolute()
     store, made, failed = Store(out), [], {}
@@ -88,20 +85,16 @@ def saveScenes(inputs: list[str], out: Path) -> tuple[list[Path], dict[str, str]
             failed[case.id] = _reason(error)
             logging.error("LNHG: the scene of %s was not saved: %s", case.id, failed[case.id])
     slicer.mrmlScene.Clear(0)
-    _listFailed(failed, out / "scenes" / "failed.csv")
-    return made, failed
-
-
-def _listFailed(failed: dict[str, str], path: Path) -> None:
-    from LNHGLib.files.text import write_csv
-
+    listing = out / "scenes" / "failed.csv"
     try:
-        path.unlink(missing_ok=True)
+        listing.unlink(missing_ok=True)
         if failed:
-            path.parent.mkdir(exist_ok=True)
-            write_csv(path, ({"case": case, "reason": reason} for case, reason in failed.items()), ("case", "reason"))
+            listing.parent.mkdir(exist_ok=True)
+            rows = [{"case": case, "reason": reason} for case, reason in failed.items()]
+            write_csv(listing, rows, ("case", "reason"))
     except OSError as error:  # the disk that is full for the scenes is full for the list: the log has it
-        logging.error("LNHG: %s was not written: %s", path, error)
+        logging.error("LNHG: %s was not written: %s", listing, error)
+    return made, failed
 
 
 def _reason(error: BaseException) -> str:
@@ -111,13 +104,17 @@ def _reason(error: BaseException) -> str:
 
 
 def _saveScene(case, results: Path, target: Path) -> None:
+    """Put a scan into the scene as the core reads it, as the results lie on its voxels, and save it with them."""
+    from LNHGLib.batch.segment_case import read_case
     from LNHGLib.files import atomic
 
-    from LNHGSegmentationLib.Scene import Overlay, ResultNodes
+    from LNHGSegmentationLib.Scene import Geometry, Overlay, ResultNodes
     from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 
     slicer.mrmlScene.Clear(0)
-    volumeNode = _volumeNode(case)
+    with atomic.temporary_folder() as folder:
+        volume = read_case(case, folder)
+    volumeNode = Geometry.addVolume(volume.array, volume.grid.affine, case.id)
     Overlay.setUpCT(volumeNode)
     ResultNodes.load(results, volumeNode, VolumeExchange(volumeNode))
     with atomic.explain_disk_errors(target.parent, "The scene"):
@@ -137,18 +134,6 @@ def _writeBundle(path: Path) -> None:
             raise OSError(errno.EIO, "Slicer could not write it to its end")
     finally:
         cache.SetRemoteCacheDirectory(before)
-
-
-def _volumeNode(case) -> slicer.vtkMRMLScalarVolumeNode:
-    """Put a scan into the scene as the core reads it: the results lie on its voxels."""
-    from LNHGLib.batch.segment_case import read_case
-    from LNHGLib.files import atomic
-
-    from LNHGSegmentationLib.Scene import Geometry
-
-    with atomic.temporary_folder() as folder:
-        volume = read_case(case, folder)
-    return Geometry.addVolume(volume.array, volume.grid.affine, case.id)
 
 
 if __name__ == "__main__":

@@ -190,14 +190,33 @@ def test_reject_hides_the_finding_goes_on_to_the_next_and_is_undone(section):
     assert visible(section) == ["Nodule_2"]
 
 
-def test_tick_keeps_and_rejects(section):
+def test_tick_keeps_and_rejects(section, run_events):
     table = section.ui.findingsTable
     table.item(0, 0).setCheckState(QtCore.Qt.Unchecked)
-    assert not section.findings.row(1)["kept"]
+    run_events(lambda: not section.findings.row(1)["kept"])
     click_cell(section, 0)
     assert section.ui.rejectButton.text == "Keep"
     table.item(0, 0).setCheckState(QtCore.Qt.Checked)
-    assert section.findings.row(1)["kept"]
+    run_events(lambda: section.findings.row(1)["kept"])
+
+
+def test_a_tick_fills_the_table_again_only_when_its_signal_is_over(section, run_events, monkeypatch):
+    filled, show = [], section.table.show
+    monkeypatch.setattr(section.table, "show", lambda rows: (filled.append(1), show(rows)))
+    section.ui.findingsTable.item(0, 0).setCheckState(QtCore.Qt.Unchecked)
+    assert filled == []
+    run_events(lambda: filled)
+    assert texts(section, 0)[0] == "1"
+
+
+def test_a_tick_of_findings_that_are_gone_when_its_signal_is_over_does_nothing(section, run_events):
+    findings = section.findings
+    section.ui.findingsTable.item(0, 0).setCheckState(QtCore.Qt.Unchecked)
+    section.setParameter(None)
+    ended = []
+    qt.QTimer.singleShot(0, lambda: ended.append(1))
+    run_events(lambda: ended)
+    assert findings.row(1)["kept"]
 
 
 def test_name_is_typed_in_the_table(section, run_events):

@@ -45,7 +45,12 @@ class ChildProcess:
         self._cancelFile = cancelFile
 
     def start(self, arguments: list[str], cwd: Path) -> None:
-        """Start the command; returns at once."""
+        """Start the command; returns at once.
+
+        Args:
+            arguments: The command line.
+            cwd: Folder that it starts in.
+        """
         logging.info("LNHG: starting %s", arguments)
         self._process = self._launcher(
             arguments,
@@ -114,26 +119,19 @@ def killTree(pid: int) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for child, parent in _processTable():
-        children.setdefault(parent, []).append(child)
-    found = list(children.get(pid, []))
-    for each in found:  # grows while it is walked
-        found += children.get(each, [])
-    return found
-
-
-def _processTable() -> list[tuple[int, int]]:
-    """Return (process, parent) pairs: from /proc where there is one, as small Linux systems lack ps, else from ps."""
+    """Return all processes below one: from /proc where there is one, as small Linux systems lack ps, else from ps."""
+    pairs: list[tuple[int, int]] = []  # process and parent
     if Path("/proc/self/stat").exists():
-        return [pair for path in Path("/proc").glob("[0-9]*/stat") if (pair := _readStat(path))]
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
-    return [(int(child), int(parent)) for child, parent in map(str.split, listing.splitlines())]
-
-
-def _readStat(path: Path) -> tuple[int, int] | None:
-    try:
-        after_name = path.read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(path.parent.name), int(after_name[1])
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                pairs.append((int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])))
+            except OSError:
+                continue  # it ended meanwhile
+    else:
+        command = ["ps", "-A", "-o", "pid=,ppid="]
+        listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        pairs = [(int(child), int(parent)) for child, parent in map(str.split, listing.splitlines())]
+    found = [child for child, parent in pairs if parent == pid]
+    for each in found:  # grows while it is walked
+        found += [child for child, parent in pairs if parent == each]
+    return found

@@ -1,5 +1,6 @@
 """The Segment Editor on a finding, and what follows from what is done there."""
 
+import logging
 from collections.abc import Callable
 
 import qt
@@ -76,6 +77,7 @@ class EditWatch(VTKObservationMixin):
         if changed:
             numbers = self._findings.applyExternalEdits(changed)
             self._known = {each: state for each, state in now.items() if state is not None}
+            logging.info("LNHG: findings %s were edited", numbers)
             self._onEdited(numbers)
 
     def stop(self) -> None:

@@ -1,6 +1,5 @@
 """The panel's section for the findings: the table, the way through it, and all that the reader does to them."""
 
-import logging
 from collections.abc import Callable
 
 import qt
@@ -56,7 +55,16 @@ class FindingsSection(VTKObservationMixin):
         self._escape.setEnabled(False)
         self._escape.activated.connect(self._stopAdding)
         self.actions = self._fillMenu()
-        self._connectButtons()
+        for button, act in (
+            ("previousButton", lambda: self.table.step(-1)),
+            ("nextButton", lambda: self.table.step(+1)),
+            ("rejectButton", self._toggleKept),
+            ("editButton", lambda: self._do(lambda f: SegmentEditing.openEditor(f, f.drawing(self.table.current())))),
+            ("undoButton", lambda: self._do(Findings.undo, told=_("Taken back: {text}."))),
+        ):
+            getattr(self.ui, button).clicked.connect(lambda *_args, act=act: act())
+        self.ui.addButton.clicked.connect(self._onAdd)
+        self.ui.findingsTable.itemSelectionChanged.connect(self._updateButtons)
         self._say("")
         self._update()
 
@@ -75,18 +83,6 @@ class FindingsSection(VTKObservationMixin):
         """Let go of the scene."""
         self._leave()
         self.removeObservers()
-
-    def _connectButtons(self) -> None:
-        for button, act in (
-            ("previousButton", lambda: self.table.step(-1)),
-            ("nextButton", lambda: self.table.step(+1)),
-            ("rejectButton", self._toggleKept),
-            ("editButton", self._edit),
-            ("undoButton", lambda: self._do(Findings.undo, told=_("Taken back: {text}."))),
-        ):
-            getattr(self.ui, button).clicked.connect(lambda *_args, act=act: act())
-        self.ui.addButton.clicked.connect(self._onAdd)
-        self.ui.findingsTable.itemSelectionChanged.connect(self._updateButtons)
 
     def _fillMenu(self) -> dict[str, qt.QAction]:
         """Fill the menu of the button "More" and return its actions."""
@@ -122,33 +118,30 @@ class FindingsSection(VTKObservationMixin):
         segmentation = self._parameter.segmentation if self._parameter else None
         if segmentation is not self._segmentation:
             self._leave()
-            self._enter(segmentation)
+            self._segmentation = segmentation
+            isNew = segmentation is not None and segmentation.GetAttribute(SceneResults.THRESHOLD_ATTRIBUTE) is None
+            if segmentation is not None:
+                run, threshold, slider = (
+                    SceneResults.runOf(segmentation),
+                    self._parameter.threshold,
+                    self.ui.thresholdSlider,
+                )
+                digits = FindingsTexts.decimals(run.get("threshold") or 0.0)
+                slider.decimals = self.table.scoreDecimals = digits  # the model's own threshold is shown as it is
+                slider.minimum = FindingsTexts.roundedDown(run.get("lowest") or 0.0, digits)  # all that the run kept
+                slider.value = threshold  # the limits of the result before may have held it off
+                self.findings = Findings(segmentation)
+                self.findings.threshold = self._parameter.threshold
+                self._display = FindingsDisplay(self.findings)
+                self._watch = SegmentEditing.EditWatch(self.findings, self._update)
+                qt.QTimer.singleShot(0, self._display.makeSurfaces)  # table and map have their turn first
+                Worker(FindingMeasures.load, lambda *_: None)
+            self._update()
+            if isNew:
+                self.table.step(+1)
         if self.findings is not None and self.findings.threshold != round(self._parameter.threshold, 4):
             self.findings.threshold = self._parameter.threshold
             self._update()
-
-    def _enter(self, segmentation) -> None:
-        self._segmentation = segmentation
-        isNew = segmentation is not None and segmentation.GetAttribute(SceneResults.THRESHOLD_ATTRIBUTE) is None
-        if segmentation is not None:
-            self._fitSlider(SceneResults.runOf(segmentation))
-            self.findings = Findings(segmentation)
-            self.findings.threshold = self._parameter.threshold
-            self._display = FindingsDisplay(self.findings)
-            self._watch = SegmentEditing.EditWatch(self.findings, self._onEdited)
-            qt.QTimer.singleShot(0, self._display.makeSurfaces)  # table and map have their turn first
-            Worker(FindingMeasures.load, lambda *_: None)
-        self._update()
-        if isNew:
-            self.table.step(+1)
-
-    def _fitSlider(self, run: dict) -> None:
-        """Let the slider show the model's own threshold with all its decimals, and reach all that the run has kept."""
-        slider, threshold = self.ui.thresholdSlider, self._parameter.threshold
-        digits = FindingsTexts.decimals(run.get("threshold") or 0.0)
-        slider.decimals = self.table.scoreDecimals = digits
-        slider.minimum = FindingsTexts.roundedDown(run.get("lowest") or 0.0, digits)
-        slider.value = threshold  # the limits of the result before may have held it off
 
     def _leave(self) -> None:
         self._stopAdding()
@@ -174,7 +167,7 @@ class FindingsSection(VTKObservationMixin):
         if numbers and type(numbers[0]) is int and numbers[0] in shown:
             self.table.select(numbers[0])
 
-    def _update(self) -> None:
+    def _update(self, *_args) -> None:
         """Show table, segments and map as the findings are now."""
         rows = self.findings.shown() if self.findings else []
         self.table.show(colored(rows, self._segmentation) if self.findings else [])
@@ -202,16 +195,13 @@ class FindingsSection(VTKObservationMixin):
         ):
             each.setEnabled(possible)
         self.ui.rejectButton.setText(_("Keep") if row and not row["kept"] else _("Reject"))
-        if ready:
-            self._tellSteps()
-
-    def _tellSteps(self) -> None:
-        steps = self.findings.steps
-        for each, verb, done in (
-            (self.ui.undoButton, _("Take back: {text}"), steps.done),
-            (self.actions["redo"], _("Do again: {text}"), steps.undone),
+        for each, verb, steps in (
+            (ui.undoButton, _("Take back: {text}"), self.findings.steps.done if ready else None),
+            (actions["redo"], _("Do again: {text}"), self.findings.steps.undone if ready else None),
         ):
-            each.setToolTip(verb.format(text=done[-1].text) if done else _("There is nothing to take back or redo."))
+            if steps is not None:
+                nothing = _("There is nothing to take back or redo.")
+                each.setToolTip(verb.format(text=steps[-1].text) if steps else nothing)
 
     def _goTo(self, number: int) -> None:
         row = self.findings.row(number)
@@ -244,13 +234,6 @@ class FindingsSection(VTKObservationMixin):
 
     def _rename(self, number: int, name: str) -> None:
         self._do(lambda f: f.rename(number, name))
-        self._update()
-
-    def _edit(self) -> None:
-        self._do(lambda f: SegmentEditing.openEditor(f, f.drawing(self.table.current())))
-
-    def _onEdited(self, numbers: list[int]) -> None:
-        logging.info("LNHG: findings %s were edited", numbers)
         self._update()
 
     def _copy(self) -> None:

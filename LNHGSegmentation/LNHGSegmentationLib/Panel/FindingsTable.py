@@ -43,7 +43,7 @@ class FindingsTable:
         self._widget = widget
         self._onCurrent, self._onKept, self._onRenamed = onCurrent, onKept, onRenamed
         self._rows: list[dict] = []
-        self._filling, self._sort = False, (NUMBER, False)
+        self._filling, self._sort, self._mayScroll = False, (NUMBER, False), False
         self.scoreDecimals = 2
         self.columnMenu = qt.QMenu(_("Columns"), widget)
         header = widget.horizontalHeader()
@@ -57,7 +57,20 @@ class FindingsTable:
         header.sectionClicked.connect(self._onHeader)
         header.setContextMenuPolicy(qt.Qt.CustomContextMenu)
         header.customContextMenuRequested.connect(lambda place: self.columnMenu.popup(header.mapToGlobal(place)))
-        self._fillColumnMenu()
+        try:
+            shown = set(json.loads(slicer.app.userSettings().value(SETTING) or "[]")) & set(FindingsTexts.KEYS)
+        except (TypeError, ValueError):
+            shown = set()
+        for column, (key, name) in enumerate(zip(FindingsTexts.KEYS, FindingsTexts.columns(), strict=True)):
+            widget.horizontalHeaderItem(column).setToolTip(name)
+            if column == NUMBER:  # it stays
+                continue
+            isShown = key in (shown or SHOWN_AT_FIRST)
+            action = self.columnMenu.addAction(name)
+            action.setCheckable(True)
+            action.setChecked(isShown)
+            widget.setColumnHidden(column, not isShown)
+            action.toggled.connect(lambda isShown, column=column: self._showColumn(column, isShown))
         self._fitColumns()
         widget.currentCellChanged.connect(self._onCell)
         widget.cellClicked.connect(lambda row, _column: self._goTo(row))
@@ -71,15 +84,26 @@ class FindingsTable:
         return self._rows
 
     def show(self, rows: list[dict]) -> None:
-        """Show rows, keeping order, selection and place."""
+        """Show rows, keeping order, selection and place; findings without the value that is sorted by come last."""
         selected, current = self.selected(), self.current()
-        self._rows = self._sorted(rows)
+        column, descending = self._sort
+        keyed = [(FindingsTexts.sortKeys(row)[column], row) for row in rows]
+        known = sorted((pair for pair in keyed if not pair[0][0]), key=lambda pair: pair[0], reverse=descending)
+        self._rows = [row for _key, row in (*known, *(pair for pair in keyed if pair[0][0]))]
         self._filling = True
         self._widget.setRowCount(len(self._rows))
-        self._fitHeight()
+        height = 1 + min(max(len(self._rows), MIN_ROWS), MAX_ROWS) + self._mayScroll
+        self._widget.setFixedHeight(height * self._rowHeight + FRAME)
         for index, row in enumerate(self._rows):
             self._fill(index, row)
-        self._select(selected, current)
+        selection, mode = self._widget.selectionModel(), qt.QItemSelectionModel
+        selection.clear()
+        for index, row in enumerate(self._rows):
+            place = self._widget.model().index(index, self._leadingColumn())
+            if row["number"] == current:
+                selection.setCurrentIndex(place, mode.NoUpdate)
+            if row["number"] in selected:
+                selection.select(place, mode.Select | mode.Rows)
         self._filling = False
 
     def shownColumns(self) -> list[str]:
@@ -117,20 +141,7 @@ class FindingsTable:
             self._widget.editItem(self._widget.item(self._widget.currentRow(), NAME))
         return isShown
 
-    def _fillColumnMenu(self) -> None:
-        """List the columns but the first, which stays, as they were chosen last."""
-        shown = _rememberedColumns()
-        for column, (key, name) in enumerate(zip(FindingsTexts.KEYS, FindingsTexts.columns(), strict=True)):
-            self._widget.horizontalHeaderItem(column).setToolTip(name)
-            if column == NUMBER:
-                continue
-            action = self.columnMenu.addAction(name)
-            action.setCheckable(True)
-            action.setChecked(key in shown)
-            self._widget.setColumnHidden(column, key not in shown)
-            action.toggled.connect(lambda isShown, column=column: self._onColumn(column, isShown))
-
-    def _onColumn(self, column: int, isShown: bool) -> None:
+    def _showColumn(self, column: int, isShown: bool) -> None:
         self._widget.setColumnHidden(column, not isShown)
         slicer.app.userSettings().setValue(SETTING, json.dumps(self.shownColumns()))
         self._fitColumns()
@@ -149,50 +160,26 @@ class FindingsTable:
         if not self._mayScroll:
             header.setSectionResizeMode(PLACE, qt.QHeaderView.Stretch)
 
-    def _fitHeight(self) -> None:
-        """Make the table as high as its rows."""
-        rows = 1 + min(max(len(self._rows), MIN_ROWS), MAX_ROWS) + self._mayScroll
-        self._widget.setFixedHeight(rows * self._rowHeight + FRAME)
-
     def _fill(self, index: int, row: dict) -> None:
+        """Write a finding into a row, whose items are made at the first time."""
         for column, text in enumerate(FindingsTexts.cells(row, self.scoreDecimals, isNarrow=True)):
-            item = self._widget.item(index, column) or self._newItem(index, column)
+            item = self._widget.item(index, column)
+            if item is None:
+                item, flags = qt.QTableWidgetItem(), qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
+                if column == NUMBER:
+                    flags = flags | qt.Qt.ItemIsUserCheckable
+                if column == NAME:
+                    flags = flags | qt.Qt.ItemIsEditable
+                item.setFlags(flags)
+                if column in RIGHT_ALIGNED:
+                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+                self._widget.setItem(index, column, item)
             item.setText(text)
             item.setToolTip(FindingsTexts.toolTip(row))
             item.setData(qt.Qt.ForegroundRole, None if row["kept"] else qt.QBrush(qt.QColor(GRAY, GRAY, GRAY)))
         item = self._widget.item(index, NUMBER)
         item.setCheckState(qt.Qt.Checked if row["kept"] else qt.Qt.Unchecked)
         item.setData(qt.Qt.DecorationRole, qt.QColor.fromRgbF(*(row.get("color") or NO_COLOR)))
-
-    def _newItem(self, index: int, column: int) -> qt.QTableWidgetItem:
-        item = qt.QTableWidgetItem()
-        flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
-        if column == NUMBER:
-            flags = flags | qt.Qt.ItemIsUserCheckable
-        if column == NAME:
-            flags = flags | qt.Qt.ItemIsEditable
-        item.setFlags(flags)
-        if column in RIGHT_ALIGNED:
-            item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-        self._widget.setItem(index, column, item)
-        return item
-
-    def _sorted(self, rows: list[dict]) -> list[dict]:
-        column, descending = self._sort
-        keyed = [(FindingsTexts.sortKeys(row)[column], row) for row in rows]
-        known = [pair for pair in keyed if not pair[0][0]]
-        known.sort(key=lambda pair: pair[0], reverse=descending)
-        return [row for _key, row in (*known, *(pair for pair in keyed if pair[0][0]))]
-
-    def _select(self, numbers: list[int], current: int | None) -> None:
-        selection, mode = self._widget.selectionModel(), qt.QItemSelectionModel
-        selection.clear()
-        for index, row in enumerate(self._rows):
-            place = self._widget.model().index(index, self._leadingColumn())
-            if row["number"] == current:
-                selection.setCurrentIndex(place, mode.NoUpdate)
-            if row["number"] in numbers:
-                selection.select(place, mode.Select | mode.Rows)
 
     def _showSort(self) -> None:
         """Mark the sorted column; Qt's own mark would take room in every header."""
@@ -216,25 +203,30 @@ class FindingsTable:
             self._onCurrent(self._rows[index]["number"])
 
     def _onItem(self, item: qt.QTableWidgetItem) -> None:
+        """Tell what the user did to a row when Qt is through with the item: the table is filled again then."""
         if self._filling:
             return
-        row = self._rows[item.row()]
-        kept = item.checkState() == qt.Qt.Checked
-        if item.column() == NUMBER and kept != row["kept"]:
-            self._onKept(row["number"], kept)
-        elif item.column() == NAME and item.text() != row["name"]:
-            self._onRenamed(row["number"], item.text())
+        number, column = self._rows[item.row()]["number"], item.column()
+        kept, name = item.checkState() == qt.Qt.Checked, item.text()
 
+        def tell() -> None:
+            row = next((row for row in self._rows if row["number"] == number), None)
+            if row is None:
+                return  # the findings are gone meanwhile
+            if column == NUMBER and kept != row["kept"]:
+                self._onKept(number, kept)
+            elif column == NAME and name != row["name"]:
+                self._onRenamed(number, name)
 
-def _rememberedColumns() -> set[str]:
-    try:
-        keys = set(json.loads(slicer.app.userSettings().value(SETTING) or "[]"))
-    except (TypeError, ValueError):
-        keys = set()
-    return keys & set(FindingsTexts.KEYS) or set(SHOWN_AT_FIRST)
+        qt.QTimer.singleShot(0, tell)
 
 
 def colored(rows: list[dict], segmentation: slicer.vtkMRMLSegmentationNode) -> list[dict]:
-    """Return rows with the key "color" more, that of their segment; None where there is none."""
+    """Return rows with the key "color" more, that of their segment; None where there is none.
+
+    Args:
+        rows: Of the findings.
+        segmentation: Their node.
+    """
     segments = [segmentation.GetSegmentation().GetSegment(row["segment_id"] or "") for row in rows]
     return [{**row, "color": segment and segment.GetColor()} for row, segment in zip(rows, segments, strict=True)]

@@ -26,9 +26,29 @@ def headers() -> list[str]:
 
 
 def cells(row: dict, scoreDecimals: int = 2, isNarrow: bool = False) -> list[str]:
-    """Return a finding's texts, one a column; as the narrow table has room for them if asked to."""
-    score = number(row["score"], scoreDecimals)
-    return [str(row["number"]), row["name"], score, provenance(row), place(row, isNarrow), *_measures(row)]
+    """Return a finding's texts, one per column.
+
+    Args:
+        row: The finding.
+        scoreDecimals: Of its score.
+        isNarrow: Whether the texts are as short as the narrow table has room for.
+    """
+    sides = {"left": _("L"), "right": _("R")} if isNarrow else {"left": _("left"), "right": _("right")}
+    place = sides.get(row.get("side"), UNKNOWN)
+    if row.get("slice"):
+        place = f"{place} {row['slice']}" if isNarrow else f"{place}, {row['slice']}"
+    texts = [str(row["number"]), row["name"], number(row["score"], scoreDecimals), provenance(row), place]
+    measured, signal = row["measurement"], row["heterogeneity"]
+    if measured is None:
+        return [*texts, *[UNKNOWN] * 5]
+    return [
+        *texts,
+        f"{measured['long_axis_mm']:.1f} x {measured['short_axis_mm']:.1f}",
+        number(measured["volume_mm3"], 0),
+        number(measured["mean_hu"], 0),
+        measured["attenuation"],
+        UNKNOWN if signal is None else f"{signal['mean']:.2f} ± {signal['sd']:.2f}",
+    ]
 
 
 def decimals(score: float) -> int:
@@ -42,7 +62,12 @@ def leastScore(score: float) -> str:
 
 
 def roundedDown(score: float, digits: int) -> float:
-    """Return the largest number of so many decimals that is no larger than a score."""
+    """Return the largest number of so many decimals that is no larger than a score.
+
+    Args:
+        score: The score.
+        digits: Number of decimals.
+    """
     return math.floor(score * 10**digits + 1e-6) / 10**digits
 
 
@@ -67,24 +92,38 @@ def provenance(row: dict) -> str:
     return _("{text}, edited").format(text=text) if isEdited(row) else text
 
 
-def place(row: dict, isNarrow: bool) -> str:
-    """Return side and slice."""
-    sides = {"left": _("L"), "right": _("R")} if isNarrow else {"left": _("left"), "right": _("right")}
-    side = sides.get(row.get("side"), UNKNOWN)
-    if not row.get("slice"):
-        return side
-    return f"{side} {row['slice']}" if isNarrow else f"{side}, {row['slice']}"
-
-
 def number(value: float | None, digits: int) -> str:
-    """Return a number, or a dash where it is not known."""
+    """Return a number, or a dash where it is not known.
+
+    Args:
+        value: The number.
+        digits: Of its decimals.
+    """
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def toolTip(row: dict) -> str:
     """Return what the table has no room for: who made the finding, what was done to it, its statistics."""
-    lines = [f"{row['name']}: {_origin(row)}"]
-    lines += [f"{each['time'] or ''} {_action(each)}".strip() for each in row["history"] if each["action"] != "found"]
+    origins = {
+        "fused": _("found by the segmenter and the detector"),
+        "segmenter": _("found by the segmenter alone"),
+        "detector-box": _("found by the detector alone, which gives no outline"),
+    }
+    actions = {
+        "added": _("added at a place shown by the reader, outlined by the model"),
+        "drawn": _("added by the reader"),
+        "confirmed": _("confirmed by the reader"),
+        "edited": _("edited by the reader"),
+        "merged": _("merged by the reader from {numbers}"),
+        "split": _("split by the reader"),
+        "restored": _("restored to the model's output"),
+    }
+    lines = [f"{row['name']}: {origins.get(row['provenance'], _('drawn by hand'))}"]
+    for each in row["history"]:
+        if each["action"] != "found":
+            text = actions.get(each["action"], each["action"])
+            text = text.format(numbers=", ".join(map(str, each.get("numbers", []))))
+            lines.append(f"{each['time'] or ''} {text}".strip())
     if row["side"] or row["slice"]:
         lines.append(_("{side} lung, slice {slice}").format(side=row["side"] or UNKNOWN, slice=row["slice"] or UNKNOWN))
     names = {
@@ -100,48 +139,14 @@ def toolTip(row: dict) -> str:
 
 
 def clipboard(rows: list[dict], scoreDecimals: int = 2) -> str:
-    """Return findings as tab-separated text with a line of headers, as spreadsheets take it."""
-    headers = [*columns()[:1], _("Kept"), *columns()[1:]]
-    lines = [headers, *([str(row["number"]), _yes(row["kept"]), *cells(row, scoreDecimals)[1:]] for row in rows)]
+    """Return findings as tab-separated text with a line of headers, as spreadsheets take it.
+
+    Args:
+        rows: Of the findings.
+        scoreDecimals: Of their scores.
+    """
+    lines = [[*columns()[:1], _("Kept"), *columns()[1:]]]
+    for row in rows:
+        first, *others = cells(row, scoreDecimals)
+        lines.append([first, _("yes") if row["kept"] else _("no"), *others])
     return "\n".join("\t".join(text.replace("\t", " ") for text in line) for line in lines) + "\n"
-
-
-def _measures(row: dict) -> list[str]:
-    measured, signal = row["measurement"], row["heterogeneity"]
-    if measured is None:
-        return [UNKNOWN] * 5
-    return [
-        f"{measured['long_axis_mm']:.1f} x {measured['short_axis_mm']:.1f}",
-        number(measured["volume_mm3"], 0),
-        number(measured["mean_hu"], 0),
-        measured["attenuation"],
-        UNKNOWN if signal is None else f"{signal['mean']:.2f} ± {signal['sd']:.2f}",
-    ]
-
-
-def _origin(row: dict) -> str:
-    texts = {
-        "fused": _("found by the segmenter and the detector"),
-        "segmenter": _("found by the segmenter alone"),
-        "detector-box": _("found by the detector alone, which gives no outline"),
-    }
-    return texts.get(row["provenance"], _("drawn by hand"))
-
-
-def _action(entry: dict) -> str:
-    texts = {
-        "added": _("added at a place shown by the reader, outlined by the model"),
-        "drawn": _("added by the reader"),
-        "confirmed": _("confirmed by the reader"),
-        "edited": _("edited by the reader"),
-        "merged": _("merged by the reader from {numbers}").format(
-            numbers=", ".join(map(str, entry.get("numbers", [])))
-        ),
-        "split": _("split by the reader"),
-        "restored": _("restored to the model's output"),
-    }
-    return texts.get(entry["action"], entry["action"])
-
-
-def _yes(value: bool) -> str:
-    return _("yes") if value else _("no")

@@ -24,7 +24,9 @@ class InstallSection:
         self.ui.checkButton.clicked.connect(self.onCheck)
         self.ui.repairButton.clicked.connect(self.onRepair)
         self.ui.installCancelButton.clicked.connect(self.onCancel)
-        self._showMissing()
+        missing = packageInstall.missing()
+        text = _("Not there yet: {packages}. You are asked before they are installed, at the first run.")
+        self._show(text.format(packages=", ".join(missing)) if missing else _("The Python packages are there."))
         self._update()
 
     def setParameter(self, _parameter: Parameter | None) -> None:
@@ -66,14 +68,6 @@ class InstallSection:
         self.ui.installProgressBar.setValue(int(100 * fraction))
         if self.ui.installCancelButton.enabled:
             self._show(_("Installing: {text}").format(text=text))
-
-    def _showMissing(self) -> None:
-        missing = self._logic.missing()
-        if missing:
-            text = _("Not there yet: {packages}. You are asked before they are installed, at the first run.")
-            self._show(text.format(packages=", ".join(missing)))
-        else:
-            self._show(_("The Python packages are there."))
 
     def _show(self, sentence: str, isProblem: bool = False) -> None:
         self.ui.installLabel.setText(sentence)

@@ -43,7 +43,7 @@ class OverlaySection(VTKObservationMixin):
         """Build the section."""
         super().__init__()
         self._parameter: Parameter | None = None
-        self._guiTag = self._shown = self._drawn = self._volume = None
+        self._guiTag = self._shown = self._content = self._volume = None
         self._legendView = self._legendRoom = None
         self._layoutBefore = FOUR_UP
         self._sight: Layouts.Sight | None = None  # what the views of side by side are to look at once they are made
@@ -54,8 +54,13 @@ class OverlaySection(VTKObservationMixin):
         self._later.setInterval(0)
         self._later.timeout.connect(self._onLater)
         self._rangeHigh: float | None = None
-        for name in CHOICES:
-            self._fill(name)
+        for name, (widgetName, *choices) in CHOICES.items():
+            selector = getattr(self.ui, widgetName)
+            for index, (value, text, toolTip) in enumerate(choices):
+                selector.addItem(_(text), value)
+                selector.setItemData(index, _(toolTip), qt.Qt.ToolTipRole)
+            selector.setToolTip("\n".join(f"{_(text)}: {_(toolTip)}" for _value, text, toolTip in choices))
+            selector.currentIndexChanged.connect(lambda *_args, name=name: self._onChosen(name))
         self.ui.fitRangeButton.clicked.connect(self.onFitRange)
         self.ui.lungWindowButton.clicked.connect(self.onLungWindow)
         self.ui.sideBySideButton.clicked.connect(self.onSideBySide)
@@ -66,14 +71,16 @@ class OverlaySection(VTKObservationMixin):
             self._parameter.disconnectGui(self._guiTag)
         self.removeObservers()
         self._later.stop()
-        self._parameter, self._shown, self._drawn, self._sight = parameter, None, None, None
+        self._parameter, self._shown, self._content, self._sight = parameter, None, None, None
         self._legendView = None
         if parameter is not None:
             self._volume = parameter.inputVolume
             self._guiTag = parameter.bind(self.ui)
             self.addObserver(parameter.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterChanged)
             self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneLoaded)
-            self._observeLayout()
+            Layouts.register()
+            if Layouts.layoutNode() is not None:
+                self.addObserver(Layouts.layoutNode(), vtk.vtkCommand.ModifiedEvent, self._onLayoutChanged)
             self._onSceneLoaded()
         self._onParameterChanged()
 
@@ -106,9 +113,13 @@ class OverlaySection(VTKObservationMixin):
     def _onParameterChanged(self, *_args) -> None:
         self._pushRange()
         self._updateControls()
-        if self._parameter is not None:
-            self._follow(self._parameter.segmentation, self._parameter.heterogeneity)
-            if self._drawn is not None and self._drawn[0] is self._parameter.segmentation:
+        p = self._parameter
+        if p is not None:
+            display = p.segmentation.GetDisplayNode() if p.segmentation else None
+            self.removeObservers(self._onFindingsChanged)
+            for node in filter(None, (p.heterogeneity, display)):  # a reader changes signal and visible segments
+                self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onFindingsChanged)
+            if self._content is not None and self._content[0] is p.segmentation:
                 self._redraw()
             else:  # another result: the other sections have work with it, too
                 self._later.start()
@@ -136,7 +147,7 @@ class OverlaySection(VTKObservationMixin):
         p = self._parameter
         if p is None or (p.segmentation is None and p.inputVolume is self._volume and self._shown is None):
             return  # nothing to show: the views stay as the user left them
-        displayedMap = self._draw() if p.segmentation is not None else None
+        displayedMap = self._updateMap() if p.segmentation is not None else None
         wanted = (
             p.inputVolume,
             p.segmentation,
@@ -152,8 +163,8 @@ class OverlaySection(VTKObservationMixin):
                 slicer.util.setSliceViewerLayers(fit=True)
             self._shown, self._volume = wanted, p.inputVolume
 
-    def _draw(self):
-        """Bring the shown map up to date and return it."""
+    def _updateMap(self) -> slicer.vtkMRMLScalarVolumeNode | None:
+        """Bring the displayed map up to date and return it."""
         p = self._parameter
         content = (
             p.segmentation,
@@ -161,37 +172,26 @@ class OverlaySection(VTKObservationMixin):
             DisplayedMap.visibleSegments(p.segmentation),
             DisplayedMap.stamp(p.heterogeneity),
         )
-        if content != self._drawn:
-            self._drawn = content
+        if content != self._content:
+            self._content = content
             DisplayedMap.refresh(p.segmentation, p.scaleMode)
         displayedMap = p.segmentation.GetNodeReference(SceneResults.SHOWN_ROLE)
         if displayedMap is not None:
             Overlay.applyColorMap(displayedMap, p.colorMap)
             Overlay.setScale(displayedMap, p.scaleMode, (p.rangeLow, p.rangeHigh))
-            self._placeLegend(displayedMap)
+            view = Layouts.legendView()
+            if view is not self._legendView:  # it is placed again when that has another size
+                self.removeObservers(self._onLegendViewChanged)
+                if view is not None:
+                    self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onLegendViewChanged)
+            self._legendView, self._legendRoom = view, view and view.GetDimensions()
+            Overlay.placeLegend(displayedMap, view)
         Overlay.setStyle(p.segmentation, p.segmentStyle)
         return displayedMap
-
-    def _placeLegend(self, displayedMap) -> None:
-        """Put the legend into its view, and again when that has another size."""
-        view = Layouts.legendView()
-        if view is not self._legendView:
-            self.removeObservers(self._onLegendViewChanged)
-            if view is not None:
-                self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onLegendViewChanged)
-        self._legendView, self._legendRoom = view, view and view.GetDimensions()
-        Overlay.placeLegend(displayedMap, view)
 
     def _onLegendViewChanged(self, *_args) -> None:
         if self._legendView.GetDimensions() != self._legendRoom:
             self._later.start()
-
-    def _follow(self, segmentation, heterogeneity) -> None:
-        """Follow what a reader does to the findings: it changes the signal and which segments are switched on."""
-        display = segmentation.GetDisplayNode() if segmentation else None
-        self.removeObservers(self._onFindingsChanged)
-        for node in filter(None, (heterogeneity, display)):
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onFindingsChanged)
 
     def _onFindingsChanged(self, *_args) -> None:
         self._later.start()
@@ -202,12 +202,6 @@ class OverlaySection(VTKObservationMixin):
         if Layouts.isSideBySide():
             self._sight = Layouts.sight()
             self._later.start()
-
-    def _observeLayout(self) -> None:
-        Layouts.register()
-        node = Layouts.layoutNode()
-        if node is not None:
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onLayoutChanged)
 
     def _onLayoutChanged(self, *_args) -> None:
         self.ui.sideBySideButton.setChecked(Layouts.isSideBySide())
@@ -224,26 +218,15 @@ class OverlaySection(VTKObservationMixin):
         self.ui.sideBySideButton.setChecked(Layouts.isSideBySide())
         if p is None:
             return
-        for name in CHOICES:
-            self._select(name, getattr(p, name))
+        for name, (widgetName, *_choices) in CHOICES.items():
+            selector = getattr(self.ui, widgetName)
+            was = selector.blockSignals(True)
+            selector.setCurrentIndex(selector.findData(getattr(p, name)))
+            selector.blockSignals(was)
         for widget in (self.ui.rangeLabel, self.ui.rangeFrame):
             widget.setVisible(p.scaleMode == "fixed")
 
-    def _fill(self, name: str) -> None:
-        widgetName, *choices = CHOICES[name]
-        selector = getattr(self.ui, widgetName)
-        for index, (value, text, toolTip) in enumerate(choices):
-            selector.addItem(_(text), value)
-            selector.setItemData(index, _(toolTip), qt.Qt.ToolTipRole)
-        selector.setToolTip("\n".join(f"{_(text)}: {_(toolTip)}" for _value, text, toolTip in choices))
-        selector.currentIndexChanged.connect(lambda *_args: self._onChosen(name, selector))
-
-    def _select(self, name: str, value: str) -> None:
-        selector = getattr(self.ui, CHOICES[name][0])
-        was = selector.blockSignals(True)
-        selector.setCurrentIndex(selector.findData(value))
-        selector.blockSignals(was)
-
-    def _onChosen(self, name: str, selector) -> None:
+    def _onChosen(self, name: str) -> None:
         if self._parameter is not None:
+            selector = getattr(self.ui, CHOICES[name][0])
             setattr(self._parameter, name, selector.itemData(selector.currentIndex))

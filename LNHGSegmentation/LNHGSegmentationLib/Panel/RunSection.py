@@ -16,7 +16,6 @@ from LNHGSegmentationLib.Panel.ModelChoice import ModelChoice
 from LNHGSegmentationLib.Panel.Parameter import Parameter
 from LNHGSegmentationLib.Paths import RESOURCES
 from LNHGSegmentationLib.Scene import Navigation, Overlay, SceneResults
-from LNHGSegmentationLib.Scene.ResultNodes import ResultNodes
 from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 
 TICK_MS = 1000
@@ -136,8 +135,18 @@ class RunSection(VTKObservationMixin):
 
     def _onEnded(self, outcome: TaskOutcome) -> None:
         if outcome.state == "done":
-            self._learn(outcome.result)
-            self._keep(outcome.result)
+            segmentation, p = outcome.result.segmentation, self._parameter
+            run, volumeNode = SceneResults.runOf(segmentation), SceneResults.volumeOf(segmentation)
+            if run["device"]:
+                self._runTime.learn(volumeNode, run["model"], run["device"], self._clock.seconds)
+            Overlay.setUpCT(volumeNode)
+            if volumeNode is p.inputVolume:  # an earlier result stays in the scene, hidden
+                isFirst = p.segmentation is None
+                SceneResults.choose(p, segmentation)
+                if isFirst:
+                    Navigation.frameFindings(segmentation)
+            else:  # another CT was chosen, or another scene loaded, meanwhile
+                SceneResults.showOnly(p.segmentation)
         self._stopClock()
         self._update()
         if outcome.state != "done":
@@ -148,24 +157,6 @@ class RunSection(VTKObservationMixin):
         if outcome.state == "failed":
             logging.error("LNHG: %s", outcome.message)
             slicer.util.errorDisplay(outcome.message)
-
-    def _keep(self, result: ResultNodes) -> None:
-        """Show the new result; an earlier one stays in the scene, hidden."""
-        volumeNode = SceneResults.volumeOf(result.segmentation)
-        Overlay.setUpCT(volumeNode)
-        if volumeNode is self._parameter.inputVolume:
-            isFirst = self._parameter.segmentation is None
-            SceneResults.choose(self._parameter, result.segmentation)
-            if isFirst:
-                Navigation.frameFindings(result.segmentation)
-        else:  # another CT was chosen, or another scene loaded, meanwhile
-            SceneResults.showOnly(self._parameter.segmentation)
-
-    def _learn(self, result: ResultNodes) -> None:
-        run = SceneResults.runOf(result.segmentation)
-        if run["device"]:
-            volumeNode = SceneResults.volumeOf(result.segmentation)
-            self._runTime.learn(volumeNode, run["model"], run["device"], self._clock.seconds)
 
     def _expected(self) -> float | None:
         """Return the seconds that a run would take now."""
@@ -179,7 +170,12 @@ class RunSection(VTKObservationMixin):
         p, running = self._parameter, self._isBusy()
         if p is not None:
             self._models.show(p.model)
-            self._showDevice(p.device)
+            selector = self.ui.deviceSelector
+            was = selector.blockSignals(True)
+            if selector.findData(p.device) < 0:
+                selector.addItem(RunTexts.absentDevice(p.device, self._devices.areKnown), p.device)
+            selector.setCurrentIndex(selector.findData(p.device))
+            selector.blockSignals(was)
             self._observe(p.inputVolume, p.segmentation)
         reason = self._whyNot()
         self.ui.applyButton.setText(_("Cancel") if running else _("Segment nodules"))
@@ -190,12 +186,10 @@ class RunSection(VTKObservationMixin):
             choice.setEnabled(not running)
         self.ui.expectedLabel.setVisible(not running)
         if p is not None and not running:
-            self.ui.expectedLabel.setText(reason or self._expectation())
+            device = self._devices.taken(p.device)
+            expectation = RunTexts.expectation(self._expected(), device, self._devices.trouble)
+            self.ui.expectedLabel.setText(reason or expectation)
             self._setStatus(RunTexts.summary(p.segmentation, p.threshold))
-
-    def _expectation(self) -> str:
-        device = self._devices.taken(self._parameter.device)
-        return RunTexts.expectation(self._expected(), device, self._devices.trouble)
 
     def _whyNot(self) -> str:
         """Return why a run cannot be started now, or an empty string."""
@@ -242,14 +236,6 @@ class RunSection(VTKObservationMixin):
         selector.clear()
         for key, text in RunTexts.deviceItems(self._devices.all()):
             selector.addItem(text, key)
-        selector.blockSignals(was)
-
-    def _showDevice(self, device: str) -> None:
-        selector = self.ui.deviceSelector
-        was = selector.blockSignals(True)
-        if selector.findData(device) < 0:
-            selector.addItem(RunTexts.absentDevice(device, self._devices.areKnown), device)
-        selector.setCurrentIndex(selector.findData(device))
         selector.blockSignals(was)
 
     def _onDeviceChosen(self, *_args) -> None:

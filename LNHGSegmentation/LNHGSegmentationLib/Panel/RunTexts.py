@@ -10,7 +10,12 @@ MINUTE = 60
 
 
 def whyNot(volumeNode, absentDevice: str) -> str:
-    """Return why a run cannot be started, or an empty string."""
+    """Return why a run cannot be started, or an empty string.
+
+    Args:
+        volumeNode: The CT, None where none is chosen.
+        absentDevice: The chosen device where this computer lacks it, else an empty text.
+    """
     if volumeNode is None:
         return _("Select a chest CT; load one with Add Data or the DICOM module if there is none.")
     image = volumeNode.GetImageData()
@@ -30,14 +35,25 @@ def whyNot(volumeNode, absentDevice: str) -> str:
 
 
 def applyToolTip(running: bool, reason: str) -> str:
-    """Return what a click on the button would do, or why it does nothing."""
+    """Return what a click on the button would do, or why it does nothing.
+
+    Args:
+        running: Whether a run is under way.
+        reason: Why none can be started, or an empty text.
+    """
     if running:
         return _("End the running segmentation; nothing is changed.")
     return reason or _("Find and outline the nodules of the selected CT. You can go on working meanwhile.")
 
 
 def expectation(seconds: float | None, device: dict | None, trouble: str) -> str:
-    """Return how long a run will take and on what, or why this is not known."""
+    """Return how long a run will take and on what, or why this is not known.
+
+    Args:
+        seconds: That it takes, None while this is not known.
+        device: That it runs on, None while this is not known.
+        trouble: Why the devices are not known, or an empty text.
+    """
     if device is None:
         return trouble
     name = deviceName(device)
@@ -47,7 +63,12 @@ def expectation(seconds: float | None, device: dict | None, trouble: str) -> str
 
 
 def progress(stage: str, left: float | None) -> str:
-    """Return the stage and the time that is left."""
+    """Return the stage and the time that is left.
+
+    Args:
+        stage: What is done now.
+        left: Seconds, None while this is not known.
+    """
     if left is None:
         return stage
     return _("{stage}, {duration} left").format(stage=stage, duration=duration(left))
@@ -90,12 +111,22 @@ def deviceItems(devices: list[dict]) -> list[tuple[str, str]]:
 
 
 def absentDevice(device: str, areKnown: bool) -> str:
-    """Return the text for a device that is chosen but not listed."""
+    """Return the text for a device that is chosen but not listed.
+
+    Args:
+        device: Its name.
+        areKnown: Whether the devices of this computer are known.
+    """
     return _("{device} (not on this computer)").format(device=device) if areKnown else device
 
 
 def summary(segmentation, threshold: float) -> str:
-    """Say what there is at a score, what the reader did to it, and what the core wants the user to know."""
+    """Say what there is at a score, what the reader did to it, and what the core wants the user to know.
+
+    Args:
+        segmentation: The findings, None where there are none.
+        threshold: Lowest score of the findings shown.
+    """
     if SceneResults.rowsOf(segmentation) is None:
         return ""
     run, findings, threshold = SceneResults.runOf(segmentation), Findings(segmentation), round(threshold, 4)

@@ -85,7 +85,13 @@ class SelfTest:
             self._wait(lambda: not logic.isRunning)
             segmentation = SceneResults.latestOf(volume)
             self.assertIsNotNone(segmentation, panel.ui.statusLabel.text)
-            self._checkFindings(segmentation, center)
+            rows = [row for row in Findings(segmentation).shown() if row["measurement"]]
+            self.assertTrue(rows, "nothing was outlined")
+            centers = np.array([row["measurement"]["centroid_lps_mm"] for row in rows])
+            distances = np.linalg.norm(centers - center, axis=1)
+            self.assertLess(distances.min(), NEAR_MM)
+            found = rows[int(distances.argmin())]
+            self.assertIsNotNone(segmentation.GetSegmentation().GetSegment(found["segment_id"]))
             self.assertEqual(panel.ui.findingsTable.model().rowCount(), len(Findings(segmentation).shown()))
             slicer.mrmlScene.Clear()
             for name in NODE_CLASSES:
@@ -93,16 +99,6 @@ class SelfTest:
             self.assertEqual(panel.ui.findingsTable.model().rowCount(), 0)
         finally:
             panel.cleanup()
-
-    def _checkFindings(self, segmentation, center: np.ndarray) -> None:
-        rows = [row for row in Findings(segmentation).shown() if row["measurement"]]
-        self.assertTrue(rows, "nothing was outlined")
-        centers = np.array([row["measurement"]["centroid_lps_mm"] for row in rows])
-        distances = np.linalg.norm(centers - center, axis=1)
-        self.assertLess(distances.min(), NEAR_MM)
-        found = rows[int(distances.argmin())]
-        segment = segmentation.GetSegmentation().GetSegment(found["segment_id"])
-        self.assertIsNotNone(segment)
 
     def _needPackages(self) -> None:
         missing = PackageInstall().missing()
