@@ -1,6 +1,5 @@
 """The scans of a cohort are found whatever they are called, and every one becomes exactly one case."""
 
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from LNHGLib.batch import case_names, discover, segment_case
 from LNHGLib.batch.case import FAILED, READY, SKIPPED, Case
 from LNHGLib.batch.discover import find_cases
 from LNHGLib.errors import InputError
-from LNHGLib.image import zip_scans
 
 OUT = Path("no-such-out")
 
@@ -171,26 +169,6 @@ def test_each_broken_scan_is_one_case_that_fails_with_its_reason(tmp_path, block
                 read(case, tmp_path / f"scratch{number}")
             reason = str(caught.value)
         assert reasons[id_] in reason, id_
-
-
-def test_members_of_an_archive_stay_in_the_scratch_folder(tmp_path, block):
-    volume = write_file(tmp_path / "ct.nii.gz", block)
-    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
-        archive.writestr("../../escaped.nii.gz", volume.read_bytes())
-        archive.writestr("C:\\windows.nii.gz", volume.read_bytes())
-    (tmp_path / "deep" / "er").mkdir(parents=True)
-    for image in zip_scans.look_into(tmp_path / "evil.zip").images:
-        (file,) = zip_scans.unpack(tmp_path / "evil.zip", (image,), tmp_path / "deep" / "er")
-        assert file.parent == tmp_path / "deep" / "er"
-    assert sorted(path.name for path in (tmp_path / "deep" / "er").iterdir()) == ["escaped.nii.gz", "windows.nii.gz"]
-
-
-def test_an_archive_larger_than_the_disk_is_refused(tmp_path, block, monkeypatch):
-    archive = zip_folder(write_dicom(tmp_path / "d", block, "1.2.1"), tmp_path / "d.zip")
-    (case,) = found(archive).values()
-    monkeypatch.setattr(zip_scans, "SPARE_BYTES", 2**60)
-    with pytest.raises(InputError, match="make room"):
-        zip_scans.unpack(archive, case.members, tmp_path)
 
 
 def test_names_are_unique_fit_for_folders_and_the_same_in_every_run():
