@@ -97,7 +97,7 @@ def host(monkeypatch, tmp_path, scene):
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", host.confirm)
     monkeypatch.setattr(slicer.app, "testingEnabled", lambda: False)
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_: host.errors.append(text))
-    monkeypatch.setattr(room, "takes_cuda", lambda _build: False)
+    monkeypatch.setattr(room.shutil, "which", lambda _name: None)  # no CUDA
     monkeypatch.setattr(room, "free_mb", lambda _folder: 80_000)
     return host
 
