@@ -1,4 +1,4 @@
-"""A cohort in 3D Slicer without its window: `lnhg batch`, then a scene a case.
+"""A cohort in 3D Slicer without its window: `lnhg batch`, then one scene per case.
 
     Slicer --no-main-window --python-script .../LNHGSegmentationLib/BatchScenes.py INPUT OUT [options of lnhg batch]
 

@@ -15,7 +15,7 @@ from LNHGSegmentationLib.Scene import Overlay
 
 SIZE = (320, 260)
 GOLDEN_FOLDER = Path(__file__).parents[1] / "data"
-MEAN_TOLERANCE = 1.0  # grey levels; other versions of Mesa round a little differently
+MEAN_TOLERANCE = 1.0  # gray levels; other versions of Mesa round a little differently
 NODULE = 2
 
 

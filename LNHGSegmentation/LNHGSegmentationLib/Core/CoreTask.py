@@ -126,11 +126,7 @@ class CoreTask:
                 self._end(TaskOutcome("cancelled", self.CANCELLED))
             else:
                 self._tell(*self.STAGES[2])
-                self._inThread(lambda: self.read(status, lastLine), takeIn, sentence)
-
-        def takeIn(result: object) -> None:
-            self._steps = self.insert(result)
-            self._advance()
+                self._inThread(lambda: self.read(status, lastLine), self._advance, sentence)
 
         self._inThread(self.handOver, launch, self.whyNotStarted)
 
@@ -178,10 +174,12 @@ class CoreTask:
 
         self._worker = Worker(work, done)
 
-    def _advance(self) -> None:
-        """Go on taking in the result for a moment; the event loop has its turn between."""
+    def _advance(self, result: object = None) -> None:
+        """Begin to take in a result, or go on with it, for a moment; the event loop has its turn between."""
         if self._isOver:
             return
+        if self._steps is None:
+            self._steps = self.insert(result)
         until = time.perf_counter() + INSERT_S
         try:
             while time.perf_counter() < until:

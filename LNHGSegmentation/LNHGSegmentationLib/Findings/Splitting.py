@@ -29,7 +29,7 @@ def parts(crop: Crop, spacing_mm: tuple[float, float, float]) -> list[Crop]:
 
 
 def _atWaist(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Number the two parts of one piece, or all of it 1 where it has no waist.
+    """Label the two parts of one piece with 1 and 2, or all of it with 1 where it has no waist.
 
     Two seeds in its thickest places grow over it: at each depth a voxel takes the nearest number.
     """

@@ -11,20 +11,21 @@ from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrappe
 class Parameter:
     """State of the panel.
 
-    :ivar inputVolume: the CT to segment.
-    :ivar model: name or folder of the model; empty stands for the default one.
-    :ivar device: where the networks run: "auto", "cpu" or "cuda:N".
-    :ivar threshold: lowest score of the findings shown; a new result sets it to its model's own.
-    :ivar overlayVisible: whether the heterogeneity map lies over the CT in the slice views.
-    :ivar overlayOpacity: opacity of the map, 0 to 1.
-    :ivar colorMap: color map of the heterogeneity map.
-    :ivar scaleMode: what the colors span: a range that is the same for all, each nodule's own signal, or each slice's.
-    :ivar rangeLow: signal shown in the first color when the range is fixed.
-    :ivar rangeHigh: signal shown in the last color when the range is fixed.
-    :ivar segmentStyle: how the nodules' segments are drawn in the slice views.
-    :ivar zoomToFinding: whether going to a finding zooms the views.
-    :ivar segmentation: nodules of the chosen CT.
-    :ivar heterogeneity: the generator's signal inside them.
+    Attributes:
+        inputVolume: The CT to segment.
+        model: Name or folder of the model; empty stands for the default one.
+        device: Where the networks run: "auto", "cpu" or "cuda:N".
+        threshold: Lowest score of the findings shown; a new result sets it to its model's own.
+        overlayVisible: Whether the heterogeneity map lies over the CT in the slice views.
+        overlayOpacity: Opacity of the map, 0 to 1.
+        colorMap: Color map of the heterogeneity map.
+        scaleMode: What the colors span: a range that is the same for all, each nodule's own signal, or each slice's.
+        rangeLow: Signal shown in the first color when the range is fixed.
+        rangeHigh: Signal shown in the last color when the range is fixed.
+        segmentStyle: How the nodules' segments are drawn in the slice views.
+        zoomToFinding: Whether going to a finding zooms the views.
+        segmentation: Nodules of the chosen CT.
+        heterogeneity: The generator's signal inside them.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -47,8 +48,11 @@ class Parameter:
 
         ``connectGui`` does this too, but Slicer 5.12 may return nothing by which it could be undone.
 
-        :param ui: has the widgets.
-        :return: the tag for ``disconnectGui``.
+        Args:
+            ui: Has the widgets.
+
+        Returns:
+            The tag for ``disconnectGui``.
         """
         names = {widget.property("SlicerParameterName"): widget for widget in vars(ui).values()}
         return self.connectParametersToGui({name: widget for name, widget in names.items() if name})

@@ -113,7 +113,7 @@ class ReportSection(VTKObservationMixin):
             if self.isWriting:
                 raise ValueError(_("A report is being written: wait for its end."))
             p = self._parameter
-            scale = "fixed" if p.scaleMode == "fixed" else "nodule"  # a page has one slice a nodule
+            scale = "fixed" if p.scaleMode == "fixed" else "nodule"  # a page has one slice per nodule
             shading = {"color_map": p.colorMap, "scale": scale, "signal_range": [p.rangeLow, p.rangeHigh]}
             case, identity = str(self.ui.caseEdit.text).strip(), self.ui.identityCheckBox.checked
             request = ReportRequest(kind, Path(target), case, identity, shading)
