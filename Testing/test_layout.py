@@ -117,6 +117,12 @@ PLANTED = [  # rule, file, what is put in (None: the file is removed), what the 
     ),
     ("files_and_functions_are_short", f"{CORE}/long.py", "x = 1\n" * 601, "long.py has 601 lines"),
     ("files_and_functions_are_short", f"{CORE}/long.py", "def f():\n" + "    x = 1\n" * 60, "long.py: f has 61 lines"),
+    (
+        "public_functions_of_the_core_say_what_they_take",
+        f"{CORE}/image/a.py",
+        'def f(one: np.ndarray, two: Grid) -> None:\n    """Do."""\n',
+        "a.py: f says nothing of one, two",
+    ),
     ("descriptions_agree", f"{CORE}/__init__.py", '__version__ = "9.9.9"', "version differs"),
     ("descriptions_agree", "LNHG.s4ext", S4EXT.replace("description ", "description Another "), "description differs"),
     ("requirement_files_agree", "requirements/runtime.txt", "numpy==1.0", "numpy>=2.0 is pinned as ['1.0']"),

@@ -30,6 +30,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FOLDER_FILES = 600, 60, 16
 MAX_FILE_BYTES, MAX_CHECKOUT_BYTES, MAX_PACK_BYTES = 45 * 2**20, 100 * 2**20, 70 * 2**20
 RAW = "https://raw.githubusercontent.com/lnhg-project/SlicerLNHG/main/"
 
+PLAIN = {"int", "str", "float", "bool", "Path", "None", "bytes"}
 REMOVING = {"RemoveNode", "RemoveSegment", "RemoveAllSegments", "Clear", "SetViewArrangement", "deleteLater"}
 
 BASE = ("__version__", "errors", "paths")
@@ -353,6 +354,26 @@ def files_and_functions_are_short(root: Path) -> list[str]:
     return faults
 
 
+def public_functions_of_the_core_say_what_they_take(root: Path) -> list[str]:
+    """Two or more arguments that are no plain number, text or path stand under `Args:`; ruff sees that all do."""
+    faults = []
+    for path in sorted((root / CORE).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+        for node in (each for body in (tree.body, *(cls.body for cls in classes)) for each in body):
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            rich = [
+                each.arg
+                for each in arguments
+                if each.annotation and not {*ast.unparse(each.annotation).strip("'").split(" | ")} <= PLAIN
+            ]
+            if len(rich) > 1 and "Args:" not in (ast.get_docstring(node) or ""):
+                faults.append(f"{path.name}: {node.name} says nothing of {', '.join(rich)} under Args")
+    return faults
+
+
 # What must agree ------------------------------------------------------------------------------------
 
 
@@ -461,6 +482,7 @@ RULES: list[Rule] = [
     file_names_tell_the_layer,
     observers_remove_and_rebuild_nothing,
     files_and_functions_are_short,
+    public_functions_of_the_core_say_what_they_take,
     descriptions_agree,
     requirement_files_agree,
     slicer_installs_what_the_project_needs,

@@ -24,7 +24,15 @@ NODULE = 1
 
 
 def unit_boxes(deltas: Tensor, weights: tuple[float, ...]) -> Tensor:
-    """Offsets (N, 4) decoded against the unit box with corners (0, 0) and (1, 1)."""
+    """Decode offsets against the unit box with corners (0, 0) and (1, 1).
+
+    Args:
+        deltas: (N, 4) offsets.
+        weights: the coder's weights, which multiply offsets.
+
+    Returns:
+        (N, 4) x0, y0, x1, y1.
+    """
     dx, dy, dw, dh = (deltas / deltas.new_tensor(weights)).unbind(1)
     cx, cy = 0.5 + dx, 0.5 + dy
     w, h = dw.clamp(max=DELTA_CLAMP).exp(), dh.clamp(max=DELTA_CLAMP).exp()
@@ -53,7 +61,14 @@ class GIoURegionProposalNetwork(RegionProposalNetwork):
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Classification loss over sampled anchors and box loss over the positive ones."""
+        """Return the classification loss over sampled anchors and the box loss over the positive ones.
+
+        Args:
+            objectness: scores of the anchors.
+            pred_bbox_deltas: (N, 4) predicted offsets.
+            labels: 1 nodule, 0 background, -1 neither, for the anchors of each image.
+            regression_targets: (n, 4) offsets of the matched boxes of each image.
+        """
         positive, negative = (torch.where(torch.cat(part))[0] for part in self.fg_bg_sampler(labels))
         sampled = torch.cat([positive, negative])
         expected, targets = torch.cat(labels), torch.cat(regression_targets)
@@ -72,7 +87,14 @@ class GIoURoIHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Losses in training, detections in evaluation, as torchvision's `RoIHeads.forward`."""
+        """Return losses in training, detections in evaluation, as torchvision's `RoIHeads.forward`.
+
+        Args:
+            features: feature maps by level.
+            proposals: (n, 4) boxes of each image.
+            image_shapes: rows and columns of each image.
+            targets: `boxes` and `labels` of each image, in training.
+        """
         if self.training:
             proposals, _, labels, expected = self.select_training_samples(proposals, targets)
         pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))

@@ -60,7 +60,12 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     def image(self, residual: Tensor, x: Tensor) -> Tensor:
-        """Return the nodule image of a signal that was predicted from `x`."""
+        """Return the nodule image of a signal.
+
+        Args:
+            residual: from `residual`, (B, 1, D, H, W).
+            x: the CT that it was predicted from, same shape.
+        """
         return torch.relu(residual)
 
     def logits(self, residual: Tensor, threshold: float, sharpness: float) -> Tensor:

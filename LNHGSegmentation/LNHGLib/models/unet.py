@@ -29,7 +29,12 @@ class Probability(Generator):
     options = ("width",)
 
     def image(self, residual: Tensor, x: Tensor) -> Tensor:
-        """Probabilities of a signal."""
+        """Return the probabilities of a signal.
+
+        Args:
+            residual: logits, (B, 1, D, H, W).
+            x: the CT; it is not needed.
+        """
         return torch.sigmoid(residual)
 
     def logits(self, residual: Tensor, threshold: float, sharpness: float) -> Tensor:
@@ -103,7 +108,12 @@ class GatedUNet(UNet):
     """The U-net's body as LNHG's generator: its nodule image is the CT times the probability of a nodule."""
 
     def image(self, residual: Tensor, x: Tensor) -> Tensor:
-        """Nodule image of a signal."""
+        """Return the nodule image of a signal.
+
+        Args:
+            residual: logits, (B, 1, D, H, W).
+            x: the CT that they were predicted from, same shape.
+        """
         return x * super().image(residual, x)
 
 

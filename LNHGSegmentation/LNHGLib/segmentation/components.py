@@ -96,7 +96,14 @@ def component_scores(labels: np.ndarray, generated: np.ndarray, original: np.nda
 def close_pairs(
     labels: np.ndarray, numbers: Iterable[int], spacing_mm: Sequence[float], reach_mm: float
 ) -> list[tuple[int, int]]:
-    """Pairs of components whose voxel centers come within `reach_mm`, or within one voxel's diagonal if larger."""
+    """Return the pairs of components whose voxel centers come near each other.
+
+    Args:
+        labels: component numbers, int (z, y, x).
+        numbers: of the components that take part.
+        spacing_mm: of the voxels, zyx.
+        reach_mm: how near; one voxel's diagonal if that is more.
+    """
     wanted = set(numbers)
     reach = max(reach_mm, float(np.linalg.norm(spacing_mm)) + 1e-6)
     room = [int(reach / spacing) for spacing in spacing_mm]

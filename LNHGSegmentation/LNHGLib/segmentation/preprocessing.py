@@ -20,7 +20,12 @@ MIN_LUNG_ML = 60.0
 
 
 def normalize(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.ndarray:
-    """Clip HU to a window and scale it to float32 in [0, 1]; the default window is the method register's."""
+    """Clip HU to a window and scale it to float32 in [0, 1].
+
+    Args:
+        hu: any shape, HU.
+        window_hu: HU that become 0 and 1; the default is the method register's.
+    """
     low, high = window_hu
     signal = np.clip(hu, low, high).astype(np.float32, copy=False)
     return (signal - np.float32(low)) / np.float32(high - low)
@@ -69,7 +74,13 @@ def _block_means(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray
 
 
 def from_canonical(array: np.ndarray, upright: Grid, native: Grid) -> np.ndarray:
-    """Bring an array on the canonical grid back to the native order and directions of axes."""
+    """Bring an array on the canonical grid back to the native order and directions of axes.
+
+    Args:
+        array: (z, y, x) on `upright`.
+        upright: the canonical grid.
+        native: the input's grid.
+    """
     steps = (np.linalg.inv(upright.affine) @ native.affine)[:3, :3]
     axes = np.abs(steps).argmax(axis=0)
     backward = [axis for axis in range(3) if steps[axes[axis], axis] < 0]

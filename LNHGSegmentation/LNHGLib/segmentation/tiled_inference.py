@@ -224,7 +224,13 @@ def _voxel_budget(generator: nn.Module) -> int:
 
 
 def reduce_tile_or_move_to_cpu(network: nn.Module, size: int, least: int, monitor: Monitor) -> int:
-    """After the device ran out of memory: half the size, or the CPU when the size is already the least.
+    """Return half the size after the device ran out of memory, or move to the CPU when the size is already the least.
+
+    Args:
+        network: moved to the CPU where nothing smaller is left.
+        size: of a piece or a batch that did not fit.
+        least: the smallest that makes sense.
+        monitor: takes the warning.
 
     Raises:
         WorkError: the CPU itself has too little memory for the least.
