@@ -58,9 +58,10 @@ def look(cubes, number, results):
 
 
 def test_cubes_are_read_when_asked_for_and_no_more_are_kept_than_allowed(prepared, monkeypatch):
-    monkeypatch.setattr(crops, "KEPT", 1)
+    monkeypatch.setattr(crops, "MAX_CROPS_IN_MEMORY", 1)
     read = []
-    monkeypatch.setattr(crops, "_crop", lambda file, row: read.append(row["row"]) or object())
+    plain = crops.read_crop
+    monkeypatch.setattr(crops, "read_crop", lambda file, row: read.append(row["row"]) or plain(file, row))
     cubes = crops.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
     assert (len(cubes), len(crops.patients(cubes)), len(cubes[1:]), read) == (4, 3, 3, [])
     assert cubes[2] is cubes[2]
@@ -79,7 +80,7 @@ def test_a_forked_worker_opens_the_file_itself(prepared, monkeypatch):
     """An HDF5 file that is open when a process forks must not be read by the child."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system does not fork")
-    monkeypatch.setattr(crops, "KEPT", 0)
+    monkeypatch.setattr(crops, "MAX_CROPS_IN_MEMORY", 0)
     cubes = crops.load_crops(prepared / "volumes.h5", prepared / "folds.csv", [0, 1])
     own = [(number, int(cube.mask.sum()), float(cube.hu.mean())) for number, cube in enumerate(cubes)]
     context = multiprocessing.get_context("fork")
