@@ -67,7 +67,19 @@ def find(location: Path, options: PrepareOptions) -> Found:
 def _pairs(location: Path) -> list[Pair]:
     """List the CTs of a table or a folder, with the masks that there are."""
     if location.is_file():
-        return _listed(location)
+        with location.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            if not {"ct", "mask"} <= set(reader.fieldnames or []):
+                raise InputError(f"{location} lacks the columns ct and mask; expected {LAYOUTS}.")
+            return [
+                Pair(
+                    row.get("case") or _stem(Path(row["ct"])),
+                    location.parent / row["ct"],
+                    tuple(location.parent / part.strip() for part in (row["mask"] or "").split(";") if part.strip()),
+                    row.get("patient_id") or None,
+                )
+                for row in reader
+            ]
     masks = next((location / name for name in MASK_FOLDERS if (location / name).is_dir()), None)
     pairs = []
     if (location / "images").is_dir() and masks:
@@ -86,23 +98,6 @@ def _pairs(location: Path) -> list[Pair]:
         if ct:
             pairs.append(Pair(folder.name, ct[0], tuple(readers or one)))
     return pairs
-
-
-def _listed(table: Path) -> list[Pair]:
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"ct", "mask"} <= set(reader.fieldnames or []):
-            raise InputError(f"{table} lacks the columns ct and mask; expected {LAYOUTS}.")
-        rows = list(reader)
-    return [
-        Pair(
-            row.get("case") or _stem(Path(row["ct"])),
-            table.parent / row["ct"],
-            tuple(table.parent / part.strip() for part in (row["mask"] or "").split(";") if part.strip()),
-            row.get("patient_id") or None,
-        )
-        for row in rows
-    ]
 
 
 def _is_image(path: Path) -> bool:
