@@ -208,7 +208,12 @@ class Findings:
         """
         rows = self.rows()
         name = rowOf(rows, number)["name"]
-        origin, gone = _related(rows, rowOf(rows, number))
+        origin, gone = set(rowOf(rows, number)["origin"]), [number]
+        for _ in rows:  # all findings that share voxels of the model with it, directly or through others
+            for other in rows:
+                if other["number"] not in gone and origin & set(other["origin"]):
+                    gone.append(other["number"])
+                    origin |= set(other["origin"])
         originals = [row for row in ModelOutput.rows(self.segmentation) if row["number"] in origin]
         if not originals:
             raise ValueError(f"{name} was drawn by hand: there is no model output to restore.")
@@ -304,14 +309,3 @@ def _newRow(number: int, known: Mapping | None) -> dict:
     history = [entry("drawn" if known is None else "added", "user")]
     own = {"number": number, "name": segment_name(number), "kept": True, "origin": origin, "history": history}
     return {**UNKNOWN, "score": None, "provenance": "manual", **(known or {}), **own}
-
-
-def _related(rows: list[dict], row: dict) -> tuple[set[int], list[int]]:
-    """Return the model's findings that a finding goes back to, and all findings that now share them."""
-    origin, gone = set(row["origin"]), [row["number"]]
-    for _ in rows:
-        for other in rows:
-            if other["number"] not in gone and origin & set(other["origin"]):
-                gone.append(other["number"])
-                origin |= set(other["origin"])
-    return origin, gone
