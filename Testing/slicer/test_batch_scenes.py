@@ -20,6 +20,9 @@ from LNHGSegmentationLib import BatchScenes
 from LNHGSegmentationLib.Scene import SceneResults
 from tiny_model import tiny_chest, write_model
 
+pytestmark = pytest.mark.slow
+
+
 AS_SLICER_RUNS_IT = """
 import os, runpy, sys, traceback
 sys.path[:0] = {path!r}

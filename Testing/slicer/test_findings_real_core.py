@@ -16,6 +16,8 @@ from test_real_core import TURN
 from test_volume_exchange import add_linear_transform
 from tiny_model import centers_lps_mm, tiny_chest, write_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def chest(scene):

@@ -19,6 +19,9 @@ from LNHGSegmentationLib.Panel.InstallSection import InstallSection
 from LNHGSegmentationLib.Setup import PackageInstall as module
 from LNHGSegmentationLib.Setup.PackageInstall import PackageInstall
 
+pytestmark = pytest.mark.slow
+
+
 TORCH = {"torch", "torchvision"}
 ALL = TORCH | {"matplotlib", "safetensors"}
 PLAYER = """#!/bin/sh

@@ -116,6 +116,7 @@ def test_legend_stays_where_the_user_puts_it(show, panel, run_events, tmp_path):
 def test_legend_of_an_older_scene_becomes_small(panel, windows, run_events):
     slicer.mrmlScene.ReadFromMRB(str(OLD_SCENE), True)
     run_events(lambda: windows[400, 400].logic.GetSliceCompositeNode().GetForegroundVolumeID())
-    assert len(legend_of(panel).GetViewNodeIDs()) == 1
-    assert legend_of(panel).GetSize()[0] < 0.1
+    (view_id,) = legend_of(panel).GetViewNodeIDs()
+    width_px = slicer.mrmlScene.GetNodeByID(view_id).GetDimensions()[0]  # views of other tests may be there, too
+    assert legend_of(panel).GetSize()[0] * width_px < 45  # Slicer's own legend has 60 in a view of 400
     assert legend_of(panel).GetTitleTextProperty().GetBold()

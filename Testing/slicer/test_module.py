@@ -12,6 +12,8 @@ import pytest
 
 import LNHGSegmentation as module
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pythonslicer(monkeypatch):

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from reader_actions import ACTIONS
 
+pytestmark = pytest.mark.slow
+
+
 SCRIPT = Path(__file__).with_name("reader_actions.py")
 LIMIT_S = 240
 END_S = 5.0  # for processes that were killed to be gone

@@ -14,6 +14,9 @@ from LNHGSegmentationLib.Scene.Geometry import RAS_TO_LPS, ZYX_TO_IJK
 from test_volume_exchange import add_linear_transform
 from tiny_model import centers_lps_mm, tiny_chest, write_model
 
+pytestmark = pytest.mark.slow
+
+
 LIMIT_S = 300.0
 TURN = np.array([[0.0, 0.0, 1.0, 7.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, -30.0], [0.0, 0.0, 0.0, 1.0]])
 

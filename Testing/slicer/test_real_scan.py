@@ -17,6 +17,9 @@ from LNHGSegmentationLib.Panel.Widget import Widget
 from LNHGSegmentationLib.Scene import SceneResults
 from LNHGSegmentationLib.Scene.Geometry import addVolume
 
+pytestmark = pytest.mark.slow
+
+
 CASE = "lidc-idri-0003"
 LIMIT_S = 1500.0  # computers of continuous integration share their cores
 LEAST_COVERED = 0.5  # of the voxels that all readers outlined

@@ -24,6 +24,9 @@ from LNHGSegmentationLib.Scene import ResultNodes
 from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 from panel_host import LNHGSegmentationLogic
 
+pytestmark = pytest.mark.slow
+
+
 LONGEST_BLOCK_S = 0.1
 
 

@@ -26,6 +26,9 @@ from LNHGLib.errors import Cancelled, InputError, WorkError
 from stand_in_work import StandIn, computed, noted
 from tiny_model import write_model
 
+pytestmark = pytest.mark.slow
+
+
 pytest.importorskip("distributed", reason="needs the package distributed (the extra cluster)")
 
 

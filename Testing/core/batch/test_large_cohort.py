@@ -19,6 +19,9 @@ from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume, canonical, resample
 from tiny_model import write_model
 
+pytestmark = pytest.mark.slow
+
+
 CORE = Path(cli.__file__).parents[1]
 COARSE_MM = (8.0, 4.0, 4.0)
 GOOD, BROKEN, KILLS = 50, 10, 3

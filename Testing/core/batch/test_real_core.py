@@ -16,6 +16,9 @@ from LNHGLib import __main__ as cli
 from LNHGLib.results.files import FILES
 from tiny_model import tiny_chest, write_model
 
+pytestmark = pytest.mark.slow
+
+
 CORE = Path(cli.__file__).parents[1]
 TIMINGS = ("read_s", "compute_s", "write_s", "peak_memory_mb")
 COARSE = (8.0, 5.0, 5.0)

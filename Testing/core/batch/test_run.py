@@ -19,6 +19,8 @@ from LNHGLib.results import writer
 from stand_in_work import StandIn, computed, noted
 from tiny_model import write_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -4,6 +4,9 @@ from LNHGLib.models.detector import build_detector, giou_loss, unit_boxes
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import generalized_box_iou_loss
 
+pytestmark = pytest.mark.slow
+
+
 LIGHT = {"backbone": "light", "width": 4}
 
 

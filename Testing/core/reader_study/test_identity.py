@@ -9,6 +9,9 @@ from LNHGLib.__main__ import main
 from PIL import Image, PngImagePlugin
 from tiny_model import tiny_chest, write_model
 
+pytestmark = pytest.mark.slow
+
+
 STUDY_PARTS = {".png", ".dcm", ".html", ".json", ".csv", ".txt"}
 
 

@@ -15,6 +15,9 @@ from LNHGLib.reader_study.scores import CT, CT_MAP
 from study_cases import some_cases
 from study_player import READY, Player, session_of
 
+pytestmark = pytest.mark.slow
+
+
 READERS = ("anna", "ben", "R3")
 NASTY = '</script><script>alert("x")</script> & {braces} ${script}'
 

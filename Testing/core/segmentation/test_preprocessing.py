@@ -16,6 +16,9 @@ from LNHGLib.phantom.canvas import PLACED_AT_LPS_MM
 from LNHGLib.segmentation import preprocessing
 from scipy import ndimage
 
+pytestmark = pytest.mark.slow
+
+
 COARSE_MM = (4.0, 2.5, 2.5)
 ORIENTATIONS = [((0, 1, 2), (1, 1, 1)), ((2, 0, 1), (0, 1, 0)), ((1, 2, 0), (1, 0, 0)), ((0, 2, 1), (0, 0, 1))]
 

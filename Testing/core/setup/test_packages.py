@@ -17,6 +17,9 @@ from LNHGLib.errors import WorkError
 from LNHGLib.setup import package_list, pip
 from LNHGLib.setup import room as package_room
 
+pytestmark = pytest.mark.slow
+
+
 CORE = Path(packages.__file__).parents[1]
 TRAINING = {package.name for package in package_list.needed(["training"])}
 

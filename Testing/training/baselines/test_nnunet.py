@@ -21,6 +21,9 @@ from LNHGTrainingLib.data.crops import load_crops
 from safetensors.numpy import load_file
 from small_data import COLUMNS
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[3]
 SIDE = 16
 BUDGET = ["--epochs", "2", "--iterations", "1", "--gpu-memory", "0.1", "--no-mirroring"]

@@ -18,6 +18,8 @@ from LNHGTrainingLib.evaluation.crops import CropFiles
 from LNHGTrainingLib.evaluation.crossvalidate import Fold, dice_sums
 from LNHGTrainingLib.training import segmenter
 
+pytestmark = pytest.mark.slow
+
 
 def fold(number: int, predict) -> Fold:
     return Fold(predict, 4, "a" * 64, (number,), (0.5,))

@@ -17,6 +17,9 @@ from LNHGTrainingLib.training import checkpoint, distributed
 from LNHGTrainingLib.training.sigterm import BrokenOff, StopSignal
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
+
 BRANCHES = {"segmenter": ("generator", "ema", "critic"), "detector": ("detector", "ema")}
 ROOT = Path(__file__).parents[3]
 

@@ -18,6 +18,9 @@ from LNHGTrainingLib.training.log import RunLog
 from LNHGTrainingLib.training.sigterm import STATUS, Stopped, StopSignal
 from tiny_model import write_model
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[3]
 BRANCHES = {"segmenter": train_gan, "detector": detector}
 TINY = ["batch=2", "validate_crops=1", "data.background=[]", "data.train_folds=[0]", "data.validation_folds=[1]"]

@@ -17,6 +17,9 @@ from LNHGTrainingLib.training import run as training_run
 from safetensors.torch import load_file
 from tiny_model import write_model
 
+pytestmark = pytest.mark.slow
+
+
 RESOURCES = Path(__file__).parents[3] / "LNHGTraining" / "Resources"
 
 
