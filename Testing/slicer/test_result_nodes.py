@@ -6,6 +6,7 @@ slicer_host.start()
 
 import json
 
+import fake_core
 import fakes
 import numpy as np
 import pytest
@@ -146,3 +147,23 @@ def test_legend_names_the_quantity_and_its_unit(result):
     assert "Heterogeneity" in legend.GetTitleText()
     assert "relative signal" in legend.GetTitleText()
     assert legend.GetColorNode().GetName() == "LNHG viridis"
+
+
+def test_a_scene_that_closes_takes_a_half_inserted_result_along_by_itself(a_ct, tmp_path):
+    """Its observers remove nothing from it (CONTRIBUTING, what an observer may do)."""
+    exchange = VolumeExchange(a_ct)
+    exchange.write(tmp_path / "ct.nrrd")
+    fake_core.segment(tmp_path / "ct.nrrd", tmp_path / "result", empty=False, incomplete=False)
+    steps, counts = ResultNodes.inserting(ResultNodes.read(tmp_path / "result", exchange), a_ct), []
+
+    def close(*_args):
+        before = slicer.mrmlScene.GetNumberOfNodes()
+        steps.close()
+        counts.append(slicer.mrmlScene.GetNumberOfNodes() - before)
+
+    next(steps)
+    tag = slicer.mrmlScene.AddObserver(slicer.mrmlScene.StartCloseEvent, close)
+    slicer.mrmlScene.Clear(0)
+    slicer.mrmlScene.RemoveObserver(tag)
+    assert counts == [0]
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")

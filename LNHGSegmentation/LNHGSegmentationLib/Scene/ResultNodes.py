@@ -139,7 +139,8 @@ def inserting(data: ResultData, volumeNode) -> Generator[None, None, ResultNodes
     except BaseException:
         hidden = (segmentation.GetNodeReference(role) for role in (ModelOutput.ROLE, SignalStore.ROLE))
         for node in filter(None, (*hidden, heterogeneity, segmentation)):
-            slicer.mrmlScene.RemoveNode(node)
+            if not slicer.mrmlScene.IsClosing():  # a closing scene takes them along
+                slicer.mrmlScene.RemoveNode(node)
         raise
     SceneResults.link(segmentation, heterogeneity, _runOf(report))
     segmentation.SetDisplayVisibility(True)
