@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from LNHGTrainingLib.config import DetectorConfig, build, to_table
 from LNHGTrainingLib.data.crops import CropDataset
 from LNHGTrainingLib.data.detector_batches import DetectorSlices
-from LNHGTrainingLib.training.distributed import MicroBatches, mean_gradients, processes, without_subnormals
+from LNHGTrainingLib.training import run
+from LNHGTrainingLib.training.distributed import MicroBatches, mean_gradients
 from LNHGTrainingLib.training.ema import update_ema
 from LNHGTrainingLib.training.losses import precision, set_rate
 from LNHGTrainingLib.training.run import Run
@@ -104,25 +105,12 @@ def compute_in(context: torch.autocast, module: nn.Module) -> None:
 
 
 def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") -> Path:
-    """Train until `steps` or the end of `patience`; write `last.pt` and `best.pt` into `out` and return the latter.
+    """As `run.train`, for this branch.
 
     Args:
         config: the configuration as read, with the folder of the data.
         out: folder of the run.
         resume: go on from `last.pt`, if there is one.
         device: "cpu", "auto", "cuda" or "cuda:N".
-
-    Raises:
-        InputError: the configuration is wrong, data, checkpoint or device are missing, or patients are on both sides of
-            the split.
-        Stopped: SIGTERM came; `last.pt` is the state at that step.
     """
-    config = build(DetectorConfig, config)
-    out.mkdir(parents=True, exist_ok=True)
-    with StopSignal() as stop, processes(device) as here, without_subnormals():
-        run = DetectorRun(config, here)
-        run.begin(out, resume)
-        sources = run.load(out, stop)
-        slices = DetectorSlices(sources.train, sources.backgrounds, sources.negatives, config)
-        run.fit(slices, sources.validation.spread(config.validate_crops), out, stop)
-    return out / "best.pt"
+    return run.train(DetectorRun, build(DetectorConfig, config), DetectorSlices, out, resume, device)

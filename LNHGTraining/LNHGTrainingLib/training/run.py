@@ -1,5 +1,6 @@
 """What the trainings of both branches share: the loop over steps, validation, checkpoints, and how a run begins."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -193,3 +194,30 @@ class Run:
         if distributed.any_rank(stop.given, self.device) and not self.finished():
             self.save(out / "last.pt")
             raise Stopped(f"Stopped by SIGTERM after step {self.step}; go on with --resume.")
+
+
+def train(
+    kind: type[Run], config: TrainingConfig, batches: Callable[..., BatchSource], out: Path, resume: bool, device: str
+) -> Path:
+    """Train until `steps` or the end of `patience`; write `last.pt` and `best.pt` into `out` and return the latter.
+
+    Args:
+        kind: the branch's networks and their steps.
+        config: of its training.
+        batches: samples its batches; made of training crops, backgrounds, hard negatives and the configuration.
+        out: folder of the run.
+        resume: go on from `last.pt`, if there is one.
+        device: "cpu", "auto", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: data, checkpoint or device are missing, or patients are on both sides of the split.
+        Stopped: SIGTERM came; `last.pt` is the state at that step.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with StopSignal() as stop, distributed.processes(device) as here, distributed.without_subnormals():
+        run = kind(config, here)
+        run.begin(out, resume)
+        sources = run.load(out, stop)
+        source = batches(sources.train, sources.backgrounds, sources.negatives, config)
+        run.fit(source, sources.validation.spread(config.validate_crops), out, stop)
+    return out / "best.pt"

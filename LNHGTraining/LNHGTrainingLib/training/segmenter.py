@@ -19,7 +19,8 @@ from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.config import SegmenterConfig, build, to_table
 from LNHGTrainingLib.data.crops import CropDataset
 from LNHGTrainingLib.data.segmenter_batches import Batch, SegmenterPatches
-from LNHGTrainingLib.training.distributed import MicroBatches, mean_gradients, processes, without_subnormals
+from LNHGTrainingLib.training import run
+from LNHGTrainingLib.training.distributed import MicroBatches, mean_gradients
 from LNHGTrainingLib.training.ema import update_ema
 from LNHGTrainingLib.training.losses import (
     Perceptual,
@@ -157,25 +158,12 @@ class SegmenterRun(Run):
 
 
 def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") -> Path:
-    """Train until `steps` or the end of `patience`; write `last.pt` and `best.pt` into `out` and return the latter.
+    """As `run.train`, for this branch.
 
     Args:
         config: the configuration as read, with the folder of the data.
         out: folder of the run.
         resume: go on from `last.pt`, if there is one.
         device: "cpu", "auto", "cuda" or "cuda:N".
-
-    Raises:
-        InputError: the configuration is wrong, data, checkpoint or device are missing, or patients are on both sides of
-            the split.
-        Stopped: SIGTERM came; `last.pt` is the state at that step.
     """
-    config = build(SegmenterConfig, config)
-    out.mkdir(parents=True, exist_ok=True)
-    with StopSignal() as stop, processes(device) as here, without_subnormals():
-        run = SegmenterRun(config, here)
-        run.begin(out, resume)
-        sources = run.load(out, stop)
-        patches = SegmenterPatches(sources.train, sources.backgrounds, sources.negatives, config)
-        run.fit(patches, sources.validation.spread(config.validate_crops), out, stop)
-    return out / "best.pt"
+    return run.train(SegmenterRun, build(SegmenterConfig, config), SegmenterPatches, out, resume, device)
