@@ -1,5 +1,6 @@
 """The house keeps its rules, and each rule finds a fault that is planted in a copy of the house."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -189,3 +190,13 @@ def test_every_rule_has_a_planted_fault() -> None:
 def test_history_fits_the_extensions_index() -> None:
     assert not layout_rules.history_stays_small(ROOT)
     assert layout_rules.history_stays_small(ROOT, limit=1000)
+
+
+def test_history_counts_what_a_clone_fetches_and_nothing_left_over(tmp_path) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    (tmp_path / "kept").write_bytes(os.urandom(4000))
+    (tmp_path / "left_over").write_bytes(os.urandom(40_000))
+    for step in (["init", "-q"], ["add", "kept"], ["commit", "-qm", "x"], ["hash-object", "-w", "left_over"]):
+        subprocess.run([*git, *step], check=True, capture_output=True)
+    assert not layout_rules.history_stays_small(tmp_path, limit=10_000)
+    assert layout_rules.history_stays_small(tmp_path, limit=3000)
