@@ -171,7 +171,7 @@ def checkout_stays_small_and_safe(root: Path) -> list[str]:
 
 
 def history_stays_small(root: Path, limit: int = MAX_PACK_BYTES) -> list[str]:
-    """The Extensions Index refuses a clone of more than 100 MB, history included: count what a clone of HEAD fetches."""
+    """The Extensions Index refuses a clone of more than 100 MB, history included: count what a clone of HEAD has."""
     git = "git -c safe.directory='*'"
     pack = f"set -e -o pipefail; {git} rev-list --objects HEAD | {git} pack-objects --stdout -q | wc -c"
     found = subprocess.run(["bash", "-c", pack], cwd=root, capture_output=True, text=True, check=False)
