@@ -39,6 +39,7 @@ class Data:
         split: "nodule" lets a patient be on both sides, to show by how much that flatters.
         min_readers: fewest readers of a nodule to train on.
         hard_negatives: a file that `lnhg-train mine` wrote; none when empty.
+        scans: HDF5 file of whole scans with the readers' outlines (see `data.scans`); none when empty.
     """
 
     folder: str = ""
@@ -51,6 +52,7 @@ class Data:
     background_folder: str
     background: list[BackgroundFile]
     hard_negatives: str = ""
+    scans: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +104,32 @@ class SegmenterOptimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterSampling:
-    """The table `sampling`: sizes (D, H, W) of patches, the fraction of each kind, and of nodules made cavities."""
+    """The table `sampling`.
+
+    Attributes:
+        sides: sizes (D, H, W) of patches.
+        nodule: fraction of patches at nodules.
+        surround: at what is around them.
+        background: anywhere in the lungs of whole scans and backgrounds.
+        pasted: there, with a nodule pasted in.
+        mass: there at half the resolution, with an enlarged nodule pasted in (see `ensemble`, coarse scale).
+        negative: at what looks like a nodule and is none.
+        cavity: fraction of nodules made cavities.
+        ground_glass: fraction of nodules made ground glass.
+        faint_weight: how many times as often as others a nodule is taken that the readers rated less than solid.
+        planes: how many of axial, coronal and sagittal patches lie in.
+    """
 
     sides: list[list[int]]
     nodule: float = 0.0
     surround: float = 0.0
     background: float = 0.0
     pasted: float = 0.0
+    mass: float = 0.0
     negative: float = 0.0
     cavity: float = 0.0
+    ground_glass: float = 0.0
+    faint_weight: float = 1.0
     planes: Literal[1, 2, 3] = 1
 
 

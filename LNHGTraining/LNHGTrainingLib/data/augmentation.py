@@ -161,3 +161,41 @@ def simulate_cavity(hu: np.ndarray, mask: np.ndarray, wall_mm: float) -> np.ndar
     air = ndimage.distance_transform_edt(mask) > wall_mm + 0.5  # from the mask's border, half a voxel beyond its rim
     soft = ndimage.gaussian_filter(air.astype(np.float32), 0.7)
     return hu * (1 - soft) + CAVITY_HU * soft
+
+
+LUNG_HU = -850.0
+GROUND_GLASS_CONTRAST = (0.2, 0.6)
+"""Least and most of a solid nodule's contrast to the lung that simulated ground glass keeps: about -700 to -350 HU."""
+
+
+def sample_ground_glass(rng: np.random.Generator, fraction: float, hu: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Make a fraction of nodules ground glass: faint nodules are too rare in the data to learn them from.
+
+    Args:
+        rng: source of randomness, used where the fraction is not 0.
+        fraction: of the nodules, 0 to 1.
+        hu: HU of a patch (D, H, W).
+        mask: bool of the same shape, the nodule.
+
+    Returns:
+        HU (D, H, W), changed or not.
+    """
+    if fraction and rng.random() < fraction:
+        return simulate_ground_glass(hu, mask, rng.uniform(*GROUND_GLASS_CONTRAST))
+    return hu
+
+
+def simulate_ground_glass(hu: np.ndarray, mask: np.ndarray, contrast: float) -> np.ndarray:
+    """Lower a nodule's contrast to the lung.
+
+    Args:
+        hu: HU of a patch at 1 mm (D, H, W).
+        mask: bool of the same shape, the nodule.
+        contrast: what is left of it, 0 to 1.
+
+    Returns:
+        HU (D, H, W).
+    """
+    soft = np.clip(1.5 * ndimage.gaussian_filter(ndimage.binary_dilation(mask).astype(np.float32), 0.7), 0, 1)
+    faint = LUNG_HU + contrast * np.maximum(hu - LUNG_HU, 0)
+    return np.where(hu > LUNG_HU, hu * (1 - soft) + faint * soft, hu)

@@ -1,4 +1,4 @@
-"""Chest CT without nodules (known lesions marked as unknown), brought to 1 mm with a lung region."""
+"""Whole chests to train on, at 1 mm with a lung region: scans with outlines, and CT whose lesions are unknown."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from LNHGTrainingLib.config import BackgroundFile, Data
 from LNHGTrainingLib.data import hard_negatives
 from LNHGTrainingLib.data.crops import CropDataset, LabeledVolume, assert_disjoint, load_crops, load_negatives
 from LNHGTrainingLib.data.hard_negatives import Background, Locations
+from LNHGTrainingLib.data.scans import read_scans
 
 GRID = GridSpec("spacing", (1.0, 1.0, 1.0))
 
@@ -28,7 +29,7 @@ class Sources:
     Attributes:
         train: nodule crops.
         validation: nodule crops of other patients.
-        backgrounds: chest CTs with the indices of their lung voxels.
+        backgrounds: chest CTs, and whole scans of the training folds, with the indices of their lung voxels.
         negatives: locations that look like nodules and are none, of the training folds, in groups that are sampled
             equally often.
     """
@@ -56,6 +57,9 @@ def load_sources(data: Data, cache: Path) -> Sources:
     if data.split == "patient":
         assert_disjoint(train, validation)
     backgrounds = load_backgrounds(folder / data.background_folder, data.background, cache)
+    if data.scans:
+        scans = read_scans(folder / data.scans, files[1], data.train_folds)
+        backgrounds += [(scan.labeled(data.min_readers), np.argwhere(scan.lungs).astype(np.int16)) for scan in scans]
     groups = [hard_negatives.centers(load_negatives(*files, data.train_folds))]
     if data.hard_negatives:
         groups += hard_negatives.read(Path(data.hard_negatives), train, backgrounds)

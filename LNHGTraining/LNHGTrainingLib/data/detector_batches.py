@@ -99,13 +99,13 @@ class DetectorSlices:
         return max(1.0, 0.4 * float(np.ptp(np.flatnonzero(crop.mask.any((1, 2))))))
 
     def _chest(self, rng: np.random.Generator) -> Image:
-        """Sample a part of a chest slice with up to `placed` nodules, each in lung tissue."""
+        """Sample a part of a chest slice with its own nodules and up to `placed` others, each in lung tissue."""
         volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
         side = (self.depth, self.sampling.chest, self.sampling.chest)
         augmentation = sample_augmentation(rng, lung[rng.integers(len(lung))].astype(float))
-        hu, _, known = sample_patch(volume, augmentation, side)
+        hu, mask, known = sample_patch(volume, augmentation, side)
         hu = simulate_scanner(hu, augmentation)
-        tile, masks = self.sampling.tile, []
+        tile, masks = self.sampling.tile, [mask[self.step_mm]]
         for _ in range(rng.integers(self.sampling.placed + 1)):
             corner = rng.integers(0, hu.shape[1] - tile, 2)
             part = np.s_[:, corner[0] : corner[0] + tile, corner[1] : corner[1] + tile]

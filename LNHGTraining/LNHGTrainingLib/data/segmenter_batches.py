@@ -1,7 +1,7 @@
 """Batches for the segmenter: nodules, what is around them, nodule-free lung, and nodules pasted into it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,13 +14,19 @@ from LNHGTrainingLib.data.augmentation import (
     paste_nodule,
     sample_augmentation,
     sample_cavity,
+    sample_ground_glass,
     sample_patch,
     simulate_scanner,
 )
 from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
 from LNHGTrainingLib.data.hard_negatives import Background, Locations
 
-KINDS = ("nodule", "surround", "background", "pasted", "negative")
+KINDS = ("nodule", "surround", "background", "pasted", "negative", "mass")
+SOLID_TEXTURE = 4.5
+"""Of the readers' mean rating from 1, ground glass, to 5: what is rated lower is part-solid at most."""
+MASS_MM = (25.0, 60.0)
+MIN_ENLARGED_MM = 12.0
+"""Smaller nodules show too little of their texture to be enlarged to a mass."""
 Side = tuple[int, int, int]
 Patch = tuple[np.ndarray, np.ndarray, np.ndarray]
 """HU, mask and known voxels, (D, H, W) each."""
@@ -61,10 +67,19 @@ class SegmenterPatches:
         self.sampling = config.sampling
         fractions = np.array([getattr(self.sampling, kind) for kind in KINDS])
         if not backgrounds:
-            fractions[2:4] = 0
+            fractions[[2, 3, 5]] = 0
         if not negatives:
             fractions[4] = 0
         self.fractions = fractions / fractions.sum()
+        rows = [crop.row for crop in crops] if self.sampling.faint_weight != 1 or self.sampling.mass else []
+        faint = np.array([float(row.get("att_texture") or 5) < SOLID_TEXTURE for row in rows], bool)
+        weights = np.where(faint, self.sampling.faint_weight, 1.0)
+        self.weights = weights / weights.sum() if len(rows) else None
+        diameters = np.array([float(row["luna_diameter_exact_mm"] or 0) for row in rows])
+        self.large = np.flatnonzero(diameters >= MIN_ENLARGED_MM)
+        if not len(self.large):
+            self.fractions[5] = 0
+            self.fractions /= self.fractions.sum()
 
     def batch(self, step: int, size: int, number: int = 0) -> Batch:
         """Return a micro-batch of a step; all patches of a step share one size, chosen from `sides`.
@@ -88,26 +103,60 @@ class SegmenterPatches:
     def _patch(self, rng: np.random.Generator, side: Side) -> Patch:
         """Sample a patch of any kind."""
         kind = KINDS[rng.choice(len(KINDS), p=self.fractions)]
+        if kind == "mass":
+            return self._mass(rng, side)
         if kind in ("background", "pasted"):
             volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
             hu, mask, known = self._augmented(volume, rng, lung[rng.integers(len(lung))].astype(float), side)
             if kind == "pasted":
-                crop = self.crops[rng.integers(len(self.crops))]
                 reach = np.asarray(side) * 0.35
-                nodule_hu, mask, _ = self._augmented(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
-                hu = paste_nodule(hu, nodule_hu, mask)
+                nodule_hu, nodule, _ = self._augmented(
+                    self._crop(rng), rng, CUBE / 2 + rng.uniform(-reach, reach), side
+                )
+                hu, mask = paste_nodule(hu, nodule_hu, nodule), mask | nodule
             return hu, mask, known
         if kind == "negative":
             location = hard_negatives.sample(rng, self.negatives)
             reach = np.maximum(0.25 * np.asarray(side), 1.5)
             return self._augmented(location.volume, rng, location.center + rng.uniform(-reach, reach), side)
-        crop = self.crops[rng.integers(len(self.crops))]
         reach = np.full(3, 0.42 * CUBE) if kind == "surround" else np.asarray(side) * 0.35
-        return self._augmented(crop, rng, CUBE / 2 + rng.uniform(-reach, reach), side)
+        return self._augmented(self._crop(rng), rng, CUBE / 2 + rng.uniform(-reach, reach), side)
+
+    def _crop(self, rng: np.random.Generator) -> LabeledVolume:
+        """Choose a crop at random, faint nodules as often as the configuration asks."""
+        return self.crops[
+            rng.integers(len(self.crops)) if self.weights is None else rng.choice(len(self.weights), p=self.weights)
+        ]
+
+    def _mass(self, rng: np.random.Generator, side: Side) -> Patch:
+        """Sample a chest at half the resolution with a nodule in its lung that is enlarged to a mass."""
+        volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
+        place, offset = lung[rng.integers(len(lung))].astype(float), rng.uniform(-0.3, 0.3, 3) * side
+        chest = sample_augmentation(rng, place, self.sampling.planes)
+        chest = replace(chest, center=tuple(place - 2 * chest.matrix @ offset))
+        parts = sample_patch(volume, chest, tuple(2 * length for length in side))
+        hu, mask, known = (_halved(part.astype(np.float32)) for part in parts)
+        crop = self.crops[self.large[rng.integers(len(self.large))]]
+        enlarged = float(crop.row["luna_diameter_exact_mm"]) / (rng.uniform(*MASS_MM) / 2)
+        nodule = sample_augmentation(rng, np.full(3, CUBE / 2), self.sampling.planes)
+        matrix = nodule.matrix * enlarged
+        nodule = replace(nodule, center=tuple(CUBE / 2 - matrix @ offset), matrix=matrix)
+        nodule_hu, pasted, _ = sample_patch(crop, nodule, side)
+        nodule_hu = sample_ground_glass(rng, self.sampling.ground_glass / 2, nodule_hu, pasted)
+        nodule_hu = sample_cavity(rng, self.sampling.cavity, nodule_hu, pasted)
+        hu = simulate_scanner(paste_nodule(hu, nodule_hu, pasted), chest)
+        return hu, (mask > 0.5) | pasted, known > 0.5
 
     def _augmented(self, volume: LabeledVolume, rng: np.random.Generator, center: np.ndarray, side: Side) -> Patch:
-        """Sample a patch of a volume around a location, as another scanner or with a cavity."""
+        """Sample a patch of a volume around a location, as another scanner, faint or with a cavity."""
         augmentation = sample_augmentation(rng, center, self.sampling.planes)
         hu, mask, known = sample_patch(volume, augmentation, side)
+        hu = sample_ground_glass(rng, self.sampling.ground_glass, hu, mask)
         hu = sample_cavity(rng, self.sampling.cavity, hu, mask)
         return simulate_scanner(hu, augmentation), mask, known
+
+
+def _halved(array: np.ndarray) -> np.ndarray:
+    """Return means of 2 x 2 x 2 voxels: (2D, 2H, 2W) -> (D, H, W)."""
+    depth, height, width = (length // 2 for length in array.shape)
+    return array.reshape(depth, 2, height, 2, width, 2).mean((1, 3, 5))
