@@ -14,7 +14,7 @@ class Nodule:
 
     Attributes:
         number: 1 for the highest score; the value of its voxels in the label map.
-        score: in 0..1, see `fusion.combine`.
+        score: in 0..1, on the scale of the result, see `score_scale`.
         provenance: "fused", "segmenter" or "detector-box"; the last has no voxels.
         box_lps_mm: least and greatest x, y, z.
         segmenter_score: None for a detector-box.
@@ -23,6 +23,7 @@ class Nodule:
         heterogeneity: statistics of the generator's signal inside; None for a detector-box.
         side: "left" or "right" lung; None where nobody looked for the lungs.
         slice: number, from 1 in the CT's stored order, of the axial slice with the long axis.
+        classifier_score: None where no classifier looked at it.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Nodule:
     heterogeneity: dict[str, float | None] | None
     side: str | None = None
     slice: int | None = None
+    classifier_score: float | None = None
 
     @property
     def center_lps_mm(self) -> tuple[float, float, float] | None:

@@ -6,9 +6,11 @@ computed from them, and they may hold anything.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ GENERATOR_OPTIONS: dict[str, tuple[str, ...]] = {
     "gated-unet": ("width", "planes"),
 }
 """Keys that build each kind of generator, as its class names them in `options`; other kinds are the training's."""
+CLASSIFIER_KINDS = ("residual", "resnet-48")
 OLD_KEYS = {"half_turn": "rotate_180", "trim": "prune_attachments"}
 """Keys of older cards, and what they are called today."""
 
@@ -116,6 +119,72 @@ class DetectorSpec:
 
 
 @dataclass(frozen=True)
+class ClassifierSpec:
+    """The card's part on the classifier, which sorts candidates before the ensemble outlines them.
+
+    Attributes:
+        kind: one of `CLASSIFIER_KINDS`.
+        weights: its safetensors file.
+        min_score: lowest score of a candidate that is kept.
+        options: what else builds the network.
+    """
+
+    kind: str
+    weights: str
+    min_score: float
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ProbabilitySpec:
+    """The card's `probability` part: the logistic regression that makes a score a probability, see `calibration`.
+
+    Attributes:
+        intercept: log odds where all logits are 0 and the diameter is 1 mm.
+        segmenter: factor of the logit of the segmenter's score.
+        detector: factor of the logit of the detector's score.
+        classifier: factor of the logit of the classifier's score.
+        log_diameter: factor of the natural logarithm of the diameter in mm.
+    """
+
+    intercept: float
+    segmenter: float
+    detector: float
+    classifier: float
+    log_diameter: float
+
+
+@dataclass(frozen=True)
+class FrocSpec:
+    """The card's `froc` part: what scans with known nodules gave at falling thresholds; one row at each.
+
+    Attributes:
+        thresholds: lowest score, falling.
+        found: nodules found by findings of at least that score.
+        false_per_scan: mean number of such findings that are no nodule.
+        nodules: how many there were to be found.
+        scans: how many scans that were.
+        rests_on: the scans in words, and which networks looked at them.
+    """
+
+    thresholds: tuple[float, ...]
+    found: tuple[int, ...]
+    false_per_scan: tuple[float, ...]
+    nodules: int
+    scans: int
+    rests_on: str
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "FrocSpec":
+        """Turn a `froc` part that was checked into typed values.
+
+        Args:
+            values: the part.
+        """
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
 class Card:
     """A checked card.
 
@@ -127,6 +196,9 @@ class Card:
         second_generator: looks at what the first one found; None where the model has none.
         detector: removes false positives.
         fusion: how both branches are joined.
+        classifier: sorts candidates; None where the model has none.
+        probability: makes a score the probability that a finding is a nodule; None where scores are the model's own.
+        froc: what to expect at each threshold; None where the card does not say it.
     """
 
     threshold: float
@@ -136,6 +208,9 @@ class Card:
     second_generator: GeneratorSpec | None
     detector: DetectorSpec
     fusion: FusionOptions
+    classifier: ClassifierSpec | None = None
+    probability: ProbabilitySpec | None = None
+    froc: FrocSpec | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Card":
@@ -153,6 +228,9 @@ class Card:
             second_generator=_generator(values[SECOND]) if SECOND in values else None,
             detector=DetectorSpec(**{field.name: detector[field.name] for field in fields(DetectorSpec)}),
             fusion=FusionOptions(**values["fusion"]),
+            classifier=_classifier(values["classifier"]) if "classifier" in values else None,
+            probability=ProbabilitySpec(**values["probability"]) if "probability" in values else None,
+            froc=FrocSpec.of(values["froc"]) if "froc" in values else None,
         )
 
 
@@ -187,9 +265,12 @@ def check(values: Any, path: Path) -> None:
         _check(values["grid"], GRIDS[values["grid"]["kind"]], "grid.")
         for part in ("generator", *([SECOND] if SECOND in values else [])):
             _check_generator(values[part], part)
-        _check(values["detector"], DETECTOR, "detector.")
-        _check(values["fusion"], FUSION, "fusion.")
-        for part in ("generator", "detector", *([SECOND] if SECOND in values else [])):
+        for part, keys in PARTS.items():
+            if part in values:
+                _check(values[part], keys, f"{part}.")
+        if "froc" in values:
+            _check_froc(values["froc"])
+        for part in (part for part in ("generator", "detector", SECOND, "classifier") if part in values):
             if values[part]["weights"] not in values["files"]:
                 name = values[part]["weights"]
                 raise InputError(f"'files' lacks {name!r}, expected its SHA-256; mend the model card.")
@@ -226,6 +307,27 @@ def _check_generator(values: Mapping[str, Any], part: str) -> None:
     if isinstance(values.get("kind"), str) and values["kind"] not in GENERATOR_OPTIONS:
         known |= {name: ANYTHING for name in values if name not in GENERATOR}
     _check(values, known if part != SECOND else known | {"threshold": NUMBER_FROM_0}, f"{part}.")
+
+
+def _check_froc(values: Mapping[str, Any]) -> None:
+    """Refuse a table whose columns do not belong together."""
+    for name in ("found", "false_per_scan"):
+        if len(values[name]) != len(values["thresholds"]):
+            raise InputError(
+                f"'froc.{name}' has {len(values[name])} rows, expected one for each of the "
+                f"{len(values['thresholds'])} of 'froc.thresholds'; mend the model card."
+            )
+    if values["found"][-1] > values["nodules"]:
+        raise InputError(
+            f"'froc.found' ends with {values['found'][-1]}, expected at most the {values['nodules']} of "
+            "'froc.nodules'; mend the model card."
+        )
+
+
+def _classifier(values: Mapping[str, Any]) -> ClassifierSpec:
+    own = {field.name for field in fields(ClassifierSpec)}
+    options = {name: value for name, value in values.items() if name not in own}
+    return ClassifierSpec(**{name: value for name, value in values.items() if name in own}, options=options)
 
 
 def _generator(values: Mapping[str, Any]) -> GeneratorSpec:
@@ -288,9 +390,17 @@ def _numbers(expected: str) -> Key:
     return Key(lambda v: isinstance(v, list) and bool(v) and all(is_number(n) and n > 0 for n in v), expected, False)
 
 
+def _is_rising(values: Any, strictly: bool = False) -> bool:
+    """Return whether a value is a list of finite numbers from 0 on, each at least as large as the one before."""
+    if not isinstance(values, list) or not values or not all(is_number(v) and 0 <= v < math.inf for v in values):
+        return False
+    return all(a < b if strictly else a <= b for a, b in pairwise(values))
+
+
 ANYTHING = Key(lambda _value: True, "anything", False)
 FLAG = Key(lambda v: isinstance(v, bool), "true or false", False)
 FRACTION = between(0, 1, "a score from 0 to 1")
+FACTOR = Key(lambda v: is_number(v) and math.isfinite(v), "a number")
 NUMBER_FROM_0 = Key(lambda v: is_number(v) and v >= 0, "a number from 0 on", False)
 PART = Key(lambda v: isinstance(v, dict), "a JSON object")
 TEXT = Key(lambda v: isinstance(v, str) and bool(v), "text")
@@ -318,6 +428,9 @@ CARD = {
     "generator": Key(PART.accepts, "the generator's description"),
     "detector": Key(PART.accepts, "the detector's description"),
     SECOND: Key(PART.accepts, "the second generator's description", False),
+    "classifier": Key(PART.accepts, "the classifier's description", False),
+    "probability": Key(PART.accepts, "the factors of a score that is a probability", False),
+    "froc": Key(PART.accepts, "a table of nodules and false findings by threshold", False),
     "training": Key(PART.accepts, PART.expected, False),
     "calibration": Key(PART.accepts, PART.expected, False),
     "results": Key(PART.accepts, PART.expected, False),
@@ -360,3 +473,22 @@ FUSION = {
     "min_volume_mm3": between(0.0, 1e6, "0.0 to 1000000.0", required=False),
     "connectivity": one_of("3d", "slice", required=False),
 }
+CLASSIFIER = {
+    "kind": one_of(*CLASSIFIER_KINDS),
+    "width": OPTIONS["width"],
+    "weights": WEIGHTS,
+    "min_score": FRACTION,
+}
+PROBABILITY = {field.name: FACTOR for field in fields(ProbabilitySpec)}
+FROC = {
+    "thresholds": Key(
+        lambda v: isinstance(v, list) and _is_rising(v[::-1], strictly=True) and v[0] <= 1, "falling scores from 1 to 0"
+    ),
+    "found": Key(lambda v: _is_rising(v) and all(isinstance(n, int) for n in v), "whole numbers that do not fall"),
+    "false_per_scan": Key(_is_rising, "numbers from 0 on that do not fall"),
+    "nodules": _whole("a number from 1 on"),
+    "scans": _whole("a number from 1 on"),
+    "rests_on": TEXT,
+}
+PARTS = {"detector": DETECTOR, "fusion": FUSION, "classifier": CLASSIFIER, "probability": PROBABILITY, "froc": FROC}
+"""Keys of the parts whose keys depend on nothing else."""

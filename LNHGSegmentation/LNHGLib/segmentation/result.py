@@ -1,7 +1,7 @@
 """What a run gives: the nodules on the CT's own voxels, and the report on how they were found."""
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 
 from LNHGLib import __version__
 from LNHGLib.image.volume import Volume
+from LNHGLib.measurement import score_scale
 from LNHGLib.measurement.nodule import Nodule
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation import native_grid
@@ -64,6 +65,7 @@ def make_report(
             "used": str(device),
             "name": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
         },
+        "score_scale": score_scale.PROBABILITY if model.spec.probability else score_scale.MODEL,
         "options": {**options, "fusion": dict(model.card["fusion"])},
         "input": {
             "path": volume.source.path,
@@ -74,6 +76,8 @@ def make_report(
         "seconds": dict(monitor.seconds),
         "warnings": [*volume.source.notes, *monitor.warnings],
     }
+    if model.spec.froc is not None:
+        report["model"]["froc"] = asdict(model.spec.froc)  # what to expect stays known where the model is not at hand
     if fusion is not None:
         report["fusion"] = {
             "state": fusion.state,

@@ -172,6 +172,85 @@ def test_a_second_generator_is_checked_and_loaded_like_the_first(a_folder, tmp_p
         models.read(folder)
 
 
+CLASSIFIER = {"kind": "residual", "width": 8, "weights": "classifier.safetensors", "min_score": 0.02}
+PROBABILITY = {"intercept": -3.0, "segmenter": 0.5, "detector": 0.25, "classifier": 1.0, "log_diameter": 0.5}
+FROC = {
+    "thresholds": [0.9, 0.5, 0.1],
+    "found": [2, 3, 4],
+    "false_per_scan": [0.0, 0.5, 2],
+    "nodules": 4,
+    "scans": 2,
+    "rests_on": "two scans",
+}
+
+
+@pytest.fixture
+def a_scored_copy(a_copy):
+    """A model with a classifier and scores that are probabilities; the classifier's file is never read."""
+    (a_copy / "classifier.safetensors").write_bytes(b"weights")
+    card = json.loads((a_copy / "model.json").read_text())
+    card["files"]["classifier.safetensors"] = hashlib.sha256(b"weights").hexdigest()
+    card |= {"classifier": CLASSIFIER, "probability": PROBABILITY, "froc": FROC}
+    (a_copy / "model.json").write_text(json.dumps(card))
+    return a_copy
+
+
+def test_the_parts_on_scores_are_typed_values(a_scored_copy):
+    spec = models.verify(a_scored_copy).spec
+    assert spec.classifier.kind == "residual"
+    assert spec.classifier.options == {"width": 8}
+    assert spec.probability.log_diameter == 0.5
+    assert spec.froc.found == (2, 3, 4)
+    assert spec.froc.rests_on == "two scans"
+
+
+def test_a_card_without_the_parts_on_scores_has_none_of_them(a_folder):
+    spec = models.verify(a_folder).spec
+    assert (spec.classifier, spec.probability, spec.froc) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classifier", []),
+        ("classifier.kind", "resnet-50"),
+        ("classifier.kind", ...),
+        ("classifier.width", 0),
+        ("classifier.weights", "classifier.pt"),
+        ("classifier.min_score", ...),
+        ("classifier.min_score", 1.5),
+        ("classifier.depth", 48),
+        ("probability", 0.5),
+        *((f"probability.{name}", ...) for name in PROBABILITY),
+        ("probability.segmenter", "0.5"),
+        ("probability.slope", 1.0),
+        ("probability.intercept", float("nan")),
+        *((f"froc.{name}", ...) for name in FROC),
+        ("froc.thresholds", [0.1, 0.5, 0.9]),
+        ("froc.thresholds", [1.1, 0.5, 0.1]),
+        ("froc.found", [2, 1, 4]),
+        ("froc.found", [2, 3, 5]),
+        ("froc.found", [2, 3.5, 4]),
+        ("froc.found", [2, 3]),
+        ("froc.false_per_scan", [0.0, 0.5]),
+        ("froc.false_per_scan", [0.0, -0.5, 2]),
+        ("froc.nodules", 0),
+        ("froc.rests_on", ""),
+        ("froc.sensitivity", [0.5, 0.75, 1]),
+    ],
+)
+def test_a_malformed_part_on_scores_is_refused_by_the_name_of_the_key(a_scored_copy, key, value):
+    change(a_scored_copy, key, value)
+    with pytest.raises(InputError, match=f"'{key}'"):
+        models.read(a_scored_copy)
+
+
+def test_a_classifier_without_a_checksum_is_refused(a_copy):
+    change(a_copy, "classifier", CLASSIFIER)
+    with pytest.raises(InputError, match=r"'files' lacks 'classifier\.safetensors'"):
+        models.read(a_copy)
+
+
 @pytest.mark.parametrize("part", ["generator", "second_generator"])
 def test_a_misspelled_key_is_refused_and_the_right_ones_are_named(tmp_path, part):
     """`"plane": 3` in the place of `"planes": 3` would silently run another model."""
