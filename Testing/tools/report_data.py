@@ -124,9 +124,12 @@ def make_signal(scan: Scan) -> np.ndarray:
 
 
 def write_result(
-    scan: Scan, folder: Path, ct: Path, series_uid: str | None = SERIES, changes: dict | None = None
+    scan: Scan, folder: Path, ct: Path, series_uid: str | None = SERIES, changes: dict | None = None, **more
 ) -> Path:
-    """Write what `lnhg report` reads of a result; `changes` are keys to set in the rows, by number."""
+    """Write what `lnhg report` reads of a result; `changes` are keys to set in the rows, by number, `more` beside them.
+
+    Without `more` it does not say what its scores mean, as a result of an older version.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_image(scan.labels, scan.grid, folder / "labelmap.nii.gz")
     write_image(make_signal(scan), scan.grid, folder / "heterogeneity.nii.gz")
@@ -140,6 +143,7 @@ def write_result(
         "preview": {"color_map": "jet", "scale": "fixed", "signal_range": [0.0, 1.0]},
         "warnings": [],
         "nodules": rows,
+        **more,
     }
     (folder / "report.json").write_text(json.dumps(report))
     return folder

@@ -6,6 +6,7 @@ from html import escape
 from string import Template
 from urllib.parse import quote
 
+from LNHGLib.measurement import score_scale
 from LNHGLib.paths import HTML
 
 COLUMNS = (  # key, heading, whether it is a number
@@ -13,7 +14,7 @@ COLUMNS = (  # key, heading, whether it is a number
     ("status", "Status", False),
     ("nodules", "Nodules", True),
     ("longest_mm", "Longest axis, mm", True),
-    ("best_score", "Highest score", True),
+    ("best_score", "Highest {score}", True),
     ("seconds", "Time, s", True),
     ("peak_memory_mb", "Memory, MB", True),
     ("reason", "Reason", False),
@@ -30,10 +31,13 @@ def page(title: str, rows: Sequence[Mapping[str, object]], pictures: Mapping[str
     """
     counts = Counter(str(row["status"]) for row in rows)
     summary = f"{len(rows)} cases: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    scales = {score_scale.scale_of(row) for row in rows if "best_score" in row}
+    score = score_scale.NAMES[scales.pop() if len(scales) == 1 else score_scale.MODEL].lower()
+    headings = [(key, escape(heading.format(score=score)), number) for key, heading, number in COLUMNS]
     heads = "".join(
         f'<th scope="col" data-key="{key}" data-number="{int(number)}" '
-        f'aria-sort="{"ascending" if key == "case" else "none"}"><button type="button">{escape(heading)}</button></th>'
-        for key, heading, number in COLUMNS
+        f'aria-sort="{"ascending" if key == "case" else "none"}"><button type="button">{heading}</button></th>'
+        for key, heading, number in headings
     )
     lines = "\n".join(_table_row(row, pictures.get(str(row["case"]))) for row in rows)
     template = Template((HTML / "overview.html").read_text(encoding="utf-8"))

@@ -93,6 +93,7 @@ class SegmentationJob:
             The summary for the tables, with warnings and a thumbnail.
         """
         from LNHGLib.figures import thumbnail
+        from LNHGLib.measurement.score_scale import scale_of
         from LNHGLib.results import writer
 
         result.report["seconds"] = {"read": seconds["read"], **result.report["seconds"]}
@@ -100,6 +101,7 @@ class SegmentationJob:
         measured = [nodule.measurement.long_axis_mm for nodule in result.nodules if nodule.measurement]
         return {
             "nodules": len(result.nodules),
+            "score_scale": scale_of(result.report),
             "best_score": round(max((nodule.score for nodule in result.nodules), default=0.0), 4),
             "longest_mm": round(max(measured, default=0.0), 4),
             "warnings": result.report["warnings"],

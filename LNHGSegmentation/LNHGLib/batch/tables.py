@@ -7,12 +7,13 @@ from LNHGLib.batch.case import Case
 from LNHGLib.batch.store import DONE, Record, Store
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.text import csv_text, read_csv
+from LNHGLib.measurement.score_scale import MODEL, scale_of
 from LNHGLib.results.files import COLUMNS
 
 PENDING = "pending"
 CASE_COLUMNS = (
-    *("case", "status", "reason", "nodules", "best_score", "longest_mm", "warnings", "source", "series_uid"),
-    *("attempts", "read_s", "compute_s", "write_s", "peak_memory_mb"),
+    *("case", "status", "reason", "nodules", "best_score", "score_scale", "longest_mm", "warnings"),
+    *("source", "series_uid", "attempts", "read_s", "compute_s", "write_s", "peak_memory_mb"),
 )
 NODULE_COLUMNS = ("case", *COLUMNS)
 
@@ -36,10 +37,12 @@ def write_tables(store: Store, cases: Sequence[Case], records: Mapping[str, Reco
             row |= {"peak_memory_mb": "" if record.peak_memory_mb is None else record.peak_memory_mb}
             row |= {"warnings": " ".join(summary.get("warnings", []))}
             row |= {name: summary[name] for name in ("nodules", "best_score", "longest_mm") if name in summary}
+            row |= {"score_scale": scale_of(summary)} if "best_score" in summary else {}
         rows.append(row)
         if row["status"] == DONE:
             pictures[case.id] = record.summary.get("thumbnail", "")
-            nodules += [{"case": case.id, **nodule} for nodule in read_csv(store.folder(case.id) / "nodules.csv")]
+            found = read_csv(store.folder(case.id) / "nodules.csv")  # of older versions: without the scale
+            nodules += [{"case": case.id, "score_scale": MODEL, **nodule} for nodule in found]
     tables = {
         "cases.csv": csv_text(map(_without_formulas, rows), CASE_COLUMNS),
         "cohort.csv": csv_text(map(_without_formulas, nodules), NODULE_COLUMNS),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from LNHGLib.cli.console import Stop
 from LNHGLib.cli.segment import add_model_options, require_writable, segment_and_write
+from LNHGLib.measurement.score_scale import name_of
 
 if TYPE_CHECKING:
     from LNHGLib.image.volume import Volume
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
     phantom = made[0]
     truth = {nodule["label"]: f"{nodule['kind']}, {nodule['diameter_mm']:.0f} mm" for nodule in phantom.nodules}
     print("Nodules of the embedded synthetic chest CT (drawn by this program, no patient):")
-    print(f"{'no':>2}  {'score':>5}  {'long x short mm':>15}  {'found as':<24}  what it is")
+    score = name_of(result.report).lower()
+    print(f"{'no':>2}  {score:>5}  {'long x short mm':>15}  {'found as':<24}  what it is")
     found = set()
     for nodule in result.nodules:
         size, kind, label = "-", nodule.provenance, 0
@@ -54,6 +56,7 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
             index = phantom.volume.grid.lps_to_index(measured.centroid_lps_mm).round().astype(int)
             label = int(phantom.labels[tuple(index)])
         found |= {label} - {0}
-        print(f"{nodule.number:>2}  {nodule.score:5.2f}  {size:>15}  {kind:<24}  {truth.get(label, 'no nodule')}")
+        number = f"{nodule.score:.2f}".rjust(len(score))
+        print(f"{nodule.number:>2}  {number}  {size:>15}  {kind:<24}  {truth.get(label, 'no nodule')}")
     print(f"{len(found)} of {len(truth)} synthetic nodules found.")
     print(options.out / PICTURE)

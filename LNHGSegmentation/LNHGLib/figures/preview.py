@@ -15,6 +15,7 @@ from LNHGLib.figures.axial_plane import full_plane
 from LNHGLib.figures.colors import DEFAULT_STYLE
 from LNHGLib.figures.nodule_figure import FigureArea
 from LNHGLib.figures.segment_style import segment_color, segment_name
+from LNHGLib.measurement.score_scale import name_of
 
 if TYPE_CHECKING:
     from LNHGLib.segmentation.pipeline import Nodule, Result
@@ -57,7 +58,7 @@ def write_preview(result: "Result", path: Path) -> dict:
     for index, nodule in enumerate(shown):
         row, column = divmod(index, columns)
         left, top = MARGIN + column * card_width, TITLE + row * card_height
-        _write_header(figure, nodule, left, top)
+        _write_header(figure, nodule, name_of(result.report).lower(), (left, top))
         nodule_figure.plot_nodule(figure, result, nodule, FigureArea(left, top + HEADER, IMAGE), DEFAULT_STYLE, TEXT)
     figure.savefig(path, dpi=DOTS_PER_INCH, facecolor=BACKGROUND)
     return {
@@ -89,15 +90,15 @@ def _titled_figure(result: "Result", width: float, height: float, shown: int) ->
     return figure
 
 
-def _write_header(figure: Figure, nodule: "Nodule", left: float, top: float) -> None:
+def _write_header(figure: Figure, nodule: "Nodule", score_name: str, corner: tuple[float, float]) -> None:
     """Write a finding's name, score, size and density above its pictures."""
-    width, height = figure.get_size_inches()
+    (left, top), (width, height) = corner, figure.get_size_inches()
 
     def write(x: float, y: float, text: str, **style: object) -> None:
         figure.text((left + x) / width, 1 - (top + y) / height, text, va="baseline", **style)
 
     write(0, 0.24, segment_name(nodule.number), color=segment_color(nodule.number), fontsize=12.5, weight="bold")
-    score = f"score {nodule.score:.2f}  ·  {PROVENANCE[nodule.provenance]}"
+    score = f"{score_name} {nodule.score:.2f}  ·  {PROVENANCE[nodule.provenance]}"
     write(1.15, 0.24, score, color=TEXT, fontsize=10)
     m, h = nodule.measurement, nodule.heterogeneity
     if m is None:

@@ -20,3 +20,13 @@ def scale_of(report: Mapping[str, Any]) -> str:
 def name_of(report: Mapping[str, Any]) -> str:
     """Return what a score of a result is called: "Probability" or "Score"."""
     return NAMES[scale_of(report)]
+
+
+def text_of(score: float, scale: str) -> str:
+    """Return a score with its name, as "Probability 0.83".
+
+    Args:
+        score: in 0..1.
+        scale: `PROBABILITY` or `MODEL`.
+    """
+    return f"{NAMES[scale]} {score:.2f}"

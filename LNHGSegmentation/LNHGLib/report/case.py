@@ -14,6 +14,7 @@ from LNHGLib.figures.segment_style import segment_name
 from LNHGLib.image.volume import Grid, Volume, from_sitk
 from LNHGLib.measurement.nodule import Nodule
 from LNHGLib.measurement.reader_edits import changes
+from LNHGLib.measurement.score_scale import scale_of
 from LNHGLib.report.dicom_source import OriginalSeries, onto_slices
 
 CROPS = "crops.npz"
@@ -93,6 +94,11 @@ class ReportCase:
     report: dict[str, Any]
     volume: Volume | None = None
     rejected: int = 0
+
+    @property
+    def score_scale(self) -> str:
+        """What the scores mean: `score_scale.PROBABILITY` or `score_scale.MODEL`."""
+        return scale_of(self.report)
 
     def on(self, series: OriginalSeries) -> "ReportCase":
         """Return the same case on the original slices, its CT left out.

@@ -11,6 +11,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from LNHGLib import __version__
+from LNHGLib.measurement import score_scale
 from LNHGLib.report.case import ReportCase, ReportNodule
 
 SCHEME = "99LNHG"
@@ -44,6 +45,8 @@ READER_PARTS = {
     "MANUAL": Code("DRAWN", SCHEME, "Drawn by the reader"),
 }
 SCORE = Code("SCORE", SCHEME, "Detection score")
+PROBABILITY = codes.DCM.CertaintyOfFinding
+"""The likelihood that a finding is what it is called, in percent."""
 SIGNAL = Code("SIGNAL", SCHEME, "Intra-nodular signal, relative")
 
 
@@ -60,9 +63,9 @@ def version_of(report: Mapping[str, Any]) -> str:
 
 
 def parameters_of(report: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the algorithm was run with."""
+    """Return what the algorithm was run with, and what its scores mean."""
     threshold = (report.get("options") or {}).get("threshold")
-    parameters = {"model": model_of(report)}
+    parameters = {"model": model_of(report), "score scale": score_scale.scale_of(report)}
     return parameters if threshold is None else parameters | {"threshold": f"{threshold:g}"}
 
 

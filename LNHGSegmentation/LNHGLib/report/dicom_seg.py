@@ -5,6 +5,7 @@ import numpy as np
 from pydicom.sr.codedict import codes
 
 from LNHGLib.figures.segment_style import segment_color
+from LNHGLib.measurement.score_scale import text_of
 from LNHGLib.report import dicom_codes
 from LNHGLib.report.case import ReportCase, ReportNodule
 from LNHGLib.report.dicom_codes import MANUFACTURER, PRODUCT
@@ -72,6 +73,8 @@ def _describe(nodule: ReportNodule, number: int, case: ReportCase, series: Origi
         tracking_id=dicom_codes.tracking_id(nodule),
         anatomic_regions=[dicom_codes.LUNG],
     )
+    if nodule.score is not None:
+        description.SegmentDescription = text_of(nodule.score, case.score_scale)
     rgb = [round(255 * channel) for channel in segment_color(nodule.number)]
     description.RecommendedDisplayCIELabValue = list(hd.color.CIELabColor.from_rgb(*rgb).value)
     return description

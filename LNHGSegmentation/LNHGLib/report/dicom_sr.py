@@ -15,6 +15,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
+from LNHGLib.measurement import score_scale
 from LNHGLib.report import dicom_codes
 from LNHGLib.report.case import ReportCase, ReportNodule
 from LNHGLib.report.dicom_codes import MANUFACTURER, PRODUCT
@@ -105,8 +106,7 @@ def _measurement_groups(
             center = np.array([nodule.center_lps_mm])
             kind = hd.sr.GraphicTypeValues3D.POINT
             where = hd.sr.CoordinatesForMeasurement3D(kind, center, series.frame_of_reference_uid)
-        score, unit = nodule.score, codes.UCUM.NoUnits
-        numbers = [] if score is None else [_number(dicom_codes.SCORE, score, unit, coordinates=where)]
+        numbers = [] if nodule.score is None else [_score(nodule.score, case.score_scale, where)]
         return [
             hd.sr.MeasurementsAndQualitativeEvaluations(measurements=numbers, qualitative_evaluations=origin, **common)
         ]
@@ -119,7 +119,7 @@ def _measurement_groups(
     attenuation = _evaluation(dicom_codes.ATTENUATION_TYPE, dicom_codes.ATTENUATIONS[m.attenuation])
     volume = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=segment,
-        measurements=_measurements(nodule),
+        measurements=_measurements(nodule, case.score_scale),
         qualitative_evaluations=[attenuation, *origin],
         **common,
     )
@@ -134,7 +134,7 @@ def _measurement_groups(
     return [volume, hd.sr.MeasurementsAndQualitativeEvaluations(measurements=lines, **common)]
 
 
-def _measurements(nodule: ReportNodule) -> list[hd.sr.Measurement]:
+def _measurements(nodule: ReportNodule, scale: str) -> list[hd.sr.Measurement]:
     """Return a measured nodule's numbers with their units."""
     m, signal = nodule.measurement, nodule.heterogeneity
     mean, deviation = codes.SCT.Mean, codes.SCT.StandardDeviation
@@ -146,11 +146,18 @@ def _measurements(nodule: ReportNodule) -> list[hd.sr.Measurement]:
         _number(codes.DCM.AttenuationCoefficient, m.sd_hu, codes.UCUM.HounsfieldUnit, deviation),
     ]
     if nodule.score is not None:
-        numbers.append(_number(dicom_codes.SCORE, nodule.score, codes.UCUM.NoUnits))
+        numbers.append(_score(nodule.score, scale))
     if signal is not None:
         numbers.append(_number(dicom_codes.SIGNAL, signal["mean"], codes.UCUM.NoUnits, mean))
         numbers.append(_number(dicom_codes.SIGNAL, signal["sd"], codes.UCUM.NoUnits, deviation))
     return numbers
+
+
+def _score(score: float, scale: str, coordinates: hd.sr.CoordinatesForMeasurement3D | None = None) -> hd.sr.Measurement:
+    """Return a score: a probability by DICOM's own concept in percent, a model's own number by the project's."""
+    if scale == score_scale.PROBABILITY:
+        return _number(dicom_codes.PROBABILITY, 100 * score, codes.UCUM.Percent, coordinates=coordinates)
+    return _number(dicom_codes.SCORE, score, codes.UCUM.NoUnits, coordinates=coordinates)
 
 
 def _line(

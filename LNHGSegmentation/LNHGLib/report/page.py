@@ -19,9 +19,10 @@ from LNHGLib.figures import colors, nodule_figure
 from LNHGLib.figures.colors import DEFAULT_STYLE, DisplayStyle
 from LNHGLib.figures.nodule_figure import FigureArea
 from LNHGLib.figures.segment_style import segment_color
+from LNHGLib.measurement.score_scale import NAMES
 from LNHGLib.report.case import ReportCase
 from LNHGLib.report.dicom_codes import model_of, version_of
-from LNHGLib.report.table import COLUMNS, Column, cells, details, size_lines, size_summary
+from LNHGLib.report.table import SCORE_LINES, Column, cells, columns, details, size_lines, size_summary
 
 WIDTH, HEIGHT, MARGIN, FOOTER = 8.27, 11.69, 0.5, 0.55  # inches, A4
 PICTURE, MIN_PICTURE, PICTURE_GAP = 1.62, 1.12, 0.14
@@ -82,6 +83,7 @@ class _Pages:
 
     def __init__(self, case: ReportCase, options: PageOptions) -> None:
         self.case, self.options = case, options
+        self.columns = columns(case.score_scale)
         self.pages: list[Figure] = []
         self.top = 0.0
 
@@ -136,6 +138,7 @@ class _Pages:
         nz, ny, nx = grid.shape
         dz, dy, dx = grid.spacing_mm
         threshold = (report.get("options") or {}).get("threshold")
+        score = NAMES[self.case.score_scale].lower()
         rejected = f", {self.case.rejected} rejected by the reader" if self.case.rejected else ""
         for name, value in (
             ("Case", self.options.case or EMPTY_CASE),
@@ -143,7 +146,7 @@ class _Pages:
             ("CT", f"{nx} \u00d7 {ny} \u00d7 {nz} voxels of {dx:.3g} \u00d7 {dy:.3g} \u00d7 {dz:.3g} mm"),
             (
                 "Model",
-                model_of(report) + ("" if threshold is None else f", findings of score {threshold:.2f} and more"),
+                model_of(report) + ("" if threshold is None else f", findings of {score} {threshold:.2f} and more"),
             ),
             ("Findings", f"{len(self.case.nodules)} kept{rejected}"),
             ("Written", f"{self.options.written:%Y-%m-%d %H:%M}, LNHG {version_of(report)}"),
@@ -159,8 +162,8 @@ class _Pages:
             if self._room_for(TABLE_ROW):
                 self._table_head()
             left = MARGIN
-            for column, text in zip(COLUMNS, cells(nodule), strict=True):
-                self._cell(left, column, text, down=0.05, weight="bold" if column is COLUMNS[0] else "normal")
+            for column, text in zip(self.columns, cells(nodule), strict=True):
+                self._cell(left, column, text, down=0.05, weight="bold" if column is self.columns[0] else "normal")
                 left += column.width
             swatch = Rectangle(
                 ((MARGIN - 0.12) / WIDTH, 1 - (self.top + 0.16) / HEIGHT), 0.07 / WIDTH, 0.1 / HEIGHT,
@@ -175,7 +178,7 @@ class _Pages:
             self.top += TABLE_ROW
         self._rule(INK)
         self.top += 0.05
-        for line in size_lines():
+        for line in (SCORE_LINES[self.case.score_scale], *size_lines()):
             self._room_for(LINE)
             self._write(MARGIN, line, size=6.3, color=GRAY)
             self.top += 0.12
@@ -184,7 +187,7 @@ class _Pages:
     def _table_head(self) -> None:
         self._rule(INK)
         left = MARGIN
-        for column in COLUMNS:
+        for column in self.columns:
             self._cell(left, column, column.title, size=6.8, color=GRAY, down=0.04)
             left += column.width
         self.top += 0.2
@@ -211,7 +214,7 @@ class _Pages:
             area = FigureArea(MARGIN, self.top, size)
             nodule_figure.plot_nodule(self.pages[-1], self.case, nodule, area, self.options.style, INK)
             self._write(left, nodule.label[:22], size=9, weight="bold")
-            for index, line in enumerate(details(nodule)):
+            for index, line in enumerate(details(nodule, self.case.score_scale)):
                 self._write(left, line, size=6.8, down=0.2 + 0.135 * index)
             self.top += size + PICTURE_GAP
         missing = len(self.case.nodules) - len(shown)

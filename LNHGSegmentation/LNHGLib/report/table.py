@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from LNHGLib.files.text import write_csv
+from LNHGLib.measurement import score_scale
 from LNHGLib.measurement.size_rules import RESEARCH_USE, RULES, SizeCategory
 from LNHGLib.report.case import ReportNodule
 from LNHGLib.results import files
@@ -30,29 +31,44 @@ class Column(NamedTuple):
     right: bool = False
 
 
-COLUMNS = (
-    Column("Nodule", 1.1),
-    Column("Found by", 1.5),
-    Column("Score", 0.5, True),
-    Column("Side, slice", 0.75),
-    Column("Long \u00d7 short mm", 0.95, True),
-    Column("Volume mm\u00b3", 0.72, True),
-    Column("Mean HU", 0.6, True),
-    Column("Type", 0.78),
-    Column("Signal", 0.37, True),
-)
+SCORE_LINES = {
+    score_scale.PROBABILITY: "Probability: that the finding is a nodule as readers mark them, estimated on scans with "
+    "readers' outlines. It says nothing of malignancy.",
+    score_scale.MODEL: "Score: the model's own scale from 0 to 1, not a probability.",
+}
+"""What the page says about its scores, by their scale."""
 
 
-def write_table(nodules: Iterable[ReportNodule], path: Path) -> None:
+def columns(scale: str) -> tuple[Column, ...]:
+    """Return the columns of the page's table.
+
+    Args:
+        scale: what the scores mean, see `score_scale`.
+    """
+    return (
+        Column("Nodule", 1.1),
+        Column("Found by", 1.5),
+        Column(score_scale.NAMES[scale], 0.5, True),
+        Column("Side, slice", 0.75),
+        Column("Long \u00d7 short mm", 0.95, True),
+        Column("Volume mm\u00b3", 0.72, True),
+        Column("Mean HU", 0.6, True),
+        Column("Type", 0.78),
+        Column("Signal", 0.37, True),
+    )
+
+
+def write_table(nodules: Iterable[ReportNodule], scale: str, path: Path) -> None:
     """Write the kept findings: the columns of a run's nodules.csv, name, origin and size bands.
 
     Args:
         nodules: the kept findings.
+        scale: what their scores mean, see `score_scale`.
         path: the CSV file to write.
     """
     rows = []
     for nodule in nodules:
-        row = {"name": nodule.label, "made_by": nodule.origin, "use": USE, **nodule_row(nodule)}
+        row = {"name": nodule.label, "made_by": nodule.origin, "use": USE, **nodule_row(nodule, scale)}
         for size in sizes(nodule):
             row[f"{SLUGS[size.rule]}_mean_diameter_mm"] = size.mean_diameter_mm
             row[f"{SLUGS[size.rule]}_band"] = size.band
@@ -67,7 +83,7 @@ def sizes(nodule: ReportNodule) -> list[SizeCategory]:
 
 
 def cells(nodule: ReportNodule) -> list[str]:
-    """Return the page's table cells, by `COLUMNS`."""
+    """Return the page's table cells, by `columns`."""
     m, signal = nodule.measurement, nodule.heterogeneity
     score = BLANK if nodule.score is None else f"{nodule.score:.2f}"
     place = ", ".join(str(part) for part in (nodule.side, nodule.slice) if part is not None) or BLANK
@@ -104,10 +120,15 @@ def size_lines() -> list[str]:
     ]
 
 
-def details(nodule: ReportNodule) -> list[str]:
-    """Return the lines beside a finding's pictures."""
+def details(nodule: ReportNodule, scale: str) -> list[str]:
+    """Return the lines beside a finding's pictures.
+
+    Args:
+        nodule: the finding.
+        scale: what its score means, see `score_scale`.
+    """
     m, signal = nodule.measurement, nodule.heterogeneity
-    score = [] if nodule.score is None else [f"Score {nodule.score:.2f}"]
+    score = [] if nodule.score is None else [score_scale.text_of(nodule.score, scale)]
     if m is None:
         return [*score, _shortened(nodule.origin, 32), "Not outlined, not measured", _box(nodule)]
     lines = [

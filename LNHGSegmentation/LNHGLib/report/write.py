@@ -90,7 +90,7 @@ class _ReportWriter:
         if CSV in self.parts:
             from LNHGLib.report.table import write_table
 
-            write_table(self.case.nodules, folder / TABLE)
+            write_table(self.case.nodules, self.case.score_scale, folder / TABLE)
         if DICOM in self.parts:
             self._write_dicom(folder)
         if PAGE in self.parts:

@@ -6,7 +6,7 @@ IMAGES = ("labelmap.nii.gz", "heterogeneity.nii.gz", "signal.nii.gz")
 FILES = ("nodules.seg.nrrd", *IMAGES, "nodules.csv", "report.json", "preview.png")
 MEASURES = ("volume_mm3", "long_axis_mm", "short_axis_mm", "mean_hu", "sd_hu", "attenuation")
 COLUMNS = (
-    *("number", "score", "provenance", "segmenter_score", "detector_score"),
+    *("number", "score", "score_scale", "provenance", "segmenter_score", "detector_score", "classifier_score"),
     *("side", "slice"),
     *(f"centroid_{axis}_lps_mm" for axis in "xyz"),
     *MEASURES,

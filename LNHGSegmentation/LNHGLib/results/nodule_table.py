@@ -4,16 +4,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from LNHGLib.measurement import score_scale
 from LNHGLib.results.files import MEASURES
 
 if TYPE_CHECKING:
     from LNHGLib.measurement.nodule import Nodule
 
 
-def nodule_row(nodule: "Nodule") -> dict[str, object]:
-    """Return the row of a finding by `COLUMNS`, numbers rounded to four digits after the point."""
-    names = ("number", "score", "provenance", "segmenter_score", "detector_score", "side", "slice")
-    row = {name: getattr(nodule, name) for name in names}
+SCORES = ("score", "segmenter_score", "detector_score", "classifier_score")
+
+
+def nodule_row(nodule: "Nodule", scale: str = score_scale.MODEL) -> dict[str, object]:
+    """Return the row of a finding by `COLUMNS`, numbers rounded to four digits after the point.
+
+    Args:
+        nodule: the finding.
+        scale: what its score means, see `score_scale`.
+    """
+    row = {name: getattr(nodule, name) for name in ("number", "provenance", *SCORES, "side", "slice")}
+    row["score_scale"] = None if nodule.score is None else scale
     if nodule.measurement is not None:
         row |= {name: getattr(nodule.measurement, name) for name in MEASURES}
     if nodule.center_lps_mm is not None:

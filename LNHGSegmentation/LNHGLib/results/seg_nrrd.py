@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from LNHGLib.figures.segment_style import segment_color, segment_id, segment_name, segment_tags
 from LNHGLib.image.volume import Grid, to_sitk
+from LNHGLib.measurement import score_scale
 
 if TYPE_CHECKING:
     from LNHGLib.segmentation.pipeline import Nodule
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 COMPRESSION_LEVEL = 1  # masks are mostly zeros: higher levels cost seconds and save kilobytes
 
 
-def write_segmentation(labels: np.ndarray, grid: Grid, nodules: Sequence["Nodule"], path: Path) -> None:
+def write_segmentation(
+    labels: np.ndarray, grid: Grid, nodules: Sequence["Nodule"], path: Path, scale: str = score_scale.MODEL
+) -> None:
     """Write the nodules as one non-overlapping labelmap layer that Slicer opens as a segmentation.
 
     Args:
@@ -25,6 +28,7 @@ def write_segmentation(labels: np.ndarray, grid: Grid, nodules: Sequence["Nodule
         grid: the geometry of `labels`.
         nodules: findings in order; those without voxels get no segment.
         path: file to write, ending in `.seg.nrrd`.
+        scale: what the scores mean, see `score_scale`.
     """
     image = to_sitk(labels.astype(np.uint8) if labels.max(initial=0) < 256 else labels, grid)
     image.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
@@ -33,7 +37,7 @@ def write_segmentation(labels: np.ndarray, grid: Grid, nodules: Sequence["Nodule
     boxes = ndimage.find_objects(labels)
     outlined = [nodule for nodule in nodules if nodule.number <= len(boxes) and boxes[nodule.number - 1]]
     for index, nodule in enumerate(outlined):
-        tags = {"Segmentation.Status": "completed", **segment_tags(nodule.provenance, nodule.score)}
+        tags = {"Segmentation.Status": "completed", **segment_tags(nodule.provenance, nodule.score, scale)}
         fields = {
             "ID": segment_id(nodule.number),
             "Name": segment_name(nodule.number),

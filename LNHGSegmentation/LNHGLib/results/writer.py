@@ -11,6 +11,7 @@ from LNHGLib.figures import preview
 from LNHGLib.files.atomic import atomic_folder, require_free, require_whole_gzip
 from LNHGLib.files.text import write_csv, write_json
 from LNHGLib.image.volume import Grid, to_sitk
+from LNHGLib.measurement.score_scale import scale_of
 from LNHGLib.results.files import COLUMNS, FILES
 from LNHGLib.results.nodule_table import nodule_row
 from LNHGLib.results.seg_nrrd import COMPRESSION_LEVEL, write_segmentation
@@ -47,16 +48,16 @@ def write_result(result: "Result", out: Path, overwrite: bool = False) -> None:
         InputError: as `require_free`.
         DiskError: the disk is full or fails.
     """
-    grid = result.volume.grid
+    grid, scale = result.volume.grid, scale_of(result.report)
     with atomic_folder(out, overwrite, FILES) as folder:
-        write_segmentation(result.labels, grid, result.nodules, folder / "nodules.seg.nrrd")
+        write_segmentation(result.labels, grid, result.nodules, folder / "nodules.seg.nrrd", scale)
         _write_nifti(result.labels.astype(np.uint16, copy=False), grid, folder / "labelmap.nii.gz")
         _write_nifti(result.heterogeneity.astype(np.float32, copy=False), grid, folder / "heterogeneity.nii.gz")
         signal = np.zeros(grid.shape, np.float32)  # the nodule image around findings: a map of any corrected outline
         for patch in result.patches:
             signal[patch.box] = patch.signal
         _write_nifti(signal, grid, folder / "signal.nii.gz")
-        write_csv(folder / "nodules.csv", map(nodule_row, result.nodules), COLUMNS)
+        write_csv(folder / "nodules.csv", (nodule_row(nodule, scale) for nodule in result.nodules), COLUMNS)
         shown = preview.write_preview(result, folder / "preview.png")
         nodules = [asdict(nodule) for nodule in result.nodules]
         write_json(folder / "report.json", {"schema": SCHEMA, **result.report, "preview": shown, "nodules": nodules})

@@ -70,6 +70,13 @@ def test_every_case_has_a_row_with_its_values(page):
     assert rows[1]["seconds"] == ""
 
 
+def test_the_heading_says_whether_scores_are_probabilities(text):
+    assert "Highest score" in text
+    probable = [{**row, "score_scale": "probability"} for row in ROWS]
+    assert "Highest probability" in overview.page("", probable, {})
+    assert "Highest score" in overview.page("", [*probable[:2], *ROWS[2:]], {}), "not where only some are"
+
+
 def test_text_cannot_become_markup(page):
     assert page.tags.count("script") == 1
 

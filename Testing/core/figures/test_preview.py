@@ -26,6 +26,13 @@ def test_the_picture_shows_number_score_provenance_size_and_volume(texts):
     assert "box only, not segmented" in shown
 
 
+def test_the_picture_calls_a_probability_so(texts):
+    result = make_result()
+    result.report["score_scale"] = "probability"
+    preview.write_preview(result, texts.path)
+    assert any(text.startswith("probability 0.60  ·") for text in texts())
+
+
 def test_the_picture_shows_the_eight_highest_scores_and_says_how_many_more_there_are(texts):
     result = make_result()
     box = result.nodules[2]

@@ -206,6 +206,43 @@ def test_finding_of_the_detector_alone_is_listed_and_has_no_segment(groups, segm
     assert score.value == pytest.approx(0.41)
 
 
+@pytest.fixture(scope="module")
+def probable(scan: Scan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SEG and SR of a result whose scores are probabilities."""
+    return written(scan, scan, tmp_path_factory.mktemp("probable"), score_scale="probability")
+
+
+def test_score_of_an_older_result_is_the_models_own_number_by_the_projects_code(groups, segmentation):
+    (score,) = [each for each in groups["LNHG nodule 1"]["volume"].get_measurements() if each.name.value == "SCORE"]
+    assert (score.value, score.unit.value) == (pytest.approx(0.8), "1")
+    segment = segmentation.get_segment_description(1)
+    assert segment.SegmentDescription == "Score 0.80"
+    assert segment.algorithm_identification.parameters["score scale"] == "model"
+
+
+def test_probability_is_the_certainty_of_the_finding_in_percent(probable):
+    sr, name = hd.sr.srread(probable / write.SR), codes.DCM.CertaintyOfFinding
+    found = {}
+    content = sr.content
+    for group in (*content.get_volumetric_roi_measurement_groups(), *content.get_image_measurement_groups()):
+        for each in group.get_measurements():
+            assert each.name.value != "SCORE"
+            if each.name == name:
+                found[group.tracking_identifier] = (each.value, each.unit.value)
+    assert found == {
+        "LNHG nodule 1": (pytest.approx(80.0), "%"),
+        "LNHG nodule 2": (pytest.approx(60.0), "%"),
+        "LNHG nodule 3": (pytest.approx(41.0), "%"),
+    }
+
+
+def test_segments_say_the_probability_and_that_it_is_one(probable):
+    segmentation = hd.seg.segread(probable / write.SEG)
+    segments = [segmentation.get_segment_description(number) for number in (1, 2)]
+    assert [segment.SegmentDescription for segment in segments] == ["Probability 0.80", "Probability 0.60"]
+    assert segments[0].algorithm_identification.parameters["score scale"] == "probability"
+
+
 def test_rejected_findings_are_in_neither_and_the_readers_part_is_said(scan, tmp_path):
     entry = {"by": "user", "time": "2026-01-01T00:00:00"}
     changes = {
@@ -228,6 +265,7 @@ def test_drawn_nodule_is_manual_and_needs_no_score(scan, tmp_path):
     segments = [hd.seg.segread(out / write.SEG).get_segment_description(n) for n in (1, 2)]
     manual = next(segment for segment in segments if segment.tracking_id == "LNHG nodule 1")
     assert manual.algorithm_type == hd.seg.SegmentAlgorithmTypeValues.MANUAL
+    assert "SegmentDescription" not in manual
 
 
 def test_tracking_identifiers_stay_when_the_same_result_is_written_again(out, groups, tmp_path):

@@ -1,16 +1,21 @@
 """The report's pages and table, and the command that writes them."""
 
 import csv
+import zipfile
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 import report_data
 from LNHGLib.__main__ import main
+from LNHGLib.files.text import read_csv
 from LNHGLib.image.volume import Source, Volume, write_image
 from LNHGLib.report import page as report_page
 from LNHGLib.report.case import read_case, write_crops
 from LNHGLib.report.page import PageOptions, _Pages
+from LNHGLib.report.table import write_table
 from matplotlib import image as png
 from matplotlib.text import Text
 from report_data import make_scan, write_dicom, write_result
@@ -63,6 +68,52 @@ def test_page_shows_findings_sizes_model_threshold_and_warning(case):
     assert page.count("Nodule 1") == 2, "in the table and beside its pictures"
 
 
+OLD_RESULT = Path(__file__).parents[2] / "data" / "result_of_7ba109e.zip"
+"""Of a tiny chest, written before scores could be probabilities."""
+
+
+def test_scores_of_a_model_of_its_own_scale_are_called_scores_and_said_to_be_no_probability(case):
+    (page,) = texts(case)
+    assert "Score" in page
+    assert "Score 0.80" in page
+    assert any("the model's own scale from 0 to 1, not a probability" in text for text in page)
+    assert not any(text.startswith("Probability") for text in page)
+
+
+def test_scores_that_are_probabilities_are_called_so(case):
+    case.report["score_scale"] = "probability"
+    (page,) = texts(case)
+    assert "Probability" in page
+    assert "Probability 0.80" in page
+    assert any("findings of probability 0.35 and more" in text for text in page)
+    assert any("It says nothing of malignancy" in text for text in page)
+    assert not any(text.startswith("Score") for text in page)
+
+
+@pytest.mark.parametrize("scale", ["model", "probability"])
+def test_table_says_what_its_scores_mean(case, tmp_path, scale):
+    case.report["score_scale"] = scale
+    drawn = replace(case.nodules[1], score=None, provenance="manual")
+    write_table([replace(case.nodules[0], classifier_score=0.75), drawn], case.score_scale, tmp_path / "nodules.csv")
+    first, second = read_csv(tmp_path / "nodules.csv")
+    assert (first["score"], first["score_scale"], first["classifier_score"]) == ("0.8", scale, "0.75")
+    assert (second["score"], second["score_scale"], second["classifier_score"]) == ("", "", "")
+
+
+def test_result_of_an_older_version_is_read_and_keeps_its_own_scale(tmp_path, capsys):
+    with zipfile.ZipFile(OLD_RESULT) as archive:
+        archive.extractall(tmp_path / "result")
+    old = read_case(tmp_path / "result")
+    assert old.score_scale == "model"
+    assert [nodule.classifier_score for nodule in old.nodules] == [None] * len(old.nodules)
+    (page,) = texts(old)
+    assert f"Score {old.nodules[0].score:.2f}" in page
+    assert main(["report", str(tmp_path / "result"), str(tmp_path / "out"), "--only", "csv"]) == 0
+    rows = read_csv(tmp_path / "out" / "nodules.csv")
+    assert {row["score_scale"] for row in rows} == {"model"}
+    assert len(rows) == len(old.nodules) > 0
+
+
 def test_finding_of_the_detector_alone_is_listed_as_such(case):
     (page,) = texts(case)
     assert any("Not outlined, not measured: no size band" in text for text in page)
@@ -90,6 +141,7 @@ def test_more_findings_than_fit_go_on_further_pages_and_a_cut_is_stated(case, mo
 
 def test_nothing_leaves_the_page(case):
     """Every text lies a quarter of an inch within the paper, for few and for many findings."""
+    case.report["score_scale"] = "probability"  # the longer words
     for nodules in (case.nodules, case.nodules * 6):
         changed = report_page.ReportCase(nodules, case.labels, case.heterogeneity, case.grid, case.report, case.volume)
         for page in _Pages(changed, PageOptions(case="x" * 60)).compose():

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import SimpleITK as sitk
 from LNHGLib.errors import InputError
 from LNHGLib.figures import preview
 from LNHGLib.figures.segment_style import TERMINOLOGY, segment_color
+from LNHGLib.files.text import read_csv
 from LNHGLib.image.volume import Grid, from_sitk
 from LNHGLib.results import writer as results
 from LNHGLib.results.files import COLUMNS, MEASURES
@@ -80,6 +82,22 @@ def test_report_is_versioned_and_holds_the_same_nodules_and_the_scale_of_the_pic
     assert report["nodules"][0]["measurement"]["long_axis_mm"] == result.nodules[0].measurement.long_axis_mm
     assert report["nodules"][0]["heterogeneity"] == result.nodules[0].heterogeneity
     assert report["nodules"][2]["measurement"] is None
+
+
+@pytest.mark.parametrize("scale", ["model", "probability"])
+def test_table_and_segments_say_what_the_scores_mean(no_picture, tmp_path, scale):
+    result = make_result(box=False)
+    result.report["score_scale"] = scale
+    result.nodules[0] = replace(result.nodules[0], classifier_score=0.91)
+    results.write_result(result, tmp_path / "OUT")
+    rows = read_csv(tmp_path / "OUT" / "nodules.csv")
+    assert [row["score_scale"] for row in rows] == [scale, scale]
+    assert [row["classifier_score"] for row in rows] == ["0.91", ""]
+    image = sitk.ReadImage(str(tmp_path / "OUT" / "nodules.seg.nrrd"))
+    assert f"LNHG.ScoreScale:{scale}|" in image.GetMetaData("Segment0_Tags")
+    report = json.loads((tmp_path / "OUT" / "report.json").read_text())
+    assert report["score_scale"] == scale
+    assert [nodule["classifier_score"] for nodule in report["nodules"]] == [0.91, None]
 
 
 def test_report_refuses_values_that_are_not_json(no_picture, tmp_path):
