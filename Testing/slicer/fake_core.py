@@ -18,6 +18,14 @@ RUN = {
     "fusion": {"highest_score": 0.9},
     "warnings": [],
 }
+FROC = {
+    "thresholds": [0.9, 0.5, 0.2],
+    "found": [3, 9, 11],
+    "false_per_scan": [0.0, 0.3, 0.84],
+    "nodules": 12,
+    "scans": 7,
+    "rests_on": "seven scans, each by networks that did not see its patient",
+}
 
 
 def main() -> int:
@@ -47,7 +55,8 @@ def main() -> int:
     if place is not None and mode != "refuse":
         outline_at(Path(arguments[3]), Path(arguments[4]), [float(value) for value in place.split(",")])
     else:
-        segment(Path(arguments[3]), Path(arguments[4]), empty=mode == "nothing", incomplete=mode == "incomplete")
+        modes = {"empty": mode == "nothing", "incomplete": mode == "incomplete", "probability": mode == "probability"}
+        segment(Path(arguments[3]), Path(arguments[4]), **modes)
     print("PROGRESS 1.00 done", flush=True)
     return 0
 
@@ -69,8 +78,8 @@ def wait(folder: Path, deaf: bool) -> int:
     return 0
 
 
-def segment(ct_path: Path, out: Path, empty: bool, incomplete: bool) -> None:
-    """Write a result: bright components of the CT, with a signal that grows along x."""
+def segment(ct_path: Path, out: Path, empty: bool, incomplete: bool, probability: bool = False) -> None:
+    """Write a result: bright components of the CT, with a signal that grows along x; maybe one of probabilities."""
     import numpy as np
     import SimpleITK as sitk
 
@@ -85,7 +94,8 @@ def segment(ct_path: Path, out: Path, empty: bool, incomplete: bool) -> None:
         write(image, np.where(labels > 0, signal, np.float32(0)), out / "heterogeneity.nii.gz")
     count = int(labels.max())
     nodules = [{"number": number + 1, "score": 0.9 - 0.1 * number, "provenance": "fused"} for number in range(count)]
-    (out / "report.json").write_text(json.dumps({"nodules": nodules, **RUN}))
+    probable = {"score_scale": "probability", "model": {**RUN["model"], "froc": FROC}} if probability else {}
+    (out / "report.json").write_text(json.dumps({"nodules": nodules, **RUN, **probable}))
 
 
 def outline_at(ct_path: Path, out: Path, place: list[float]) -> None:

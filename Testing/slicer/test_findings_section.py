@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import qt
 import slicer
+import vtk
+from LNHGLib.figures.segment_style import SCALE_TAG
 from LNHGSegmentationLib.Core.SegmentationLogic import SegmentationLogic
 from LNHGSegmentationLib.Findings import FindingMeasures
 from LNHGSegmentationLib.Findings.Findings import Findings
@@ -316,11 +318,102 @@ def test_highest_score_that_is_told_is_below_the_least_one(section):
     assert text == "No nodule with a score of at least 0.611; the highest score seen is 0.610."
 
 
-def give_scores(section, threshold: float, lowest: float, scores: tuple[float, float]) -> None:
-    """Show the result as one of a model with this threshold, for the first time."""
+FROC = {
+    "thresholds": [0.9, 0.5, 0.2],
+    "found": [3, 9, 11],
+    "false_per_scan": [0.0, 0.3, 0.84],
+    "nodules": 12,
+    "scans": 7,
+    "rests_on": "seven scans, each by networks that did not see its patient",
+}
+
+
+def give_probabilities(section, froc: dict | None = None) -> None:
+    """Show the result as one of a model whose scores are probabilities."""
+    give_scores(section, 0.5, 0.05, (0.83, 0.05), score_scale="probability", froc=froc)
+
+
+def test_slider_says_at_every_position_what_to_expect_and_on_what_it_rests(section):
+    give_probabilities(section, FROC)
+    label, slider = section.ui.expectationLabel, section.ui.thresholdSlider
+    assert label.isVisible()
+    assert label.text == "About 9 of 12 nodules found, 0.3 false per scan (7\N{NO-BREAK SPACE}scans)"
+    for position, text in (
+        (0.95, "About 0 of 12 nodules found, 0.0 false per scan (7\N{NO-BREAK SPACE}scans)"),
+        (0.9, "About 3 of 12 nodules found, 0.0 false per scan (7\N{NO-BREAK SPACE}scans)"),
+        (0.51, "About 3 of 12 nodules found, 0.0 false per scan (7\N{NO-BREAK SPACE}scans)"),
+        (0.2, "About 11 of 12 nodules found, 0.8 false per scan (7\N{NO-BREAK SPACE}scans)"),
+        (0.19, "About 11 of 12 nodules found, 0.8 or more false per scan (7\N{NO-BREAK SPACE}scans)"),
+    ):
+        slider.setValue(position)
+        assert label.text == text
+    assert "seven scans, each by networks that did not see its patient" in label.toolTip
+
+
+def test_slider_of_a_model_that_does_not_say_what_to_expect_says_nothing(section):
+    assert not section.ui.expectationLabel.isVisible()
+    give_probabilities(section, FROC)
+    give_probabilities(section, None)
+    assert not section.ui.expectationLabel.isVisible()
+
+
+def test_probabilities_are_called_so_and_shown_from_the_lowest_that_was_kept(section):
+    assert section.ui.thresholdLabel.text == "Least score:"
+    give_probabilities(section, FROC)
+    assert section.ui.thresholdLabel.text == "Least prob.:"
+    assert header(section).text().startswith("Prob.")
+    assert header(section).toolTip().startswith("Probability that the finding is a nodule")
+    assert column_action(section, "Probability").checked
+    assert section.ui.thresholdSlider.minimum == pytest.approx(0.05)
+    section.ui.thresholdSlider.setValue(0.05)
+    assert texts(section, 2) == ["0.83", "0.05"]
+    segmentation = section.findings.segmentation
+    assert RunTexts.summary(segmentation, 0.5).startswith("1 nodule with a probability of at least 0.50, 1 more below")
+    assert "probability seen is 0.83" in RunTexts.summary(segmentation, 0.9)
+    section.actions["copy"].trigger()
+    assert qt.QApplication.clipboard().text().split("\t")[3] == "Probability"
+
+
+def test_scores_of_an_older_model_are_said_to_be_no_probabilities(section):
+    give_probabilities(section, FROC)
+    give_scores(section, threshold=0.611, lowest=0.3055, scores=(0.7, 0.65), score_scale=None, froc=None)
+    assert section.ui.thresholdLabel.text == "Least score:"
+    assert "not a probability" in section.ui.thresholdLabel.toolTip
+    assert header(section).text().startswith("Score")
+    assert "not a probability" in header(section).toolTip()
+    assert column_action(section, "Score").checked
+
+
+def test_tooltip_says_the_score_of_each_part(section):
+    give_scores(section, 0.5, 0.25, (0.9, 0.8))
+    rows = section.findings.rows()
+    rows[0] |= {"segmenter_score": 0.9123, "detector_score": None, "classifier_score": 0.77}
+    section.findings.segmentation.SetAttribute(SceneResults.NODULES_ATTRIBUTE, json.dumps(rows))
+    section.ui.thresholdSlider.setValue(0.6)
+    table = section.ui.findingsTable
+    assert "scores: segmenter 0.91, classifier 0.77" in table.item(0, 2).toolTip()
+    assert "scores:" not in table.item(1, 2).toolTip()
+
+
+@pytest.mark.parametrize("scale", ["model", "probability"])
+def test_segments_say_what_their_score_means(section, scale):
+    give_scores(section, 0.5, 0.05, (0.83, 0.6), score_scale=scale)
+    number = section.findings.add(section.findings.crop(2), {"score": 0.7, "provenance": "segmenter"})
+    tag = vtk.mutable("")
+    segment = section.findings.segmentation.GetSegmentation().GetSegment(f"Nodule_{number}")
+    segment.GetTag(SCALE_TAG, tag)
+    assert str(tag) == scale
+
+
+def header(section):
+    return section.ui.findingsTable.horizontalHeaderItem(2)
+
+
+def give_scores(section, threshold: float, lowest: float, scores: tuple[float, float], **more) -> None:
+    """Show the result as one of a model with this threshold, for the first time; `more` is said of the run, too."""
     segmentation = section.findings.segmentation
     rows = [{**row, "score": score} for row, score in zip(section.findings.rows(), scores, strict=True)]
-    run = {**SceneResults.runOf(segmentation), "threshold": threshold, "lowest": lowest}
+    run = {**SceneResults.runOf(segmentation), "threshold": threshold, "lowest": lowest, **more}
     SceneResults.choose(section.parameter, None)
     segmentation.SetAttribute(SceneResults.NODULES_ATTRIBUTE, json.dumps(rows))
     segmentation.SetAttribute(SceneResults.RUN_ATTRIBUTE, json.dumps(run))

@@ -7,6 +7,7 @@ slicer_host.start()
 import copy
 import json
 
+import fake_core
 import fakes
 import pytest
 import qt
@@ -66,8 +67,11 @@ def run(panel, run_events, mode: str = "segment") -> None:
     run_events(lambda: not panel.logic.isRunning)
 
 
-def show_findings(panel, count: int, shown: int) -> None:
-    """Let the result have many findings with long texts, for the first time; `shown` of them score enough."""
+def show_findings(panel, count: int, shown: int, **more) -> None:
+    """Let the result have many findings with long texts, for the first time; `shown` of them score enough.
+
+    `more` is said of the run, too.
+    """
     segmentation = panel._parameter.segmentation
     findings = Findings(segmentation)
     first = {
@@ -81,7 +85,7 @@ def show_findings(panel, count: int, shown: int) -> None:
         {**copy.deepcopy(first), "number": 1 + i, "name": f"Nodule {1 + i}", "score": 0.888 if i < shown else 0.333}
         for i in range(count)
     ]
-    run = {**SceneResults.runOf(segmentation), "threshold": 0.611, "lowest": 0.3055}
+    run = {**SceneResults.runOf(segmentation), "threshold": 0.611, "lowest": 0.3055, **more}
     SceneResults.choose(panel._parameter, None)
     segmentation.SetAttribute(SceneResults.NODULES_ATTRIBUTE, json.dumps(rows))
     segmentation.SetAttribute(SceneResults.RUN_ATTRIBUTE, json.dumps(run))
@@ -155,6 +159,31 @@ def test_segment_findings_and_display_fit_below_each_other_after_a_run(panel, ru
     assert panel.ui.findingsTable.verticalScrollBar().maximum() == 0
     assert panel.ui.findingsTable.rowCount() == 8
     assert panel.uiWidget.width() == WIDTH
+
+
+@pytest.mark.parametrize("width", [332, WIDTH])
+def test_probabilities_and_what_to_expect_are_not_cut_off(panel, run_events, width):
+    panel.area.resize(width, HEIGHT)
+    fakes.make_ct_node(LONG)
+    run(panel, run_events)
+    run_events(lambda: panel.logic.devices.areKnown)
+    froc = {**fake_core.FROC, "found": [110, 119, 120], "false_per_scan": [8.8, 18.88, 28.88], "nodules": 120}
+    show_findings(panel, 14, 8, score_scale="probability", froc={**froc, "scans": 100, "thresholds": [0.9, 0.8, 0.7]})
+    assert least_width(panel) <= width
+    label = panel.ui.expectationLabel
+    assert label.text == "About 120 of 120 nodules found, 28.9 or more false per scan (100\N{NO-BREAK SPACE}scans)"
+    assert label.height() >= label.heightForWidth(label.width())
+    metrics = label.fontMetrics()
+    assert panel.ui.thresholdLabel.width() >= metrics.horizontalAdvance("Least prob.:")
+    assert panel.ui.shownLabel.width() >= metrics.horizontalAdvance("8 of 14")
+    table = panel.ui.findingsTable
+    header = table.horizontalHeader()
+    header.sectionClicked.emit(2)  # with the mark of the sorted column
+    least_width(panel)
+    assert table.columnWidth(2) >= metrics.horizontalAdvance(table.horizontalHeaderItem(2).text())
+    assert table.horizontalScrollBar().maximum() == 0
+    display = panel.sections[2].uiWidget
+    assert display.mapTo(panel.uiWidget, display.rect().bottomLeft()).y() < HEIGHT
 
 
 def test_first_finding_is_shown_after_a_run_but_not_after_loading_the_scene(panel, run_events, tmp_path):

@@ -5,6 +5,7 @@ import slicer_host
 slicer_host.start()
 
 import csv
+import json
 import sys
 import time
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from LNHGLib.measurement import size_rules
 from LNHGSegmentationLib.Core.ReportTask import INSTANCES_ATTRIBUTE, whyNoReport
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel.ReportSection import ReportSection
-from LNHGSegmentationLib.Scene import ResultNodes
+from LNHGSegmentationLib.Scene import ResultNodes, SceneResults
 from LNHGSegmentationLib.Scene.VolumeExchange import VolumeExchange
 from panel_host import LNHGSegmentationLogic
 
@@ -125,6 +126,15 @@ def test_all_buttons_are_off_when_every_finding_is_rejected(section, findings, r
     settle(section, run_events)
     assert not section.ui.csvButton.enabled
     assert "nothing to report" in section.ui.csvButton.toolTip
+
+
+@pytest.mark.parametrize("scale", ["model", "probability"])
+def test_table_says_what_the_scores_of_the_scene_mean(section, parameter, tmp_path, run_events, monkeypatch, scale):
+    run = {**SceneResults.runOf(parameter.segmentation), "score_scale": scale}
+    parameter.segmentation.SetAttribute(SceneResults.RUN_ATTRIBUTE, json.dumps(run))
+    click(section, "csvButton", tmp_path / "nodules.csv", run_events, monkeypatch)
+    with (tmp_path / "nodules.csv").open(newline="") as file:
+        assert [row["score_scale"] for row in csv.DictReader(file)] == [scale] * 3
 
 
 def test_table_of_the_kept_findings(section, findings, tmp_path, run_events, monkeypatch):

@@ -191,6 +191,28 @@ def test_scene_of_an_older_version_shows_the_outlines_and_not_the_model_output(p
     assert (distance < 30).sum() > 100
 
 
+def test_scene_of_an_older_version_keeps_its_own_scale_and_says_so(panel):
+    slicer.mrmlScene.ReadFromMRB(str(OLD_SCENE), True)
+    assert "score_scale" not in SceneResults.runOf(panel._parameter.segmentation)
+    assert panel.ui.thresholdLabel.text == "Least score:"
+    assert "not a probability" in panel.ui.thresholdLabel.toolTip
+    assert "with a score of at least" in panel.ui.statusLabel.text
+    assert not panel.ui.expectationLabel.isVisibleTo(panel.uiWidget)
+
+
+def test_scene_of_probabilities_is_loaded_with_what_to_expect(panel, run_events, tmp_path):
+    add_ct()
+    panel.core.mode = "probability"
+    panel.ui.applyButton.click()
+    run_events(lambda: not panel.logic.isRunning)
+    slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear()
+    slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
+    assert panel.ui.thresholdLabel.text == "Least prob.:"
+    assert panel.ui.statusLabel.text.startswith("2 nodules with a probability of at least 0.50")
+    assert panel.ui.expectationLabel.text.startswith("About 9 of 12 nodules found, 0.3 false per scan (7")
+
+
 def test_scene_of_an_older_version_is_mended_when_the_panel_is_opened_later(core, scene):
     import panel_host
 

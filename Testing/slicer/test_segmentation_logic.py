@@ -25,9 +25,11 @@ from LNHGSegmentationLib.Scene import SceneResults
 class Run:
     """A run of a logic and what it reported."""
 
-    def __init__(self, core, ct, **options) -> None:
+    def __init__(self, core, ct, models=None, **options) -> None:
         self.core, self.progress, self.outcomes = core, [], []
         self.logic = SegmentationLogic(python=str(core.python))
+        if models is not None:
+            self.logic.models = lambda: models
         self.logic.start(ct, lambda *report: self.progress.append(report), self.outcomes.append, **options)
         self.folder = self.logic._run.folder
 
@@ -70,6 +72,20 @@ def test_segments_cover_the_nodules_exactly(a_ct, core, run_events):
     for number in (1, 2):
         voxels = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, f"Nodule_{number}", a_ct)
         np.testing.assert_array_equal(voxels > 0, labels == number)
+
+
+@pytest.mark.parametrize(
+    ("card", "lowest"),
+    [
+        ({"threshold": 0.6}, 0.3),
+        ({"threshold": 0.6, "probability": {}}, 0.05),
+        ({"threshold": 0.03, "probability": {}}, 0.03),
+    ],
+)
+def test_run_keeps_half_of_the_models_score_or_one_probability_in_twenty(a_ct, core, run_events, card, lowest):
+    run = Run(core, a_ct, models={"a": card}, model="a")
+    run.wait_for_end(run_events)
+    assert core.arguments[-2:] == ["--threshold", f"{lowest:.4f}"]
 
 
 def test_child_is_called_as_the_command_line_contract_says(a_ct, core, run_events):

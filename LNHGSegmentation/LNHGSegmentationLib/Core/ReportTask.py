@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 from LNHGLib import __version__
+from LNHGLib.measurement.score_scale import scale_of
 from slicer.i18n import tr as _
 
 from LNHGSegmentationLib.Core.CoreTask import CoreTask, TaskOutcome
@@ -89,6 +90,7 @@ class ReportTask(CoreTask):
             "schema": 1,
             "versions": {"lnhg": run.get("version") or __version__},
             "model": {"name": run.get("model", ""), "sha256": run.get("sha256", {})},
+            "score_scale": scale_of(run),
             "options": {"threshold": findings.threshold},
             "input": {"path": "", "series_uid": None, "files": files},
             "preview": request.shading,

@@ -14,6 +14,7 @@ from LNHGSegmentationLib.Core.SegmentationRun import SegmentationRequest, Segmen
 from LNHGSegmentationLib.Core.Worker import Worker
 
 LOWEST_FRACTION = 0.5  # of the model's threshold: what scores less is not even kept for the sensitivity slider
+LOWEST_PROBABILITY = 0.05  # the same where scores are probabilities: one in twenty is as rare as anyone looks for
 
 
 class SegmentationLogic(VTKObservationMixin):
@@ -87,7 +88,7 @@ class SegmentationLogic(VTKObservationMixin):
             raise RuntimeError("A segmentation is running already: wait for its end or cancel it.")
         cards = self.models()
         card = cards.get(model) if model else next(iter(cards.values()), None)
-        threshold = LOWEST_FRACTION * card["threshold"] if card else None
+        threshold = lowestKept(card) if card else None
 
         def ended(outcome: TaskOutcome) -> None:
             self._run = None
@@ -155,3 +156,10 @@ class SegmentationLogic(VTKObservationMixin):
         self.stop()
         self.devices.stop()
         self.removeObservers()
+
+
+def lowestKept(card: dict) -> float:
+    """Return the lowest score that a run keeps for the sensitivity slider to reach, by the model's card."""
+    if "probability" in card:
+        return min(LOWEST_PROBABILITY, card["threshold"])
+    return LOWEST_FRACTION * card["threshold"]

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from LNHGLib.figures.segment_style import segment_color, segment_id, segment_tags
+from LNHGLib.measurement.score_scale import scale_of
 
 from LNHGSegmentationLib.Findings import FindingMeasures
 from LNHGSegmentationLib.Findings.UndoStack import SegmentState
-from LNHGSegmentationLib.Scene import ModelOutput
+from LNHGSegmentationLib.Scene import ModelOutput, SceneResults
 from LNHGSegmentationLib.Scene.Segments import Segments
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
@@ -107,7 +108,8 @@ class FindingEdit:
         self.measure(number, crop)
 
     def _addSegment(self, row: dict, crop: Crop | None) -> None:
-        color, tags = segment_color(row["number"]), segment_tags(row["provenance"], row["score"])
+        scale = scale_of(SceneResults.runOf(self._segments.node))
+        color, tags = segment_color(row["number"]), segment_tags(row["provenance"], row["score"], scale)
         self._change(row["segment_id"], lambda id_: self._segments.add(id_, row["name"], color, tags, crop))
 
     def _change(self, segmentID: str, change: Callable[[str], None]) -> None:

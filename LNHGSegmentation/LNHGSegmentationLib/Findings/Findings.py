@@ -29,7 +29,8 @@ from LNHGSegmentationLib.Scene import Geometry, ModelOutput, SceneResults, Segme
 from LNHGSegmentationLib.Scene.Segments import Segments
 from LNHGSegmentationLib.Scene.SegmentVoxels import Crop
 
-MEASURED = ("segmenter_score", "detector_score", "box_lps_mm", "measurement", "heterogeneity", "side", "slice")
+SCORES = ("segmenter_score", "detector_score", "classifier_score")
+MEASURED = (*SCORES, "box_lps_mm", "measurement", "heterogeneity", "side", "slice")
 UNKNOWN = dict.fromkeys(MEASURED)
 
 

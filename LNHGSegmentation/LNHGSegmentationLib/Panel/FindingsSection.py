@@ -5,6 +5,7 @@ from collections.abc import Callable
 import qt
 import slicer
 import vtk
+from LNHGLib.measurement.score_scale import PROBABILITY, scale_of
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
@@ -121,15 +122,7 @@ class FindingsSection(VTKObservationMixin):
             self._segmentation = segmentation
             isNew = segmentation is not None and segmentation.GetAttribute(SceneResults.THRESHOLD_ATTRIBUTE) is None
             if segmentation is not None:
-                run, threshold, slider = (
-                    SceneResults.runOf(segmentation),
-                    self._parameter.threshold,
-                    self.ui.thresholdSlider,
-                )
-                digits = FindingsTexts.decimals(run.get("threshold") or 0.0)
-                slider.decimals = self.table.scoreDecimals = digits  # the model's own threshold is shown as it is
-                slider.minimum = FindingsTexts.roundedDown(run.get("lowest") or 0.0, digits)  # all that the run kept
-                slider.value = threshold  # the limits of the result before may have held it off
+                self._setUpScores(SceneResults.runOf(segmentation))
                 self.findings = Findings(segmentation)
                 self.findings.threshold = self._parameter.threshold
                 self._display = FindingsDisplay(self.findings)
@@ -142,6 +135,17 @@ class FindingsSection(VTKObservationMixin):
         if self.findings is not None and self.findings.threshold != round(self._parameter.threshold, 4):
             self.findings.threshold = self._parameter.threshold
             self._update()
+
+    def _setUpScores(self, run: dict) -> None:
+        """Show scores and their limits as those of the run that made the result."""
+        threshold, slider, scale = self._parameter.threshold, self.ui.thresholdSlider, scale_of(run)
+        digits = FindingsTexts.decimals(run.get("threshold") or 0.0)
+        slider.decimals = digits  # the model's own threshold is shown as it is
+        slider.minimum = FindingsTexts.roundedDown(run.get("lowest") or 0.0, digits)  # all that the run kept
+        slider.value = threshold  # the limits of the result before may have held it off
+        self.table.setScores(scale, digits)
+        self.ui.thresholdLabel.setText(_("Least prob.:") if scale == PROBABILITY else _("Least score:"))
+        self.ui.thresholdLabel.setToolTip(FindingsTexts.scoreHelp(scale))
 
     def _leave(self) -> None:
         self._stopAdding()
@@ -174,6 +178,10 @@ class FindingsSection(VTKObservationMixin):
         if self._display is not None:
             self._display.update([row for row in rows if row["kept"]])
         total = len(self.findings.rows()) if self.findings else 0
+        froc = SceneResults.runOf(self._segmentation).get("froc") if self.findings else None
+        self.ui.expectationLabel.setText(FindingsTexts.expectation(froc, self.findings.threshold if froc else 0.0))
+        self.ui.expectationLabel.setToolTip(FindingsTexts.expectationHelp(froc))
+        self.ui.expectationLabel.setVisible(froc is not None)
         self.ui.shownLabel.setText(_("{shown} of {total}").format(shown=len(rows), total=total))
         self._updateButtons()
 
@@ -237,7 +245,8 @@ class FindingsSection(VTKObservationMixin):
         self._update()
 
     def _copy(self) -> None:
-        qt.QApplication.clipboard().setText(FindingsTexts.clipboard(self.table.rows, self.table.scoreDecimals))
+        table = self.table
+        qt.QApplication.clipboard().setText(FindingsTexts.clipboard(table.rows, table.scoreDecimals, table.scoreScale))
         self._say(_("The table is on the clipboard, separated by tabs."))
 
     def _onAdd(self, *_args) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import qt
 import slicer
+from LNHGLib.measurement.score_scale import MODEL
 from slicer.i18n import tr as _
 
 from LNHGSegmentationLib.Panel import FindingsTexts
 
-NUMBER, NAME, PLACE = (FindingsTexts.KEYS.index(key) for key in ("number", "name", "place"))
+NUMBER, NAME, SCORE, PLACE = (FindingsTexts.KEYS.index(key) for key in ("number", "name", "score", "place"))
 RIGHT_ALIGNED = [FindingsTexts.KEYS.index(key) for key in ("score", "volume", "hu")]
 SHOWN_AT_FIRST = ("number", "score", "place", "size", "volume")  # fit into Slicer's narrowest panel
 SETTING = "LNHG/FindingsColumns"
@@ -32,7 +33,8 @@ class FindingsTable:
     ) -> None:
         """Set the table up.
 
-        ``columnMenu`` shows and hides columns; ``scoreDecimals`` says how exactly scores are shown.
+        ``columnMenu`` shows and hides columns; ``scoreDecimals`` says how exactly scores are shown, ``scoreScale``
+        what they mean.
 
         Args:
             widget: An empty table.
@@ -44,7 +46,7 @@ class FindingsTable:
         self._onCurrent, self._onKept, self._onRenamed = onCurrent, onKept, onRenamed
         self._rows: list[dict] = []
         self._filling, self._sort, self._mayScroll = False, (NUMBER, False), False
-        self.scoreDecimals = 2
+        self.scoreDecimals, self.scoreScale = 2, MODEL
         self.columnMenu = qt.QMenu(_("Columns"), widget)
         header = widget.horizontalHeader()
         widget.setColumnCount(len(FindingsTexts.KEYS))
@@ -67,21 +69,35 @@ class FindingsTable:
                 continue
             isShown = key in (shown or SHOWN_AT_FIRST)
             action = self.columnMenu.addAction(name)
+            if column == SCORE:
+                self._scoreAction = action
             action.setCheckable(True)
             action.setChecked(isShown)
             widget.setColumnHidden(column, not isShown)
             action.toggled.connect(lambda isShown, column=column: self._showColumn(column, isShown))
+        self.setScores(MODEL, 2)
         self._fitColumns()
         widget.currentCellChanged.connect(self._onCell)
         widget.cellClicked.connect(lambda row, _column: self._goTo(row))
         widget.itemChanged.connect(self._onItem)
-        self._showSort()
         self.show([])
 
     @property
     def rows(self) -> list[dict]:
         """The rows in the order shown."""
         return self._rows
+
+    def setScores(self, scale: str, decimals: int) -> None:
+        """Say what the scores of the rows shown next mean, and how exactly they are shown.
+
+        Args:
+            scale: What they mean, see `LNHGLib.measurement.score_scale`.
+            decimals: Digits after the point.
+        """
+        self.scoreScale, self.scoreDecimals = scale, decimals
+        self._scoreAction.setText(FindingsTexts.columns(scale)[SCORE])
+        self._widget.horizontalHeaderItem(SCORE).setToolTip(FindingsTexts.scoreHelp(scale))
+        self._showSort()
 
     def show(self, rows: list[dict]) -> None:
         """Show rows, keeping order, selection and place; findings without the value that is sorted by come last."""
@@ -183,7 +199,7 @@ class FindingsTable:
 
     def _showSort(self) -> None:
         """Mark the sorted column; Qt's own mark would take room in every header."""
-        for column, text in enumerate(FindingsTexts.headers()):
+        for column, text in enumerate(FindingsTexts.headers(self.scoreScale)):
             mark = f" {DESCENDING if self._sort[1] else ASCENDING}" if column == self._sort[0] else ""
             self._widget.horizontalHeaderItem(column).setText(text + mark)
 

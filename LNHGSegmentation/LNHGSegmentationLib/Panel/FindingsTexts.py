@@ -2,27 +2,82 @@
 
 import math
 
+from LNHGLib.measurement.score_scale import MODEL, PROBABILITY
+from LNHGLib.models.card import FrocSpec
+from LNHGLib.segmentation import calibration
 from slicer.i18n import tr as _
 
-from LNHGSegmentationLib.Findings.Findings import isAdded, isEdited
+from LNHGSegmentationLib.Findings.Findings import SCORES, isAdded, isEdited
 
 UNKNOWN = "-"
 KEYS = ("number", "name", "score", "foundBy", "place", "size", "volume", "hu", "type", "heterogeneity")
 """What the columns of the table hold, from left to right."""
 
 
-def columns() -> list[str]:
-    """Return the names of the columns."""
+def columns(scale: str = MODEL) -> list[str]:
+    """Return the names of the columns.
+
+    Args:
+        scale: What the scores mean, see `LNHGLib.measurement.score_scale`.
+    """
     size, volume = _("Size (mm)"), _("Volume (mm³)")
+    score = _("Probability") if scale == PROBABILITY else _("Score")
     return [
-        *(_("No."), _("Name"), _("Score"), _("Found by"), _("Place")),
+        *(_("No."), _("Name"), score, _("Found by"), _("Place")),
         *(size, volume, _("Mean HU"), _("Type"), _("Heterogeneity")),
     ]
 
 
-def headers() -> list[str]:
-    """Return the names of the columns as the narrow table has room for them."""
-    return [_("Vol. (mm³)") if key == "volume" else name for key, name in zip(KEYS, columns(), strict=True)]
+def headers(scale: str = MODEL) -> list[str]:
+    """Return the names of the columns as the narrow table has room for them.
+
+    Args:
+        scale: What the scores mean.
+    """
+    short = {"volume": _("Vol. (mm³)"), **({"score": _("Prob.")} if scale == PROBABILITY else {})}
+    return [short.get(key, name) for key, name in zip(KEYS, columns(scale), strict=True)]
+
+
+def scoreHelp(scale: str) -> str:
+    """Say in a sentence what the scores mean.
+
+    Args:
+        scale: What they mean.
+    """
+    if scale == PROBABILITY:
+        return _("Probability that the finding is a nodule as readers mark them; it says nothing of malignancy.")
+    return _("Score on the model's own scale from 0 to 1; it is not a probability.")
+
+
+def expectation(froc: dict | None, threshold: float) -> str:
+    """Say what findings from a score on gave on scans with known nodules; empty where the model's card says nothing.
+
+    Args:
+        froc: The card's part `froc`, None where it has none.
+        threshold: Lowest score of the findings shown.
+    """
+    if froc is None:
+        return ""
+    known = FrocSpec.of(froc)
+    expected = calibration.expectation(known, threshold)
+    false = number(expected.false_per_scan, 1)
+    if threshold < known.thresholds[-1]:
+        false = _("{count} or more").format(count=false)  # nobody counted below the lowest threshold
+    scans = _("1\N{NO-BREAK SPACE}scan") if known.scans == 1 else _("{count}\N{NO-BREAK SPACE}scans")
+    scans = scans.format(count=known.scans)
+    return _("About {found} of {nodules} nodules found, {false} false per scan ({scans})").format(
+        found=expected.found, nodules=known.nodules, false=false, scans=scans
+    )
+
+
+def expectationHelp(froc: dict | None) -> str:
+    """Say what `expectation` rests on.
+
+    Args:
+        froc: The card's part `froc`, None where it has none.
+    """
+    text = _("Counted on {source}. Your scan may be easier or harder.")
+    return text.format(source=froc["rests_on"]) if froc else ""
 
 
 def cells(row: dict, scoreDecimals: int = 2, isNarrow: bool = False) -> list[str]:
@@ -124,6 +179,10 @@ def toolTip(row: dict) -> str:
             text = actions.get(each["action"], each["action"])
             text = text.format(numbers=", ".join(map(str, each.get("numbers", []))))
             lines.append(f"{each['time'] or ''} {text}".strip())
+    branches = (_("segmenter"), _("detector"), _("classifier"))
+    scores = [f"{name} {row[key]:.2f}" for name, key in zip(branches, SCORES, strict=True) if row[key] is not None]
+    if scores:
+        lines.append(_("scores: {parts}").format(parts=", ".join(scores)))
     if row["side"] or row["slice"]:
         lines.append(_("{side} lung, slice {slice}").format(side=row["side"] or UNKNOWN, slice=row["slice"] or UNKNOWN))
     names = {
@@ -138,14 +197,16 @@ def toolTip(row: dict) -> str:
     return "\n".join(lines)
 
 
-def clipboard(rows: list[dict], scoreDecimals: int = 2) -> str:
+def clipboard(rows: list[dict], scoreDecimals: int = 2, scale: str = MODEL) -> str:
     """Return findings as tab-separated text with a line of headers, as spreadsheets take it.
 
     Args:
         rows: Of the findings.
         scoreDecimals: Of their scores.
+        scale: What their scores mean.
     """
-    lines = [[*columns()[:1], _("Kept"), *columns()[1:]]]
+    names = columns(scale)
+    lines = [[names[0], _("Kept"), *names[1:]]]
     for row in rows:
         first, *others = cells(row, scoreDecimals)
         lines.append([first, _("yes") if row["kept"] else _("no"), *others])

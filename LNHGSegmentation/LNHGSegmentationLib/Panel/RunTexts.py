@@ -1,5 +1,6 @@
 """What the run section says to the user."""
 
+from LNHGLib.measurement.score_scale import PROBABILITY, scale_of
 from slicer.i18n import tr as _
 
 from LNHGSegmentationLib.Findings.Findings import Findings
@@ -134,19 +135,20 @@ def summary(segmentation, threshold: float) -> str:
     rows, shown = findings.rows(), findings.shown(threshold)
     scores = [row["score"] for row in rows if row["score"] is not None]
     highest = max(scores, default=run["highest"])
+    kind = _("probability") if scale_of(run) == PROBABILITY else _("score")
     kept = [row for row in shown if row["kept"]]
     found = [row for row in kept if row["score"] is not None and row["score"] >= threshold]
     if found:
         count = _("1 nodule") if len(found) == 1 else _("{count} nodules").format(count=len(found))
-        first = _("{count} with a score of at least {score}").format(count=count, score=least)
+        first = _("{count} with a {kind} of at least {score}").format(count=count, kind=kind, score=least)
     elif highest is None:
         first = _("No nodule found: the networks saw nothing that looks like one")
     elif highest < threshold:
-        first = _("No nodule with a score of at least {score}; the highest score seen is {highest}").format(
-            score=least, highest=FindingsTexts.number(FindingsTexts.roundedDown(highest, digits), digits)
+        first = _("No nodule with a {kind} of at least {score}; the highest {kind} seen is {highest}").format(
+            kind=kind, score=least, highest=FindingsTexts.number(FindingsTexts.roundedDown(highest, digits), digits)
         )
     else:
-        first = _("No nodule with a score of at least {score}").format(score=least)
+        first = _("No nodule with a {kind} of at least {score}").format(kind=kind, score=least)
     below = len(rows) - len(shown) if found else 0
     for text, count in (
         (_("{count} more below it"), below),

@@ -11,6 +11,7 @@ import vtk
 from LNHGLib.figures.colors import DEFAULT_STYLE
 from LNHGLib.figures.segment_style import segment_color, segment_id, segment_name, segment_tags
 from LNHGLib.image.boxes import grow_box
+from LNHGLib.measurement.score_scale import scale_of
 from vtk.util.numpy_support import numpy_to_vtk
 
 from LNHGSegmentationLib.Scene import ModelOutput, Overlay, SceneResults, SignalStore
@@ -128,7 +129,7 @@ def inserting(data: ResultData, volumeNode) -> Generator[None, None, ResultNodes
         for nodule in report["nodules"]:
             number, crop = nodule["number"], data.masks.get(nodule["number"])
             if crop is not None:  # as a labelmap of its own box: one of the whole CT per nodule would fill the memory
-                tags = segment_tags(nodule["provenance"], nodule["score"])
+                tags = segment_tags(nodule["provenance"], nodule["score"], scale_of(report))
                 segments.add(segment_id(number), segment_name(number), segment_color(number), tags, crop)
             ModelOutput.add(segmentation, nodule, crop)
             yield
@@ -194,6 +195,8 @@ def _runOf(report: dict) -> dict:
         "threshold": model.get("threshold", options.get("threshold", 0.0)),
         "lowest": options.get("threshold", 0.0),
         "highest": report.get("fusion", {}).get("highest_score"),
+        "score_scale": scale_of(report),
+        "froc": model.get("froc"),
         "device": {"id": device["used"], "name": device["name"]} if device else None,
         "warnings": report.get("warnings", []),
     }
