@@ -1,32 +1,38 @@
 """One predictor of nodule images: a model's networks with their test-time augmentation, and the mean of them all.
 
-The first member, the card's `generator`, looks over the lungs: what it marks are the candidates. At each of them all
-members predict, and their mean gives the candidate its score and its outline. Further members are the generator on the
-CT rotated by 180 degrees in the axial plane (`rotate_180` in the card) and the `second_generator`. Arrays are zyx on
-the working grid; the CT is normalized to 0..1.
+The first member, the card's `generator`, looks over the lungs: what it marks are the candidates. Around each of them
+all members predict a fixed field, and their mean gives the candidate its score and its outline. What a field shows does
+not depend on where it was cut from: a place in a scan and the cube cut out there give the same image. So the pipeline,
+the point prompt, calibration, evaluation and training predict at a place by one method, `Ensemble.predict_at`.
+
+Further members are the generator on the CT rotated by 180 degrees in the axial plane (`rotate_180` in the card) and the
+`second_generator`. Arrays are zyx on the working grid; the CT is normalized to 0..1.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import groupby
 
 import numpy as np
 from scipy import ndimage
 from torch import nn
 
-from LNHGLib.image.boxes import Box, box_start, box_union, grow_box
-from LNHGLib.models.card import Card, FusionOptions, GeneratorSpec
+from LNHGLib.image.boxes import Box, box_intersection, box_shape, box_start, box_union, box_within, whole_box
+from LNHGLib.models.card import Card, FusionOptions
+from LNHGLib.models.gan import PaperGenerator
 from LNHGLib.segmentation.components import component_scores, components
 from LNHGLib.segmentation.fusion import Finding, combine
 from LNHGLib.segmentation.progress import Monitor
-from LNHGLib.segmentation.tiled_inference import run_generator
-
-Predict = Callable[..., np.ndarray]
-"""A member: normalized CT float32 (z, y, x) -> nodule image float32 (z, y, x)."""
+from LNHGLib.segmentation.tiled_inference import fields_at_once, run_generator, run_generator_on_fields
 
 PAPER_SLAB = 3
-MARGIN = 16
-"""Voxels around a candidate that the members see."""
+FIELD = 48
+"""Voxels along each axis that the members see around a place."""
+ROOM = 8
+"""Voxels around a box that its field has at least; the field of a box that needs more than `FIELD` grows."""
+FIELD_STEP = 8
+"""Sides of fields are multiples of it, so that most have the same shape and no network needs padding."""
 RIM = 4
 """Voxels at the border of what they see; an outline that grows into them is not held there, and the first one stays."""
 
@@ -36,7 +42,7 @@ class EnsemblePatch:
     """What all members together made of a candidate's surroundings.
 
     Attributes:
-        box: of the working grid.
+        box: the part of the field that lies in the working grid.
         image: mean nodule image there, float32 (z, y, x).
     """
 
@@ -44,18 +50,67 @@ class EnsemblePatch:
     image: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A network as a member of an ensemble.
+
+    Attributes:
+        network: a generator, on the device it is to run on.
+        slab: slices of one input, where the network was trained on slabs.
+        rotated: rotate the CT by 180 degrees in the axial plane, predict, rotate back.
+    """
+
+    network: nn.Module
+    slab: int | None = None
+    rotated: bool = False
+
+    @classmethod
+    def of(cls, network: nn.Module, slab: int | None = None) -> "Member":
+        """Return the member that a network is.
+
+        Args:
+            network: a generator, on the device it is to run on.
+            slab: slices of one input; None takes the paper's for the paper's generator, any number for others.
+        """
+        return cls(network, slab or (PAPER_SLAB if isinstance(network, PaperGenerator) else None))
+
+    def predict(
+        self, ct_norm: np.ndarray, lungs: np.ndarray | None = None, monitor: Monitor | None = None
+    ) -> np.ndarray:
+        """Return the nodule image of a CT, float32 (z, y, x).
+
+        Args:
+            ct_norm: normalized CT, float32 (z, y, x).
+            lungs: as `run_generator` takes them.
+            monitor: progress and cancelling.
+        """
+        seen = None if lungs is None else self._turn(lungs)
+        return self._turn(run_generator(self.network, self._turn(ct_norm), seen, slab=self.slab, monitor=monitor))
+
+    def predict_fields(self, fields: np.ndarray, monitor: Monitor | None = None) -> np.ndarray:
+        """Return the nodule images of fields, float32 (n, z, y, x).
+
+        Args:
+            fields: normalized CT of each, float32 (n, z, y, x).
+            monitor: cancelling.
+        """
+        return self._turn(run_generator_on_fields(self.network, self._turn(fields), slab=self.slab, monitor=monitor))
+
+    def _turn(self, array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array[..., ::-1, ::-1]) if self.rotated else array
+
+
 class Ensemble:
     """The members of a model. One that is made for a single network is that network's predictor."""
 
-    def __init__(self, first: Predict, others: Sequence[Predict] = (), monitor: Monitor | None = None) -> None:
+    def __init__(self, members: Sequence[Member], monitor: Monitor | None = None) -> None:
         """Join members.
 
         Args:
-            first: finds the candidates; may take the lungs (bool (z, y, x)) as its second argument.
-            others: look at the candidates with it.
-            monitor: told how many of the candidates are done.
+            members: the first one finds the candidates, all of them look at each.
+            monitor: cancelling, and progress: of the first one over a CT, and of the candidates done.
         """
-        self.first, self.others, self.monitor = first, tuple(others), monitor or Monitor()
+        self.members, self.monitor = tuple(members), monitor or Monitor()
 
     @classmethod
     def of(
@@ -67,72 +122,92 @@ class Ensemble:
             spec: the card.
             generator: its generator, on the device it is to run on.
             second: its second generator, where it has one.
-            monitor: progress and cancelling; the further members report no progress.
+            monitor: progress and cancelling.
         """
-        monitor = monitor or Monitor()
-        silent = replace(monitor, progress=None)
-        others = [rotated_180(member(generator, spec.generator, silent))] if spec.generator.rotate_180 else []
+        members = [Member.of(generator, spec.generator.slab)]
+        if spec.generator.rotate_180:
+            members.append(replace(members[0], rotated=True))
         if second is not None:
-            others.append(member(second, spec.second_generator or spec.generator, silent))
-        return cls(member(generator, spec.generator, monitor), others, monitor)
+            members.append(Member.of(second, (spec.second_generator or spec.generator).slab))
+        return cls(members, monitor)
 
     def predict(self, ct_norm: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
-        """Return the first member's nodule image.
+        """Return the first member's nodule image of a CT, float32 (z, y, x): where it marks something are candidates.
 
         Args:
             ct_norm: normalized CT, float32 (z, y, x).
             lungs: bool (z, y, x); nothing is predicted in pieces without lung. None means everywhere.
         """
-        return self.first(ct_norm) if lungs is None else self.first(ct_norm, lungs)
+        return self.members[0].predict(ct_norm, lungs, self.monitor)
 
-    def predict_mean(self, ct_norm: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
-        """Return the mean of all members' nodule images.
+    def predict_at(self, ct_norm: np.ndarray, boxes: Sequence[Box]) -> Iterator[EnsemblePatch]:
+        """Yield what all members make of the field around each box, see `field_around`.
 
-        Args:
-            ct_norm: normalized CT, float32 (z, y, x).
-            image: the first member's, where it is there already.
-        """
-        start = self.first(ct_norm) if image is None else image
-        return sum((other(ct_norm) for other in self.others), start=start) / (1 + len(self.others))
-
-    def predict_at(self, ct_norm: np.ndarray, image: np.ndarray, boxes: Sequence[Box]) -> Iterator[EnsemblePatch]:
-        """Yield what all members make of the surroundings of each box.
+        Nothing outside of the field is seen. Where it reaches beyond the CT, the CT's outermost values go on.
 
         Args:
             ct_norm: normalized CT, float32 (z, y, x).
-            image: the first member's nodule image of it.
-            boxes: of candidates.
+            boxes: of candidates, or of places.
         """
-        for done, box in enumerate(boxes):
+        silent, done = replace(self.monitor, progress=None), 0
+        for fields in self._batches([field_around(box) for box in boxes]):
             self.monitor.report(done / len(boxes))
-            field = grow_box(box, MARGIN, ct_norm.shape)
-            yield EnsemblePatch(field, self.predict_mean(ct_norm[field], image[field]))
+            seen = np.stack([cut_field(ct_norm, field) for field in fields])
+            images = sum(member.predict_fields(seen, silent) for member in self.members) / len(self.members)
+            for field, image in zip(fields, images, strict=True):
+                inside = box_intersection(field, whole_box(ct_norm.shape))
+                yield EnsemblePatch(inside, image[box_within(inside, field)])
+                done += 1
+                self.monitor.report(done / len(boxes))
+
+    def _batches(self, fields: Sequence[Box]) -> Iterator[list[Box]]:
+        """Yield fields of one shape that follow each other, at most as many as every member sees at once."""
+        for shape, group in groupby(fields, box_shape):
+            same = list(group)
+            batch = min(fields_at_once(member.network, shape) for member in self.members)
+            yield from (same[first : first + batch] for first in range(0, len(same), batch))
+
+    def predict_center(self, ct_norm: np.ndarray) -> np.ndarray:
+        """Return what all members make of the field around the middle of a cube, float32 (z, y, x); 0 outside of it.
+
+        Args:
+            ct_norm: normalized CT of the cube, float32 (z, y, x).
+        """
+        middle = tuple(slice(size // 2, size // 2 + 1) for size in ct_norm.shape)
+        (patch,) = self.predict_at(ct_norm, [middle])
+        image = np.zeros(ct_norm.shape, np.float32)
+        image[patch.box] = patch.image
+        return image
 
 
-def member(network: nn.Module, spec: GeneratorSpec, monitor: Monitor | None = None) -> Predict:
-    """Return a network as a member of an ensemble.
+def field_around(box: Box) -> Box:
+    """Return the field that the members see around a box; it may reach beyond the array.
+
+    Along each axis it has `FIELD` voxels, or what the box needs with `ROOM` on both sides, rounded up to a multiple of
+    `FIELD_STEP`. The box's middle voxel, the later one of two, is the one behind the field's middle.
+    """
+    field = []
+    for part in box:
+        needed = part.stop - part.start + 2 * ROOM
+        size = max(FIELD, math.ceil(needed / FIELD_STEP) * FIELD_STEP)
+        start = (part.start + part.stop) // 2 - size // 2
+        field.append(slice(start, start + size))
+    return tuple(field)
+
+
+def cut_field(array: np.ndarray, field: Box) -> np.ndarray:
+    """Return a copy of what lies in a field; beyond the array its outermost values go on.
 
     Args:
-        network: on the device it is to run on.
-        spec: the card's part on it.
-        monitor: progress and cancelling.
+        array: (z, y, x).
+        field: as from `field_around`.
     """
-    slab = spec.slab or (PAPER_SLAB if spec.kind == "paper" else None)
-    return partial(run_generator, network, slab=slab, monitor=monitor)
-
-
-def rotated_180(predict: Predict) -> Predict:
-    """Rotate the CT by 180 degrees in the axial plane, predict, rotate back.
-
-    Args:
-        predict: the member to augment.
-    """
-    return lambda ct_norm: predict(np.ascontiguousarray(ct_norm[:, ::-1, ::-1]))[:, ::-1, ::-1]
+    sides = zip(field, array.shape, strict=True)
+    return array[np.ix_(*(np.arange(part.start, part.stop).clip(0, size - 1) for part, size in sides))]
 
 
 def rescore_with_ensemble(
     ct_norm: np.ndarray,
-    image: np.ndarray,
     labels: np.ndarray,
     findings: Sequence[Finding],
     ensemble: Ensemble,
@@ -142,7 +217,6 @@ def rescore_with_ensemble(
 
     Args:
         ct_norm: normalized CT, float32 (z, y, x).
-        image: the first member's nodule image, float32 (z, y, x).
         labels: component numbers, int (z, y, x).
         findings: with components.
         ensemble: the members.
@@ -153,7 +227,7 @@ def rescore_with_ensemble(
     """
     extents, rescored = ndimage.find_objects(labels), {}
     boxes = [box_union(extents[number - 1] for number in finding.labels) for finding in findings]
-    for finding, patch in zip(findings, ensemble.predict_at(ct_norm, image, boxes), strict=True):
+    for finding, patch in zip(findings, ensemble.predict_at(ct_norm, boxes), strict=True):
         rescored[rescore(finding, labels[patch.box], patch.image, ct_norm[patch.box], options)] = patch
     return dict(sorted(rescored.items(), key=lambda item: -item[0].score))
 

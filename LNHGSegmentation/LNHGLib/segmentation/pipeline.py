@@ -97,7 +97,7 @@ def segment(
     boxes, step = detect_boxes(scan, model, where, monitor)
     with monitor.stage("fusion", "Joining both networks' findings", 0.76, 0.78):
         found = join_branches(scan, image, boxes, step, spec.generator.threshold, spec.fusion)
-    found, patches = rescore_findings(scan, found, predictor, spec, monitor)
+    found, patches = rescore_findings(scan, found, predictor, spec.fusion, monitor)
     refined = refine_findings(scan, found, patches, spec, threshold)
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
         sides = Sides.of(scan.lungs, scan.grid)
@@ -205,28 +205,24 @@ def join_branches(
 
 
 def rescore_findings(
-    scan: PreparedScan, found: Findings, predictor: Ensemble, spec: Card, monitor: Monitor
+    scan: PreparedScan, found: Findings, predictor: Ensemble, options: FusionOptions, monitor: Monitor
 ) -> tuple[Findings, dict[fusion.Finding, ensemble.EnsemblePatch]]:
-    """Give the findings the scores of all members, best first; they stay as they are where there is one member.
+    """Give the findings the scores that all members give them in the fields around them, best first.
 
     Args:
         scan: the CT on the working grid.
         found: from `join_branches`.
         predictor: the ensemble.
-        spec: the model's card.
+        options: the card's `fusion` part.
         monitor: progress and cancelling.
 
     Returns:
         The findings, and what the members made of the surroundings of each that has components.
     """
-    if not predictor.others:
-        return found, {}
     with_components = [finding for finding in found.fusion.findings if finding.labels]
     boxes = [finding for finding in found.fusion.findings if not finding.labels]
     with monitor.stage("ensemble", "Looking at each finding again", 0.78, 0.98):
-        patches = ensemble.rescore_with_ensemble(
-            scan.ct_norm, found.image, found.labels, with_components, predictor, spec.fusion
-        )
+        patches = ensemble.rescore_with_ensemble(scan.ct_norm, found.labels, with_components, predictor, options)
     ordered = sorted([*patches, *boxes], key=lambda finding: -finding.score)
     return replace(found, fusion=replace(found.fusion, findings=ordered)), patches
 

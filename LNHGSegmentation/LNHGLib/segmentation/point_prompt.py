@@ -7,12 +7,13 @@ import numpy as np
 from scipy import ndimage
 
 from LNHGLib.errors import InputError
-from LNHGLib.image.boxes import whole_box
+from LNHGLib.image.boxes import box_between, box_intersection, box_of_edges, grow_box, whole_box
 from LNHGLib.image.volume import Grid, Volume, canonical
 from LNHGLib.models.card import Card, GridSpec
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation import components, fusion, pipeline
 from LNHGLib.segmentation.devices import choose_device
+from LNHGLib.segmentation.ensemble import RIM, Ensemble
 from LNHGLib.segmentation.pipeline import Findings, PreparedScan
 from LNHGLib.segmentation.preprocessing import normalize, onto_grid, working_grid
 from LNHGLib.segmentation.progress import Monitor
@@ -22,6 +23,8 @@ HALF_CUBE_MM = 40.0
 """Half a side of the cube that is looked at: a nodule of 30 mm lies in it even where its rim is shown."""
 REACH_MM = 5.0
 """How far from the place the nodule may lie."""
+FIELDS = 4
+"""At most so many fields are predicted; the fourth holds the whole cube."""
 
 
 def segment_at(
@@ -62,9 +65,8 @@ def segment_at(
         grid = grid_around(upright, index, spec.grid)
         scan = PreparedScan(grid, normalize(onto_grid(upright, grid), spec.window_hu), np.ones(grid.shape, bool))
     with monitor.stage("generator", "Outlining the nodule (generator)", 0.2, 0.8):
-        image = pipeline.load_ensemble(model, where, monitor).predict_mean(scan.ct_norm)
+        found = find_at(scan, pipeline.load_ensemble(model, where, monitor), spec, place_lps_mm)
     with monitor.stage("measurement", "Measuring the nodule", 0.8, 1.0):
-        found = find_nearest(scan, image, spec, place_lps_mm)
         refined = pipeline.refine_findings(scan, found, {}, spec, threshold=0.0)
         result = pipeline.project_to_ct(volume, upright, grid, refined, None, monitor)
     if not result.nodules:
@@ -89,6 +91,39 @@ def grid_around(upright: Volume, index: np.ndarray, spec: GridSpec) -> Grid:
         return grid
     slices = np.flatnonzero(near.any((1, 2)))
     return grid.crop((slice(slices[0], slices[-1] + 1), *whole_box(grid.shape)[1:]))
+
+
+def find_at(scan: PreparedScan, predictor: Ensemble, spec: Card, place_lps_mm: tuple[float, ...]) -> Findings:
+    """Return the finding at a place, by all members: first in the field around the place, then in its own.
+
+    The field is that around the finding's box, as on a whole scan, and grows as long as the outline reaches its rim.
+
+    Args:
+        scan: the CT on the working grid.
+        predictor: the ensemble.
+        spec: the model's card.
+        place_lps_mm: x, y, z.
+
+    Raises:
+        InputError: nothing is outlined within `REACH_MM` of the place.
+    """
+    place = np.rint(scan.grid.lps_to_index(place_lps_mm)).clip(0, np.array(scan.grid.shape) - 1).astype(int)
+    box = box_between(place, place + 1)
+    for number in range(FIELDS):
+        (patch,) = predictor.predict_at(scan.ct_norm, [box])
+        image = np.zeros(scan.grid.shape, np.float32)
+        image[patch.box] = patch.image
+        try:
+            found = find_nearest(scan, image, spec, place_lps_mm)
+        except InputError:
+            if number == 0:
+                raise
+            break  # what the field around the place shows is kept
+        box = box_of_edges(found.fusion.findings[0].box)
+        inner = box_intersection(box, grow_box(patch.box, -RIM, scan.grid.shape))
+        if number > 0 and inner == box:
+            break
+    return found
 
 
 def find_nearest(scan: PreparedScan, image: np.ndarray, spec: Card, place_lps_mm: tuple[float, ...]) -> Findings:

@@ -35,6 +35,9 @@ CPU_TOOK_OVER = (
     "close other programs that use the GPU before the next run."
 )
 BATCH = {"cpu": 4, "cuda": 16}
+FIELDS_AT_ONCE = {"cpu": 2, "cuda": 16}
+"""Fields of `FIELD_VOXELS` that the generator sees in one batch; of larger ones fewer."""
+FIELD_VOXELS = 48**3
 
 
 def run_generator(
@@ -84,6 +87,52 @@ def run_generator(
             if todo.any():
                 budget = reduce_tile_or_move_to_cpu(generator, budget, MIN_TILE_VOXELS, monitor)
     return result
+
+
+def run_generator_on_fields(
+    generator: nn.Module, fields: np.ndarray, *, slab: int | None = None, monitor: Monitor | None = None
+) -> np.ndarray:
+    """Run the generator over each of some small volumes, all of it, several at a time.
+
+    Args:
+        generator: as `run_generator` takes it.
+        fields: normalized CT of each, float32 (n, z, y, x).
+        slab: as `run_generator` takes it.
+        monitor: cancelling.
+
+    Returns:
+        Nodule images, float32 (n, z, y, x); they are the same, up to rounding, as one after the other.
+    """
+    monitor = monitor or Monitor()
+    result, done = np.zeros(fields.shape, np.float32), 0
+    batch = 1 if slab else fields_at_once(generator, fields.shape[1:])
+    beyond = [(0, 0), *((0, -size % generator.multiple) for size in fields.shape[1:])]
+    while done < len(fields):
+        some = fields[done : done + batch]
+        if len(some) == 1:  # in pieces, where even this one does not fit the memory
+            result[done] = run_generator(generator, some[0], slab=slab, monitor=monitor)
+            done += 1
+            continue
+        values = None
+        block = torch.from_numpy(np.pad(some, beyond, mode="edge"))[:, None]
+        with suppress_out_of_memory(), torch.inference_mode(), _stoppable(generator, monitor):
+            values = generator(block.to(_device(generator)))[(slice(None), 0, *map(slice, fields.shape[1:]))]
+            result[done : done + len(some)] = values.float().cpu().numpy()
+            done += len(some)
+        if values is None:
+            batch = reduce_tile_or_move_to_cpu(generator, batch, 1, monitor)
+    return result
+
+
+def fields_at_once(generator: nn.Module, shape: Shape) -> int:
+    """Return how many fields the generator sees in one batch: few, so that memory stays bounded.
+
+    Args:
+        generator: on the device it is to run on.
+        shape: of each field, zyx.
+    """
+    most = FIELDS_AT_ONCE[_device(generator).type]
+    return min(most, max(1, most * FIELD_VOXELS // math.prod(shape)))
 
 
 def run_detector(

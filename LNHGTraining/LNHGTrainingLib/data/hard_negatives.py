@@ -1,4 +1,4 @@
-"""Hard negatives: locations that a model's generator marks in training crops and backgrounds, and no reader did.
+"""Hard negatives: locations that a model's generators mark in training crops and backgrounds, and no reader did.
 
     lnhg-train mine --model lnhg-1mm --config lnhg-hard.toml --data ../shared/data runs/hard.csv
 
@@ -14,8 +14,10 @@ import torch
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.text import read_csv, write_csv
+from LNHGLib.image.boxes import Box, box_within
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.components import components
+from LNHGLib.segmentation.ensemble import EnsemblePatch
 from LNHGLib.segmentation.pipeline import MIN_COMPONENT_LUNG_FRACTION, load_ensemble
 from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.progress import Monitor
@@ -125,7 +127,9 @@ def check(model: Model, out: Path) -> None:
 def mine(
     model: Model, crops: CropDataset, backgrounds: Sequence[Background], out: Path, device: str | torch.device = "cpu"
 ) -> int:
-    """Write the locations that the model's first generator marks where the reference knows of no nodule.
+    """Write the locations that the model marks where the reference knows of no nodule.
+
+    Its first generator finds them, and all members of its ensemble see them again, each in the field around it.
 
     Args:
         model: for a grid of 1 mm.
@@ -151,18 +155,21 @@ def mine(
             volume, lung = backgrounds[number - len(crops)]
             source, lungs = {"crop": "", "background": volume.patient}, np.zeros(volume.hu.shape, bool)
             lungs[tuple(lung.T)] = True
-        image = ensemble.predict(normalize(volume.hu, model.card["window_hu"]), lungs)
-        rows += [source | dict(zip("zyx", center, strict=True)) for center in false_positives(image, volume, lungs)]
+        ct_norm = normalize(volume.hu, model.card["window_hu"])
+        candidates = list(false_positives(ensemble.predict(ct_norm, lungs), volume, lungs))
+        patches = ensemble.predict_at(ct_norm, [box for box, _own in candidates])
+        for patch, candidate in zip(patches, candidates, strict=True):
+            center = marked_center(patch, *candidate)
+            if center is not None:
+                rows.append(source | dict(zip("zyx", center, strict=True)))
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as part:
         write_csv(part, rows, COLUMNS, decimals=1)
     return len(rows)
 
 
-def false_positives(
-    image: np.ndarray, volume: LabeledVolume, lungs: np.ndarray
-) -> Iterator[tuple[float, float, float]]:
-    """Yield the centers of what a nodule image marks in the lungs where the reference is known and has no nodule.
+def false_positives(image: np.ndarray, volume: LabeledVolume, lungs: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
+    """Yield what a nodule image marks in the lungs where the reference is known and has no nodule.
 
     Args:
         image: nodule image, float (z, y, x).
@@ -170,7 +177,7 @@ def false_positives(
         lungs: bool (z, y, x).
 
     Yields:
-        Index (z, y, x), weighted by the image.
+        The box of a component, and its voxels in there, bool (z, y, x).
     """
     labels = components(image > MIN_SIGNAL)
     for number, box in enumerate(ndimage.find_objects(labels), 1):
@@ -178,5 +185,23 @@ def false_positives(
         if own.sum() < MIN_VOXELS or volume.mask[box][own].any():
             continue
         if lungs[box][own].mean() >= MIN_COMPONENT_LUNG_FRACTION and volume.known[box][own].mean() >= 0.5:
-            inside = ndimage.center_of_mass(image[box] * own)
-            yield tuple(float(c + part.start) for c, part in zip(inside, box, strict=True))
+            yield box, own
+
+
+def marked_center(patch: EnsemblePatch, box: Box, own: np.ndarray) -> tuple[float, float, float] | None:
+    """Return the center of what all members mark of a component, index (z, y, x) weighted by their image.
+
+    Args:
+        patch: what they make of the field around it.
+        box: of the component that the first one marks.
+        own: its voxels in there, bool (z, y, x).
+
+    Returns:
+        None where they mark fewer than `MIN_VOXELS` of it.
+    """
+    image = patch.image[box_within(box, patch.box)]
+    marked = np.where(own & (image > MIN_SIGNAL), image, 0)
+    if np.count_nonzero(marked) < MIN_VOXELS:
+        return None
+    inside = ndimage.center_of_mass(marked)
+    return tuple(float(c + part.start) for c, part in zip(inside, box, strict=True))

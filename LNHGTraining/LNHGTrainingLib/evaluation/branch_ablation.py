@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.text import markdown_table, write_json
+from LNHGLib.segmentation.fusion import FusionOptions
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
 from LNHGTrainingLib.evaluation.metrics import Detections
 from LNHGTrainingLib.evaluation.summary import to_rounded_json
-from LNHGTrainingLib.release.calibrate import CropOutputs, findings, fused_findings, step_of
+from LNHGTrainingLib.release.calibrate import CropOutputs, findings, fused_scores, scores, step_of
 from LNHGTrainingLib.training.validate import LUNG_CUBES, RATES, candidates, cube_detections, sensitivities
 
 ABOUT = (
@@ -36,10 +37,10 @@ def detections(outputs: Sequence[CropOutputs], card: dict) -> dict[str, Detectio
         card: Of the model.
     """
     without_boxes = [replace(one, boxes=one.boxes[:0]) for one in outputs]
-    step = step_of(card)
+    step, options = step_of(card), FusionOptions.from_card(card["fusion"])
     return {
-        BOTH: cube_detections(fused_findings(one, card) for one in outputs),
-        "segmenter alone (L-RF)": cube_detections([f[:2] for f in findings(one, card)] for one in without_boxes),
+        BOTH: cube_detections(fused_scores(findings(one, card), options) for one in outputs),
+        "segmenter alone (L-RF)": cube_detections(scores(findings(one, card), options) for one in without_boxes),
         "detector alone": cube_detections(candidates(one.crop, one.boxes, step) for one in outputs),
     }
 

@@ -31,7 +31,8 @@ COLUMNS = ("row", "patient_id", "series_uid", "nodule_index", "usable", "n_reade
 """Columns the table must have; diameter, texture, fold and scan_test are used where present."""
 
 PROTOCOL = (
-    "Location given: the generator alone sees the cube of 50 mm around the nodule. Its image is cut at the model's "
+    "Location given: the generator alone sees {field} voxels along each axis around the middle of the nodule's cube of "
+    "50 mm, as around a candidate in a scan (nnU-Net sees the whole cube). Its image is cut at the model's "
     "threshold; the component (26-connected) at the cube's center counts, else the nearest within {reach:g} mm. "
     "The reference is the voxels inside at least half of the readers' outlines, for nodules of at least {readers} "
     "readers; padding is left out. Dice is 3-D at 1 mm, a nodule without an overlapping component counts 0. "
@@ -51,7 +52,9 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 def protocol(readers: int) -> str:
     """Return how crops are scored, for nodules of at least so many readers."""
-    return PROTOCOL.format(reach=REACH_MM, smallest=MIN_VOLUME_MM3, readers=readers)
+    from LNHGLib.segmentation.ensemble import FIELD
+
+    return PROTOCOL.format(field=FIELD, reach=REACH_MM, smallest=MIN_VOLUME_MM3, readers=readers)
 
 
 def inference_text(card: dict) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import require_free
 from LNHGLib.files.checksum import file_sha256
-from LNHGLib.segmentation.ensemble import Ensemble, rotated_180
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.baselines import nnunet
@@ -109,10 +108,12 @@ def read_folds(
     networks = []
     for path in checkpoints:  # all, before any of them is worked with
         if path.suffix == nnunet.SUFFIX:
-            networks.append(nnunet.load(path, device))
+            network, *about = nnunet.load(path, device)
+            networks.append((_with_rotated_180(network) if inference.rotate_180 else network, *about))
         else:
             state = checkpoint.load(path)
-            networks.append((checkpoint_predictor(state, path, device), state["step"], state["config"]))
+            predict = checkpoint_predictor(state, path, device, inference.rotate_180)
+            networks.append((predict, state["step"], state["config"]))
     targets = sorted({config.get("target", "intensity") for _, _, config in networks})
     if len(targets) > 1:
         raise InputError(
@@ -120,9 +121,8 @@ def read_folds(
             "give the folds of one method."
         )
     folds = []
-    for path, (network, step, config) in zip(checkpoints, networks, strict=True):
+    for path, (predict, step, config) in zip(checkpoints, networks, strict=True):
         data = config["data"]
-        predict = Ensemble(network, [rotated_180(network)]).predict_mean if inference.rotate_180 else network
         trained = load_crops(*files, data["train_folds"], 3)
         thresholds = PROBABILITIES if targets == ["binary"] else INTENSITIES
         if len(checkpoints) == 1:
@@ -220,6 +220,15 @@ def choose_thresholds(folds: Sequence[Fold], files: CropFiles, readers: int, opt
         crops = evaluate.progress(held_out, len(held_out), "drawing", options)
         sums.append(dice_sums(fold.predict, crops, fold.thresholds, fold.inference.prune))
     return [fold.thresholds[(sum(sums) - own).argmax()] for fold, own in zip(folds, sums, strict=True)]
+
+
+def _with_rotated_180(predict: Predict) -> Predict:
+    """Return the mean of a prediction and that of the cube rotated by 180 degrees; nnU-Net sees cubes as they are."""
+
+    def predict_both(hu: np.ndarray) -> np.ndarray:
+        return (predict(hu) + predict(np.ascontiguousarray(hu[:, ::-1, ::-1]))[:, ::-1, ::-1]) / 2
+
+    return predict_both
 
 
 def _cached(predict: Predict, folder: Path, number: int) -> Predict:

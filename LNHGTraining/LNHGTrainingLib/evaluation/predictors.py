@@ -9,11 +9,12 @@ import torch
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.models import folder
 from LNHGLib.models.card import SECOND
+from LNHGLib.segmentation.ensemble import Ensemble, Member
 from LNHGLib.segmentation.pipeline import choose_device
 
 from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.evaluation.crops import Predict
-from LNHGTrainingLib.evaluation.run import generator_predictor, model_predictor
+from LNHGTrainingLib.evaluation.run import cube_predictor, model_predictor
 from LNHGTrainingLib.training import checkpoint
 
 CROP_GRID = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
@@ -69,13 +70,14 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPre
     ]
 
 
-def checkpoint_predictor(state: dict, path: Path, device: str = "auto") -> Predict:
+def checkpoint_predictor(state: dict, path: Path, device: str = "auto", rotate_180: bool = False) -> Predict:
     """Return the averaged generator of a loaded checkpoint as a function of a cube of HU.
 
     Args:
         state: As from `checkpoint.load`.
         path: Where it was loaded from.
         device: Where to compute.
+        rotate_180: Whether the mean with what it predicts of the rotated cube is taken, see `ensemble`.
 
     Raises:
         InputError: It is no checkpoint of the segmenter.
@@ -86,4 +88,7 @@ def checkpoint_predictor(state: dict, path: Path, device: str = "auto") -> Predi
     generator.load_state_dict(state["ema"])
     generator = generator.to(choose_device(device), memory_format=torch.channels_last_3d).eval().requires_grad_(False)
     generator.fold_norms()
-    return generator_predictor(generator, {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]})
+    members = [Member.of(generator)]
+    if rotate_180:
+        members.append(replace(members[0], rotated=True))
+    return cube_predictor(Ensemble(members), {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]})

@@ -25,7 +25,7 @@ from LNHGTrainingLib.evaluation.scans import Segment
 if TYPE_CHECKING:
     import torch
     from LNHGLib.models.folder import Model
-    from torch import nn
+    from LNHGLib.segmentation.ensemble import Ensemble
 
 FROC_THRESHOLD = 0.05
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "SimpleITK")
@@ -48,20 +48,19 @@ class EvaluationOptions:
     quiet: bool = False
 
 
-def generator_predictor(generator: "nn.Module", card: dict, second: "nn.Module | None" = None) -> Predict:
-    """Return the ensemble that a card asks for as a function of a cube at 1 mm, its mean as in the pipeline.
+def cube_predictor(ensemble: "Ensemble", card: dict) -> Predict:
+    """Return an ensemble as a function of a cube at 1 mm: what all its members make of the field around the middle.
 
     The cube is resampled when the model works at another spacing.
 
     Args:
-        generator: Of the model.
-        card: Of the model.
-        second: Its second generator, where it has one.
+        ensemble: The model's.
+        card: Its `name`, `grid` and `window_hu`.
 
     Raises:
         InputError: The model's grid depends on the scan's field of view, which a cube does not have.
     """
-    from LNHGTrainingLib.training.validate import cube_ensemble
+    from LNHGLib.segmentation.preprocessing import normalize
 
     grid = card["grid"]
     if grid["kind"] != "spacing":
@@ -70,26 +69,29 @@ def generator_predictor(generator: "nn.Module", card: dict, second: "nn.Module |
             "expected a fixed spacing for crops; evaluate it with --scans."
         )
     spacing = np.array(grid["spacing_mm"], float)
-    predict_cube = cube_ensemble(generator, second, card).predict_mean
-    if np.allclose(spacing, 1.0):
-        return predict_cube
 
     def predict(hu: np.ndarray) -> np.ndarray:
+        if np.allclose(spacing, 1.0):
+            return ensemble.predict_center(normalize(hu, card["window_hu"]))
         cube = Grid.aligned(hu.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
         working = Grid.aligned(np.ceil(hu.shape / spacing).astype(int), spacing, ((spacing - 1) / 2)[::-1])
-        return resample(predict_cube(resample(hu, cube, working)), working, cube, fill=0.0)
+        image = ensemble.predict_center(normalize(resample(hu, cube, working), card["window_hu"]))
+        return resample(image, working, cube, fill=0.0)
 
     return predict
 
 
 def model_predictor(model: "Model", device: "torch.device") -> Predict:
-    """Return a model's generators as a function of a cube, as `generator_predictor` does.
+    """Return a model's generators as a function of a cube, as `cube_predictor` does.
 
     Args:
         model: The model.
         device: Where to compute.
     """
-    return generator_predictor(model.generator(device), model.card, model.second_generator(device))
+    from LNHGLib.segmentation.pipeline import load_ensemble
+    from LNHGLib.segmentation.progress import Monitor
+
+    return cube_predictor(load_ensemble(model, device, Monitor()), model.card)
 
 
 def pipeline_segmenter(model: "Model", device: str, threshold: float) -> Segment:

@@ -2,10 +2,11 @@
 
     lnhg-train calibrate --model MODEL --data ../shared/data
 
-Every network sees each cube once, the generator also the cube rotated by 180 degrees where the card asks for it. Of the
-mask's thresholds with about the best mean Dice the one counts whose volumes are least biased; the detector's weight
-maximizes the mean sensitivity at 1, 2, 4 and 8 false findings per two lungs; the score threshold is where the false
-findings reach the rate asked for. Test scans and training patients take no part.
+Candidates are found, scored and outlined as in a scan: by the first generator in the whole cube, then by all members of
+the ensemble in the field around each, or around the cube's middle where the location is given. Of the mask's thresholds
+with about the best mean Dice the one counts whose volumes are least biased; the detector's weight maximizes the mean
+sensitivity at 1, 2, 4 and 8 false findings per two lungs; the score threshold is where the false findings reach the
+rate asked for. Test scans and training patients take no part.
 """
 
 from collections.abc import Iterable
@@ -18,10 +19,11 @@ import torch
 from LNHGLib.errors import InputError
 from LNHGLib.image.volume import Grid
 from LNHGLib.models.folder import Model
-from LNHGLib.segmentation.ensemble import rescore
-from LNHGLib.segmentation.fusion import FusionOptions
-from LNHGLib.segmentation.pipeline import PreparedScan, join_branches
+from LNHGLib.segmentation.ensemble import Ensemble
+from LNHGLib.segmentation.fusion import Finding, FusionOptions, combine
+from LNHGLib.segmentation.pipeline import Findings, PreparedScan, join_branches, load_ensemble, rescore_findings
 from LNHGLib.segmentation.preprocessing import normalize
+from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.tiled_inference import run_detector
 from scipy import ndimage
 
@@ -29,7 +31,7 @@ from LNHGTrainingLib.data.crops import CropDataset, LabeledVolume, load_crops
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.evaluation.crops import central_nodule
 from LNHGTrainingLib.evaluation.metrics import Froc, dice, froc
-from LNHGTrainingLib.training.validate import LUNG_CUBES, cube_detections, cube_ensemble, sensitivities
+from LNHGTrainingLib.training.validate import LUNG_CUBES, cube_detections, sensitivities
 
 MASK_THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 EQUAL_DICE = 0.005
@@ -44,16 +46,18 @@ class CropOutputs:
     Attributes:
         crop: The crop.
         nodule_image: Of the first generator, in which candidates are found: float32 (z, y, x).
-        ensemble_mean: Of all members, by which candidates are scored and outlined: float32 (z, y, x).
+        central_image: Of all members in the field around the cube's middle, 0 outside of it: float32 (z, y, x).
         boxes: Of the detector: float (N, 6), rows z, y0, x0, y1, x1, score.
         prepared: The cube with its lung.
+        ensemble: Scores and outlines candidates.
     """
 
     crop: LabeledVolume
     nodule_image: np.ndarray
-    ensemble_mean: np.ndarray
+    central_image: np.ndarray
     boxes: np.ndarray
     prepared: PreparedScan
+    ensemble: Ensemble
 
 
 def validation_crops(model: Model, folder: Path) -> CropDataset:
@@ -86,14 +90,14 @@ def predict_crops(
         device: Where to compute.
     """
     card, detector = model.card, model.detector(device)
-    ensemble = cube_ensemble(model.generator(device), model.second_generator(device), card)
+    ensemble = load_ensemble(model, torch.device(device), Monitor())
     outputs = []
     for crop in crops:
         grid = Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0))
         prepared = PreparedScan(grid, normalize(crop.hu, card["window_hu"]), lung_of_cube(crop.hu))
         boxes = run_detector(detector, prepared.ct_norm, prepared.lungs, step=step_of(card))
-        image = ensemble.predict(crop.hu)
-        outputs.append(CropOutputs(crop, image, ensemble.predict_mean(crop.hu, image), boxes, prepared))
+        image, central = (predict(prepared.ct_norm) for predict in (ensemble.predict, ensemble.predict_center))
+        outputs.append(CropOutputs(crop, image, central, boxes, prepared, ensemble))
     return outputs
 
 
@@ -127,38 +131,62 @@ def volume_bias(outputs: Iterable[CropOutputs], threshold: float, prune: bool = 
 
 
 def _outline(one: CropOutputs, threshold: float, prune: bool) -> np.ndarray:
-    return central_nodule(one.ensemble_mean > threshold, prune) & one.crop.known
+    return central_nodule(one.central_image > threshold, prune) & one.crop.known
 
 
-def detection_curve(outputs: list[CropOutputs], card: dict) -> Froc:
+@dataclass(frozen=True)
+class CubeFinding:
+    """A finding in a cube.
+
+    Attributes:
+        finding: With the scores that the members of the ensemble give it.
+        kind: "hit" with its centroid in the consensus, "ignored" on the nodule, other lesions or padding, or "false".
+    """
+
+    finding: Finding
+    kind: str
+
+
+def detection_curve(found: Iterable[list[CubeFinding]], options: FusionOptions) -> Froc:
     """Return sensitivity over false findings per cube for the fused branches, as on a whole scan.
 
-    A finding with its centroid in the consensus is a hit, the best one counts; findings on the nodule, on other
-    lesions or on padding are left out. Components in a cube without any candidate are dropped, since a whole scan
-    always has some.
+    The best hit counts; what is to be ignored is left out. Components in a cube without any candidate are dropped,
+    since a whole scan always has some.
 
     Args:
-        outputs: From `predict_crops`.
-        card: Of the model.
+        found: Of each cube, as from `findings`.
+        options: Weight and floor of the scores.
     """
-    return froc(cube_detections(fused_findings(one, card) for one in outputs))
+    return froc(cube_detections(fused_scores(of_cube, options) for of_cube in found))
 
 
-def fused_findings(one: CropOutputs, card: dict) -> list[tuple[float, str]]:
-    """Return scores and kinds of a cube's findings, without those of the segmenter alone.
+def fused_scores(found: Iterable[CubeFinding], options: FusionOptions) -> list[tuple[float, str]]:
+    """Return scores and kinds of a cube's findings, best first, without those of the segmenter alone.
 
     Args:
-        one: A cube.
-        card: Of the model.
+        found: Of the cube.
+        options: Weight and floor of the scores.
 
     Returns:
         As `cube_detections` takes them.
     """
-    return [(score, kind) for score, kind, provenance in findings(one, card) if provenance != "segmenter"]
+    return scores([one for one in found if one.finding.provenance != "segmenter"], options)
 
 
-def findings(one: CropOutputs, card: dict) -> list[tuple[float, str, str]]:
-    """Return score, kind ("hit", "false" or "ignored") and provenance of a cube's findings, best first.
+def scores(found: Iterable[CubeFinding], options: FusionOptions) -> list[tuple[float, str]]:
+    """Return scores and kinds of a cube's findings, best first.
+
+    Args:
+        found: Of the cube.
+        options: Weight and floor of the scores; those that the findings were joined with may differ in them.
+    """
+    parts = [(one.finding.segmenter_score, one.finding.detector_score, one.kind) for one in found]
+    scored = [(combine(*both, options.weight, options.floor), kind) for *both, kind in parts]
+    return sorted(scored, key=lambda each: -each[0])
+
+
+def findings(one: CropOutputs, card: dict) -> list[CubeFinding]:
+    """Return a cube's findings as the pipeline finds and scores them.
 
     Args:
         one: A cube.
@@ -167,21 +195,20 @@ def findings(one: CropOutputs, card: dict) -> list[tuple[float, str, str]]:
     options = FusionOptions.from_card(card["fusion"])
     mask_threshold = card["generator"]["threshold"]
     joined = join_branches(one.prepared, one.nodule_image, one.boxes, step_of(card), mask_threshold, options)
-    nodule, known, found = one.crop.mask, one.crop.known, []
-    for finding in joined.fusion.findings:
-        if finding.labels:
-            scored = rescore(finding, joined.labels, one.ensemble_mean, one.prepared.ct_norm, options)
-            mask = np.isin(joined.labels, finding.labels)
-            hit = nodule[tuple(np.rint(ndimage.center_of_mass(mask)).astype(int))]
-            ignored = nodule[mask].any() or known[mask].mean() < 0.5
-        else:
-            scored, hit = finding, False
-            center = np.array(finding.box).reshape(2, 3).mean(0).astype(int)
-            voxel = tuple(np.clip(center, 0, np.array(nodule.shape) - 1))
-            ignored = nodule[voxel] or not known[voxel]
-        kind = "hit" if hit else "ignored" if ignored else "false"
-        found.append((scored.score, kind, scored.provenance))
-    return sorted(found, key=lambda each: -each[0])
+    scored, _patches = rescore_findings(one.prepared, joined, one.ensemble, options, Monitor())
+    return [CubeFinding(finding, _kind(finding, scored, one.crop)) for finding in scored.fusion.findings]
+
+
+def _kind(finding: Finding, found: Findings, crop: LabeledVolume) -> str:
+    nodule, known = crop.mask, crop.known
+    if finding.labels:
+        mask = np.isin(found.labels, finding.labels)
+        if nodule[tuple(np.rint(ndimage.center_of_mass(mask)).astype(int))]:
+            return "hit"
+        return "ignored" if nodule[mask].any() or known[mask].mean() < 0.5 else "false"
+    center = np.array(finding.box).reshape(2, 3).mean(0).astype(int)
+    voxel = tuple(np.clip(center, 0, np.array(nodule.shape) - 1))
+    return "ignored" if nodule[voxel] or not known[voxel] else "false"
 
 
 def choose_mask_threshold(outputs: list[CropOutputs], prune: bool = False) -> float:
@@ -210,10 +237,11 @@ def choose(outputs: list[CropOutputs], card: dict, false_per_scan: float) -> dic
     card = deepcopy(card)
     prune = card["generator"].get("trim", False)
     card["generator"]["threshold"] = choose_mask_threshold(outputs, prune)
+    found = [findings(one, card) for one in outputs]  # which there are does not depend on the weight
     curves = {}
     for weight in WEIGHTS:
         card["fusion"]["weight"] = weight
-        curves[weight] = detection_curve(outputs, card)
+        curves[weight] = detection_curve(found, FusionOptions.from_card(card["fusion"]))
     card["fusion"]["weight"] = max(WEIGHTS, key=lambda weight: sum(_sensitivities(curves[weight]).values()))
     curve = curves[card["fusion"]["weight"]]
     allowed = curve.thresholds[(curve.false_per_scan <= false_per_scan / LUNG_CUBES) & np.isfinite(curve.thresholds)]

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from LNHGLib.segmentation.ensemble import Ensemble, Member
 from LNHGLib.segmentation.preprocessing import normalize
 from torch import nn
 
 from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
 from LNHGTrainingLib.data.detector_batches import slice_boxes
-from LNHGTrainingLib.training.validate import detect, generate
+from LNHGTrainingLib.training.validate import detect
 
 EXAMPLES = 4
 ENLARGE = 3
@@ -24,10 +25,11 @@ def segmenter_examples(generator: nn.Module, crops: Sequence[LabeledVolume], win
         crops: of which the first are shown.
         window_hu: HU that become 0 and 1.
     """
-    rows = []
+    rows, alone = [], Ensemble([Member.of(generator.eval())])
     for crop in crops[:EXAMPLES]:
-        ct = normalize(crop.hu[MIDDLE], window_hu)
-        rows.append(np.hstack([ct, ct * crop.mask[MIDDLE], generate(generator, crop.hu, window_hu)[MIDDLE]]))
+        ct = normalize(crop.hu, window_hu)
+        image = alone.predict_center(ct)[MIDDLE]
+        rows.append(np.hstack([ct[MIDDLE], ct[MIDDLE] * crop.mask[MIDDLE], image]))
     return _gray(np.vstack(rows))
 
 

@@ -1,12 +1,9 @@
 """Dice on validation crops, location given; no gradients, evaluation mode (register L5)."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 import numpy as np
-import torch
-from LNHGLib.image.boxes import whole_box
-from LNHGLib.segmentation.ensemble import Ensemble, rotated_180
+from LNHGLib.segmentation.ensemble import Ensemble, Member
 from LNHGLib.segmentation.fusion import link
 from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.tiled_inference import run_detector
@@ -25,56 +22,23 @@ RATES = (1, 2, 4, 8)
 """False findings per two lungs at which the sensitivity is read."""
 
 
-def generate(generator: nn.Module, hu: np.ndarray, window_hu: list) -> np.ndarray:
-    """Predict the nodule image of one volume.
-
-    Args:
-        generator: the network.
-        hu: HU (z, y, x).
-        window_hu: HU that become 0 and 1.
-
-    Returns:
-        float32 (z, y, x).
-    """
-    pad = [(0, -size % generator.multiple) for size in hu.shape]
-    image = np.pad(normalize(hu, window_hu), pad, mode="edge")
-    device = next(generator.parameters()).device
-    with torch.inference_mode():
-        result = generator.eval()(torch.from_numpy(image)[None, None].to(device))[0, 0].cpu().numpy()
-    return result[whole_box(hu.shape)]
-
-
-def cube_ensemble(generator: nn.Module, second: nn.Module | None, card: dict) -> Ensemble:
-    """Return the predictor of cubes of HU (z, y, x) that a model's card asks for.
-
-    Args:
-        generator: its generator.
-        second: its second generator, where it has one.
-        card: the content of `model.json`.
-    """
-    first = partial(generate, generator, window_hu=card["window_hu"])
-    asked = card.get("generator", {})
-    others = [rotated_180(first)] if asked.get("rotate_180") or asked.get("half_turn") else []
-    return Ensemble(
-        first, others if second is None else [*others, partial(generate, second, window_hu=card["window_hu"])]
-    )
-
-
 def crop_dice(
     generator: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, threshold: float, stop: StopSignal
 ) -> np.ndarray:
     """Return the Dice of each crop's central nodule: (N,); broken off as `map_over_ranks` is.
 
     Args:
-        generator: predicts the nodule image.
+        generator: predicts the nodule image; alone, in the field around the cube's middle.
         crops: N cubes.
         window_hu: HU that become 0 and 1.
         threshold: cuts the nodule image into a mask.
         stop: tells whether SIGTERM came.
     """
 
+    alone = Ensemble([Member.of(generator.eval())])
+
     def score(crop: LabeledVolume) -> float:
-        found = center_component(generate(generator, crop.hu, window_hu) > threshold)
+        found = center_component(alone.predict_center(normalize(crop.hu, window_hu)) > threshold)
         return dice(found & crop.known, crop.mask)
 
     return np.array(map_over_ranks(score, crops, stop))

@@ -1,14 +1,21 @@
 """The ensemble, with a generator that is blind to the right end of every bright row."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
-from LNHGLib.segmentation import ensemble
-from LNHGLib.segmentation.ensemble import Ensemble
+import torch
+from LNHGLib.errors import Cancelled
+from LNHGLib.image.boxes import box_shape, box_start, box_within
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import Grid, canonical
+from LNHGLib.models import folder
+from LNHGLib.models.registry import build_generator
+from LNHGLib.segmentation import ensemble, tiled_inference
+from LNHGLib.segmentation.ensemble import Ensemble, Member
 from LNHGLib.segmentation.fusion import Finding, FusionOptions, combine
-from LNHGLib.segmentation.tiled_inference import run_generator
+from LNHGLib.segmentation.preprocessing import normalize, onto_grid
+from LNHGLib.segmentation.progress import Monitor
 from tiny_model import write_model
 from torch import nn
 
@@ -25,8 +32,18 @@ class _Lopsided(nn.Module):
         return x * (x > 0.5) * ~(left & ~right)
 
 
-predict = partial(run_generator, _Lopsided())
-rotated = ensemble.rotated_180(predict)
+class _Bright(nn.Module):
+    """Shows what is brighter than 0.75."""
+
+    halo, multiple = (0, 0, 0), 1
+
+    def forward(self, x):
+        return x * (x > 0.75)
+
+
+first = Member(_Lopsided())
+rotated = replace(first, rotated=True)
+predict = first.predict
 
 
 def ball(center, radius):
@@ -50,7 +67,8 @@ def drawn():
 
 
 def rescore(drawn, findings, others=(rotated,)):
-    return ensemble.rescore_with_ensemble(*drawn, findings, Ensemble(predict, others), FusionOptions())
+    ct, _generated, labels = drawn
+    return ensemble.rescore_with_ensemble(ct, labels, findings, Ensemble([first, *others]), FusionOptions())
 
 
 def refine(drawn, findings):
@@ -62,7 +80,7 @@ def refine(drawn, findings):
 
 def test_the_mean_with_the_rotated_ct_is_the_same_rotated_or_not():
     ct = np.random.default_rng(0).random((8, 16, 16), np.float32)
-    mean = Ensemble(predict, [rotated]).predict_mean
+    mean = Ensemble([first, rotated]).predict_center
     np.testing.assert_allclose(mean(ct[:, ::-1, ::-1]), mean(ct)[:, ::-1, ::-1], rtol=1e-6)
     assert not np.allclose(predict(ct[:, ::-1, ::-1]), predict(ct)[:, ::-1, ::-1])
 
@@ -132,9 +150,9 @@ def test_all_members_give_a_finding_its_score(drawn):
     """What the second generator does not see, although the first one did, loses; the best comes first."""
     ct, generated, labels = drawn
     ct[labels == 1] = generated[labels == 1] = 0.7
-    first, other = rescore(drawn, [finding(1), finding(2)], [lambda part: np.where(part > 0.75, part, 0)])
-    assert (first.labels, other.labels) == ((2,), (1,))
-    assert (first.segmenter_score, other.segmenter_score) == pytest.approx((1.0, 0.5))
+    best, other = rescore(drawn, [finding(1), finding(2)], [Member(_Bright())])
+    assert (best.labels, other.labels) == ((2,), (1,))
+    assert (best.segmenter_score, other.segmenter_score) == pytest.approx((1.0, 0.5))
     assert other.score == pytest.approx(combine(0.5, 0.8))
     assert other.detector_score == 0.8
 
@@ -158,12 +176,171 @@ def test_without_further_members_scores_and_outlines_stay(drawn):
     np.testing.assert_array_equal(refined, labels)
 
 
-@pytest.mark.parametrize(("rotate", "second", "members"), [(False, False, 0), (True, False, 1), (True, True, 2)])
+@pytest.mark.parametrize(("rotate", "second", "members"), [(False, False, 1), (True, False, 2), (True, True, 3)])
 def test_a_card_asks_for_its_members(tmp_path, rotate, second, members):
     model = write_model(tmp_path / "model", second=second)
     model.card["generator"]["half_turn"] = rotate  # as older cards call it
     predictor = Ensemble.of(model.spec, model.generator(), model.second_generator())
-    assert len(predictor.others) == members
-    ct = np.random.default_rng(0).random((4, 16, 16), np.float32)
-    images = [predictor.predict(ct), *(other(ct) for other in predictor.others)]
-    np.testing.assert_allclose(predictor.predict_mean(ct), np.mean(images, axis=0), atol=1e-6)
+    assert len(predictor.members) == members
+    ct = np.random.default_rng(0).random((48, 48, 48), np.float32)
+    images = [member.predict(ct) for member in predictor.members]
+    np.testing.assert_allclose(predictor.predict(ct), images[0])
+    np.testing.assert_allclose(predictor.predict_center(ct), np.mean(images, axis=0), atol=1e-6)
+
+
+# The fixed field
+
+
+def strided(seed=1, kind="strided"):
+    """A network whose values depend on the phase of its strides, and reach farther than a field."""
+    torch.manual_seed(seed)
+    return build_generator({"kind": kind, "width": 2}).eval()
+
+
+@pytest.fixture(scope="module")
+def three():
+    """A predictor of three members."""
+    return Ensemble([Member(strided()), Member(strided(), rotated=True), Member(strided(2, "gated-unet"))])
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return np.random.default_rng(5).random((70, 83, 90), np.float32)
+
+
+def place(center, side=6):
+    return tuple(slice(c - side // 2, c - side // 2 + side) for c in center)
+
+
+def at(predictor, ct, *boxes):
+    return list(predictor.predict_at(ct, boxes))
+
+
+@pytest.mark.parametrize("center", [(35, 41, 43), (30, 47, 52)])
+def test_a_place_in_a_scan_and_the_cube_cut_out_there_give_the_same_image(three, scan, center):
+    cube = scan[tuple(slice(c - 25, c + 25) for c in center)]
+    (whole,), (part,) = at(three, scan, place(center)), at(three, cube, place((25, 25, 25)))
+    assert box_start(whole.box) == [c - 24 for c in center]
+    np.testing.assert_allclose(part.image, whole.image, atol=1e-5)
+    assert np.ptp(whole.image) > 0.01
+
+
+def test_a_nodule_in_a_real_scan_and_its_cube_give_the_same_image(data_dir):
+    """By the bundled model, on a part of the scan at 1 mm."""
+    volume = read_volume(data_dir / "ct" / "lidc-idri-0003" / "ct.nii.gz")
+    middle = volume.grid.index_to_lps([75.5, 350.1, 367.3])
+    grid = Grid.aligned((66, 84, 80), (1.0, 1.0, 1.0), np.rint(middle) - (42, 42, 35))
+    model = folder.load()
+    ct = normalize(onto_grid(canonical(volume), grid), model.spec.window_hu)
+    center = np.rint(grid.lps_to_index(middle)).astype(int)
+    cube = ct[tuple(slice(c - 25, c + 25) for c in center)]
+    predictor = Ensemble.of(model.spec, model.generator(), model.second_generator())
+    (whole,) = at(predictor, ct, place(center, 20))
+    np.testing.assert_allclose(predictor.predict_center(cube)[1:49, 1:49, 1:49], whole.image, atol=1e-5)
+    assert whole.image[24, 24, 24] > 0.3
+
+
+def test_what_lies_outside_of_the_field_changes_nothing(three, scan):
+    field = ensemble.field_around(place((35, 41, 43)))
+    changed = np.random.default_rng(6).random(scan.shape, np.float32)
+    changed[field] = scan[field]
+    (before,), (after,) = at(three, scan, place((35, 41, 43))), at(three, changed, place((35, 41, 43)))
+    np.testing.assert_array_equal(after.image, before.image)
+    changed[field][0, 0, 0] += 0.5
+    assert not np.array_equal(at(three, changed, place((35, 41, 43)))[0].image, before.image)
+
+
+@pytest.mark.parametrize("center", [(3, 41, 43), (35, 3, 87), (67, 80, 3)])
+def test_at_the_border_the_outermost_values_go_on(three, scan, center):
+    (patch,) = at(three, scan, place(center))
+    assert all(part.start >= 0 and part.stop <= size for part, size in zip(patch.box, scan.shape, strict=True))
+    assert patch.image.shape == tuple(box_shape(patch.box)) != (48, 48, 48)
+    wide = np.pad(scan, 24, mode="edge")
+    (inside,) = at(three, wide, place([c + 24 for c in center]))
+    there = box_within(tuple(slice(part.start + 24, part.stop + 24) for part in patch.box), inside.box)
+    np.testing.assert_allclose(patch.image, inside.image[there], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sides", "shape"),
+    [((1, 1, 1), (48, 48, 48)), ((32, 7, 20), (48, 48, 48)), ((33, 7, 60), (56, 48, 80)), ((50, 60, 41), (72, 80, 64))],
+)
+def test_the_field_of_a_mass_grows(sides, shape):
+    box = tuple(slice(100, 100 + side) for side in sides)
+    field = ensemble.field_around(box)
+    assert tuple(box_shape(field)) == shape
+    for part, own in zip(field, box, strict=True):
+        assert own.start - part.start >= ensemble.ROOM
+        assert part.stop - own.stop >= ensemble.ROOM
+        assert abs((part.start + part.stop) - (own.start + own.stop)) <= 1
+
+
+def test_a_mass_larger_than_the_field_keeps_its_outline():
+    ct = np.zeros((90, 90, 90), np.float32)
+    z, y, x = np.ogrid[:90, :90, :90]
+    ct[(z - 45) ** 2 + (y - 45) ** 2 + (x - 45) ** 2 <= 29**2] = 0.8
+    labels = (predict(ct) > 0).astype(np.int32)
+    patches = ensemble.rescore_with_ensemble(ct, labels, [finding(1)], Ensemble([first, rotated]), FusionOptions())
+    (patch,) = patches.values()
+    assert patch.image.shape == (80, 80, 80)
+    _image, labels, _findings = ensemble.refine_outlines(predict(ct), labels, list(patches), patches, 0.1)
+    np.testing.assert_array_equal(labels > 0, ct > 0.5)
+
+
+def test_fields_at_once_give_the_images_of_one_after_the_other(three, scan, monkeypatch):
+    boxes = [place((35, 41, 43)), place((20, 60, 30)), place((35, 41, 43), 40), place((40, 50, 60)), place((60, 9, 9))]
+    monkeypatch.setitem(tiled_inference.FIELDS_AT_ONCE, "cpu", 3)
+    together = at(three, scan, *boxes)
+    monkeypatch.setitem(tiled_inference.FIELDS_AT_ONCE, "cpu", 1)
+    alone = at(three, scan, *boxes)
+    assert [one.box for one in together] == [one.box for one in alone]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.image, other.image, atol=1e-6)
+
+
+class _Counting(nn.Module):
+    """Gives the CT itself, notes how many volumes it saw at once, and may run out of memory with more than one."""
+
+    halo, multiple = (0, 0, 0), 1
+
+    def __init__(self, most=9):
+        super().__init__()
+        self.seen, self.most = [], most
+        self.inner = nn.Identity()
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.seen.append(tuple(x.shape))
+        return self.inner(x)
+
+
+def fields_seen(network):
+    return [shape for shape in network.seen if shape[-1] >= 48]  # a trial run for the memory is smaller
+
+
+def test_fields_of_one_shape_are_predicted_together(scan, monkeypatch):
+    monkeypatch.setitem(tiled_inference.FIELDS_AT_ONCE, "cpu", 2)
+    network = _Counting()
+    boxes = [place((35, 41, 43)), place((20, 60, 30)), place((40, 50, 60)), place((35, 41, 43), 50)]
+    at(Ensemble([Member(network)]), scan, *boxes)
+    assert [shape[0] for shape in fields_seen(network)] == [2, 1, 1]
+
+
+def test_too_little_memory_gives_the_same_images_and_a_warning(scan, monkeypatch):
+    monkeypatch.setitem(tiled_inference.FIELDS_AT_ONCE, "cpu", 4)
+    monitor, network = Monitor(), _Counting(most=1)
+    boxes = [place((35, 41, 43)), place((20, 60, 30)), place((40, 50, 60))]
+    patches = at(Ensemble([Member(network)], monitor), scan, *boxes)
+    for patch in patches:
+        np.testing.assert_array_equal(patch.image, scan[patch.box])
+    assert "smaller pieces" in monitor.warnings[0]
+
+
+def test_a_wish_to_stop_ends_the_work_within_a_batch(scan, monkeypatch):
+    monkeypatch.setitem(tiled_inference.FIELDS_AT_ONCE, "cpu", 2)
+    network = _Counting()
+    monitor = Monitor(cancelled=lambda: bool(fields_seen(network)))
+    with pytest.raises(Cancelled):
+        at(Ensemble([Member(network), Member(network)], monitor), scan, place((35, 41, 43)), place((20, 60, 30)))
+    assert len(fields_seen(network)) == 1, "it stops at the next layer, before the second member"

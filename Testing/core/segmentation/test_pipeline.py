@@ -109,7 +109,7 @@ def test_the_report_names_model_device_options_and_seconds(result, model):
     assert report["fusion"]["highest_score"] == result.nodules[0].score
     assert report["options"]["threshold"] == 0.3
     assert report["device"]["used"] in ("cpu", "cuda:0")
-    assert list(report["seconds"]) == ["lungs", "grid", "generator", "detector", "fusion", "measurement"]
+    assert list(report["seconds"]) == ["lungs", "grid", "generator", "detector", "fusion", "ensemble", "measurement"]
 
 
 def test_progress_rises_from_nothing_to_one(result, steps):
@@ -120,7 +120,7 @@ def test_progress_rises_from_nothing_to_one(result, steps):
     assert len(set(fractions)) > 8
 
 
-def test_progress_of_further_looks_counts_the_findings(chest, model):
+def test_progress_of_the_ensemble_counts_the_findings(chest, model):
     steps, twice = [], with_card(model, generator={**model.card["generator"], "half_turn": True})
     again = pipeline.segment(chest, twice, progress=lambda fraction, text: steps.append((round(fraction, 4), text)))
     look = sorted({fraction for fraction, text in steps if "again" in text})

@@ -10,6 +10,7 @@ import small_data
 from crop_files import write_crop_files
 from LNHGLib.errors import InputError
 from LNHGLib.image.volume import write_image
+from LNHGLib.segmentation.ensemble import EnsemblePatch
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.config import Data, build
 from LNHGTrainingLib.data import hard_negatives
@@ -37,8 +38,22 @@ def test_what_is_marked_counts_where_readers_saw_nothing():
     marked = mask | ball(FIRST, 3) | ball(SECOND, 3) | ball((25, 10, 48), 2)
     marked[5, 5, 5] = True
     volume = LabeledVolume(np.zeros(mask.shape, np.int16), mask, known, "P", {})
-    assert list(hard_negatives.false_positives(marked * 0.1, volume, lungs)) == [pytest.approx(FIRST)]
+    ((box, own),) = hard_negatives.false_positives(marked * 0.1, volume, lungs)
+    np.testing.assert_array_equal(own, ball(FIRST, 3)[box])
     assert not list(hard_negatives.false_positives(marked * 0.02, volume, lungs))
+
+
+def test_what_all_members_mark_too_counts():
+    marked = ball(FIRST, 3)
+    box = tuple(slice(int(c) - 3, int(c) + 4) for c in FIRST)
+    there, own = tuple(slice(3, 45) for _ in FIRST), marked[box]
+    beside = 5 * ball((15, 25, 15), 1)
+    seen = EnsemblePatch(there, (marked * 0.1 + beside * ~marked)[there])
+    assert hard_negatives.marked_center(seen, box, own) == pytest.approx(FIRST)
+    half = np.where(np.arange(50) < 12, 0.1, 0.0) * marked
+    z, y, x = hard_negatives.marked_center(EnsemblePatch(there, half[there]), box, own)
+    assert (z, y, x < 11.5) == (FIRST[0], FIRST[1], True)
+    assert hard_negatives.marked_center(EnsemblePatch(there, 0.02 * marked[there]), box, own) is None
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 from evaluation_data import CARD, QUIET, ball, crop_report, empty, perfect, read_csv, row, write_crops
 from LNHGLib.errors import DiskError, InputError
 from LNHGLib.files.atomic import atomic_folder
+from LNHGLib.segmentation.ensemble import Ensemble, Member
+from LNHGLib.segmentation.preprocessing import normalize
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import metrics, run
 from LNHGTrainingLib.evaluation.crops import Selection, center_component
@@ -251,11 +253,7 @@ def identity_generator(factor=1):
     import torch
 
     class Identity(torch.nn.Module):
-        multiple = 8
-
-        def __init__(self):
-            super().__init__()
-            self.unused = torch.nn.Parameter(torch.zeros(1))
+        halo, multiple = (0, 0, 0), 8
 
         def forward(self, x):
             return factor * x
@@ -263,10 +261,13 @@ def identity_generator(factor=1):
     return Identity()
 
 
+def cube_predictor(factors, card):
+    """An ensemble that shows the CT, as many members as factors."""
+    return run.cube_predictor(Ensemble([Member(identity_generator(factor)) for factor in factors]), card)
+
+
 def test_a_model_at_another_spacing_is_resampled_without_a_shift():
-    predict = run.generator_predictor(
-        identity_generator(), CARD | {"grid": {"kind": "spacing", "spacing_mm": [2.0, 1.25, 1.25]}}
-    )
+    predict = cube_predictor([1], CARD | {"grid": {"kind": "spacing", "spacing_mm": [2.0, 1.25, 1.25]}})
     hu = np.where(ball((25, 25, 25), 12), 0, -800).astype(np.int16)
     image = predict(hu)
     assert image.shape == hu.shape
@@ -278,10 +279,11 @@ def test_a_model_at_another_spacing_is_resampled_without_a_shift():
 def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
     card = CARD | {"generator": {"half_turn": True}, "second_generator": {}}
     hu = np.where(ball((25, 25, 25), 12), 0, -1000).astype(np.int16)
-    alone = run.generator_predictor(identity_generator(), CARD | {"generator": {}})(hu)
-    np.testing.assert_allclose(
-        run.generator_predictor(identity_generator(), card, identity_generator(0))(hu), alone * 2 / 3
-    )
+    alone = cube_predictor([1], CARD)(hu)
+    np.testing.assert_allclose(cube_predictor([1, 1, 0], CARD)(hu), alone * 2 / 3, rtol=1e-6)
+    assert not alone[0].any()
+    assert not alone[49].any()
+    np.testing.assert_allclose(alone[1:49, 1:49, 1:49], normalize(hu, CARD["window_hu"])[1:49, 1:49, 1:49])
     assert "three looks: at the cube, at the cube after" in evaluate_crops.inference_text(card)
     assert evaluate_crops.inference_text(CARD | {"generator": {}}) == ""
     assert "trimmed" in evaluate_crops.inference_text(CARD | {"generator": {"trim": True}})
@@ -289,7 +291,7 @@ def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
 
 def test_a_model_that_needs_the_field_of_view_is_refused_on_crops():
     with pytest.raises(InputError, match="field of view"):
-        run.generator_predictor(identity_generator(), CARD | {"grid": {"kind": "fov", "size": 256}})
+        cube_predictor([1], CARD | {"grid": {"kind": "fov", "size": 256}})
 
 
 # Whole scans

@@ -1,14 +1,32 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from crop_outputs import CARD, ball, boxes_around, cube
 from LNHGLib.errors import InputError
+from LNHGLib.image.volume import Grid
+from LNHGLib.models.registry import build_generator
+from LNHGLib.segmentation.fusion import FusionOptions
+from LNHGLib.segmentation.pipeline import PreparedScan, join_branches, load_ensemble, rescore_findings
+from LNHGLib.segmentation.preprocessing import normalize
+from LNHGLib.segmentation.progress import Monitor
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.release import calibrate
 from tiny_model import with_stand_ins, write_model
+from torch import nn
+
+
+def curve(outputs, card):
+    return calibrate.detection_curve(
+        [calibrate.findings(one, card) for one in outputs], FusionOptions.from_card(card["fusion"])
+    )
+
+
+def kinds(one):
+    return [found.kind for found in calibrate.findings(one, CARD)]
 
 
 def test_the_mask_threshold_is_the_one_of_best_dice():
@@ -45,13 +63,13 @@ def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():
     unknown = ~ball((10, 10, 10), 6)
     boxes = boxes_around((25, 25, 25), 6, 0.9)
     both = boxes + boxes_around((10, 10, 10), 5, 0.8)
-    alone = calibrate.detection_curve([cube(nodule, boxes)], CARD)
+    alone = curve([cube(nodule, boxes)], CARD)
     assert (alone.sensitivity[-1], alone.false_per_scan[-1]) == (1, 0)
-    false = calibrate.detection_curve([cube(elsewhere, both), cube(nodule, boxes)], CARD)
+    false = curve([cube(elsewhere, both), cube(nodule, boxes)], CARD)
     assert (false.sensitivity[-1], false.false_per_scan[-1]) == (1, 0.5)
-    ignored = calibrate.detection_curve([cube(elsewhere, both, unknown)], CARD)
+    ignored = curve([cube(elsewhere, both, unknown)], CARD)
     assert (ignored.sensitivity[-1], ignored.false_per_scan[-1]) == (1, 0)
-    no_candidates = calibrate.detection_curve([cube(nodule, [])], CARD)
+    no_candidates = curve([cube(nodule, [])], CARD)
     assert no_candidates.sensitivity[-1] == 0
 
 
@@ -59,10 +77,49 @@ def test_findings_are_scored_by_the_ensemble_and_found_by_its_first_member():
     """What only the second member doubts comes after what both show."""
     nodule, beside = ball((25, 25, 25), 5), ball((10, 10, 10), 4)
     boxes = boxes_around((25, 25, 25), 6, 0.9) + boxes_around((10, 10, 10), 5, 0.9)
-    one = cube(0.6 * nodule + 0.9 * beside, boxes)
-    assert [kind for _, kind, _ in calibrate.findings(one, CARD)] == ["false", "hit"]
-    doubted = replace(one, ensemble_mean=0.6 * nodule + 0.45 * beside)
-    assert [kind for _, kind, _ in calibrate.findings(doubted, CARD)] == ["hit", "false"]
+    first = 0.6 * nodule + 0.9 * beside
+    assert kinds(cube(first, boxes)) == ["false", "hit"]
+    assert kinds(cube(first, boxes, ensemble_image=0.6 * nodule + 0.45 * beside)) == ["hit", "false"]
+
+
+class _FarSighted(nn.Module):
+    """Shows what is bright, the brighter the more of it lies within a field's reach, in the phase of its strides."""
+
+    halo, multiple = (48, 48, 48), 8
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.context = build_generator({"kind": "strided", "width": 2}).eval()
+
+    def forward(self, x):
+        return (x > 0.5) * x * (0.5 + 0.4 * torch.tanh(self.context.residual(x)))
+
+
+def test_a_candidate_has_the_score_in_its_cube_that_it_has_in_the_scan(tiny):
+    """Calibration on the cube, and the pipeline on a scan that holds it, ask the same members about the same field."""
+    hu = np.random.default_rng(8).normal(-850, 30, (80, 86, 94)).astype(np.int16)
+    start = (11, 20, 26)
+    there = tuple(slice(s, s + 50) for s in start)
+    hu[there][ball((25, 25, 25), 5)] = 20
+    hu[40:60, :10] = 40  # a wall outside of the cube
+    crop = LabeledVolume(hu[there], ball((25, 25, 25), 5), np.ones((50, 50, 50), bool), "p", {})
+    model = with_stand_ins(tiny, generator=_FarSighted())
+    model.card["generator"]["rotate_180"] = True
+    (one,) = calibrate.predict_crops(model, [crop])
+    (in_cube,) = calibrate.findings(one, model.card)
+    assert in_cube.kind == "hit"
+
+    scan = PreparedScan(Grid.aligned(hu.shape, (1, 1, 1), (0, 0, 0)), normalize(hu), np.ones(hu.shape, bool))
+    predictor = load_ensemble(model, torch.device("cpu"), Monitor())
+    boxes = one.boxes + np.array([*start, *start[1:], 0])
+    image, options = predictor.predict(scan.ct_norm, scan.lungs), model.spec.fusion
+    step, threshold = calibrate.step_of(model.card), model.spec.generator.threshold
+    joined = join_branches(scan, image, boxes, step, threshold, options)
+    scored, _patches = rescore_findings(scan, joined, predictor, options, Monitor())
+    ((before,), (in_scan,)) = joined.fusion.findings, scored.fusion.findings
+    assert in_cube.finding.score == pytest.approx(in_scan.score, abs=1e-5)
+    assert in_scan.segmenter_score != pytest.approx(before.segmenter_score, abs=1e-3)
 
 
 def test_the_threshold_admits_no_more_false_findings_than_asked():
@@ -71,7 +128,7 @@ def test_the_threshold_admits_no_more_false_findings_than_asked():
     hit = boxes_around((25, 25, 25), 6, 0.6)
     outputs = [cube(elsewhere, boxes_around((10, 10, 10), 5, 0.5) + hit), *[cube(nodule, hit)] * 19]
     strict, loose = (calibrate.choose(outputs, CARD, rate) for rate in (1, 2))
-    scores = calibrate.detection_curve(outputs, strict).thresholds[1:]
+    scores = curve(outputs, strict).thresholds[1:]
     assert strict["threshold"] == pytest.approx(scores[0], abs=1e-3)
     assert loose["threshold"] == pytest.approx(scores[1], abs=1e-3)
     assert strict["calibration"]["sensitivity_at"] == {"1": 1.0, "2": 1.0, "4": 1.0, "8": 1.0}

@@ -165,7 +165,7 @@ def test_sigterm_to_all_processes_writes_a_checkpoint_to_go_on_from(folder, tmp_
 def test_sigterm_while_validating_is_answered_at_once_and_costs_no_result(folder, tmp_path, branch):
     """It comes in the middle of a crop that takes for ever; the resumed run judges that epoch after all."""
     out, mark = tmp_path / "stopped", tmp_path / "validating"
-    draw = {"segmenter": "generate", "detector": "detect"}[branch]
+    draw = {"segmenter": "center_component", "detector": "detect"}[branch]
     settings = "epoch_steps=2", "steps=4"
     program = "-c", FOREVER.format(module="LNHGTrainingLib.training.validate", name=draw, mark=str(mark))
     process = start(folder, out, *settings, branch=branch, program=program)
@@ -185,7 +185,9 @@ def test_sigterm_while_validating_is_answered_at_once_and_costs_no_result(folder
 def test_sigterm_while_two_processes_validate_leaves_one_checkpoint(folder, tmp_path):
     out, mark = tmp_path / "stopped", tmp_path / "validating"
     program = tmp_path / "program.py"
-    program.write_text(FOREVER.format(module="LNHGTrainingLib.training.validate", name="generate", mark=str(mark)))
+    program.write_text(
+        FOREVER.format(module="LNHGTrainingLib.training.validate", name="center_component", mark=str(mark))
+    )
     torchrun = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)
     process = start(folder, out, "epoch_steps=2", "steps=4", "micro_batches=2", "validate_crops=2", program=torchrun)
     wait_for(mark.exists, process)
@@ -205,11 +207,11 @@ def test_a_run_that_is_stopped_in_its_last_validation_is_not_done(folder, tmp_pa
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("SIGTERM did not break off the work")
 
-    plain = validate.generate
-    monkeypatch.setattr(validate, "generate", told)
+    plain = validate.center_component
+    monkeypatch.setattr(validate, "center_component", told)
     with pytest.raises(Stopped, match="after step 2"):
         train(folder, tmp_path, *settings)
-    monkeypatch.setattr(validate, "generate", plain)
+    monkeypatch.setattr(validate, "center_component", plain)
     assert not (tmp_path / "best.pt").exists()
     train(folder, tmp_path, *settings, resume=True)
     assert checkpoint.load(tmp_path / "best.pt")["step"] == 2
