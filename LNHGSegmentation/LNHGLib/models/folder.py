@@ -78,10 +78,14 @@ class Model:
         return self._networks[part].to(device)
 
     def weights(self, part: str) -> "dict[str, Tensor]":
-        """Return the tensors of "generator", "second_generator" or "detector" by name; refuses a changed file."""
+        """Return the tensors of "generator", "second_generator" or "detector" by name; refuses a changed file.
+
+        Files hold float16 or float32; networks compute in float32. Whole numbers stay what they are.
+        """
         from safetensors.torch import load as load_tensors
 
-        return load_tensors(_checked_content(self, self.card[part]["weights"]))
+        stored = load_tensors(_checked_content(self, self.card[part]["weights"]))
+        return {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
 
     def _build(self, part: str) -> "nn.Module":
         import torch
