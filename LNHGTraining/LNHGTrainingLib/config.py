@@ -117,6 +117,7 @@ class SegmenterSampling:
         cavity: fraction of nodules made cavities.
         ground_glass: fraction of nodules made ground glass.
         faint_weight: how many times as often as others a nodule is taken that the readers rated less than solid.
+        large_weight: likewise of nodules that are large enough to be enlarged to masses.
         planes: how many of axial, coronal and sagittal patches lie in.
     """
 
@@ -130,6 +131,7 @@ class SegmenterSampling:
     cavity: float = 0.0
     ground_glass: float = 0.0
     faint_weight: float = 1.0
+    large_weight: float = 1.0
     planes: Literal[1, 2, 3] = 1
 
 
@@ -234,6 +236,59 @@ class DetectorConfig(TrainingConfig):
     detector: DetectorNetwork
     optimizer: DetectorOptimizer
     sampling: DetectorSampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierNetwork:
+    """The table `classifier`: see `LNHGLib.models.classifier.build_classifier`."""
+
+    kind: Literal["residual", "resnet-48"]
+    width: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptimizer:
+    """The table `optimizer`: the rate falls along half a cosine to 0."""
+
+    rate: float
+    weight_decay: float
+    ema_decay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSampling:
+    """The table `sampling`.
+
+    Attributes:
+        nodule: fraction of a batch that are nodules.
+        scans: fraction of the nodules, and of the others, that come from whole scans.
+        pasted: fraction of the crops' nodules that are pasted over other candidates of scans.
+        shift: most voxels by which a field is moved off its candidate.
+        occluded: fraction of fields of which a part is emptied.
+    """
+
+    nodule: float
+    scans: float
+    pasted: float
+    shift: int
+    occluded: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(TrainingConfig):
+    """Configuration of the candidate classifier.
+
+    Attributes:
+        generators: checkpoints of generators by the fold that each held out. A candidate and its nodule image come from
+            the generator that did not see its patient.
+        without: patients that are left out of training, too.
+    """
+
+    classifier: ClassifierNetwork
+    optimizer: ClassifierOptimizer
+    sampling: ClassifierSampling
+    generators: list[str]
+    without: list[str] = field(default_factory=list)
 
 
 def build(kind: type[T], table: dict, where: str = "") -> T:

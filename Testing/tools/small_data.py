@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+import h5py
 import numpy as np
 from crop_files import write_crop_files
 from LNHGTrainingLib.config import DetectorConfig, SegmenterConfig, build
@@ -35,6 +36,36 @@ def write_crops(folder: Path, count: int = 6) -> None:
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in values]
     files = (folder / "crops" / name for name in ("luna16_crops.h5", "luna16_crops.csv"))
     write_crop_files(*files, rows, hu, 0b1111 * balls)
+
+
+def write_scans(folder: Path, patients: dict[str, list[int]], shape: tuple[int, ...] = (60, 64, 68)) -> None:
+    """Whole scans in the layout of the development data: for each patient a ball for each number of readers.
+
+    Every scan also has a rod that no reader outlined, and is empty beyond 10 voxels from its border.
+    """
+    (folder / "scans").mkdir(parents=True, exist_ok=True)
+    z, y, x = np.indices(shape)
+    rng = np.random.default_rng(0)
+    with h5py.File(folder / "scans" / "lidc_scans.h5", "w") as file:
+        for number, (patient, readers) in enumerate(patients.items()):
+            hu = rng.normal(-850, 20, shape)
+            hu[(abs(y - 20) < 3) & (abs(x - 20) < 3) & (abs(z - 30) < 14)] = 30
+            bits, nodules = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+            for k, count in enumerate(readers, 1):
+                ball = (z - 30) ** 2 + (y - 40) ** 2 + (x - 20 - 14 * (k - 1)) ** 2 < 25
+                hu[ball], bits[ball], nodules[ball] = 40, 2**count - 1, k
+            lungs = np.zeros(shape, np.uint8)
+            lungs[12:-12, 12:-12, 12:-12] = 1
+            edge = np.ones(shape, bool)
+            edge[4:-4, 4:-4, 4:-4] = False
+            hu[edge] = -992
+            group = file.create_group(f"scan-{number}")
+            arrays = {"ct": (hu / 8).round() * 8, "lungs": lungs, "reader_masks": bits, "nodule": nodules}
+            for name, array in arrays.items():
+                group.create_dataset(name, data=array.astype(np.int16 if name == "ct" else np.uint8))
+            affine = np.eye(4)
+            affine[:3, :3] = np.eye(3)[::-1]
+            group.attrs.update(patient_id=patient, series_uid=f"1.2.{number}", affine_index_to_lps=affine)
 
 
 def data_config(folder: Path) -> dict:

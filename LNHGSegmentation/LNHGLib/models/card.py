@@ -42,6 +42,7 @@ class FusionOptions:
         floor: the score that stands for a branch that found nothing there.
         min_volume_mm3: smaller components are noise and do not take part.
         connectivity: "3d" (26 neighbors) or "slice" (8 neighbors in each slice, the paper's slice-wise filter).
+        keep: "candidates" (the paper: components at the detector's candidates alone) or "all" components.
     """
 
     overlap: str = "touch"
@@ -50,6 +51,7 @@ class FusionOptions:
     floor: float = 0.1
     min_volume_mm3: float = 0.0
     connectivity: str = "3d"
+    keep: str = "candidates"
 
     @classmethod
     def from_card(cls, values: Mapping[str, Any]) -> "FusionOptions":
@@ -472,6 +474,7 @@ FUSION = {
     "floor": between(0.0, 1.0, "0.0 to 1.0", required=False),
     "min_volume_mm3": between(0.0, 1e6, "0.0 to 1000000.0", required=False),
     "connectivity": one_of("3d", "slice", required=False),
+    "keep": one_of("candidates", "all", required=False),
 }
 CLASSIFIER = {
     "kind": one_of(*CLASSIFIER_KINDS),

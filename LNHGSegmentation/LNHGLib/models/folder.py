@@ -63,11 +63,15 @@ class Model:
         """Return the detector with its weights, for inference, on a device; refuses a changed file."""
         return self.network("detector", device)
 
+    def classifier(self, device: Any = "cpu") -> "nn.Module":
+        """Return the classifier with its weights, for inference, on a device; refuses a changed file."""
+        return self.network("classifier", device)
+
     def network(self, part: str, device: Any = "cpu") -> "nn.Module":
         """Return the network of a part of the card, built at the first call and moved to the device at each.
 
         Args:
-            part: "generator", "second_generator" or "detector".
+            part: "generator", "second_generator", "detector" or "classifier".
             device: a torch device or its name.
 
         Raises:
@@ -78,7 +82,7 @@ class Model:
         return self._networks[part].to(device)
 
     def weights(self, part: str) -> "dict[str, Tensor]":
-        """Return the tensors of "generator", "second_generator" or "detector" by name; refuses a changed file.
+        """Return the tensors of a part's network by name; refuses a changed file.
 
         Files hold float16 or float32; networks compute in float32. Whole numbers stay what they are.
         """
@@ -90,11 +94,11 @@ class Model:
     def _build(self, part: str) -> "nn.Module":
         import torch
 
-        from LNHGLib.models import detector, registry
+        from LNHGLib.models import classifier, detector, registry
 
+        builders = {"detector": detector.build_detector, "classifier": classifier.build_classifier}
         try:
-            build = detector.build_detector if part == "detector" else registry.build_generator
-            network = build(self.card[part])
+            network = builders.get(part, registry.build_generator)(self.card[part])
             network.load_state_dict(self.weights(part))
         except InputError:
             raise
@@ -107,7 +111,8 @@ class Model:
         network.eval().requires_grad_(False)
         if part == "detector":
             return network
-        network.fold_norms()
+        if part != "classifier":
+            network.fold_norms()
         return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs, the U-net's body a third
 
 

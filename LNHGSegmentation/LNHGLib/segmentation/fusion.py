@@ -4,7 +4,8 @@ The paper gives no code for it (register U1, U2); this is the contract of the me
 
 * a component of the segmenter stays iff it lies at a candidate ("touch": a voxel of it is inside the enlarged
   boxes, as the paper; "strict": its centroid is);
-* the detector finds nothing in the whole scan -> the components stay as they are (fallback A, "segmenter");
+* the detector finds nothing in the whole scan -> the components stay as they are (fallback A, "segmenter"); where the
+  card keeps "all" components, as a model with a classifier does, so do those that lie at no candidate;
 * a candidate without a component -> a box (fallback B, "detector-box"), never a segmentation.
 
 Indices are zyx on the working grid; a box covers [y0, y1) x [x0, x1) in voxel edges, voxel i being [i, i + 1).
@@ -63,6 +64,7 @@ class Finding:
         score: in 0..1, see `combine`.
         labels: component numbers; empty for a detector-box.
         box: z0, y0, x0, z1, y1, x1 in voxel edges.
+        classifier_score: in 0..1; None where nothing classified it.
     """
 
     provenance: str
@@ -71,6 +73,7 @@ class Finding:
     detector_score: float | None
     labels: tuple[int, ...]
     box: tuple[float, ...]
+    classifier_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -197,18 +200,21 @@ def fuse(
     for group in _join(labels, owners, spacing_mm):
         best = max(candidates[index].score for number in group for index in owners[number])
         findings.append(_segmented(group, parts, segmenter_scores, best, options))
+    alone = [number for number in large_enough if number not in owners] if options.keep == "all" else []
+    for group in _join(labels, {number: {0} for number in alone}, spacing_mm):
+        findings.append(_segmented(group, parts, segmenter_scores, None, options))
     unmatched = [candidate for candidate, numbers in zip(candidates, overlapping, strict=True) if not numbers]
     for candidate in without_duplicates(unmatched):
         score = combine(None, candidate.score, options.weight, options.floor)
         findings.append(Finding("detector-box", score, None, candidate.score, (), candidate.box))
     if not large_enough:
         state = "the segmenter found nothing: the candidates are reported as boxes (fallback B)"
-    elif not owners:
+    elif not owners and not alone:
         state = "there are candidates, but none touches a component: every component was dropped"
     else:
         boxes = "; candidates without a component are reported as boxes (fallback B)"
-        state = f"filtered{boxes if unmatched else ''}"
-    return _result(findings, state, len(large_enough) - len(owners))
+        state = f"{'joined' if alone else 'filtered'}{boxes if unmatched else ''}"
+    return _result(findings, state, len(large_enough) - len(owners) - len(alone))
 
 
 def _result(findings: Iterable[Finding], state: str, dropped: int = 0) -> Fusion:

@@ -1,7 +1,8 @@
 """From a CT volume to its nodules: both networks, their fusion, and everything measured on the CT's own voxels.
 
 The stages follow each other in `segment`, and each gives new values: the prepared scan, the nodule image, the
-detector's boxes, the findings of both branches, the findings refined by the ensemble, the nodules on the CT.
+detector's boxes, the findings of both branches, those that the classifier leaves, the findings refined by the ensemble,
+the nodules on the CT.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from LNHGLib.errors import InputError
-from LNHGLib.image.boxes import lps_box
+from LNHGLib.image.boxes import box_of_edges, lps_box
 from LNHGLib.image.volume import Grid, Volume, canonical, resample
 from LNHGLib.measurement import signal as intranodular_signal
 from LNHGLib.measurement import size
@@ -20,7 +21,15 @@ from LNHGLib.measurement.location import Sides, slice_number
 from LNHGLib.measurement.nodule import Nodule
 from LNHGLib.models.card import Card, FusionOptions
 from LNHGLib.models.folder import Model
-from LNHGLib.segmentation import attachments, components, ensemble, fusion, native_grid
+from LNHGLib.segmentation import (
+    attachments,
+    calibration,
+    classification,
+    components,
+    ensemble,
+    fusion,
+    native_grid,
+)
 from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.ensemble import Ensemble
 from LNHGLib.segmentation.out_of_memory import is_short
@@ -97,7 +106,8 @@ def segment(
     boxes, step = detect_boxes(scan, model, where, monitor)
     with monitor.stage("fusion", "Joining both networks' findings", 0.76, 0.78):
         found = join_branches(scan, image, boxes, step, spec.generator.threshold, spec.fusion)
-    found, patches = rescore_findings(scan, found, predictor, spec.fusion, monitor)
+    found = classify_findings(scan, found, model, where, monitor)
+    found, patches = predict_around_findings(scan, found, predictor, spec, threshold, monitor)
     refined = refine_findings(scan, found, patches, spec, threshold)
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
         sides = Sides.of(scan.lungs, scan.grid)
@@ -204,8 +214,81 @@ def join_branches(
     return Findings(image, labels, joined)
 
 
+def classify_findings(
+    scan: PreparedScan, found: Findings, model: Model, where: torch.device, monitor: Monitor
+) -> Findings:
+    """Score findings by the model's classifier and leave out those that it is sure of, best first.
+
+    Without a classifier the findings stay as they are.
+
+    Args:
+        scan: the CT on the working grid.
+        found: from `join_branches`.
+        model: its classifier is used.
+        where: what it runs on.
+        monitor: progress and cancelling.
+    """
+    spec = model.spec
+    if spec.classifier is None:
+        return found
+    with monitor.stage("classifier", "Sorting the candidates (classifier)", 0.78, 0.82):
+        network = load_network(model.classifier, where, monitor)
+        centers = [classification.finding_center(found.labels, finding) for finding in found.fusion.findings]
+        fields = [
+            classification.candidate_field(scan.ct_norm, found.image, center, spec.window_hu) for center in centers
+        ]
+        scores = classification.classify(network, fields, monitor)
+    scored = [
+        replace(finding, classifier_score=float(score))
+        for finding, score in zip(found.fusion.findings, scores, strict=True)
+        if score >= spec.classifier.min_score
+    ]
+    if spec.probability is not None:
+        scored = [replace(finding, score=probability_of(finding, found.labels, scan.grid, spec)) for finding in scored]
+    ordered = sorted(scored, key=lambda finding: -finding.score)
+    return replace(found, fusion=replace(found.fusion, findings=ordered))
+
+
+def probability_of(finding: fusion.Finding, labels: np.ndarray, grid: Grid, spec: Card) -> float:
+    """Return the probability that a finding is a nodule, by the card's calibration.
+
+    Args:
+        finding: scored by all parts.
+        labels: component numbers, int (z, y, x).
+        grid: the working grid.
+        spec: the model's card, with a `probability` part.
+    """
+    diameter_mm = classification.finding_diameter_mm(labels, finding, grid.voxel_volume_mm3)
+    parts = finding.segmenter_score, finding.detector_score, finding.classifier_score
+    return calibration.probability(spec.probability, *parts, diameter_mm, spec.fusion.floor)
+
+
+def predict_around_findings(
+    scan: PreparedScan, found: Findings, predictor: Ensemble, spec: Card, threshold: float, monitor: Monitor
+) -> tuple[Findings, dict[fusion.Finding, ensemble.EnsemblePatch]]:
+    """Let all members look at the fields around the findings: all of them, or where scores are probabilities the kept.
+
+    Args:
+        scan: the CT on the working grid.
+        found: from `classify_findings`.
+        predictor: the ensemble.
+        spec: the model's card.
+        threshold: lowest score of a finding that is kept.
+        monitor: progress and cancelling.
+
+    Returns:
+        The findings, best first, and what the members made of the surroundings of each that has components.
+    """
+    with monitor.stage("ensemble", "Looking at each finding again", 0.82, 0.98):
+        if spec.probability is None:
+            return rescore_findings(scan, found, predictor, spec.fusion)
+        kept = [finding for finding in found.fusion.findings if finding.labels and finding.score >= threshold]
+        patches = predictor.predict_at(scan.ct_norm, [box_of_edges(finding.box) for finding in kept])
+        return found, dict(zip(kept, patches, strict=True))
+
+
 def rescore_findings(
-    scan: PreparedScan, found: Findings, predictor: Ensemble, options: FusionOptions, monitor: Monitor
+    scan: PreparedScan, found: Findings, predictor: Ensemble, options: FusionOptions
 ) -> tuple[Findings, dict[fusion.Finding, ensemble.EnsemblePatch]]:
     """Give the findings the scores that all members give them in the fields around them, best first.
 
@@ -214,15 +297,13 @@ def rescore_findings(
         found: from `join_branches`.
         predictor: the ensemble.
         options: the card's `fusion` part.
-        monitor: progress and cancelling.
 
     Returns:
         The findings, and what the members made of the surroundings of each that has components.
     """
     with_components = [finding for finding in found.fusion.findings if finding.labels]
     boxes = [finding for finding in found.fusion.findings if not finding.labels]
-    with monitor.stage("ensemble", "Looking at each finding again", 0.78, 0.98):
-        patches = ensemble.rescore_with_ensemble(scan.ct_norm, found.labels, with_components, predictor, options)
+    patches = ensemble.rescore_with_ensemble(scan.ct_norm, found.labels, with_components, predictor, options)
     ordered = sorted([*patches, *boxes], key=lambda finding: -finding.score)
     return replace(found, fusion=replace(found.fusion, findings=ordered)), patches
 
@@ -238,7 +319,7 @@ def refine_findings(
 
     Args:
         scan: the CT on the working grid.
-        found: from `rescore_findings`.
+        found: from `predict_around_findings`.
         patches: from there, too.
         spec: the model's card.
         threshold: lowest score of a finding that is kept.
@@ -298,6 +379,7 @@ def project_to_ct(
             box_lps_mm=box,
             segmenter_score=finding.segmenter_score,
             detector_score=finding.detector_score,
+            classifier_score=finding.classifier_score,
             measurement=measured,
             heterogeneity=statistics,
             side=sides and sides.side(center),

@@ -1,14 +1,17 @@
-"""The commands of `lnhg-train` that train networks and make model folders of them: train, mine, export, second."""
+"""The commands of `lnhg-train` that train networks and make model folders: train, mine, export, second, part."""
 
 import argparse
 import os
+from importlib import import_module
 from pathlib import Path
 
 from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.cli.options import add_device, require_path
 
 CARD_TEXTS = ("name", "description")
-"""What `second` can change in a card beside the generator."""
+"""What `second` and `part` can change in a card beside the network."""
+PARTS = ("generator", "second_generator", "detector", "classifier")
+BRANCHES = ("segmenter", "detector", "classifier")
 CHECKPOINT = "a checkpoint that training wrote"
 
 
@@ -18,8 +21,8 @@ def add_training(commands: "argparse._SubParsersAction") -> None:
     Args:
         commands: Its subparsers.
     """
-    parser = commands.add_parser("train", help="train a branch from a configuration")
-    parser.add_argument("branch", choices=("segmenter", "detector"), help="which network")
+    parser = commands.add_parser("train", help="train a network from a configuration")
+    parser.add_argument("branch", choices=BRANCHES, help="which network")
     _add_config(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
     parser.add_argument("--device", default="cpu", help="cpu (default), auto, cuda (under torchrun one each) or cuda:N")
@@ -35,7 +38,7 @@ def add_training(commands: "argparse._SubParsersAction") -> None:
 
 
 def add_release(commands: "argparse._SubParsersAction") -> None:
-    """Add `export` and `second` to the parser of `lnhg-train`.
+    """Add `export`, `second` and `part` to the parser of `lnhg-train`.
 
     Args:
         commands: Its subparsers.
@@ -52,9 +55,18 @@ def add_release(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--model", required=True, help="name of a model, or its folder; it stays as it is")
     for text in CARD_TEXTS:
         parser.add_argument(f"--{text}", metavar="TEXT", help="in the new card (default: as it is)")
-    parser.add_argument("segmenter", type=Path, metavar="SEGMENTER", help="checkpoint of another segmenter")
+    parser.add_argument("checkpoint", type=Path, metavar="SEGMENTER", help="checkpoint of another segmenter")
     parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write; calibrate it next")
-    parser.set_defaults(run=add_second_generator)
+    parser.set_defaults(run=add_part, part="second_generator")
+
+    parser = commands.add_parser("part", help="give a model another network, or its classifier")
+    parser.add_argument("part", choices=PARTS, help="which part of the card")
+    parser.add_argument("--model", required=True, help="name of a model, or its folder; it stays as it is")
+    for text in CARD_TEXTS:
+        parser.add_argument(f"--{text}", metavar="TEXT", help="in the new card (default: as it is)")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint of such a network")
+    parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write; calibrate it next")
+    parser.set_defaults(run=add_part)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -83,11 +95,8 @@ def _read_config(options: argparse.Namespace) -> dict:
 def train(options: argparse.Namespace) -> None:
     """Train a branch and print its best checkpoint."""
     config = _read_config(options)
-    if options.branch == "segmenter":
-        from LNHGTrainingLib.training.segmenter import train as train_branch
-    else:
-        from LNHGTrainingLib.training.detector import train as train_branch
-    best = train_branch(config, options.out, options.resume, options.device)
+    branch = import_module(f"LNHGTrainingLib.training.{options.branch}")
+    best = branch.train(config, options.out, options.resume, options.device)
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
         print(best)
 
@@ -120,13 +129,13 @@ def export(options: argparse.Namespace) -> None:
     print(options.out)
 
 
-def add_second_generator(options: argparse.Namespace) -> None:
-    """Make a model folder from a model and a checkpoint of another generator."""
-    require_path(options.segmenter, CHECKPOINT)
+def add_part(options: argparse.Namespace) -> None:
+    """Make a model folder from a model and a checkpoint of one network."""
+    require_path(options.checkpoint, CHECKPOINT)
     from LNHGLib.models import folder as models
 
-    from LNHGTrainingLib.release.export import add_second
+    from LNHGTrainingLib.release import export
 
     texts = {text: given for text in CARD_TEXTS if (given := getattr(options, text))}
-    add_second(models.load(options.model), options.segmenter, options.out, texts)
+    export.add_part(models.load(options.model), options.part, options.checkpoint, options.out, texts)
     print(options.out)

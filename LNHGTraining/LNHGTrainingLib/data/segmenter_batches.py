@@ -71,12 +71,12 @@ class SegmenterPatches:
         if not negatives:
             fractions[4] = 0
         self.fractions = fractions / fractions.sum()
-        rows = [crop.row for crop in crops] if self.sampling.faint_weight != 1 or self.sampling.mass else []
+        weighted = self.sampling.faint_weight != 1 or self.sampling.large_weight != 1
+        rows = [crop.row for crop in crops] if weighted or self.sampling.mass else []
         faint = np.array([float(row.get("att_texture") or 5) < SOLID_TEXTURE for row in rows], bool)
-        weights = np.where(faint, self.sampling.faint_weight, 1.0)
-        self.weights = weights / weights.sum() if len(rows) else None
-        diameters = np.array([float(row["luna_diameter_exact_mm"] or 0) for row in rows])
-        self.large = np.flatnonzero(diameters >= MIN_ENLARGED_MM)
+        large = np.array([float(row["luna_diameter_exact_mm"] or 0) >= MIN_ENLARGED_MM for row in rows], bool)
+        weights = np.where(faint, self.sampling.faint_weight, 1.0) * np.where(large, self.sampling.large_weight, 1.0)
+        self.weights, self.large = weights / weights.sum() if weighted else None, np.flatnonzero(large)
         if not len(self.large):
             self.fractions[5] = 0
             self.fractions /= self.fractions.sum()

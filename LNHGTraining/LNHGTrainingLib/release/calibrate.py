@@ -195,7 +195,7 @@ def findings(one: CropOutputs, card: dict) -> list[CubeFinding]:
     options = FusionOptions.from_card(card["fusion"])
     mask_threshold = card["generator"]["threshold"]
     joined = join_branches(one.prepared, one.nodule_image, one.boxes, step_of(card), mask_threshold, options)
-    scored, _patches = rescore_findings(one.prepared, joined, one.ensemble, options, Monitor())
+    scored, _patches = rescore_findings(one.prepared, joined, one.ensemble, options)
     return [CubeFinding(finding, _kind(finding, scored, one.crop)) for finding in scored.fusion.findings]
 
 

@@ -1,4 +1,4 @@
-"""Make a model folder from the checkpoints of both branches, or of a model and another generator."""
+"""Make a model folder from the checkpoints of both branches, or of a model and another network."""
 
 import shutil
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from LNHGLib.files.checksum import file_sha256
 from LNHGLib.files.text import write_json
 from LNHGLib.models import folder as models
 from LNHGLib.models.card import SCHEMA, SECOND
+from LNHGLib.models.classifier import build_classifier
 from LNHGLib.models.detector import build_detector
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -18,6 +19,14 @@ from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.data.crops import load_crops, patients
 from LNHGTrainingLib.release import model_card
 from LNHGTrainingLib.training import checkpoint
+
+MEASURED = ("calibration", "results", "froc", "probability")
+"""Keys of a card that hold for its networks alone."""
+KEPT = ("threshold", "rotate_180", "half_turn", "prune_attachments", "trim", "min_score", "slice_step_mm")
+"""Keys of a part that say how its network is used; a network in its place is used in the same way."""
+NETWORKS = ("generator", "detector", "classifier", "window_hu")
+DEFAULTS = {"classifier": {"min_score": 0.0}}
+"""What a part that a model did not have begins with."""
 
 
 def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.Model:
@@ -60,14 +69,15 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
     return models.verify(out)
 
 
-def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | None = None) -> models.Model:
-    """Write the model with a second generator, that of a checkpoint, into `out`, in one step.
+def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict | None = None) -> models.Model:
+    """Write the model with the network of a checkpoint, new or in place of its own, into `out`, in one step.
 
     The card's thresholds stay for `calibrate` to choose anew; what was measured is left out.
 
     Args:
         model: It stays as it is.
-        segmenter: Checkpoint, of the same window and held-out folds as the model's generator.
+        part: "generator", "second_generator", "detector" or "classifier".
+        path: Checkpoint, of the same window as the model and, for a further generator, the same held-out folds.
         out: Folder to write; must not exist.
         texts: Another `name`, `description` and so on for the card.
 
@@ -75,25 +85,29 @@ def add_second(model: models.Model, segmenter: Path, out: Path, texts: dict | No
         InputError: The checkpoint does not fit, or `out` exists.
     """
     _require_new(out)
-    state = checkpoint.load(segmenter)
-    checkpoint.require_segmenter(state, segmenter)
-    card = {key: value for key, value in model.card.items() if key not in ("calibration", "results")} | (texts or {})
+    state, table = checkpoint.load(path), "generator" if part == SECOND else part
+    if table not in state["config"] or "ema" not in state:
+        raise InputError(f"{path} holds no {table}, expected a checkpoint of one; give another.")
+    card = {key: value for key, value in model.card.items() if key not in MEASURED} | (texts or {})
     held_out = card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds")
     met = state["config"]["window_hu"], state["config"]["data"]["validation_folds"]
-    if met != (card["window_hu"], held_out):
+    expected = card["window_hu"], held_out if part == SECOND else met[1]
+    if met != expected:
         raise InputError(
-            f"{segmenter} has the window {met[0]} HU and held out folds {met[1]}, expected {card['window_hu']} and "
-            f"{held_out} as {model.name}; train on the same data."
+            f"{path} has the window {met[0]} HU and held out folds {met[1]}, expected {expected[0]} and "
+            f"{expected[1]} as {model.name}; train on the same data."
         )
+    build = {"detector": build_detector, "classifier": build_classifier}.get(part, build_generator)
+    name = f"{part}.safetensors"
+    kept = {key: value for key, value in card.get(part, DEFAULTS.get(part, {})).items() if key in KEPT}
+    spec = {key: value for key, value in state["config"][table].items() if key not in KEPT} | kept
     with atomic_folder(out, what="The model") as folder:
-        for name in card["files"]:
-            shutil.copyfile(model.folder / name, folder / name)
-        name = f"{SECOND}.safetensors"
-        spec = {key: value for key, value in state["config"]["generator"].items() if key != "threshold"}
-        _save(build_generator(spec), state["ema"], folder / name)
-        card[SECOND] = spec | {"weights": name}
+        for file in card["files"]:
+            shutil.copyfile(model.folder / file, folder / file)
+        _save(build(spec), state["ema"], folder / name)
+        card[part] = spec | {"weights": name}
         card["files"] = card["files"] | {name: file_sha256(folder / name)}
-        card["training"] = card["training"] | {SECOND: _recipe(state)}
+        card["training"] = card.get("training", {}) | {part: _recipe(state)}
         model_card.write(folder, card)
         models.verify(folder)
     return models.verify(out)
@@ -117,9 +131,11 @@ def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _recipe(state: dict) -> dict:
     """Return how a branch was trained: its configuration, the checkpoint's step, the best validation score so far."""
-    config = {key: value for key, value in state["config"].items() if key not in ("generator", "detector", "window_hu")}
+    config = {key: value for key, value in state["config"].items() if key not in NETWORKS}
     config["data"] = {key: value for key, value in config["data"].items() if key != "folder"}
     for table, key in ((config, "start"), (config["data"], "hard_negatives")):  # names tell; paths are the machine's
         if key in table:
             table[key] = Path(table[key]).name
+    if "generators" in config:
+        config["generators"] = [f"{Path(path).parent.name}/{Path(path).name}" for path in config["generators"]]
     return {"checkpoint_step": state["step"], "best_validation_score": round(state["best"], 4), **config}

@@ -39,6 +39,7 @@ class DetectorRun(Run):
     """
 
     part = "detector"
+    batches = DetectorSlices
     stateful = ("detector", "ema", "optimizer")
     config: DetectorConfig
 
@@ -113,4 +114,4 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
         resume: go on from `last.pt`, if there is one.
         device: "cpu", "auto", "cuda" or "cuda:N".
     """
-    return run.train(DetectorRun, build(DetectorConfig, config), DetectorSlices, out, resume, device)
+    return run.train(DetectorRun, build(DetectorConfig, config), out, resume, device)

@@ -1,10 +1,10 @@
 """What the trainings of both branches share: the loop over steps, validation, checkpoints, and how a run begins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +12,14 @@ from LNHGLib.errors import InputError
 from LNHGLib.models import folder
 
 from LNHGTrainingLib.config import TrainingConfig, to_table
-from LNHGTrainingLib.data.background import Sources, load_sources
-from LNHGTrainingLib.data.crops import CropDataset
+from LNHGTrainingLib.data.background import load_sources
 from LNHGTrainingLib.data.loading import BatchSource, load_steps
 from LNHGTrainingLib.training import checkpoint, distributed
 from LNHGTrainingLib.training.distributed import MicroBatches
 from LNHGTrainingLib.training.log import RunLog
 from LNHGTrainingLib.training.sigterm import BrokenOff, Stopped, StopSignal
+
+T = TypeVar("T")
 
 
 class Run:
@@ -33,6 +34,8 @@ class Run:
     """Attributes with a `state_dict`."""
     part: ClassVar[str] = ""
     """The network that is trained: its attribute, its table of the configuration, and its part of a model."""
+    batches: ClassVar[Callable[..., BatchSource]]
+    """Samples batches; made of training crops, backgrounds, hard negatives and the configuration."""
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -94,8 +97,10 @@ class Run:
         if self.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"], self.device)
 
-    def load(self, out: Path, stop: StopSignal) -> Sources:
-        """Return what the configuration's `data` names; the first process of each node prepares it for the others.
+    def prepare(self, out: Path, stop: StopSignal) -> tuple[BatchSource, Sequence]:
+        """Return what samples the batches, and what is validated on.
+
+        The first process of each node prepares what the configuration's `data` names for the others.
 
         Args:
             out: folder of the run; resampled backgrounds are kept beside it.
@@ -105,11 +110,25 @@ class Run:
             InputError: nothing fits, or a patient is on both sides.
             Stopped: SIGTERM came to one of the processes.
         """
+        sources = self.before_first_step(lambda: load_sources(self.config.data, out.parent / "cache"), stop)
+        source = type(self).batches(sources.train, sources.backgrounds, sources.negatives, self.config)
+        return source, sources.validation.spread(self.config.validate_crops)
+
+    def before_first_step(self, work: Callable[[], T], stop: StopSignal) -> T:
+        """Return what work gives that the first process of each node does before the others.
+
+        Args:
+            work: fills a cache that the others find.
+            stop: tells whether SIGTERM came.
+
+        Raises:
+            Stopped: SIGTERM came to one of the processes.
+        """
         with distributed.first_on_node():
-            sources = stop.unless_given(lambda: load_sources(self.config.data, out.parent / "cache"))
+            result = stop.unless_given(work)
         if distributed.any_rank(stop.given, self.device):
             raise Stopped("Stopped by SIGTERM before the first step; give the same command again.")
-        return sources
+        return result
 
     def save_if_best(self, score: float, out: Path) -> None:
         """End an epoch: save the run as `best.pt` if no epoch before had a better score, and as `last.pt` anyway.
@@ -146,12 +165,12 @@ class Run:
         raise NotImplementedError
 
     def validate(
-        self, crops: CropDataset, stop: StopSignal, plot: bool
+        self, validation: Sequence, stop: StopSignal, plot: bool
     ) -> tuple[float, dict[str, float], dict[str, np.ndarray | None]]:
         """Score the averaged network.
 
         Args:
-            crops: to validate on.
+            validation: crops, or whatever the branch is validated on.
             stop: tells whether SIGTERM came.
             plot: whether pictures are wanted.
 
@@ -160,12 +179,12 @@ class Run:
         """
         raise NotImplementedError
 
-    def fit(self, source: BatchSource, validation: CropDataset, out: Path, stop: StopSignal) -> None:
+    def fit(self, source: BatchSource, validation: Sequence, out: Path, stop: StopSignal) -> None:
         """Train and validate from the step that the run is at until it is finished.
 
         Args:
             source: samples the batches.
-            validation: crops to validate on.
+            validation: what is validated on.
             out: folder of the run.
             stop: tells whether SIGTERM came.
 
@@ -184,7 +203,7 @@ class Run:
                 log.step(self.step, losses)
                 self._end_step(validation, log, out, stop)
 
-    def _end_step(self, validation: CropDataset, log: RunLog, out: Path, stop: StopSignal) -> None:
+    def _end_step(self, validation: Sequence, log: RunLog, out: Path, stop: StopSignal) -> None:
         """Validate where an epoch ends, then stop if told to; a validation that is broken off is due again later."""
         if self.epoch_ends():
             with suppress(BrokenOff):
@@ -196,15 +215,12 @@ class Run:
             raise Stopped(f"Stopped by SIGTERM after step {self.step}; go on with --resume.")
 
 
-def train(
-    kind: type[Run], config: TrainingConfig, batches: Callable[..., BatchSource], out: Path, resume: bool, device: str
-) -> Path:
+def train(kind: type[Run], config: TrainingConfig, out: Path, resume: bool, device: str) -> Path:
     """Train until `steps` or the end of `patience`; write `last.pt` and `best.pt` into `out` and return the latter.
 
     Args:
         kind: the branch's networks and their steps.
         config: of its training.
-        batches: samples its batches; made of training crops, backgrounds, hard negatives and the configuration.
         out: folder of the run.
         resume: go on from `last.pt`, if there is one.
         device: "cpu", "auto", "cuda" or "cuda:N".
@@ -217,7 +233,6 @@ def train(
     with StopSignal() as stop, distributed.processes(device) as here, distributed.without_subnormals():
         run = kind(config, here)
         run.begin(out, resume)
-        sources = run.load(out, stop)
-        source = batches(sources.train, sources.backgrounds, sources.negatives, config)
-        run.fit(source, sources.validation.spread(config.validate_crops), out, stop)
+        source, validation = run.prepare(out, stop)
+        run.fit(source, validation, out, stop)
     return out / "best.pt"

@@ -50,6 +50,7 @@ class SegmenterRun(Run):
     """
 
     part = "generator"
+    batches = SegmenterPatches
     stateful = ("generator", "ema", "critic", "generator_optimizer", "critic_optimizer")
     config: SegmenterConfig
 
@@ -166,4 +167,4 @@ def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") ->
         resume: go on from `last.pt`, if there is one.
         device: "cpu", "auto", "cuda" or "cuda:N".
     """
-    return run.train(SegmenterRun, build(SegmenterConfig, config), SegmenterPatches, out, resume, device)
+    return run.train(SegmenterRun, build(SegmenterConfig, config), out, resume, device)

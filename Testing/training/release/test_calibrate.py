@@ -116,7 +116,7 @@ def test_a_candidate_has_the_score_in_its_cube_that_it_has_in_the_scan(tiny):
     image, options = predictor.predict(scan.ct_norm, scan.lungs), model.spec.fusion
     step, threshold = calibrate.step_of(model.card), model.spec.generator.threshold
     joined = join_branches(scan, image, boxes, step, threshold, options)
-    scored, _patches = rescore_findings(scan, joined, predictor, options, Monitor())
+    scored, _patches = rescore_findings(scan, joined, predictor, options)
     ((before,), (in_scan,)) = joined.fusion.findings, scored.fusion.findings
     assert in_cube.finding.score == pytest.approx(in_scan.score, abs=1e-5)
     assert in_scan.segmenter_score != pytest.approx(before.segmenter_score, abs=1e-3)

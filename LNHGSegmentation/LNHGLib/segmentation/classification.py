@@ -1,0 +1,110 @@
+"""Sort candidates: a classifier sees a small field of the CT around each, cut in one way wherever it comes from.
+
+Crops, whole scans and patients' CT differ in what lies far from the lungs, in rounding and at their borders, and a
+classifier would learn that instead of nodules. So a field is a ball around the candidate's own centroid: it reaches no
+further than 15 mm, all HU are rounded to multiples of 32, and everything outside the ball or the CT is 0.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from LNHGLib.image.boxes import Box, box_between, box_of_edges, box_start
+from LNHGLib.segmentation.calibration import sphere_diameter_mm
+from LNHGLib.segmentation.fusion import Finding
+from LNHGLib.segmentation.progress import Monitor
+
+FIELD = 32
+"""Voxels of a field along each axis, 1 mm each."""
+RADIUS = 15.0
+"""Voxels from the candidate's centroid to the rim of what is seen."""
+ROUNDED_TO_HU = 32.0
+BATCH = 16
+
+_OFFSETS = np.arange(FIELD) - FIELD / 2
+BALL = sum(offset**2 for offset in np.meshgrid(_OFFSETS, _OFFSETS, _OFFSETS, indexing="ij")) <= RADIUS**2
+"""What is seen of a field, bool (32, 32, 32); its center is voxel 16."""
+
+
+def finding_center(labels: np.ndarray, finding: Finding) -> np.ndarray:
+    """Return the centroid of a finding's components, or the middle of its box, as a fractional index (z, y, x).
+
+    Args:
+        labels: component numbers, int (z, y, x).
+        finding: its box holds its components.
+    """
+    if not finding.labels:
+        return np.clip(np.reshape(finding.box, (2, 3)).mean(0) - 0.5, 0, np.array(labels.shape) - 1)
+    box = box_of_edges(finding.box)
+    return np.argwhere(np.isin(labels[box], finding.labels)).mean(0) + box_start(box)
+
+
+def finding_diameter_mm(labels: np.ndarray, finding: Finding, voxel_mm3: float) -> float:
+    """Return the diameter of the ball of a finding's volume; of a box alone, of the ellipsoid in it.
+
+    Args:
+        labels: component numbers, int (z, y, x).
+        finding: its box holds its components.
+        voxel_mm3: volume of a voxel.
+    """
+    if finding.labels:
+        voxels = float(np.isin(labels[box_of_edges(finding.box)], finding.labels).sum())
+    else:
+        voxels = np.pi / 6 * float(np.prod(np.subtract(finding.box[3:], finding.box[:3])))
+    return sphere_diameter_mm(max(voxels, 1.0) * voxel_mm3)
+
+
+def candidate_field(
+    ct_norm: np.ndarray, image: np.ndarray, center: Sequence[float], window_hu: Sequence[float]
+) -> np.ndarray:
+    """Cut the field around a candidate.
+
+    Args:
+        ct_norm: normalized CT at 1 mm, float32 (z, y, x).
+        image: nodule image, float32 (z, y, x).
+        center: index (z, y, x) of the candidate's centroid.
+        window_hu: HU that are 0 and 1 in `ct_norm`.
+
+    Returns:
+        CT and nodule image, float32 (2, 32, 32, 32).
+    """
+    start = np.rint(center).astype(int) - FIELD // 2
+    inside = box_between(np.maximum(start, 0), np.minimum(start + FIELD, ct_norm.shape))
+    place: Box = tuple(slice(one.start - low, one.stop - low) for one, low in zip(inside, start, strict=True))
+    field = np.zeros((2, FIELD, FIELD, FIELD), np.float32)
+    field[0][place], field[1][place] = rounded(ct_norm[inside], window_hu), image[inside]
+    return field * BALL
+
+
+def rounded(ct_norm: np.ndarray, window_hu: Sequence[float]) -> np.ndarray:
+    """Round a normalized CT to multiples of 32 HU, the coarsest that any of the training data have.
+
+    Args:
+        ct_norm: normalized CT, float32 of any shape.
+        window_hu: HU that are 0 and 1 in it.
+    """
+    step = ROUNDED_TO_HU / (window_hu[1] - window_hu[0])
+    return np.rint(ct_norm / step) * step
+
+
+def classify(network: nn.Module, fields: Sequence[np.ndarray], monitor: Monitor | None = None) -> np.ndarray:
+    """Return the classifier's score of each field, the mean over four flips.
+
+    Args:
+        network: evaluated, on the device it is to run on.
+        fields: from `candidate_field`.
+        monitor: progress and cancelling.
+
+    Returns:
+        Scores in 0..1, float64 (N,).
+    """
+    monitor, device, scores = monitor or Monitor(), next(network.parameters()).device, []
+    for start in range(0, len(fields), BATCH):
+        monitor.report(start / len(fields))
+        batch = torch.from_numpy(np.stack(fields[start : start + BATCH])).to(device)
+        with torch.inference_mode():
+            flips = [network(batch.flip(axes)) for axes in ((), (3,), (4,), (3, 4))]
+        scores.append(torch.sigmoid(sum(flips) / len(flips)).double().cpu().numpy())
+    return np.concatenate(scores) if scores else np.zeros(0)
