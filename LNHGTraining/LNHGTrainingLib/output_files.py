@@ -4,5 +4,6 @@ PLOTS = ("dice_vs_diameter.png", "bland_altman.png", "examples.png", "froc.png")
 EVALUATION = ("nodules.csv", "findings.csv", "summary.json", "summary.md", *PLOTS)
 COMPARISON = ("pairs.csv", "comparison.json", "comparison.md")
 MAPS = ("maps.csv", "maps.json", "maps.md")
+PROBABILITY = ("findings.csv", "probability.json", "probability.md", "reliability.png", "froc.png")
 BRANCH_ABLATION = ("branches.json", "branches.md")
 """All that each command writes; a folder that holds anything else is never replaced by it."""

@@ -39,6 +39,22 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     add_device(parser)
     parser.set_defaults(run=calibrate)
 
+    parser = commands.add_parser("probability", help="make a model's scores probabilities, on scans nobody trained on")
+    parser.add_argument("--model", required=True, help="name of a model, or its folder; its card is rewritten")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/ and scans/")
+    parser.add_argument("--false-per-scan", type=float, default=0.5, metavar="N", help="rate allowed (default 0.5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    add_device(parser)
+    add_overwrite(parser)
+    parser.add_argument(
+        "held_out",
+        nargs="+",
+        metavar="HELD_OUT",
+        help="model folders like the model, each trained without some patients",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the findings, tables and the diagram")
+    parser.set_defaults(run=fit_probability)
+
 
 def evaluate(options: argparse.Namespace) -> None:
     """Score a model on crops or on whole scans, and print the tables."""
@@ -93,4 +109,22 @@ def calibrate(options: argparse.Namespace) -> None:
     chosen = calibration.choose(outputs, model.card, options.false_per_scan)
     chosen.pop("results", None)  # they were measured at the former thresholds
     model_card.write(model.folder, chosen)
+    print(model.folder / "model.json")
+
+
+def fit_probability(options: argparse.Namespace) -> None:
+    """Fit what makes scores probabilities, rewrite the model's card, write what it rests on and print it."""
+    require_path(options.data, "a folder with crops/ and scans/", folder=True)
+    from LNHGLib.files.atomic import require_free
+    from LNHGLib.models import folder as models
+
+    from LNHGTrainingLib import output_files
+    from LNHGTrainingLib.release import model_card, probability
+
+    require_free(options.out, options.overwrite, output_files.PROBABILITY)
+    model, held_out = models.load(options.model), [models.load(name) for name in options.held_out]
+    study = probability.run(model, held_out, options.data, options.false_per_scan, options.seed, options.device)
+    probability.write(study, options.out, options.overwrite)
+    model_card.write(model.folder, study.card)
+    print(probability.render(study.report))
     print(model.folder / "model.json")

@@ -148,3 +148,44 @@ def gallery(worst: Sequence[Picture], best: Sequence[Picture], path: Path) -> No
     figure.suptitle("Worst (top) and best (bottom); blue: model, orange: half consensus of the readers; 1 mm, axial",
                     fontsize=10)  # fmt: skip
     figure.savefig(path, dpi=DPI)
+
+
+def reliability_plot(report: dict, path: Path) -> None:
+    """Plot how many findings of a probability are nodules, in bins of equally many findings.
+
+    Args:
+        report: `probability.reliability` of at least one finding.
+        path: PNG to write.
+    """
+    figure, axes = _axes(4.8, 4.8)
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="as promised")
+    shown, true, size = np.array([[b["probability"], b["nodules"], b["findings"]] for b in report["bins"]]).T
+    spread = 1.96 * np.sqrt(np.maximum(true * (1 - true), 0.25 / size) / size)
+    axes.errorbar(shown, true, spread, fmt="o-", color=MODEL, capsize=3, label="bins of findings, 95 % by count")
+    axes.set(xlabel="mean probability", ylabel="fraction that are nodules", xlim=(0, 1), ylim=(-0.05, 1.05))
+    _legend_above(axes, f"{report['findings']} findings, {report['nodules']} on nodules")
+    axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=DPI)
+
+
+def froc_of_scores(curves: dict[str, Froc], title: str, path: Path) -> None:
+    """Plot FROC curves of several scores of the same findings.
+
+    Args:
+        curves: By the score's name, at most four.
+        title: Above the legend.
+        path: PNG to write.
+    """
+    figure, axes = _axes(7, 4.8)
+    edge = CPM_RATES[0] / 2
+    styles = zip((MODEL, READERS, "#4d8f3a", "0.4"), ("-", "--", "-.", ":"), strict=True)
+    for (name, curve), (color, line) in zip(curves.items(), styles, strict=False):
+        rates = np.maximum(curve.false_per_scan, edge)
+        ends = np.append(rates, max(16, rates[-1])), np.append(curve.sensitivity, curve.sensitivity[-1])
+        axes.step(*ends, where="post", color=color, linestyle=line, label=name)
+    axes.set(xlabel="false findings a scan", ylabel="sensitivity", xscale="log", ylim=(-0.03, 1.03))
+    axes.set_xlim(edge, 16)
+    _plain_log_axis(axes.xaxis, [*CPM_RATES, 16])
+    axes.legend(loc="lower right", fontsize=9, title=title)
+    axes.grid(alpha=0.25)
+    figure.savefig(path, dpi=DPI)

@@ -4,20 +4,31 @@ Fitted on findings in scans, by networks that did not see their patients. The re
 was not fitted on: each patient's findings get their probability from a regression on the others'.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+from LNHGLib.errors import InputError
+from LNHGLib.files.atomic import atomic_folder
+from LNHGLib.files.text import markdown_table, write_csv, write_json
 from LNHGLib.models.card import ProbabilitySpec
+from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.calibration import logit, probability
 from scipy.optimize import minimize
 
-from LNHGTrainingLib.evaluation import metrics
-from LNHGTrainingLib.evaluation.scan_findings import ScoredFinding, detections
+from LNHGTrainingLib import output_files
+from LNHGTrainingLib.data.scans import Scan, read_scans, scan_folds
+from LNHGTrainingLib.evaluation import metrics, plots
+from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
+from LNHGTrainingLib.evaluation.matching import MIN_READERS
+from LNHGTrainingLib.evaluation.summary import to_rounded_json
+from LNHGTrainingLib.release.scan_findings import ScoredFinding, detections, score_scan
 
 PARTS = ("segmenter", "detector", "classifier")
 RIDGE = 0.1
 """Weight of the squared coefficients beside the summed cross-entropy: few nodules must not drive one to infinity."""
+COLUMNS = ("scan", "z", "y", "x", "outcome", "provenance", "diameter_mm", *PARTS, "probability")
 BINS = 5
 MIN_PROBABILITY = 0.1
 """Findings of a lower probability are not looked at in the reliability diagram: nobody is shown them."""
@@ -173,3 +184,183 @@ def _calibration(truth: np.ndarray, shown: np.ndarray, counts: np.ndarray) -> li
     slope = minimize(loss, np.array([0.0, 1.0]), jac=True, method="L-BFGS-B").x[1]
     mean = truth.mean()
     return [float(error), float(slope), float(((truth - shown) ** 2).mean()), float(mean * (1 - mean))]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What a calibration gave.
+
+    Attributes:
+        card: the model's, with `probability`, `froc`, `threshold` and `calibration`.
+        report: JSON-ready.
+        rows: all findings.
+        scores: their held-out probabilities.
+        curves: FROC curves by the score's name.
+    """
+
+    card: dict
+    report: dict
+    rows: list[ScoredFinding]
+    scores: np.ndarray
+    curves: dict[str, metrics.Froc]
+
+
+def run(model: Model, held_out: Sequence[Model], data: Path, allowed: float, seed: int, device: str) -> Study:
+    """Let each scan be searched by a model that did not see its patient, and fit the regression on what is found.
+
+    Args:
+        model: its card gets the regression.
+        held_out: models like it, each trained without some patients.
+        data: folder with `crops/` and `scans/`, as the models' cards name them.
+        allowed: false findings per scan at the card's threshold.
+        seed: of the bootstrap.
+        device: where to compute.
+
+    Raises:
+        InputError: a scan's patient was seen by all models, or there is no scan.
+    """
+    files = model.card["training"]["classifier"]["data"]
+    table = data / files["table"]
+    folds = scan_folds(table)
+    scans, rows, parts = [], [], PARTS
+    for scan in read_scans(data / files["scans"], table, sorted(set(folds.values()))):
+        fold = folds[scan.patient]
+        unseeing = _unseeing(held_out, scan, fold)
+        rows += score_scan(scan, unseeing, device)
+        scans.append(scan)
+        if saw(unseeing, "detector", scan, fold):  # what it says of a patient that it was trained on counts for nothing
+            parts = tuple(part for part in PARTS if part != "detector")
+    if not scans:
+        raise InputError(f"{data / files['scans']} holds no scan, expected some with readers' outlines.")
+    return _study(model, rows, scans, parts, allowed, seed)
+
+
+def _study(
+    model: Model, rows: list[ScoredFinding], scans: Sequence[Scan], parts: Sequence[str], allowed: float, seed: int
+) -> Study:
+    floor, patients = model.spec.fusion.floor, [scan.patient for scan in scans]
+    known = [scan.name for scan in scans], [sum(n.readers >= MIN_READERS for n in scan.nodules) for scan in scans]
+    scores = held_out_probabilities(rows, floor, parts)
+    own = "all parts and the size"
+    rankings = {
+        own: scores,
+        "without the classifier": held_out_probabilities(rows, floor, [p for p in parts if p != "classifier"]),
+        "the classifier alone": np.array([row.classifier or 0.0 for row in rows]),
+        "the segmenter alone": np.array([row.segmenter or 0.0 for row in rows]),
+    }
+    found = {name: detections(rows, ranking, *known) for name, ranking in rankings.items()}
+    curve = metrics.froc(found[own])
+    reached = curve.thresholds[(curve.false_per_scan <= allowed) & np.isfinite(curve.thresholds)]
+    if not len(reached):
+        raise InputError(f"Not even the best finding comes at {allowed} false findings a scan; allow more.")
+    spec, total = fit(rows, floor, parts), int(sum(known[1]))
+    rests_on = f"{len(scans)} scans, each by networks that did not see its patient"
+    report = to_rounded_json(
+        {
+            "schema": 1,
+            "kind": "probability",
+            "model": model.name,
+            "scans": len(scans),
+            "patients": len(set(patients)),
+            "nodules": total,
+            "candidates": len(rows),
+            "parts": list(parts),
+            "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
+            "threshold": float(reached.min()),
+            "found": {name: metrics.detection_metrics(one, patients, seed) for name, one in found.items()},
+            "reliability": reliability(rows, scores, seed),
+        }
+    )
+    card = {key: value for key, value in model.card.items() if key != "results"} | {
+        "threshold": int(reached.min() * 1000) / 1000,
+        "probability": {key: round(value, 4) for key, value in asdict(spec).items()},
+        "froc": froc_part(rows, scores, *known, rests_on),
+        "calibration": {key: report[key] for key in ("scans", "nodules", "candidates", "parts", "reliability")},
+    }
+    return Study(card, report, rows, scores, {name: metrics.froc(one) for name, one in found.items()})
+
+
+def _unseeing(models: Sequence[Model], scan: Scan, fold: int) -> Model:
+    """Return the first model whose generator and classifier did not see a scan's patient."""
+    for model in models:
+        if not any(saw(model, part, scan, fold) for part in ("generator", "classifier")):
+            return model
+    raise InputError(f"Every model given was trained on {scan.patient}, expected one that was not; train and give it.")
+
+
+def saw(model: Model, part: str, scan: Scan, fold: int) -> bool:
+    """Return whether a network of a model was trained on a scan's patient.
+
+    Args:
+        model: its card says what it was trained on.
+        part: "generator", "detector" or "classifier".
+        scan: of the patient.
+        fold: of the patient.
+    """
+    recipe = model.card["training"][part]
+    return fold in recipe["data"]["train_folds"] and scan.patient not in recipe.get("without", ())
+
+
+def render(report: dict) -> str:
+    """Return the report as Markdown."""
+    rates = [*next(iter(report["found"].values()))["sensitivity_at"]]
+    rows = [
+        [name, interval(one["cpm"]), *(interval(one["sensitivity_at"][rate]) for rate in rates)]
+        for name, one in report["found"].items()
+    ]
+    table = markdown_table(["findings sorted by", "CPM", *(f"at {rate}" for rate in rates)], rows)
+    trust = report["reliability"]
+    bins = markdown_table(
+        ["findings", "mean probability", "fraction that are nodules"],
+        [[b["findings"], f"{b['probability']:.2f}", f"{b['nodules']:.2f}"] for b in trust["bins"]],
+    )
+    keys = {
+        "expected_calibration_error": "expected calibration error",
+        "slope": "slope",
+        "brier": "Brier score",
+        "brier_of_a_constant": "Brier score of a constant",
+    }
+    values = markdown_table(["measure", "value"], [[name, interval(trust[key])] for key, name in keys.items()])
+    return "\n".join(
+        [
+            f"# What {report['model']} finds in whole scans, and how far its probabilities are to be trusted\n",
+            f"{report['candidates']} findings in {report['scans']} scans of {report['patients']} patients with "
+            f"{report['nodules']} nodules of {MIN_READERS} or more readers, each scan by networks that did not see its "
+            "patient, and each probability by a regression on the other patients. Sensitivity at false findings a "
+            "scan; CPM is the mean of all rates.\n",
+            table,
+            f"Findings of a probability of at least {trust['min_probability']:g}, in bins of equally many:\n",
+            bins,
+            values,
+            f"{INTERVAL_NOTE.format(**report['bootstrap'])}\n",
+        ]
+    )
+
+
+def write(study: Study, out: Path, overwrite: bool = False) -> None:
+    """Write findings, report, reliability diagram and FROC curves into a folder.
+
+    Args:
+        study: from `run`.
+        out: folder to write.
+        overwrite: replace an earlier one.
+
+    Raises:
+        InputError: the folder holds something that must not be replaced.
+    """
+    with atomic_folder(out, overwrite, output_files.PROBABILITY) as folder:
+        write_csv(folder / "findings.csv", _lines(study.rows, study.scores), COLUMNS, decimals=4)
+        write_json(folder / "probability.json", study.report)
+        (folder / "probability.md").write_text(render(study.report), encoding="utf-8")
+        plots.reliability_plot(study.report["reliability"], folder / "reliability.png")
+        title = f"{study.report['scans']} scans, {study.report['nodules']} nodules"
+        plots.froc_of_scores(study.curves, title, folder / "froc.png")
+
+
+def _lines(rows: Iterable[ScoredFinding], scores: np.ndarray) -> list[dict]:
+    lines = []
+    for row, score in zip(rows, scores, strict=True):
+        outcome = "nodule" if row.on else "near a nodule" if row.touches else "false"
+        values = asdict(row) | dict(zip("zyx", row.center, strict=True)) | {"outcome": outcome}
+        lines.append(values | {"probability": float(score)})
+    return lines
