@@ -2,61 +2,130 @@
 
 import numpy as np
 
-from LNHGLib.phantom.canvas import AIR_HU, Canvas, Field, Point, Tree, ellipsoid, oval, oval_distance
+from LNHGLib.phantom.canvas import AIR_HU, Canvas, Field, ellipsoid, oval, oval_distance, smooth_union
+from LNHGLib.phantom.trees import Tree, beside, tube_fraction
 
-FAT, MUSCLE, BLOOD, LIVER, LUNG, LUMEN = -95, 50, 42, 62, -862, -985
+FAT, MUSCLE, BLOOD, LIVER, LUNG = -95, 50, 42, 62, -858
 """In HU."""
-LUNG_POINTS = 1000
-"""Points of each lung that vessels and airways reach."""
+RISE_HU = 0.35
+"""Of the lung per mm to the back: the patient lies on it."""
+
+LEAVES = {"artery": 800, "vein": 760}
+"""Branches of each lung's trees that end near the pleura or between the others."""
+
+LEAF_MM = {"artery": 0.67, "vein": 0.65}
+AIRWAY_SCALE, AIRWAY_WALL_MM = 0.72, 0.55
+"""Radius of an airway's lumen relative to its artery's; thickness of its wall."""
+
+THINNEST_AIRWAY_MM = 0.85
+AORTA = (24, 38)
+"""x, y of the descending aorta in mm."""
 
 GREAT_VESSELS = (
-    ((-6, -24, 70), (-8, -20, 126), 15),
-    ((-8, -20, 126), (6, -4, 138), 14),
-    ((6, -4, 138), (22, 26, 134), 13),
-    ((22, 26, 134), (24, 36, 122), 12.5),
-    ((8, -30, 82), (16, -18, 104), 13),
-    ((16, -18, 104), (-34, 4, 98), 9.5),
-    ((16, -18, 104), (36, 6, 102), 9.5),
-    ((-25, -18, 70), (-24, -20, 152), 9),
-    ((-24, -20, 152), (-34, -24, 198), 6),
-    ((-24, -20, 148), (34, -32, 172), 6),
-    ((34, -32, 172), (42, -24, 198), 6),
-    ((-4, -14, 136), (-24, -6, 198), 5),
-    ((8, -2, 138), (14, 0, 198), 4),
-    ((16, 12, 136), (30, 14, 198), 4.5),
+    ((-6, -24, 105), (-8, -20, 160), 15),
+    ((-8, -20, 160), (6, -4, 172), 14),
+    ((6, -4, 172), (22, 26, 169), 13),
+    ((22, 26, 169), (24, 38, 152), 12.5),
+    ((24, 38, 152), (24, 38, -30), 12),
+    ((10, -34, 112), (16, -20, 136), 13),
+    ((16, -18, 136), (-34, 4, 131), 9.5),
+    ((16, -18, 138), (38, 10, 138), 9),
+    ((-26, -18, 100), (-25, -20, 185), 9),
+    ((-25, -20, 185), (-28, -22, 260), 6),
+    ((-25, -20, 182), (24, -26, 206), 6),
+    ((24, -26, 206), (24, -18, 260), 6),
+    ((-4, -14, 172), (-16, -6, 260), 5),
+    ((8, -2, 174), (15, 2, 260), 4),
+    ((16, 12, 172), (20, 12, 260), 4.5),
+    ((-20, 0, 114), (-38, 0, 118), 6),
+    ((22, 4, 116), (40, 2, 120), 6),
+    ((-20, 8, 104), (-36, 14, 100), 6),
+    ((22, 10, 104), (38, 18, 101), 6),
 )
-"""Aorta, pulmonary trunk and arteries, superior vena cava with its branches, arteries of head and arms."""
+"""Aorta, pulmonary trunk and arteries, superior vena cava with its branches, arteries of head and arms, lung veins."""
+
+HORIZONTAL_MM = 138.0
+"""Height of the fissure between the right upper and middle lobe."""
+
+CARINA, TRACHEA_TOP, TRACHEA_MM = (2.0, 12.0, 154.0), (1.0, 4.0, 262.0), 8.5
+HILA = {-1: (-34.0, 6.0, 132.0), 1: (38.0, 10.0, 138.0)}
+"""Where the lungs' arteries begin, by side: -1 is right."""
+
+VEINS = {-1: ((-38.0, 0.0, 118.0), (-36.0, 14.0, 100.0)), 1: ((40.0, 2.0, 120.0), (38.0, 18.0, 101.0))}
+"""Where the upper and the lower vein end."""
 
 
 class Chest:
     """Signed distances in mm, negative inside, of the shapes that others are fitted to."""
 
     def __init__(self, c: Canvas) -> None:
-        radius = np.hypot(c.x, c.y)
         uneven = 1 + 0.012 * np.sin(c.x / 23 + 1) + 0.012 * np.cos(c.y / 19 + c.x / 40)
-        self.body = radius - oval(c.x, c.y, 148.0, 104.0, 2.3) * uneven
-        rise = np.clip((c.z - 62) / 126, 0, 1)
+        self.body = np.hypot(c.x, c.y) - oval(c.x, c.y, 161.0, 116.0, 2.3) * uneven
         groove = 1 - 0.14 * np.exp(-((c.x / 30) ** 2)) * (c.y > 0)
-        edge = oval(c.x, c.y + 6, 121.0, 84.0, 2.3) * uneven * groove
-        self.cavity = np.hypot(c.x, c.y + 6) - edge * np.sqrt(1 - rise**2.6)
-        self.heart = ellipsoid(c, (20, -28, 62), (54, 40, 46), tilt=0.45)
-        self.spine = oval_distance(c.x, c.y - 62, 18.0, 15.0)
-        right, left = (47 - ((c.x - x) ** 2 / 145 + (c.y + 8) ** 2 / 115) for x in (-58, 60))
-        self.diaphragm = np.where(c.x < 0, right, left - 9) - c.z
-        waist = 9 + 15 * np.exp(-(((c.y - 55) / 40) ** 2)) + 14 * np.exp(-(((c.y + 12) / 28) ** 2))
-        self.mediastinum = np.abs(c.x - 2) - waist
-        self.lungs = np.maximum(self.cavity, self.diaphragm * np.float32(0.8))
-        for solid in (self.mediastinum, self.heart - 3, self.spine - 3, tube_z(c, (24, 36), 13.0)):
-            np.maximum(self.lungs, -solid, out=self.lungs)
+        edge = oval(c.x, c.y + 4, 135.0, 98.0, 2.2) * uneven * groove
+        rise = np.clip((c.z - 80) / 176, 0, 1)
+        self.cavity = np.hypot(c.x, c.y + 4) - edge * np.sqrt(1 - rise**4)
+        self.heart = smooth_union(
+            ellipsoid(c, (20, -34, 78), (52, 38, 48), tilt=0.45), ellipsoid(c, (-16, -22, 88), (33, 34, 46)), 12
+        )
+        self.spine = oval_distance(c.x, c.y - 66, 18.0, 15.0)
+        height = np.where(c.x < 0, self._dome(c, -66, 70), self._dome(c, 66, 60))
+        steep = np.hypot(*np.gradient(height[0], *c.spacing_mm[1:]))
+        self.diaphragm = (height - c.z) / np.sqrt(1 + steep**2).astype(np.float32)
+        self.mediastinum = self._mediastinum(c)
+        self.lungs = np.maximum(self.cavity, self.diaphragm)
+        np.maximum(self.lungs, -self.mediastinum, out=self.lungs)
+        top = np.clip((c.z - 110) / 132, 0, None) ** 4
+        across = (np.abs(np.abs(c.x) - 58) / 82) ** 2.5 + (np.abs(c.y - 4) / 104) ** 2.5
+        np.maximum(self.lungs, (across + top - 1) * 30, out=self.lungs)
 
-    def depth(self, c: Canvas, point: Point) -> float:
-        """Return the depth in mm of a point inside the lungs, roughly; negative outside.
+    @staticmethod
+    def _dome(c: Canvas, x: float, top: float) -> Field:
+        """Return the height in mm of one half of the diaphragm, steep toward the ribs."""
+        from_middle = ((c.x - x) / 64) ** 2 + ((c.y + 14) / 88) ** 2
+        return top - 20 * from_middle - 34 * np.clip(from_middle - 0.35, 0, 2) ** 2
+
+    def _mediastinum(self, c: Canvas) -> Field:
+        """Return the distance of all between the lungs, rounded where its parts meet."""
+        thick = 4 + 9 * np.exp(-(((c.y - 46) / 26) ** 2)) + 8 * np.exp(-(((c.y + 20) / 30) ** 2))
+        inlet = 20 * np.clip((c.z - 165) / 35, 0, 1) * np.exp(-(((c.y + 12) / 26) ** 2))
+        whole = np.abs(c.x - 2) - thick - inlet
+        whole = smooth_union(whole, self.spine - 3, 14)
+        whole = smooth_union(whole, self.heart - 2.5, 12)
+        tubes = [*GREAT_VESSELS, (CARINA, TRACHEA_TOP, TRACHEA_MM + 1)]
+        for start, end, radius in tubes:
+            box, distance = c.tube_distance(np.array(start), np.array(end), radius, radius, 22)
+            whole[box] = smooth_union(whole[box], distance - 1.5, 12)
+        return whole
+
+    def lobe(self, points: np.ndarray) -> np.ndarray:
+        """Return the lobe of points: 0 upper, 1 lower, 2 middle.
+
+        Args:
+            points: (N, 3) x, y, z in mm.
+        """
+        x, y, z = points.T
+        middle = (x < 0) & (z < HORIZONTAL_MM)
+        return np.where(z < oblique_fissure(x, y), 1, np.where(middle, 2, 0))
+
+    def depth(self, c: Canvas, points: np.ndarray) -> np.ndarray:
+        """Return the depth in mm of points inside the lungs, roughly; negative outside.
 
         Args:
             c: The image.
-            point: (3,) x, y, z in mm.
+            points: (..., 3) x, y, z in mm.
         """
-        return -c.value(self.lungs, point)
+        return -c.values(self.lungs, points)
+
+
+def oblique_fissure(x: Field, y: Field) -> Field:
+    """Return the height in mm of the fissure above the lower lobe, which rises toward the back.
+
+    Args:
+        x: In mm.
+        y: In mm.
+    """
+    return np.where(x < 0, 96 + 0.95 * y, 102 + 1.0 * y) + 4 * np.sin(x / 17) + 3 * np.sin(y / 21)
 
 
 def draw_wall(c: Canvas, chest: Chest) -> None:
@@ -66,20 +135,20 @@ def draw_wall(c: Canvas, chest: Chest) -> None:
         c: The image.
         chest: The shapes they are fitted to.
     """
-    c.paint(np.abs(c.y - 112 + 0.0006 * c.x**2) - 1.5, -120)
+    c.paint(np.abs(c.y - 121 + 0.0006 * c.x**2) - 1.5, -120)
     c.paint(chest.body, 10)
     c.paint(chest.body + 2.5, FAT)
     c.paint(chest.body + 12, MUSCLE - 130 * np.clip(c.coarse - 0.8, 0, 1))
-    blade = np.maximum(np.abs(chest.cavity - 21) - 2.2, np.maximum(np.abs(c.y - 30) - 32, 96 - c.z))
+    blade = np.maximum(np.abs(chest.cavity - 20) - 2.2, np.maximum(np.abs(c.y - 34) - 32, 130 - c.z))
     c.paint(blade, 480)
     for side in (-1, 1):
-        c.tube(np.array([14 * side, -84, 158]), np.array([112 * side, -30, 186]), 5.5, 4.5, 520)
-    around = (c.z + 22 * (1 - (c.y + 6) / 80)) % 25 - 12.5
-    rib = np.hypot(0.6 * around, chest.cavity - 6.5) - 3.8
-    cartilage = c.y < -58
-    c.paint(rib, np.where(cartilage, 110, 620))
-    c.paint(rib + 1.5, np.where(cartilage, 95, 210))
-    sternum = np.maximum(oval_distance(c.x, c.y + 93, 19.0, 6.5), np.abs(c.z - 105) - 62)
+        c.tube(np.array([14 * side, -92, 206]), np.array([118 * side, -34, 238]), 5.5, 4.5, 520)
+    turns = (c.z + 30 * (1 - (c.y + 4) / 88) + 0.06 * np.abs(c.x)) / 27
+    rib = np.sqrt((16.2 * (turns - np.floor(turns) - 0.5)) ** 2 + (chest.cavity - 6.5) ** 2) - 3.8
+    cartilage = c.y < -64
+    for shell_mm, cartilage_hu, bone_hu in ((0.0, 110, 620), (1.5, 95, 210)):
+        c.paint(rib + shell_mm, np.where(cartilage, cartilage_hu, bone_hu))
+    sternum = np.maximum(oval_distance(c.x, c.y + 99, 19.0, 6.5), np.abs(c.z - 145) - 72)
     c.paint(sternum, 420)
     c.paint(sternum + 1.8, 150)
 
@@ -92,33 +161,33 @@ def draw_organs(c: Canvas, chest: Chest) -> None:
         chest: The shapes they are fitted to.
     """
     c.paint(chest.cavity, FAT + 15 * c.coarse)
+    abdomen = np.maximum(chest.cavity, -chest.diaphragm)
+    c.paint(abdomen, MUSCLE)
     below = np.maximum(chest.cavity + 2.5, 2.5 - chest.diaphragm)
-    c.paint(np.maximum(np.maximum(chest.cavity, -chest.diaphragm), -2.5 - below), MUSCLE)
     c.paint(np.maximum(below, c.x - 22 + 0.25 * c.y), LIVER + 5 * c.coarse)
-    stomach = np.maximum(below, ellipsoid(c, (62, -22, 8), (44, 40, 34)))
+    stomach = np.maximum(below, ellipsoid(c, (66, -24, 24), (44, 40, 38)))
     c.paint(stomach, 28)
-    c.paint(np.maximum(stomach + 4, c.y + 34), AIR_HU)
-    c.paint(np.maximum(below, ellipsoid(c, (84, 36, 10), (24, 30, 30))), 54)
+    c.paint(np.maximum(stomach + 4, c.y + 36), AIR_HU)
+    c.paint(np.maximum(below, ellipsoid(c, (88, 40, 22), (26, 32, 34))), 54)
     c.paint(chest.heart, BLOOD)
-    c.paint(tube_z(c, (24, 36), 12.5), BLOOD)
     for start, end, radius in GREAT_VESSELS:
         c.tube(np.array(start), np.array(end), radius, radius, BLOOD)
-    c.paint(tube_z(c, (5, 27), 6.5), 34)
+    c.paint(np.hypot(c.x - 5, c.y - 31) - 6.5, 34)
     disc = np.abs(c.z % 26 - 13) - 10
     c.paint(chest.spine, 95)
     vertebra = np.maximum(chest.spine, disc)
     c.paint(vertebra, 480)
     c.paint(vertebra + 1.8, 190 + 30 * c.fine)
-    arch = np.maximum(oval_distance(c.x, c.y - 84, 15.0, 13.0), 66 - c.y)
-    wings = np.maximum(np.hypot((np.abs(c.x) - 26) / 2.6, c.y - 80) - 4.5, disc + 3)
-    process = np.maximum(np.maximum(np.abs(c.x) - 3.5, np.abs(c.y - 94) - 9), disc + 2)
+    arch = np.maximum(oval_distance(c.x, c.y - 88, 15.0, 13.0), 70 - c.y)
+    wings = np.maximum(np.hypot((np.abs(c.x) - 26) / 2.6, c.y - 84) - 4.5, disc + 3)
+    process = np.maximum(np.maximum(np.abs(c.x) - 3.5, np.abs(c.y - 98) - 9), disc + 2)
     for bone in (arch, wings, process):
         c.paint(bone, 430)
-    c.paint(oval_distance(c.x, c.y - 84, 9.0, 8.0), 22)
+    c.paint(oval_distance(c.x, c.y - 88, 9.0, 8.0), 22)
 
 
 def draw_lungs(c: Canvas, chest: Chest) -> list[Tree]:
-    """Draw parenchyma, fissures, arteries, veins and airways.
+    """Draw parenchyma, fissures, arteries with the airways beside them, and veins.
 
     Args:
         c: The image.
@@ -127,40 +196,50 @@ def draw_lungs(c: Canvas, chest: Chest) -> list[Tree]:
     Returns:
         The arteries of both lungs.
     """
-    tissue = LUNG + 26 * c.fine + 14 * c.coarse + 0.3 * c.y
-    c.paint(chest.lungs, tissue)
-    slope = np.where(c.x < 0, 92 - 0.9 * c.y, 100 - 0.95 * c.y) + 4 * np.sin(c.x / 17)
-    horizontal = np.maximum(np.abs(c.z - 96 - 3 * np.sin(c.x / 20)) * 1.2, np.maximum(c.x, c.z - slope))
-    fissure = np.minimum(np.abs(c.z - slope) * 0.73, horizontal) - 0.35
-    c.paint(np.maximum(fissure, chest.lungs + 1), -690)
-    arteries, airways = [], []
-    for side, hilum in ((-1, (-36.0, 6.0, 97.0)), (1, (40.0, 8.0, 101.0))):
-        inside = np.empty((0, 3))  # more than 3 mm inside this lung
-        while len(inside) < LUNG_POINTS:
-            sampled = c.rng.uniform((5, -90, 5), (125, 78, 190), (4 * LUNG_POINTS, 3)) * (side, 1, 1)
-            inside = np.concatenate([inside, [point for point in sampled if chest.depth(c, point) > 3]])
-        arteries.append(Tree(c.rng, np.array(hilum), inside[:500], 0.68))
-        veins = Tree(c.rng, np.array([30.0 * side, -2.0, 80.0]), inside[500:LUNG_POINTS], 0.62)
-        for tree in (arteries[-1], veins):
-            tree.draw(c, 0.0, BLOOD)
-        central = inside[np.linalg.norm(inside - hilum, axis=1) < 55][:30]
-        airways.append(Tree(c.rng, np.add(hilum, (-4.0 * side, 4.0, -2.0)), central, 0.9))
-    carina, trachea = np.array([2.0, 9.0, 114.0]), np.array([1.0, 0.0, 202.0])
-    for grow_mm, hu in ((0.9, -60), (0.0, LUMEN)):
-        c.tube(trachea, carina, 8.5 + grow_mm, 8.5 + grow_mm, hu)
-        for tree in airways:
-            c.tube(carina, tree.points[0], 6.5 + grow_mm, tree.radii[0] + 1.5 + grow_mm, hu)
-        for tree in airways:
-            tree.draw(c, grow_mm, hu)
+    c.paint(chest.lungs, LUNG + 22 * c.fine + 12 * c.coarse + RISE_HU * c.y)
+    oblique = oblique_fissure(c.x, c.y) - c.z
+    horizontal = np.abs(c.z - HORIZONTAL_MM - 3 * np.sin(c.x / 20) - 3 * np.sin(c.y / 17))
+    fissure = np.minimum(np.abs(oblique) * 0.7, np.where((c.x < 0) & (oblique < 0), horizontal, np.inf)) - 0.3
+    c.paint(np.maximum(fissure, chest.lungs + 1), -700)
+    arteries, vessels, airways = [], [], []
+    for side in HILA:
+        reached = {kind: _lobes(c, chest, side, count) for kind, count in LEAVES.items()}
+        outward = np.array([side, 0.0, 0.0])
+        arteries.append(Tree(c.rng, np.array(HILA[side]), outward, reached["artery"], LEAF_MM["artery"]))
+        lines = arteries[-1].center_lines()
+        airways.append(beside(lines, np.array([0.0, 0.7, -0.7]), AIRWAY_SCALE, AIRWAY_WALL_MM))
+        vessels.append(lines)
+        upper, lower, middle = reached["vein"]
+        for root, lobes in zip(VEINS[side], ([upper, middle], [lower]), strict=True):
+            vessels.append(Tree(c.rng, np.array(root), outward, lobes, LEAF_MM["vein"]).center_lines())
+    _draw_airways(c, chest, airways)
+    points, radii = (np.concatenate([lines[part] for lines in vessels]) for part in (0, 2))
+    fraction = tube_fraction(c, points, radii) * np.clip(1 - chest.lungs / 3, 0, 1)
+    c.hu += fraction * (BLOOD - c.hu)
     return arteries
 
 
-def tube_z(c: Canvas, center: tuple[float, float], radius: float) -> Field:
-    """Return the signed distance in mm of a vertical vessel up to the arch of the aorta.
+def _lobes(c: Canvas, chest: Chest, side: int, count: int) -> list[np.ndarray]:
+    """Return random points of the lobes of a lung, at least 3 mm from their edges."""
+    inside = np.empty((0, 3))
+    while len(inside) < count:
+        points = c.rng.uniform((5, -95, 15), (135, 95, 235), (4 * count, 3)) * (side, 1, 1)
+        off_fissure = np.abs(points[:, 2] - oblique_fissure(points[:, 0], points[:, 1])) > 4
+        inside = np.concatenate([inside, points[off_fissure & (chest.depth(c, points) > 3)]])
+    inside = inside[:count]
+    lobes = chest.lobe(inside)
+    return [inside[lobes == lobe] for lobe in range(3)]
 
-    Args:
-        c: The image.
-        center: x, y in mm.
-        radius: In mm.
-    """
-    return np.maximum(np.hypot(c.x - center[0], c.y - center[1]) - radius, c.z - 124)
+
+def _draw_airways(c: Canvas, chest: Chest, airways: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Draw trachea, main bronchi and the airways beside the arteries: walls first, then the lumen."""
+    carina, top = np.array(CARINA), np.array(TRACHEA_TOP)
+    for grow_mm, hu in ((1.2, 0), (0.0, AIR_HU)):
+        c.tube(carina, top, TRACHEA_MM + grow_mm, TRACHEA_MM + grow_mm, hu)
+        for points, radii in airways:
+            c.tube(carina, points[0], 6.0 + grow_mm, radii[0] + grow_mm, hu)
+    points, radii = (np.concatenate(part) for part in zip(*airways, strict=True))
+    allowed = np.clip(-np.maximum(chest.diaphragm, -chest.heart) / 3, 0, 1)
+    wide = radii > THINNEST_AIRWAY_MM
+    for grow_mm, hu in ((AIRWAY_WALL_MM, -20), (0.0, AIR_HU)):
+        c.hu += tube_fraction(c, points[wide], radii[wide] + grow_mm) * allowed * (hu - c.hu)

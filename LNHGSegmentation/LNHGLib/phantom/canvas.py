@@ -13,13 +13,15 @@ from scipy import ndimage
 from LNHGLib.image.boxes import Box, box_between
 from LNHGLib.image.volume import Grid
 
-SIZE_MM = (200.0, 244.0, 310.0)
-CORNER_LPS_MM = (-155.0, -112.0, 0.0)
-PLACED_AT_LPS_MM = (4.5, -21.25, -287.5)
+SIZE_MM = (256.0, 252.0, 330.0)
+CORNER_LPS_MM = (-165.0, -120.0, 0.0)
+PLACED_AT_LPS_MM = (4.25, -21.25, -287.5)
 """Where the drawing's frame lies in the world, so that nothing can pass by taking indices for positions."""
 
 AIR_HU = -1000
-NOISE_HU = 22.0
+NOISE_HU = 44.0
+BLUR_MM = 0.5
+"""Standard deviation of the scanner's point spread in the slice."""
 
 Field = np.ndarray
 Point = np.ndarray
@@ -36,6 +38,7 @@ class Canvas:
     def __init__(self, seed: int, spacing_mm: tuple[float, float, float]) -> None:
         self.rng = np.random.default_rng(seed)
         self.spacing_mm = np.array(spacing_mm)
+        self.corner_mm = np.array(CORNER_LPS_MM[::-1])
         shape = np.round(np.array(SIZE_MM) / spacing_mm).astype(int)
         self.grid = Grid.aligned(shape, spacing_mm, np.add(CORNER_LPS_MM, PLACED_AT_LPS_MM))
         axes = zip(CORNER_LPS_MM[::-1], spacing_mm, shape, strict=True)
@@ -92,26 +95,41 @@ class Canvas:
             last_mm: Radius at the end.
             hu: Inside.
         """
-        margin = max(first_mm, last_mm) + 2
+        box, distance = self.tube_distance(start, end, first_mm, last_mm)
+        self.paint(distance, hu, box)
+
+    def tube_distance(
+        self, start: Point, end: Point, first_mm: float, last_mm: float, margin_mm: float = 2.0
+    ) -> tuple[Box, Field]:
+        """Return the box around a straight tube and the signed distance in mm there.
+
+        Args:
+            start: (3,) x, y, z in mm.
+            end: (3,) x, y, z in mm.
+            first_mm: Radius at the start.
+            last_mm: Radius at the end.
+            margin_mm: Of the box.
+        """
+        margin = max(first_mm, last_mm) + margin_mm
         box = self.box(np.minimum(start, end) - margin, np.maximum(start, end) + margin)
         x, y, z = self.offsets(box, start)
-        along = end - start
+        along = (end - start).astype(np.float32)
         along_fraction = np.clip((x * along[0] + y * along[1] + z * along[2]) / (along @ along), 0, 1)
         x, y, z = (part - along_fraction * step for part, step in zip((x, y, z), along, strict=True))
-        radius = first_mm + along_fraction * (last_mm - first_mm)
-        self.paint(np.sqrt(x**2 + y**2 + z**2) - radius, hu, box)
+        return box, np.sqrt(x**2 + y**2 + z**2) - (first_mm + along_fraction * np.float32(last_mm - first_mm))
 
-    def value(self, field: Field, point: Point, outside: float = np.inf) -> float:
-        """Return the value of a field at the voxel nearest to a point.
+    def values(self, field: Field, points: np.ndarray, outside: float = np.inf) -> np.ndarray:
+        """Return the values of a field at the voxels nearest to points.
 
         Args:
             field: Of the image's shape.
-            point: (3,) x, y, z in mm.
+            points: (..., 3) x, y, z in mm.
             outside: The value where the image has no voxel.
         """
-        index = np.round((point - CORNER_LPS_MM)[::-1] / self.spacing_mm).astype(int)
-        inside = (index >= 0).all() and (index < field.shape).all()
-        return float(field[tuple(index)]) if inside else outside
+        index = np.round((points[..., ::-1] - self.corner_mm) / self.spacing_mm).astype(int)
+        inside = ((index >= 0) & (index < field.shape)).all(axis=-1)
+        index = np.where(inside[..., None], index, 0)
+        return np.where(inside, field[tuple(np.moveaxis(index, -1, 0))], outside)
 
     def smooth_noise(self, scale_mm: float) -> Field:
         """Return noise of unit standard deviation, correlated over about `scale_mm`, of the image's shape."""
@@ -124,57 +142,18 @@ class Canvas:
             noise = low + fraction * (high - low)
         return noise * np.float32(1.5**1.5)
 
+    def blur(self) -> None:
+        """Blur the image in the slice as a scanner does."""
+        for axis in (1, 2):
+            self.hu = ndimage.gaussian_filter1d(self.hu, BLUR_MM / self.spacing_mm[axis], axis, truncate=3)
+
     def add_noise(self) -> None:
         """Add a scanner's noise: correlated in the slice, with the air clipped as scanners do."""
         noise = self.rng.standard_normal(self.hu.shape, dtype=np.float32)
         for axis in (1, 2):
-            noise = ndimage.gaussian_filter1d(noise, 0.7 / self.spacing_mm[axis], axis)
+            noise = ndimage.gaussian_filter1d(noise, 0.52 / self.spacing_mm[axis], axis)
         self.hu += noise * np.float32(NOISE_HU / noise.std())
         np.clip(self.hu, -1024, 3071, out=self.hu)
-
-
-class Tree:
-    """A branching tree that reaches a set of points: short paths, thick trunks (Murray's law).
-
-    Args:
-        rng: Bends the branches.
-        root: (3,) x, y, z in mm where it begins.
-        targets: (N, 3) points that it reaches.
-        leaf_mm: Radius of the thinnest branches.
-    """
-
-    def __init__(self, rng: np.random.Generator, root: Point, targets: np.ndarray, leaf_mm: float) -> None:
-        order = np.linalg.norm(targets - root, axis=1).argsort()
-        self.points = np.concatenate([root[None], targets[order]])
-        self.parents = np.zeros(len(self.points), int)
-        path = np.zeros(len(self.points))
-        for i in range(1, len(self.points)):
-            reach = np.linalg.norm(self.points[:i] - self.points[i], axis=1)
-            self.parents[i] = (reach + 0.4 * path[:i]).argmin()
-            path[i] = path[self.parents[i]] + reach[self.parents[i]]
-        cubes = np.zeros(len(self.points))
-        for i in range(len(self.points) - 1, -1, -1):
-            cubes[i] = max(cubes[i], leaf_mm**2.7)
-            cubes[self.parents[i]] += cubes[i] if i else 0
-        self.radii = np.minimum(cubes ** (1 / 2.7), 6.5)
-        starts = self.points[self.parents]
-        bow = rng.normal(0, 0.07, self.points.shape) * np.linalg.norm(self.points - starts, axis=1, keepdims=True)
-        self.bends = (starts + self.points) / 2 + bow
-
-    def draw(self, c: Canvas, grow_mm: float, hu: float) -> None:
-        """Draw every branch as a tapering tube.
-
-        Args:
-            c: The image.
-            grow_mm: Added to each radius.
-            hu: Inside.
-        """
-        for i in range(1, len(self.points)):
-            last = self.radii[i] + grow_mm
-            first = min(self.radii[self.parents[i]], 1.4 * self.radii[i]) + grow_mm
-            middle = (first + last) / 2
-            c.tube(self.points[self.parents[i]], self.bends[i], first, middle, hu)
-            c.tube(self.bends[i], self.points[i], middle, last, hu)
 
 
 def oval(x: Field, y: Field, a: float, b: float, power: float) -> Field:
@@ -215,3 +194,14 @@ def ellipsoid(c: Canvas, center: Sequence[float], radii: Sequence[float], tilt: 
     x, y, z = c.x - center[0], c.y - center[1], c.z - center[2]
     x, y = x * cos(tilt) - y * sin(tilt), x * sin(tilt) + y * cos(tilt)
     return (np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2) - 1) * min(radii)
+
+
+def smooth_union(a: Field, b: Field, round_mm: float) -> Field:
+    """Return the signed distance in mm of two shapes together, with the edge between them rounded.
+
+    Args:
+        a: Signed distance in mm.
+        b: Signed distance in mm.
+        round_mm: Distances that differ by less are rounded.
+    """
+    return np.minimum(a, b) - np.maximum(round_mm - np.abs(a - b), 0) ** 2 / np.float32(4 * round_mm)

@@ -12,7 +12,8 @@ import numpy as np
 from LNHGLib.image.boxes import Box
 from LNHGLib.image.volume import Source, Volume
 from LNHGLib.phantom.anatomy import Chest, draw_lungs, draw_organs, draw_wall
-from LNHGLib.phantom.canvas import PLACED_AT_LPS_MM, Canvas, Field, Point, Tree
+from LNHGLib.phantom.canvas import PLACED_AT_LPS_MM, Canvas, Field, Point
+from LNHGLib.phantom.trees import Tree
 
 KINDS_HU = {"solid": 35, "part-solid": -560, "ground-glass": -620, "juxta-pleural": 35, "juxta-vascular": 35}
 NEIGHBOR_FRACTION = {"juxta-pleural": 0.14, "juxta-vascular": 0.1}
@@ -91,6 +92,7 @@ def make_phantom(
         labels[box][(distance < 0) & (chest.cavity[box] < 0)] = label
         lps = tuple(float(v) for v in center + PLACED_AT_LPS_MM)
         truth.append(PhantomNodule(label=label, kind=kind, center_lps_mm=lps, diameter_mm=diameter, hu=float(hu)))
+    canvas.blur()
     canvas.add_noise()
     return Phantom(Volume(canvas.hu.astype(np.int16), canvas.grid, Source("synthetic chest CT")), labels, truth)
 
@@ -134,11 +136,11 @@ def _random_center(c: Canvas, chest: Chest, arteries: list[Tree], kind: str, rad
         away = c.rng.normal(size=3)
         point = tree.points[node] + away / np.linalg.norm(away) * (0.8 * radius + tree.radii[node])
         return point if chest.depth(c, point) > radius + 5 else None
-    point = c.rng.uniform((-112, -70, 55), (112, 60, 160))
+    point = c.rng.uniform((-122, -78, 70), (122, 74, 205))
     if chest.depth(c, point) < radius + 4:
         return None
     if kind == "juxta-pleural":
-        outward = np.array([point[0], point[1] + 6, 0.0]) / np.hypot(point[0], point[1] + 6)
-        near = point + outward * (-c.value(chest.cavity, point) - 0.7 * radius)
+        outward = np.array([point[0], point[1] + 4, 0.0]) / np.hypot(point[0], point[1] + 4)
+        near = point + outward * (-float(c.values(chest.cavity, point)) - 0.7 * radius)
         return near if abs(chest.depth(c, near) - 0.7 * radius) < 1 and abs(near[0]) > 70 else None
     return point

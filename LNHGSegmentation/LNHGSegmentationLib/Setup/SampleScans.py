@@ -13,7 +13,7 @@ from LNHGSegmentationLib.Scene import Geometry, Overlay
 CATEGORY = "Lung Nodules (LNHG)"
 PHANTOM = "LNHGPhantom"
 PHANTOM_SHA256 = (
-    "b775868ff01e51a0e76a4d6ef71526651d58201b54258a9914335dbbf1cb9ef8"  # of the voxels, little-endian int16
+    "2a2a8ba3ce13a005f1bf2c85f645e4f9c4e75b360bf6251ec07fee11b662ca42"  # of the voxels, little-endian int16
 )
 FILE_NAME = f"{PHANTOM}-{PHANTOM_SHA256[:8]}.nrrd"  # in Slicer's cache; another chest has another name
 CT_CHEST = "CTChest"

@@ -1,8 +1,9 @@
 import inspect
 
 import numpy as np
+import phantom_table
 import pytest
-from LNHGLib.phantom import anatomy, canvas
+from LNHGLib.phantom import anatomy, canvas, trees
 from LNHGLib.phantom import chest as phantom
 from LNHGLib.segmentation import preprocessing
 from scipy import ndimage
@@ -121,7 +122,7 @@ def test_the_chest_holds_air_lung_fat_muscle_and_bone(chest):
 
 def test_noise_is_correlated_within_the_slice_and_not_across_slices(chest):
     hu = chest.volume.array[:, 10:60, 10:60].astype(float)  # a corner outside the body would be clipped air
-    body = chest.volume.array[40:60, 100:130, 160:190].astype(float)
+    body = chest.volume.array[34:48, 70:100, 165:195].astype(float)  # the heart
     residual = body - ndimage.uniform_filter(body, (1, 9, 9))
 
     across = np.corrcoef(residual[:-1].ravel(), residual[1:].ravel())[0, 1]
@@ -135,7 +136,7 @@ def test_find_lungs_finds_two_lungs_that_hold_every_nodule(chest):
     lungs = preprocessing.find_lungs(chest.volume)
 
     assert lungs[chest.labels > 0].all()
-    assert 3.0 < lungs.sum() * chest.volume.grid.voxel_volume_mm3 / 1e6 < 4.5
+    assert 4.5 < lungs.sum() * chest.volume.grid.voxel_volume_mm3 / 1e6 < 7.5
     labels, _ = ndimage.label(lungs)
     sizes = np.sort(np.bincount(labels.ravel())[1:])[::-1]
     assert sizes[1] > 0.5 * sizes[0]
@@ -154,6 +155,119 @@ def test_nodules_that_do_not_fit_are_refused_in_a_sentence():
 
 
 def test_the_phantom_is_small_code_without_embedded_data():
-    sources = [inspect.getsource(module) for module in (phantom, canvas, anatomy)]
+    sources = [inspect.getsource(module) for module in (phantom, canvas, anatomy, trees)]
 
-    assert sum(map(len, sources)) < 30_000
+    assert sum(map(len, sources)) < 36_000
+
+
+# Beside real scans --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo():
+    """The chest that the demo and Slicer's Sample Data show."""
+    return phantom.make_phantom()
+
+
+@pytest.fixture(scope="module")
+def measured(demo):
+    return phantom_table.measure_volume(demo.volume)
+
+
+def test_vessels_densities_and_noise_lie_within_the_range_of_seven_real_scans(measured):
+    ranges = phantom_table.read_ranges()
+
+    assert list(measured) == list(ranges)
+    outside = {name: (value, ranges[name]) for name, value in measured.items() if not within(value, ranges[name])}
+    assert not outside
+
+
+def within(value, ends):
+    return ends[0] <= value <= ends[1]
+
+
+def test_the_page_shows_the_values_as_measured(measured):
+    page = phantom_table.PAGE.read_text()
+
+    assert phantom_table.with_table(page, measured, phantom_table.read_ranges()) == page
+    assert (
+        phantom_table.with_table(page, measured | {"branch points per liter": 3.0}, phantom_table.read_ranges()) != page
+    )
+
+
+@pytest.mark.slow
+def test_the_ranges_are_those_of_the_seven_scans(data_dir):
+    found = phantom_table.measure_scans(data_dir / "scans" / "lidc_scans.h5")
+
+    for name, ends in phantom_table.read_ranges().items():
+        assert found[name] == pytest.approx(ends, rel=1e-3), name
+
+
+@pytest.mark.slow
+def test_the_bundled_generator_sees_as_many_candidates_as_on_real_scans(demo):
+    import torch
+    from LNHGLib.image.volume import canonical
+    from LNHGLib.models import folder
+    from LNHGLib.segmentation import components, pipeline
+    from LNHGLib.segmentation.progress import Monitor
+
+    model, monitor = folder.load("lnhg-1mm"), Monitor(None, None)
+    scan = pipeline.prepare_scan(canonical(demo.volume), model.spec, monitor)
+    _, image = pipeline.predict_nodule_image(scan, model, torch.device("cpu"), monitor)
+    labels = components.components(image > 0.05, model.spec.fusion.connectivity)
+    voxels = np.bincount(labels.ravel())[1:]
+    in_lungs = np.bincount(labels.ravel(), scan.lungs.ravel())[1:]
+
+    candidates = ((voxels >= 14) & (in_lungs >= voxels / 3)).sum()
+
+    assert 8 <= candidates <= 91  # on 15 real scans
+
+
+def test_arteries_taper_without_a_gap_from_the_hilum_to_the_pleura(chest):
+    drawn = canvas.Canvas(3, COARSE_MM)
+    shapes = anatomy.Chest(drawn)
+    for tree in anatomy.draw_lungs(drawn, shapes):
+        points, directions, radii = tree.center_lines()
+        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        ends = np.flatnonzero(~np.isin(np.arange(len(tree.points)), tree.parents))
+
+        assert (tree.radii[1:] <= tree.radii[tree.parents[1:]] + 1e-9).all(), "no child is thicker than its parent"
+        assert np.median(steps) < trees.SAMPLE_MM
+        np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, atol=1e-3)
+        assert tree.radii[1:4].min() > 3 * np.median(tree.radii[ends])
+        assert radii.min() > 0.3
+        assert np.percentile(shapes.depth(drawn, tree.points[ends]), 10) < 10, "some end close to the pleura"
+
+
+def test_children_share_the_flow_of_their_parent_by_murrays_law():
+    reached = np.random.default_rng(0).uniform((30, -30, -30), (90, 30, 30), (200, 3))
+    tree = trees.Tree(np.random.default_rng(0), np.zeros(3), np.array([1.0, 0, 0]), [reached], 0.5)
+    for parent in np.unique(tree.parents[2:]):
+        children = np.flatnonzero(tree.parents == parent)
+        children = children[children > 0]
+        flow = (tree.radii[children] ** trees.MURRAY_EXPONENT).sum()
+        if tree.radii[parent] < trees.MAX_RADIUS_MM:
+            assert tree.radii[parent] ** trees.MURRAY_EXPONENT == pytest.approx(flow)
+
+
+def test_airways_are_dark_with_a_brighter_wall_beside_their_arteries():
+    drawn = canvas.Canvas(0, (1.0, 1.0, 1.0))
+    drawn.hu[:] = -860
+    line = np.column_stack([np.linspace(40, 100, 90), np.zeros(90), np.full(90, 120.0)])
+    straight = (line, np.tile([1.0, 0, 0], (90, 1)), np.full(90, 2.5))
+    points, lumen = trees.beside(straight, np.array([0.0, 0.0, -1.0]), anatomy.AIRWAY_SCALE, anatomy.AIRWAY_WALL_MM)
+
+    np.testing.assert_allclose(points[:, 2], 120 - 2.5 - lumen - anatomy.AIRWAY_WALL_MM)
+    wall = trees.tube_fraction(drawn, points, lumen + anatomy.AIRWAY_WALL_MM) - trees.tube_fraction(
+        drawn, points, lumen
+    )
+    middle = tuple(np.round(points[45][::-1] - drawn.corner_mm).astype(int))
+    assert wall[middle] < 0.2 < wall[middle[0] - 2 : middle[0] + 3, middle[1], middle[2]].max()
+
+
+def test_a_vessel_thinner_than_a_voxel_is_fainter_by_its_area():
+    drawn = canvas.Canvas(0, (1.0, 1.0, 1.0))
+    line = np.column_stack([np.linspace(40, 100, 120), np.zeros(120), np.full(120, 120.0)])
+    thin, thinner = (trees.tube_fraction(drawn, line, np.full(120, radius)).sum() for radius in (0.5, 0.25))
+
+    assert thinner / thin == pytest.approx(0.25, rel=0.05)
