@@ -13,6 +13,7 @@ import torch
 from LNHGLib.image.volume import Grid, Source, Volume
 from LNHGLib.models import folder as models
 from LNHGLib.models import gan
+from LNHGLib.models.classifier import build_classifier
 from LNHGLib.models.detector import build_detector
 from LNHGLib.models.registry import build_generator
 from safetensors.torch import save_file
@@ -99,8 +100,11 @@ def with_stand_ins(
     return _WithStandIns(model.folder, {**model.card, "stand-ins": (generator, detector or BlobDetector())})
 
 
-def write_model(folder: Path, second: bool = False, **changes) -> models.Model:
-    """Write a tiny model folder, maybe with a second generator, which is blind; `changes` replace parts of its card."""
+def write_model(folder: Path, second: bool = False, classifier: bool = False, **changes) -> models.Model:
+    """Write a tiny model folder; `changes` replace parts of its card.
+
+    It may have a second generator, which is blind, and a classifier with random weights.
+    """
     folder.mkdir(parents=True)
     detector_spec = {
         "backbone": "light",
@@ -117,6 +121,10 @@ def write_model(folder: Path, second: bool = False, **changes) -> models.Model:
         nothing = {name: torch.zeros_like(values) for name, values in build_generator(spec).state_dict().items()}
         save_file(nothing, folder / "second_generator.safetensors")
         changes = {"second_generator": {**spec, "weights": "second_generator.safetensors"}, **changes}
+    if classifier:
+        spec = {"kind": "residual", "width": 2}
+        save_file(build_classifier(spec).state_dict(), folder / "classifier.safetensors")
+        changes = {"classifier": {**spec, "weights": "classifier.safetensors"}, **changes}
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
     card = {
         "schema": 1,

@@ -127,13 +127,11 @@ class ClassifierSpec:
     Attributes:
         kind: one of `CLASSIFIER_KINDS`.
         weights: its safetensors file.
-        min_score: lowest score of a candidate that is kept.
         options: what else builds the network.
     """
 
     kind: str
     weights: str
-    min_score: float
     options: Mapping[str, Any]
 
 
@@ -480,7 +478,6 @@ CLASSIFIER = {
     "kind": one_of(*CLASSIFIER_KINDS),
     "width": OPTIONS["width"],
     "weights": WEIGHTS,
-    "min_score": FRACTION,
 }
 PROBABILITY = {field.name: FACTOR for field in fields(ProbabilitySpec)}
 FROC = {

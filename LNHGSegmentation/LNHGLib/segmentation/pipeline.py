@@ -217,9 +217,9 @@ def join_branches(
 def classify_findings(
     scan: PreparedScan, found: Findings, model: Model, where: torch.device, monitor: Monitor
 ) -> Findings:
-    """Score findings by the model's classifier and leave out those that it is sure of, best first.
+    """Score findings by the model's classifier and make their scores probabilities, best first.
 
-    Without a classifier the findings stay as they are.
+    Without a classifier the findings stay as they are, and without a calibration their scores.
 
     Args:
         scan: the CT on the working grid.
@@ -241,7 +241,6 @@ def classify_findings(
     scored = [
         replace(finding, classifier_score=float(score))
         for finding, score in zip(found.fusion.findings, scores, strict=True)
-        if score >= spec.classifier.min_score
     ]
     if spec.probability is not None:
         scored = [replace(finding, score=probability_of(finding, found.labels, scan.grid, spec)) for finding in scored]

@@ -40,7 +40,7 @@ def segment_at(
 
     Args:
         volume: CT in HU or a part of it around the place, in any orientation; lungs are not looked for.
-        model: its generators are used, its detector is not.
+        model: its generators and its classifier are used, its detector is not.
         place_lps_mm: x, y, z.
         device: as in `pipeline.segment`.
         progress: as in `pipeline.segment`.
@@ -66,6 +66,7 @@ def segment_at(
         scan = PreparedScan(grid, normalize(onto_grid(upright, grid), spec.window_hu), np.ones(grid.shape, bool))
     with monitor.stage("generator", "Outlining the nodule (generator)", 0.2, 0.8):
         found = find_at(scan, pipeline.load_ensemble(model, where, monitor), spec, place_lps_mm)
+    found = pipeline.classify_findings(scan, found, model, where, monitor)
     with monitor.stage("measurement", "Measuring the nodule", 0.8, 1.0):
         refined = pipeline.refine_findings(scan, found, {}, spec, threshold=0.0)
         result = pipeline.project_to_ct(volume, upright, grid, refined, None, monitor)

@@ -25,8 +25,6 @@ MEASURED = ("calibration", "results", "froc", "probability")
 KEPT = ("threshold", "rotate_180", "half_turn", "prune_attachments", "trim", "min_score", "slice_step_mm")
 """Keys of a part that say how its network is used; a network in its place is used in the same way."""
 NETWORKS = ("generator", "detector", "classifier", "window_hu")
-DEFAULTS = {"classifier": {"min_score": 0.0}}
-"""What a part that a model did not have begins with."""
 
 
 def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.Model:
@@ -99,7 +97,7 @@ def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict 
         )
     build = {"detector": build_detector, "classifier": build_classifier}.get(part, build_generator)
     name = f"{part}.safetensors"
-    kept = {key: value for key, value in card.get(part, DEFAULTS.get(part, {})).items() if key in KEPT}
+    kept = {key: value for key, value in card.get(part, {}).items() if key in KEPT}
     spec = {key: value for key, value in state["config"][table].items() if key not in KEPT} | kept
     with atomic_folder(out, what="The model") as folder:
         for file in card["files"]:

@@ -79,7 +79,7 @@ class ClassifierRun(Run):
     def validate(self, candidates: Candidates, stop: StopSignal, plot: bool) -> tuple[float, dict[str, float], dict]:
         """Score the averaged classifier by the area under its ROC curve, as `Run.validate`."""
         scores = candidate_scores(self.ema, candidates, self.config.window_hu)
-        area = float(areas(scores[None], candidates.nodule == 1).auc[0])
+        area = float(areas(scores[None], candidates.nodule == 1).area[0])
         return area, {"auc": area, "best": max(area, self.best)}, {}
 
 

@@ -172,7 +172,7 @@ def test_a_second_generator_is_checked_and_loaded_like_the_first(a_folder, tmp_p
         models.read(folder)
 
 
-CLASSIFIER = {"kind": "residual", "width": 8, "weights": "classifier.safetensors", "min_score": 0.02}
+CLASSIFIER = {"kind": "residual", "width": 8, "weights": "classifier.safetensors"}
 PROBABILITY = {"intercept": -3.0, "segmenter": 0.5, "detector": 0.25, "classifier": 1.0, "log_diameter": 0.5}
 FROC = {
     "thresholds": [0.9, 0.5, 0.1],
@@ -214,11 +214,9 @@ def test_a_card_without_the_parts_on_scores_has_none_of_them(a_folder):
     [
         ("classifier", []),
         ("classifier.kind", "resnet-50"),
-        ("classifier.kind", ...),
         ("classifier.width", 0),
         ("classifier.weights", "classifier.pt"),
-        ("classifier.min_score", ...),
-        ("classifier.min_score", 1.5),
+        ("classifier.kind", ...),
         ("classifier.depth", 48),
         ("probability", 0.5),
         *((f"probability.{name}", ...) for name in PROBABILITY),

@@ -1,0 +1,94 @@
+"""A model with a classifier: its findings have probabilities, and the ensemble looks at what is kept alone."""
+
+import numpy as np
+import pytest
+from LNHGLib.segmentation import pipeline
+from LNHGLib.segmentation.calibration import probability, sphere_diameter_mm
+from LNHGLib.segmentation.ensemble import Ensemble
+from LNHGLib.segmentation.point_prompt import segment_at
+from tiny_model import BlobDetector, centers_lps_mm, tiny_chest, with_stand_ins, write_model
+
+PROBABILITY = {"intercept": -1.0, "segmenter": 0.4, "detector": 0.2, "classifier": 1.5, "log_diameter": 0.7}
+
+
+class Blind(BlobDetector):
+    """Sees nothing but the largest blob."""
+
+    def forward(self, images):
+        found = super().forward(images)
+        for one in found:
+            sizes = (one["boxes"][:, 2:] - one["boxes"][:, :2]).prod(1)
+            for name in ("boxes", "scores"):
+                one[name] = one[name][sizes > 30]
+        return found
+
+
+@pytest.fixture(scope="module")
+def chest():
+    return tiny_chest()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("classified") / "tiny", classifier=True, probability=PROBABILITY)
+
+
+def segment(chest, model, threshold=0.0):
+    return pipeline.segment(chest, model, threshold=threshold)
+
+
+def test_score_is_the_probability_of_all_parts_and_the_size(chest, model):
+    result = segment(chest, with_stand_ins(model))
+    assert result.report["score_scale"] == "probability"
+    assert len(result.nodules) == 3
+    for nodule in result.nodules:
+        assert 0 < nodule.classifier_score < 1
+        diameter = sphere_diameter_mm(nodule.measurement.volume_mm3)
+        parts = nodule.segmenter_score, nodule.detector_score, nodule.classifier_score
+        expected = probability(model.spec.probability, *parts, diameter, 0.1)
+        assert nodule.score == pytest.approx(expected, abs=0.05)  # of the diameter on the CT's own voxels
+    scores = [nodule.score for nodule in result.nodules]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_ensemble_looks_at_what_is_kept_alone(chest, model, monkeypatch):
+    model, asked, predict_at = with_stand_ins(model), [], Ensemble.predict_at
+
+    def count(self, ct_norm, boxes):
+        asked.append(len(boxes))
+        return predict_at(self, ct_norm, boxes)
+
+    monkeypatch.setattr(Ensemble, "predict_at", count)
+    scores = [nodule.score for nodule in segment(chest, model).nodules]
+    kept = segment(chest, model, threshold=(scores[0] + scores[1]) / 2)
+    assert asked == [3, 1]
+    assert [nodule.score for nodule in kept.nodules] == scores[:1]
+    assert kept.report["fusion"]["highest_score"] == pytest.approx(scores[0])
+
+
+def test_components_at_no_candidate_are_kept_where_the_card_says_so(chest, model, tmp_path):
+    fusion = {**model.card["fusion"], "keep": "all"}
+    filtered = segment(chest, with_stand_ins(model, Blind()))
+    everything = write_model(tmp_path / "all", classifier=True, probability=PROBABILITY, fusion=fusion)
+    kept = segment(chest, with_stand_ins(everything, Blind()))
+    assert len(kept.nodules) == 3 > len([nodule for nodule in filtered.nodules if nodule.segmenter_score])
+    assert {nodule.provenance for nodule in kept.nodules} == {"fused", "segmenter"}
+    assert {nodule.detector_score is None for nodule in kept.nodules} == {True, False}
+
+
+def test_a_place_that_a_reader_shows_has_a_probability_too(chest, model):
+    result = segment_at(chest, model, tuple(centers_lps_mm(chest)[0]))
+    (nodule,) = result.nodules
+    assert result.report["score_scale"] == "probability"
+    diameter = sphere_diameter_mm(nodule.measurement.volume_mm3)
+    parts = nodule.segmenter_score, None, nodule.classifier_score
+    assert nodule.score == pytest.approx(probability(model.spec.probability, *parts, diameter, 0.1), abs=0.05)
+
+
+def test_a_classifier_without_a_calibration_leaves_the_scores_of_the_model(chest, tmp_path):
+    plain = segment(chest, with_stand_ins(write_model(tmp_path / "plain")))
+    classified = segment(chest, with_stand_ins(write_model(tmp_path / "classified", classifier=True)))
+    assert classified.report["score_scale"] == "model"
+    np.testing.assert_array_equal(plain.labels, classified.labels)
+    assert [one.score for one in plain.nodules] == [one.score for one in classified.nodules]
+    assert all(one.classifier_score is not None for one in classified.nodules)
