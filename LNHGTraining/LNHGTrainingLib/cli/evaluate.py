@@ -117,13 +117,15 @@ def fit_probability(options: argparse.Namespace) -> None:
     require_path(options.data, "a folder with crops/ and scans/", folder=True)
     from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
+    from LNHGLib.segmentation.pipeline import choose_device
 
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.release import model_card, probability
 
     require_free(options.out, options.overwrite, output_files.PROBABILITY)
-    model, held_out = models.load(options.model), [models.load(name) for name in options.held_out]
-    study = probability.run(model, held_out, options.data, options.false_per_scan, options.seed, options.device)
+    model, where = models.load(options.model), choose_device(options.device)
+    held_out = [models.load(name) for name in options.held_out]
+    study = probability.run(model, held_out, options.data, options.false_per_scan, options.seed, where)
     probability.write(study, options.out, options.overwrite)
     model_card.write(model.folder, study.card)
     print(probability.render(study.report))

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.text import markdown_table, write_csv, write_json
@@ -122,11 +123,14 @@ def froc_part(
         rests_on: the scans in words, and which networks looked at them.
     """
     curve = metrics.froc(detections(rows, scores, scans, nodules))
-    total = int(np.sum(nodules))
+    total, last = int(np.sum(nodules)), {}
+    for threshold, sensitivity, false in zip(curve.thresholds, curve.sensitivity, curve.false_per_scan, strict=True):
+        if np.isfinite(threshold):  # where two scores are one to four digits, the row with both holds
+            last[float(np.floor(threshold * 1e4) / 1e4)] = round(float(sensitivity) * total), round(float(false), 3)
     return {
-        "thresholds": [round(float(value), 4) for value in curve.thresholds[1:]],
-        "found": [round(float(value) * total) for value in curve.sensitivity[1:]],
-        "false_per_scan": [round(float(value), 3) for value in curve.false_per_scan[1:]],
+        "thresholds": list(last),
+        "found": [found for found, _ in last.values()],
+        "false_per_scan": [false for _, false in last.values()],
         "nodules": total,
         "scans": len(scans),
         "rests_on": rests_on,
@@ -205,7 +209,9 @@ class Study:
     curves: dict[str, metrics.Froc]
 
 
-def run(model: Model, held_out: Sequence[Model], data: Path, allowed: float, seed: int, device: str) -> Study:
+def run(
+    model: Model, held_out: Sequence[Model], data: Path, allowed: float, seed: int, device: str | torch.device
+) -> Study:
     """Let each scan be searched by a model that did not see its patient, and fit the regression on what is found.
 
     Args:
@@ -226,10 +232,11 @@ def run(model: Model, held_out: Sequence[Model], data: Path, allowed: float, see
     for scan in read_scans(data / files["scans"], table, sorted(set(folds.values()))):
         fold = folds[scan.patient]
         unseeing = _unseeing(held_out, scan, fold)
-        rows += score_scan(scan, unseeing, device)
-        scans.append(scan)
-        if saw(unseeing, "detector", scan, fold):  # what it says of a patient that it was trained on counts for nothing
+        detect = not saw(unseeing, "detector", scan, fold)
+        if not detect:  # one that all scans have must count, or none
             parts = tuple(part for part in PARTS if part != "detector")
+        rows += score_scan(scan, unseeing, device, detect)
+        scans.append(scan)
     if not scans:
         raise InputError(f"{data / files['scans']} holds no scan, expected some with readers' outlines.")
     return _study(model, rows, scans, parts, allowed, seed)

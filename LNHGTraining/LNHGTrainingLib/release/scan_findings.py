@@ -50,18 +50,21 @@ class ScoredFinding:
     touches: bool
 
 
-def score_scan(scan: Scan, model: Model, device: str = "cpu") -> list[ScoredFinding]:
+def score_scan(scan: Scan, model: Model, device: str | torch.device, detect: bool = True) -> list[ScoredFinding]:
     """Return what a model finds in a scan, up to the score of its parts.
 
     Args:
         scan: whose patient the model did not see.
         model: for a grid of 1 mm.
         device: where to compute.
+        detect: whether the detector takes part; where it saw the patient it must not.
     """
     spec, where, monitor = model.spec, torch.device(device), Monitor()
     prepared = PreparedScan(Grid(scan.hu.shape, scan.affine), normalize(scan.hu, spec.window_hu), scan.lungs)
     _, image = pipeline.predict_nodule_image(prepared, model, where, monitor)
-    boxes, step = pipeline.detect_boxes(prepared, model, where, monitor)
+    boxes, step = np.zeros((0, 6)), 1
+    if detect:
+        boxes, step = pipeline.detect_boxes(prepared, model, where, monitor)
     found = pipeline.join_branches(prepared, image, boxes, step, spec.generator.threshold, spec.fusion)
     found = pipeline.classify_findings(prepared, found, model, where, monitor)
     return match(scan, found, prepared.grid)

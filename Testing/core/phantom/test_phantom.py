@@ -196,6 +196,7 @@ def test_the_page_shows_the_values_as_measured(measured):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1600)
 def test_the_ranges_are_those_of_the_seven_scans(data_dir):
     found = phantom_table.measure_scans(data_dir / "scans" / "lidc_scans.h5")
 
@@ -204,6 +205,7 @@ def test_the_ranges_are_those_of_the_seven_scans(data_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1600)
 def test_the_bundled_generator_sees_as_many_candidates_as_on_real_scans(demo):
     import torch
     from LNHGLib.image.volume import canonical
