@@ -256,12 +256,12 @@ def _study(
         "the segmenter alone": np.array([row.segmenter or 0.0 for row in rows]),
     }
     found = {name: detections(rows, ranking, *known) for name, ranking in rankings.items()}
-    curve = metrics.froc(found[own])
-    reached = curve.thresholds[(curve.false_per_scan <= allowed) & np.isfinite(curve.thresholds)]
-    if not len(reached):
+    rests_on = f"{len(scans)} scans, each by networks that did not see its patient"
+    froc = froc_part(rows, scores, *known, rests_on)
+    reached = [t for t, rate in zip(froc["thresholds"], froc["false_per_scan"], strict=True) if rate <= allowed]
+    if not reached:
         raise InputError(f"Not even the best finding comes at {allowed} false findings a scan; allow more.")
     spec, total = fit(rows, floor, parts), int(sum(known[1]))
-    rests_on = f"{len(scans)} scans, each by networks that did not see its patient"
     report = to_rounded_json(
         {
             "schema": 1,
@@ -273,15 +273,15 @@ def _study(
             "candidates": len(rows),
             "parts": list(parts),
             "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
-            "threshold": float(reached.min()),
+            "threshold": reached[-1],
             "found": {name: metrics.detection_metrics(one, patients, seed) for name, one in found.items()},
             "reliability": reliability(rows, scores, seed),
         }
     )
     card = {key: value for key, value in model.card.items() if key != "results"} | {
-        "threshold": int(reached.min() * 1000) / 1000,
+        "threshold": reached[-1],
         "probability": {key: round(value, 4) for key, value in asdict(spec).items()},
-        "froc": froc_part(rows, scores, *known, rests_on),
+        "froc": froc,
         "calibration": {key: report[key] for key in ("scans", "nodules", "candidates", "parts", "reliability")},
     }
     return Study(card, report, rows, scores, {name: metrics.froc(one) for name, one in found.items()})
