@@ -261,7 +261,7 @@ class ClassifierSampling:
 
     Attributes:
         nodule: fraction of a batch that are nodules.
-        scans: fraction of the nodules, and of the others, that come from whole scans.
+        scans: fraction of the nodules that come from whole scans.
         pasted: fraction of the crops' nodules that are pasted over other candidates of scans.
         shift: most voxels by which a field is moved off its candidate.
         occluded: fraction of fields of which a part is emptied.

@@ -82,16 +82,19 @@ def data_config(folder: Path) -> dict:
 
 
 def training_config(branch: str, folder: Path) -> dict:
-    """The shipped recipe of "segmenter" or "detector", cut down to two epochs of two steps with tiny networks."""
+    """The shipped recipe of a network, cut down to two epochs of two steps with a tiny one."""
     config = tomllib.loads((RESOURCES / f"{branch}.toml").read_text())
     config |= {"steps": 4, "epoch_steps": 2, "batch": 2, "validate_crops": 1, "data": data_config(folder)}
     if branch == "segmenter":
         config["generator"]["width"] = config["critic"]["width"] = 2
         config["sampling"]["sides"] = [[16, 16, 16]]
         config["loss"]["adversarial_from_step"] = 1
-    else:
+    elif branch == "detector":
         config["detector"]["width"] = 4
         config["sampling"]["tile"] = 32
+    else:
+        config["classifier"]["width"] = 2
+        config["data"]["scans"] = "scans/lidc_scans.h5"
     return config
 
 

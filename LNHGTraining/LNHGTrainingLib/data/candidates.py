@@ -149,7 +149,8 @@ def _of_fold(config: ClassifierConfig, fold: int, cache: Path) -> Candidates:
     if not stored.exists():
         state = checkpoint.load(path)
         checkpoint.require_held_out(state, path, fold)
-        generator = build_generator(state["config"]["generator"])
+        with torch.random.fork_rng(devices=[]):  # the training's own random numbers do not depend on the cache
+            generator = build_generator(state["config"]["generator"])
         generator.load_state_dict(state["ema"])
         generator = generator.to(memory_format=torch.channels_last_3d).eval().requires_grad_(False)
         generator.fold_norms()

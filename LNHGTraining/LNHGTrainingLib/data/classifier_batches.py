@@ -27,11 +27,13 @@ class CandidateFields:
 
     def __init__(self, candidates: Candidates, config: ClassifierConfig) -> None:
         self.candidates, self.config, self.sampling = candidates, config, config.sampling
-        self.groups = {
-            (nodule, scan): np.flatnonzero((candidates.nodule == nodule) & (candidates.scan == scan))
-            for nodule in (True, False)
-            for scan in (True, False)
-        }
+        nodule, scan = candidates.nodule == 1, candidates.scan
+        self.others, self.tissue = np.flatnonzero(~nodule), np.flatnonzero(~nodule & scan)
+        self.of_crops = np.flatnonzero(nodule & ~scan)
+        self.of_scans = [
+            np.flatnonzero(nodule & scan & (candidates.patient == one))
+            for one in np.unique(candidates.patient[nodule & scan])
+        ]
 
     def batch(self, step: int, size: int, number: int = 0) -> tuple[Tensor, Tensor]:
         """Return fields (B, 2, 32, 32, 32) and whether they are nodules, float32 (B,).
@@ -47,9 +49,11 @@ class CandidateFields:
         return torch.from_numpy(np.stack(fields)), torch.from_numpy(nodules.astype(np.float32))
 
     def _choose(self, rng: np.random.Generator, nodule: bool) -> int:
-        scan = bool(rng.random() < self.sampling.scans)
-        group = self.groups[nodule, scan]
-        return int(rng.choice(group if len(group) else self.groups[nodule, not scan]))
+        """Choose a candidate; of the nodules of scans, each patient's as often as the others'."""
+        if not nodule:
+            return int(rng.choice(self.others))
+        scan = len(self.of_scans) > 0 and rng.random() < self.sampling.scans
+        return int(rng.choice(self.of_scans[rng.integers(len(self.of_scans))] if scan else self.of_crops))
 
     def _cube(self, rng: np.random.Generator, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return HU and nodule image of a candidate; some nodules of crops are pasted over other candidates of scans.
@@ -58,10 +62,9 @@ class CandidateFields:
         """
         hu, image = (array[number].astype(np.float32) for array in (self.candidates.hu, self.candidates.image))
         image /= 255
-        tissue = self.groups[False, True]
-        own = self.candidates.nodule[number] and not self.candidates.scan[number] and len(tissue)
+        own = self.candidates.nodule[number] and not self.candidates.scan[number] and len(self.tissue)
         if own and rng.random() < self.sampling.pasted:
-            other = int(rng.choice(tissue))
+            other = int(rng.choice(self.tissue))
             mask = nearest(image > MIN_SIGNAL, (SIDE / 2,) * 3, (1, 1, 1))
             place = self.candidates.hu[other].astype(np.float32)
             if mask.any() and place[mask].mean() < MAX_TISSUE_HU:

@@ -1,6 +1,5 @@
 """Make a model folder from the checkpoints of both branches, or of a model and another network."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from LNHGLib.models import folder as models
 from LNHGLib.models.card import SCHEMA, SECOND
 from LNHGLib.models.classifier import build_classifier
 from LNHGLib.models.detector import build_detector
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from LNHGTrainingLib.baselines.monai_unet import build_generator
@@ -70,7 +69,8 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
 def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict | None = None) -> models.Model:
     """Write the model with the network of a checkpoint, new or in place of its own, into `out`, in one step.
 
-    The card's thresholds stay for `calibrate` to choose anew; what was measured is left out.
+    The card's thresholds stay for `calibrate` to choose anew; what was measured is left out. All weights are stored in
+    float16.
 
     Args:
         model: It stays as it is.
@@ -101,10 +101,12 @@ def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict 
     spec = {key: value for key, value in state["config"][table].items() if key not in KEPT} | kept
     with atomic_folder(out, what="The model") as folder:
         for file in card["files"]:
-            shutil.copyfile(model.folder / file, folder / file)
+            (folder / file).write_bytes(save(rounded(load((model.folder / file).read_bytes()))))
         _save(build(spec), state["ema"], folder / name)
         card[part] = spec | {"weights": name}
-        card["files"] = card["files"] | {name: file_sha256(folder / name)}
+        card["files"] = {file: file_sha256(folder / file) for file in {**card["files"], name: ""}}
+        if part == "classifier":  # it sorts what lies at no box of the detector, too
+            card["fusion"] = card["fusion"] | {"keep": "all"}
         card["training"] = card.get("training", {}) | {part: _recipe(state)}
         model_card.write(folder, card)
         models.verify(folder)
