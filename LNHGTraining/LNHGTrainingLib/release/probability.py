@@ -17,6 +17,7 @@ from LNHGLib.models.card import ProbabilitySpec
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.calibration import logit, probability
 from scipy.optimize import minimize
+from tqdm import tqdm
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.data.scans import Scan, read_scans, scan_folds
@@ -228,17 +229,14 @@ def run(
     files = model.card["training"]["classifier"]["data"]
     table = data / files["table"]
     folds = scan_folds(table)
-    scans, rows, parts = [], [], PARTS
-    for scan in read_scans(data / files["scans"], table, sorted(set(folds.values()))):
-        fold = folds[scan.patient]
-        unseeing = _unseeing(held_out, scan, fold)
-        detect = not saw(unseeing, "detector", scan, fold)
-        if not detect:  # one that all scans have must count, or none
-            parts = tuple(part for part in PARTS if part != "detector")
-        rows += score_scan(scan, unseeing, device, detect)
-        scans.append(scan)
+    scans = list(read_scans(data / files["scans"], table, sorted(set(folds.values()))))
     if not scans:
         raise InputError(f"{data / files['scans']} holds no scan, expected some with readers' outlines.")
+    unseeing = [_unseeing(held_out, scan, folds[scan.patient]) for scan in scans]
+    detect = not any(saw(one, "detector", scan, folds[scan.patient]) for one, scan in zip(unseeing, scans, strict=True))
+    parts = PARTS if detect else tuple(part for part in PARTS if part != "detector")
+    searched = zip(tqdm(scans, unit="scan", disable=None), unseeing, strict=True)
+    rows = [row for scan, one in searched for row in score_scan(scan, one, device, detect)]
     return _study(model, rows, scans, parts, allowed, seed)
 
 
