@@ -12,6 +12,7 @@ from pathlib import Path
 
 from LNHGLib.files.text import markdown_table
 from LNHGTrainingLib.evaluation import branch_ablation, compare, map_study, markdown
+from LNHGTrainingLib.release import probability
 
 ROOT = Path(__file__).parents[2]
 CARD = ROOT / "LNHGSegmentation" / "Resources" / "Models" / "lnhg-1mm" / "model.json"
@@ -71,13 +72,15 @@ def tables_of_card(card: dict) -> str:
 
 
 def tables_of_study(report: dict) -> str:
-    """Return the tables of a comparison without its sources, of branches, or of maps over nodules of all sizes."""
+    """Return the tables of a comparison without its sources, or of another study; of maps over nodules of all sizes."""
     if "methods" in report:
         methods = [_with_main_groups(method) for method in report["methods"]]
         _, *blocks, _ = compare.render(report | {"methods": methods}).split("\n\n")
         return "\n\n".join(blocks)
     if report["kind"] == "branches":
         return "\n\n".join(branch_ablation.render(report).strip().split("\n\n")[1:])
+    if report["kind"] == "probability":
+        return "\n\n".join(probability.render(report).strip().split("\n\n")[1:])
     lines = [line for line in report["lines"] if line["size"] == "all"]
     _, _, table, note, data = map_study.render(report | {"lines": lines, "sources": {}}).strip().split("\n\n")
     return f"{table}\n\n{note} {data.removeprefix('- ')}."

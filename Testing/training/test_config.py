@@ -7,7 +7,7 @@ import small_data
 import torch
 from LNHGLib.errors import InputError
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.config import DetectorConfig, SegmenterConfig, build, override, read, to_table
+from LNHGTrainingLib.config import ClassifierConfig, DetectorConfig, SegmenterConfig, build, override, read, to_table
 from LNHGTrainingLib.data.segmenter_batches import Batch
 from LNHGTrainingLib.training import detector as train_detector
 from LNHGTrainingLib.training import segmenter
@@ -197,7 +197,8 @@ SHIPPED = sorted(
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_are_complete_and_come_back_from_tables(path):
-    kind = DetectorConfig if "detector" in path.stem else SegmenterConfig
+    kinds = {"detector": DetectorConfig, "classifier": ClassifierConfig}
+    kind = kinds.get(path.stem.partition("-")[0], SegmenterConfig)
     config = build(kind, read(path))
     assert build(kind, to_table(config)) == config
 

@@ -123,7 +123,8 @@ def test_the_label_map_lies_where_the_ct_lies(written, ct):
 
 def test_the_report_has_the_timings_of_every_stage(written):
     report = json.loads((written[1] / "report.json").read_text())
-    assert list(report["seconds"]) == ["read", "lungs", "grid", "generator", "detector", "fusion", "measurement"]
+    stages = ["read", "lungs", "grid", "generator", "detector", "fusion", "ensemble", "measurement"]
+    assert list(report["seconds"]) == stages
     assert report["options"]["threshold"] == 0
 
 
