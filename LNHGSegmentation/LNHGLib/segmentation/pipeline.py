@@ -219,7 +219,8 @@ def classify_findings(
 ) -> Findings:
     """Score findings by the model's classifier and make their scores probabilities, best first.
 
-    Without a classifier the findings stay as they are, and without a calibration their scores.
+    Without a classifier the findings stay as they are, and without a calibration their scores. Where the calibration
+    gives the detector no weight, its boxes without a component are left out: nothing is known of their probability.
 
     Args:
         scan: the CT on the working grid.
@@ -231,16 +232,19 @@ def classify_findings(
     spec = model.spec
     if spec.classifier is None:
         return found
+    findings = found.fusion.findings
+    if spec.probability is not None and spec.probability.detector == 0:
+        findings = [finding for finding in findings if finding.labels]
     with monitor.stage("classifier", "Sorting the candidates (classifier)", 0.78, 0.82):
         network = load_network(model.classifier, where, monitor)
-        centers = [classification.finding_center(found.labels, finding) for finding in found.fusion.findings]
+        centers = [classification.finding_center(found.labels, finding) for finding in findings]
         fields = [
             classification.candidate_field(scan.ct_norm, found.image, center, spec.window_hu) for center in centers
         ]
         scores = classification.classify(network, fields, monitor)
     scored = [
         replace(finding, classifier_score=float(score))
-        for finding, score in zip(found.fusion.findings, scores, strict=True)
+        for finding, score in zip(findings, scores, strict=True)
     ]
     if spec.probability is not None:
         scored = [replace(finding, score=probability_of(finding, found.labels, scan.grid, spec)) for finding in scored]

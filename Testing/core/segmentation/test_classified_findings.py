@@ -6,7 +6,7 @@ from LNHGLib.segmentation import pipeline
 from LNHGLib.segmentation.calibration import probability, sphere_diameter_mm
 from LNHGLib.segmentation.ensemble import Ensemble
 from LNHGLib.segmentation.point_prompt import segment_at
-from tiny_model import BlobDetector, centers_lps_mm, tiny_chest, with_stand_ins, write_model
+from tiny_model import BlobDetector, centers_lps_mm, gate_generator, tiny_chest, with_stand_ins, write_model
 
 PROBABILITY = {"intercept": -1.0, "segmenter": 0.4, "detector": 0.2, "classifier": 1.5, "log_diameter": 0.7}
 
@@ -74,6 +74,18 @@ def test_components_at_no_candidate_are_kept_where_the_card_says_so(chest, model
     assert len(kept.nodules) == 3 > len([nodule for nodule in filtered.nodules if nodule.segmenter_score])
     assert {nodule.provenance for nodule in kept.nodules} == {"fused", "segmenter"}
     assert {nodule.detector_score is None for nodule in kept.nodules} == {True, False}
+
+
+def test_boxes_alone_have_a_probability_only_where_the_detector_has_a_weight(chest, model, tmp_path):
+    blind = gate_generator(2.0)
+    boxes = segment(chest, with_stand_ins(model, generator=blind)).nodules
+    assert {nodule.provenance for nodule in boxes} == {"detector-box"}
+    for box in boxes:
+        assert box.classifier_score is not None
+        assert 0 < box.score < 1
+    weightless = PROBABILITY | {"detector": 0.0}
+    without = write_model(tmp_path / "weightless", classifier=True, probability=weightless)
+    assert not segment(chest, with_stand_ins(without, generator=blind)).nodules
 
 
 def test_a_place_that_a_reader_shows_has_a_probability_too(chest, model):
