@@ -330,9 +330,14 @@ def _classifier(values: Mapping[str, Any]) -> ClassifierSpec:
     return ClassifierSpec(**{name: value for name, value in values.items() if name in own}, options=options)
 
 
+def with_words_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card's part on a generator with today's keys in place of older ones."""
+    return {OLD_KEYS.get(name, name): value for name, value in values.items()}
+
+
 def _generator(values: Mapping[str, Any]) -> GeneratorSpec:
     own = {field.name for field in fields(GeneratorSpec)}
-    named = {OLD_KEYS.get(name, name): value for name, value in values.items()}
+    named = with_words_of_today(values)
     building = GENERATOR_OPTIONS.get(named["kind"], named)
     options = {name: value for name, value in named.items() if name not in own and name in building}
     return GeneratorSpec(**{name: value for name, value in named.items() if name in own}, options=options)

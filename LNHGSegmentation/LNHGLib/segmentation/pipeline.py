@@ -242,10 +242,7 @@ def classify_findings(
             classification.candidate_field(scan.ct_norm, found.image, center, spec.window_hu) for center in centers
         ]
         scores = classification.classify(network, fields, monitor)
-    scored = [
-        replace(finding, classifier_score=float(score))
-        for finding, score in zip(findings, scores, strict=True)
-    ]
+    scored = [replace(finding, classifier_score=float(score)) for finding, score in zip(findings, scores, strict=True)]
     if spec.probability is not None:
         scored = [replace(finding, score=probability_of(finding, found.labels, scan.grid, spec)) for finding in scored]
     ordered = sorted(scored, key=lambda finding: -finding.score)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.text import read_csv
-from LNHGLib.models.card import SECOND
+from LNHGLib.models.card import SECOND, with_words_of_today
 from LNHGLib.segmentation.attachments import CORE, prune_mask
 from LNHGLib.segmentation.components import nearest
 from scipy import ndimage
@@ -59,18 +59,17 @@ def protocol(readers: int) -> str:
 
 def inference_text(card: dict) -> str:
     """Return what the protocol says of a model's inference: of its ensemble, and of pruned outlines."""
-    generator = card["generator"]
-    rotated = generator.get("rotate_180") or generator.get("half_turn")  # the key of older cards
+    generator = with_words_of_today(card["generator"])
     members = [
-        "at the cube",
-        *(["at the cube after half a turn in its plane"] if rotated else []),
-        *(["through a second generator"] if SECOND in card else []),
+        "of the cube",
+        *(["of the cube rotated by 180 degrees in the axial plane"] if generator.get("rotate_180") else []),
+        *(["by a second generator"] if SECOND in card else []),
     ]
-    text = PRUNED if generator.get("trim") else ""
+    text = PRUNED if generator.get("prune_attachments") else ""
     if len(members) == 1:
         return text
     number = {2: "two", 3: "three"}[len(members)]
-    return f" The nodule image is the mean of {number} looks: {', '.join(members[:-1])}, and {members[-1]}.{text}"
+    return f" The nodule image is the mean of {number} predictions: {', '.join(members[:-1])}, and {members[-1]}.{text}"
 
 
 class CropFiles(NamedTuple):

@@ -54,7 +54,9 @@ class InferenceOptions:
     @property
     def text(self) -> str:
         """What a report says of it."""
-        return evaluate_crops.inference_text({"generator": {"rotate_180": self.rotate_180, "trim": self.prune}})
+        return evaluate_crops.inference_text(
+            {"generator": {"rotate_180": self.rotate_180, "prune_attachments": self.prune}}
+        )
 
 
 SINGLE_PREDICTION = InferenceOptions()

@@ -14,6 +14,7 @@ from LNHGLib.files.atomic import atomic_folder, require_free
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.files.text import write_csv, write_json
 from LNHGLib.image.volume import Grid, resample
+from LNHGLib.models.card import with_words_of_today
 from tqdm import tqdm
 
 from LNHGTrainingLib import output_files
@@ -126,8 +127,9 @@ def run_crops(
     require_free(out, options.overwrite, output_files.EVALUATION)
     rows = evaluate_crops.select_rows(files.table, selection)
     crops = progress(evaluate_crops.read_crops(files.crops, rows), len(rows), "nodule", options)
-    generator = card["generator"]
-    results = evaluate_crops.evaluate_crops(crops, predict, generator["threshold"], generator.get("trim", False))
+    generator = with_words_of_today(card["generator"])
+    prune = generator.get("prune_attachments", False)
+    results = evaluate_crops.evaluate_crops(crops, predict, generator["threshold"], prune)
     patients = {row["patient_id"] for row in rows}
     folds = "all folds" if selection.folds is None else f"folds {' '.join(map(str, selection.folds))}"
     limit = f", the first {selection.limit} crops" if selection.limit else ""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from LNHGLib.errors import InputError
 from LNHGLib.image.volume import Grid
+from LNHGLib.models.card import with_words_of_today
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.ensemble import Ensemble
 from LNHGLib.segmentation.fusion import Finding, FusionOptions, combine
@@ -235,7 +236,7 @@ def choose(outputs: list[CropOutputs], card: dict, false_per_scan: float) -> dic
         InputError: Not even the best finding comes at that rate.
     """
     card = deepcopy(card)
-    prune = card["generator"].get("trim", False)
+    prune = with_words_of_today(card["generator"]).get("prune_attachments", False)
     card["generator"]["threshold"] = choose_mask_threshold(outputs, prune)
     found = [findings(one, card) for one in outputs]  # which there are does not depend on the weight
     curves = {}

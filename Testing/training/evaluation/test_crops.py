@@ -277,16 +277,19 @@ def test_a_model_at_another_spacing_is_resampled_without_a_shift():
 
 
 def test_a_second_generator_has_its_part_in_the_image_and_in_the_protocol():
-    card = CARD | {"generator": {"half_turn": True}, "second_generator": {}}
+    cards = [CARD | {"generator": {key: True}, "second_generator": {}} for key in ("rotate_180", "half_turn")]
     hu = np.where(ball((25, 25, 25), 12), 0, -1000).astype(np.int16)
     alone = cube_predictor([1], CARD)(hu)
     np.testing.assert_allclose(cube_predictor([1, 1, 0], CARD)(hu), alone * 2 / 3, rtol=1e-6)
     assert not alone[0].any()
     assert not alone[49].any()
     np.testing.assert_allclose(alone[1:49, 1:49, 1:49], normalize(hu, CARD["window_hu"])[1:49, 1:49, 1:49])
-    assert "three looks: at the cube, at the cube after" in evaluate_crops.inference_text(card)
+    texts = [evaluate_crops.inference_text(card) for card in cards]
+    assert texts == [texts[0]] * 2
+    assert "three predictions: of the cube, of the cube rotated" in texts[0]
     assert evaluate_crops.inference_text(CARD | {"generator": {}}) == ""
-    assert "trimmed" in evaluate_crops.inference_text(CARD | {"generator": {"trim": True}})
+    for key in ("prune_attachments", "trim"):
+        assert "trimmed" in evaluate_crops.inference_text(CARD | {"generator": {key: True}})
 
 
 def test_a_model_that_needs_the_field_of_view_is_refused_on_crops():

@@ -47,11 +47,12 @@ def test_of_thresholds_of_equal_dice_the_one_of_true_volume_is_taken():
     assert calibrate.choose_mask_threshold(outputs) == 0.03
 
 
-def test_outlines_are_pruned_before_they_are_compared_where_the_card_asks_for_it():
+@pytest.mark.parametrize("key", ["prune_attachments", "trim"])
+def test_outlines_are_pruned_before_they_are_compared_where_the_card_asks_for_it(key):
     predicted = 0.5 * ball((25, 25, 25), 5)
     predicted[24:27, 24:27, 25:] = 0.5
     outputs = [cube(predicted, boxes_around((25, 25, 25), 6, 0.9))]
-    pruning = CARD | {"generator": CARD["generator"] | {"trim": True}}
+    pruning = CARD | {"generator": CARD["generator"] | {key: True}}
     plain, pruned = (calibrate.choose(outputs, card, 2)["calibration"]["dice"] for card in (CARD, pruning))
     assert plain < 0.9 < pruned
     assert calibrate.volume_bias(outputs, 0.1, prune=True) < calibrate.volume_bias(outputs, 0.1)
