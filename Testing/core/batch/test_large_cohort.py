@@ -1,4 +1,7 @@
-"""Sixty cases made of real CTs, ten of them broken, through the real core with a tiny model: the whole promise."""
+"""A cohort made of real CTs, ten of them broken, through the real core with a tiny model: the whole promise.
+
+`LNHG_COHORT=50` makes as many good cases of them; the tests need 12.
+"""
 
 import json
 import os
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 CORE = Path(cli.__file__).parents[1]
 COARSE_MM = (8.0, 4.0, 4.0)
-GOOD, BROKEN, KILLS = 50, 10, 3
+GOOD, BROKEN, KILLS = int(os.environ.get("LNHG_COHORT", "12")), 10, 3
 GROWTH_MB = 60.0
 ALONE, FASTER = 4, 1.5
 
@@ -104,7 +107,8 @@ def test_as_many_cases_come_out_as_went_in(whole):
 
 def test_memory_stays_flat_over_the_cohort(whole):
     peaks = [float(row["peak_memory_mb"]) for row in rows(whole[0]) if row["status"] == "done"]
-    early, late = statistics.median(peaks[5:20]), statistics.median(peaks[-15:])
+    first, rest = peaks[2 : len(peaks) // 2], peaks[len(peaks) // 2 :]  # each worker has done a case before
+    early, late = statistics.median(first), statistics.median(rest)
     print(f"peak memory of a worker: {early:.0f} MB early, {late:.0f} MB late")
     assert late - early < GROWTH_MB
 
@@ -125,7 +129,7 @@ def test_three_kills_at_random_moments_cost_nothing(cohort, whole):
     moments, finished = random.Random(5), []
     for kill in range(KILLS):
         process = start(cohort, "killed", *(["--resume"] if kill else []))
-        time.sleep(moments.uniform(0.15, 0.45) * seconds)
+        time.sleep(moments.uniform(0.1, 0.3) * seconds)
         assert process.poll() is None, "it ended before it could be killed"
         process.kill()
         process.wait()

@@ -49,6 +49,5 @@ def test_the_bundled_model_in_float16_outlines_the_same(tmp_path):
     images = [load_ensemble(one, torch.device("cpu"), Monitor()).predict_center(ct) for one in (model, half)]
     outlines = [central_nodule(image > model.spec.generator.threshold, prune=True) for image in images]
     assert outlines[0].sum() > 150
-    assert not np.array_equal(*images)
     assert 1 - dice(*outlines) < 1e-3
     np.testing.assert_allclose(images[1], images[0], atol=0.01)
