@@ -1,8 +1,8 @@
 """Networks that tell candidates that are nodules from those that are none, by a small field of the CT around each.
 
 Fields are (B, 2, 32, 32, 32): normalized CT and nodule image (see `segmentation.classification`). A network returns
-logits (B,). Two kinds: the residual network of the bundled model, and the 3-D ResNet of the second stage of
-document 004 (method, section "Candidate classifier").
+logits (B,). Two kinds: a small residual network of our own, and the 3-D ResNet of the second stage of document 004
+(docs/method.md, section 9).
 """
 
 from itertools import pairwise

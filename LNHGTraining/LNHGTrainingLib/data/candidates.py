@@ -104,7 +104,7 @@ def find_candidates(
         if cut or (not nodule and touches):
             continue
         hu = _cube(volume.hu, center, -1000)
-        shown = _cube(np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8), center, 0)
+        shown = np.rint(255 * np.clip(_cube(image, center, 0), 0, 1)).astype(np.uint8)
         diameter = finding_diameter_mm(found.labels, finding, 1.0)
         yield hu, shown, nodule, finding.segmenter_score, diameter, volume.patient, scan
 

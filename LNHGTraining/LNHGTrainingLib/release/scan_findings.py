@@ -4,7 +4,7 @@ The stages are the pipeline's own, up to the score: what is calibrated and compa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -148,13 +148,3 @@ def detections(
         scans=np.array([order[rows[number].scan] for number in numbers], int),
         nodules=np.asarray(nodules, int),
     )
-
-
-def without(row: ScoredFinding, *parts: str) -> ScoredFinding:
-    """Return a finding as if some parts had said nothing.
-
-    Args:
-        row: the finding.
-        parts: of "segmenter", "detector" and "classifier".
-    """
-    return replace(row, **dict.fromkeys(parts))
