@@ -135,7 +135,7 @@ def test_a_method_is_trained_and_scored_over_its_folds_by_two_commands(recipe, t
     assert "fold 0: step 2, threshold" in (tmp_path / "out" / "summary.md").read_text()
     two = [*last, str(tmp_path / "two"), "--name", "U-net, two looks", "--half-turn", "--trim", *map(str, files)]
     assert main(["crossvalidate", *two]) == 0
-    for said in ("the mean of two looks", "Outlines are trimmed"):
+    for said in ("the mean of two predictions", "Outlines are trimmed"):
         assert said in (tmp_path / "two" / "summary.md").read_text()
     assert main(["compare", str(tmp_path / "out"), str(tmp_path / "two"), str(tmp_path / "both")]) == 0
     assert main(["crossvalidate", last[0], last[0], str(tmp_path / "no"), "--name", "U", *map(str, files)]) == 2
