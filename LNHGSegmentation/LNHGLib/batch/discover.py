@@ -11,8 +11,9 @@ from pathlib import Path
 from LNHGLib.batch import case_names
 from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.errors import InputError
-from LNHGLib.image import dicom_series, single_file, zip_scans
-from LNHGLib.image.dicom_series import ADVICE, Header
+from LNHGLib.image import dicom_header, single_file, zip_scans
+from LNHGLib.image.dicom_header import ADVICE, Header
+from LNHGLib.image.dicom_stacks import by_subject
 
 TRIED = {"CT", *ADVICE}
 """Kinds of DICOM images that are CT, or that deserve the reader's own advice."""
@@ -69,7 +70,7 @@ def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
     first = paths[0]
     if len(paths) == 1 and first.suffix.lower() == ".csv":
         return _numbered(_listed(first), [])
-    if len(paths) == 1 and first.is_file() and dicom_series.is_dicom(first):  # stands for its series, as in `segment`
+    if len(paths) == 1 and first.is_file() and dicom_header.is_dicom(first):  # stands for its series, as in `segment`
         return _numbered([Case("", first.name, first.absolute(), size=first.stat().st_size)], [])
     base = first.absolute() if first.is_dir() else first.absolute().parent
     if len(paths) > 1:  # names below the deepest common folder are the user's, those above are not shown
@@ -98,13 +99,14 @@ def _search(path: Path, found: _Found, out: Path) -> None:
         if zip_scans.is_dicom_directory(file.name):
             continue
         try:
-            header = dicom_series.read_header(file)
-            starts_as_dicom = header is not None or dicom_series.is_dicom(file)
+            headers = dicom_header.read_headers(file)
+            starts_as_dicom = bool(headers) or dicom_header.is_dicom(file)
         except OSError:
-            header, starts_as_dicom = None, True
-        if header:
-            found.headers.append(header)
-        elif starts_as_dicom or file.suffix.lower() in DICOM_SUFFIXES:
+            headers, starts_as_dicom = [], True
+        found.headers += headers
+        if headers:
+            continue
+        if starts_as_dicom or file.suffix.lower() in DICOM_SUFFIXES:
             found.unreadable.append(file)
         else:
             found.left["file(s) of other kinds"] += 1
@@ -134,8 +136,8 @@ def _cases(found: _Found) -> Iterator[Case]:
         yield Case("", found.name(path), path, size=path.stat().st_size)
     for path in found.archives:
         yield from _archive(path, found.name(path))
-    for uid, headers in _by_series(found.headers):
-        files = tuple(sorted(header.path for header in headers))
+    for uid, headers in by_subject(found.headers):
+        files = tuple(sorted({header.path for header in headers}))
         folder = Path(os.path.commonpath([file.parent for file in files]))
         size = sum(file.stat().st_size for file in files)
         yield Case("", found.name(folder), folder, uid, files, size=size, **_verdict(headers))
@@ -149,13 +151,6 @@ def _cases(found: _Found) -> Iterator[Case]:
 def _unreadable(names: Sequence[str]) -> dict[str, str]:
     reason = f"{len(names)} DICOM file(s) cannot be read or belong to no series, such as {names[0]}"
     return {"state": FAILED, "reason": f"{reason}; copy or export them again."}
-
-
-def _by_series(headers: Iterable[Header]) -> list[tuple[str, list[Header]]]:
-    series: dict[str, list[Header]] = {}
-    for header in headers:
-        series.setdefault(header.series_uid, []).append(header)
-    return sorted(series.items())
 
 
 def _verdict(headers: Iterable[Header]) -> dict[str, str]:
@@ -175,8 +170,8 @@ def _archive(path: Path, name: str) -> list[Case]:
     except InputError as error:
         return [replace(whole, state=FAILED, reason=str(error).replace(str(path), name))]
     cases = [replace(whole, source=f"{name}/{image}", members=content.with_voxels(image)) for image in content.images]
-    for uid, headers in _by_series(content.headers):
-        members = tuple(sorted(header.path.as_posix() for header in headers))
+    for uid, headers in by_subject(content.headers):
+        members = tuple(sorted({header.path.as_posix() for header in headers}))
         cases.append(replace(whole, series_uid=uid, members=members, **_verdict(headers)))
     if content.unreadable:
         cases.append(replace(whole, source=f"{name}/{content.unreadable[0]}", **_unreadable(content.unreadable)))

@@ -8,7 +8,9 @@ import numpy as np
 
 from LNHGLib.errors import InputError
 from LNHGLib.image import dicom_series, single_file
-from LNHGLib.image.dicom_series import MIN_SLICES
+from LNHGLib.image.dicom_header import is_dicom
+from LNHGLib.image.dicom_stacks import MIN_SLICES
+from LNHGLib.image.file_headers import NOT_NUMBERS
 from LNHGLib.image.volume import LOWEST_HU, Grid, Source, Volume, from_sitk
 
 SPACING_RANGE_MM = (0.1, 10.0)
@@ -18,6 +20,7 @@ TISSUE_HU = (-200, 200)
 MIN_FRACTION = 0.005
 """Of the voxels that are air, and that are soft tissue, in any CT of a chest."""
 SAMPLE_VOXELS = 2_000_000
+NO_ORIENTATION = "The file does not say how the patient lies (no orientation); left and right are not told."
 
 
 def read_volume(
@@ -27,7 +30,8 @@ def read_volume(
 
     Args:
         path: The folder or file.
-        series_uid: DICOM only: the SeriesInstanceUID to take; else the axial CT with most slices.
+        series_uid: DICOM only: the SeriesInstanceUID to take, with # and a number where the series holds several
+            volumes; else the axial CT with most slices.
         files: DICOM only: the files to look at, where they are known; else all below the folder.
         part: Whether it is a part cut out of a CT, which need not hold both air and soft tissue.
 
@@ -45,14 +49,19 @@ def read_volume(
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes), expected a chest CT; copy or export it again.")
     if path.is_file() and path.name.lower().endswith(single_file.SUFFIXES):
-        array, grid = from_sitk(single_file.read_image(path))
-        source = Source(str(path))
-    elif path.is_file() and not dicom_series.is_dicom(path):
+        if series_uid:
+            raise InputError(
+                f"{path} is no DICOM and has no series, but the series {series_uid} was asked for; leave it out."
+            )
+        image, oriented = single_file.read_oriented(path)
+        array, grid = from_sitk(image)
+        source = Source(str(path), notes=() if oriented else (NO_ORIENTATION,), oriented=oriented)
+    elif path.is_file() and not is_dicom(path):
         raise InputError(f"{path} is of an unknown kind, expected DICOM or one of {suffixes}; convert it.")
     else:
         series = dicom_series.read_series(path, series_uid, files)
-        array, grid = series.array, Grid(series.array.shape, series.affine)
-        source = Source(str(path), series.modality, series.series_uid, series.patient_id, series.notes)
+        array, grid = series.array, series.slices.place.grid
+        source = Source(str(path), "CT", series.slices.name, series.slices.headers[0].patient_id, series.notes)
     low, high = float(array.min()), float(array.max())
     _require_chest_ct(path, array, grid, (low, high), part)
     if low < LOWEST_HU:
@@ -78,17 +87,20 @@ def _require_chest_ct(path: Path, array: np.ndarray, grid: Grid, value_range: tu
             f"{path} has a voxel spacing of {text} mm, expected {low} to {high:g} mm along each axis; "
             "correct the header or convert the CT again from the original DICOM."
         )
-    if part:
-        return
     low, high = value_range
     expected = "expected CT numbers in HU (air about -1000, soft tissue about 40)"
     if not np.isfinite(value_range).all():
-        raise InputError(f"{path} holds values that are not numbers (NaN or infinite), {expected}; export it again.")
+        raise InputError(f"{path} holds {NOT_NUMBERS}, {expected}; export it again.")
     met = f"{path} holds values from {low:g} to {high:g}"
+    if high > HIGHEST_HU:
+        count = np.count_nonzero(array > HIGHEST_HU)
+        fault = f"{count} of them more than a CT number can be ({HIGHEST_HU})"
+        raise InputError(f"{met}, {fault}, {expected}; check rescale, padding and units.")
+    if part:
+        return
     for holds, fault, cure in (
         (low == high, "the same everywhere", "check the file"),
         (low >= 0 and high <= 255, "as a picture or a mask does", "give the original CT"),
-        (high > HIGHEST_HU, f"more than a CT number can be ({HIGHEST_HU})", "check rescale and units"),
         (
             low >= 0,
             "as MR images and stored values without rescale do",

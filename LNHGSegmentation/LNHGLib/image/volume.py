@@ -89,13 +89,23 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where a volume came from; `notes` are sentences to show the user."""
+    """Where a volume came from.
+
+    Attributes:
+        path: of the file or folder.
+        modality: of DICOM.
+        series_uid: of DICOM, with # and the number of the volume where the series holds several.
+        patient_id: of DICOM.
+        notes: sentences to show the user.
+        oriented: whether it says where the patient's left and right are.
+    """
 
     path: str
     modality: str | None = None
     series_uid: str | None = None
     patient_id: str | None = None
     notes: tuple[str, ...] = ()
+    oriented: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from LNHGLib.errors import InputError
-from LNHGLib.image import dicom_series, single_file
-from LNHGLib.image.dicom_series import HEAD_BYTES, Header
+from LNHGLib.image import dicom_header, single_file
+from LNHGLib.image.dicom_header import HEAD_BYTES, Header
 
 SPARE_BYTES = 2**28  # left free on the disk that an archive is unpacked to
 FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
@@ -55,14 +55,13 @@ def look_into(path: Path) -> Content:
                 images.append(name)
                 continue
             with archive.open(name) as file:
-                if not dicom_series.starts_as_dicom(file.read(HEAD_BYTES)):
+                if not dicom_header.starts_as_dicom(file.read(HEAD_BYTES)):
                     others.append(name)
                     continue
                 file.seek(0)
-                header = dicom_series.read_header(Path(name), file)
-            if header:
-                headers.append(header)
-            elif not is_dicom_directory(name):
+                found = dicom_header.read_headers(Path(name), file)
+            headers += found
+            if not found and not is_dicom_directory(name):
                 unreadable.append(name)
     return Content(tuple(images), tuple(headers), tuple(unreadable), tuple(others))
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from LNHGLib.errors import InputError
-from LNHGLib.image import dicom_series
 from LNHGLib.image.boxes import box_shape, box_union, box_within
+from LNHGLib.image.dicom_header import read_headers
+from LNHGLib.image.dicom_series import find_slices
+from LNHGLib.image.dicom_stacks import by_subject, uid_of
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume
 
@@ -41,20 +43,19 @@ def find(folder: Path, options: PrepareOptions) -> Found:
         raise InputError(
             f"{options.xml or folder} holds no LIDC readings of a CT (XML), expected one a series; give --xml FOLDER."
         )
-    series, kinds = {}, {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() != ".xml" and (header := dicom_series.read_header(path)):
-            series.setdefault(header.series_uid, []).append(path)
-            kinds.setdefault(header.series_uid, Counter())[header.kind] += 1
-    subjects = []
-    for uid, files in sorted(series.items()):
-        if kinds[uid].most_common(1)[0][0] != "CT":
-            left_out[uid] = f"{kinds[uid].most_common(1)[0][0]} and not CT."
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix.lower() != ".xml")
+    scans = by_subject([header for path in files for header in read_headers(path)])
+    subjects, series = [], {uid_of(name) for name, _ in scans}
+    for name, headers in scans:
+        uid, kinds = uid_of(name), Counter(header.kind for header in headers)
+        if kinds.most_common(1)[0][0] != "CT":
+            left_out[name] = f"{kinds.most_common(1)[0][0]} and not CT."
         elif uid not in readings:
-            left_out[uid] = "No XML file of readings names this series."
+            left_out[name] = "No XML file of readings names this series."
         else:
-            subjects.append(of_scan(uid, partial(read_scan, folder, uid, tuple(files), readings[uid])))
-    for uid in sorted(readings.keys() - series.keys()):
+            own = tuple(sorted({header.path for header in headers}))
+            subjects.append(of_scan(name, partial(read_scan, folder, name, own, readings[uid])))
+    for uid in sorted(readings.keys() - series):
         left_out[uid] = f"{readings[uid].name} reads this series, but its DICOM files are not in the input."
     if not series:
         raise InputError(f"{folder} holds no DICOM series, expected the LIDC-IDRI tree; check the path.")
@@ -96,14 +97,16 @@ def read_scan(folder: Path, series_uid: str, files: tuple[Path, ...], xml: Path)
     """
     readings = read_readings(xml)
     volume = read_volume(folder, series_uid, files)
+    found = find_slices(folder, series_uid, files)
+    if found.place.is_tilted:
+        raise InputError(
+            f"{series_uid} was scanned with a tilted gantry, expected a straight one, as outlines are in the pixels of "
+            "its slices; leave it out."
+        )
     slices = {}
-    for path in files:
-        tags = ["SOPInstanceUID", "ImagePositionPatient"]
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
-        origin = header.get("ImagePositionPatient")
-        if origin is not None and header.get("SOPInstanceUID"):
-            z = volume.grid.lps_to_index(np.array(origin, float))[0]
-            slices[str(header.SOPInstanceUID)] = int(np.rint(z))
+    for index, slice_ in enumerate(found.headers):
+        header = pydicom.dcmread(slice_.path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"], force=True)
+        slices[str(header.get("SOPInstanceUID"))] = index
 
     def slice_of(roi: Roi) -> int:
         if roi.sop_uid not in slices:

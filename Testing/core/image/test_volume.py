@@ -271,7 +271,7 @@ def test_metal_is_accepted(tmp_path):
         (a_chest() - 1024, "in the range of soft tissue"),
         (np.full(SHAPE, -1000, np.int16), "the same everywhere"),
         (np.where(a_chest() < -940, np.nan, a_chest()).astype(np.float32), "not numbers"),
-        (a_chest().astype(np.float32) * 1000, "from -950000 to 139000, more than a CT number can be"),
+        (a_chest().astype(np.float32) * 1000, "more than a CT number can be (32767)"),
     ],
     ids=["picture", "0 to 1", "no rescale", "padded, no rescale", "rescaled twice", "constant", "NaN", "scaled"],
 )  # fmt: skip
