@@ -2,8 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,15 +10,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from LNHGLib.batch import discover
-from LNHGLib.batch.case import READY
 from LNHGLib.errors import InputError
-from LNHGLib.files import atomic
 from LNHGLib.files.text import read_csv
-from LNHGLib.image import dicom_series, zip_scans
-from LNHGLib.image.reader import read_volume
+from LNHGLib.image import dicom_series, single_file
 from LNHGLib.image.volume import Grid, Source, Volume, from_sitk
 from LNHGLib.reader_study.images import NoduleVoxels
+from LNHGLib.results.original_ct import OriginalCT, read_original
 
 NEEDED = ("report.json", "nodules.csv", "labelmap.nii.gz", "heterogeneity.nii.gz")
 LIST_COLUMNS = ("result", "nodule", "truth")
@@ -198,58 +194,18 @@ class _ResultReader:
         Raises:
             InputError: the CT is not there, does not fit, or has burned-in annotation.
         """
-        from LNHGLib.image import single_file
-
         if self._last is None or self._last[0] != folder:
             self._last = None  # two results at once may not fit the memory
             labels, grid = from_sitk(single_file.read_image(folder / "labelmap.nii.gz"))
             signal, _ = from_sitk(single_file.read_image(folder / "heterogeneity.nii.gz"))
-            source = json.loads((folder / "report.json").read_text(encoding="utf-8"))["input"]
-            path = _locate_ct(Path(source["path"]), self.ct_root)
-            with closing(_ct_candidates(path, source.get("series_uid"))) as candidates:
-                for ct, series_uid, files in candidates:
-                    if not self.force:
-                        require_no_burned_in_text(ct, series_uid, files)
-                    volume = read_volume(ct, series_uid, files)
-                    if volume.grid.matches(grid):
-                        break
-                else:
-                    raise InputError(
-                        f"The CT {path} does not fit the result {folder}, expected the one it was made of; put it back."
-                    )
-            self._last = folder, volume, labels, signal
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            measured = {row["number"]: row.get("measurement") for row in report.get("nodules", ())}
+            means = {number: values["mean_hu"] for number, values in measured.items() if values}
+            stated = OriginalCT.of(report["input"], grid, labels, means)
+            look = (lambda *_: None) if self.force else require_no_burned_in_text
+            self._last = folder, read_original(stated, folder, "--ct", self.ct_root, look), labels, signal
         _, volume, labels, signal = self._last
         return NoduleVoxels(volume, labels == number, signal)
-
-
-def _locate_ct(path: Path, root: Path | None) -> Path:
-    """Return where a CT lies now: at its place, or under `root` with as many folders of its path as lead to it."""
-    if path.exists() and root is None:
-        return path
-    tails = [Path(*path.parts[start:]) for start in range(1 if path.is_absolute() else 0, len(path.parts))]
-    hit = next((root / tail for tail in tails if (root / tail).exists()), None) if root else None
-    if hit is None and not path.exists():
-        raise InputError(
-            f"The CT {path} is not there{f', nor in {root}' if root else ''}, expected the input of the result; "
-            "name the folder that holds it with --ct."
-        )
-    return hit or path
-
-
-def _ct_candidates(path: Path, series_uid: str | None) -> Iterator[tuple[Path, str | None, Sequence[Path]]]:
-    """Yield what may be the CT as `read_volume` takes it; an archive is unpacked until the iterator is closed."""
-    if path.suffix.lower() != ".zip" or path.is_dir():
-        yield path, series_uid, ()
-        return
-    cases = [case for case in discover.find_cases([str(path)], path.parent / "none").cases if case.state == READY]
-    with atomic.temporary_folder() as scratch:
-        for number, case in enumerate(cases):
-            if series_uid not in (None, case.series_uid):
-                continue
-            folder = scratch / str(number)
-            folder.mkdir()
-            files = zip_scans.unpack(case.path, case.members, folder)
-            yield (folder, case.series_uid, files) if case.series_uid else (files[0], None, ())
 
 
 def require_no_burned_in_text(path: Path, series_uid: str | None = None, files: Sequence[Path] = ()) -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 
 from LNHGLib.errors import InputError
 from LNHGLib.figures.segment_style import segment_name
+from LNHGLib.image import single_file
 from LNHGLib.image.volume import Grid, Volume, from_sitk
 from LNHGLib.measurement.nodule import Nodule
 from LNHGLib.measurement.reader_edits import changes
 from LNHGLib.measurement.score_scale import scale_of
 from LNHGLib.report.dicom_source import OriginalSeries, onto_slices
+from LNHGLib.results.original_ct import OriginalCT
 
 CROPS = "crops.npz"
 """What 3D Slicer hands over in the place of the two maps: a nodule is small, a CT is large."""
@@ -100,6 +101,12 @@ class ReportCase:
         """What the scores mean: `score_scale.PROBABILITY` or `score_scale.MODEL`."""
         return scale_of(self.report)
 
+    @property
+    def original(self) -> OriginalCT:
+        """What the result tells of the CT that it was made of."""
+        measured = {nodule.number: nodule.measurement.mean_hu for nodule in self.nodules if nodule.measurement}
+        return OriginalCT.of(self.report.get("input") or {}, self.grid, self.labels, measured)
+
     def on(self, series: OriginalSeries) -> "ReportCase":
         """Return the same case on the original slices, its CT left out.
 
@@ -114,13 +121,9 @@ class ReportCase:
         """Return the case with its CT.
 
         Raises:
-            InputError: the CT lies on another grid.
+            InputError: it is another CT.
         """
-        if not volume.grid.matches(self.grid):
-            raise InputError(
-                f"{volume.source.path} has {_size(volume.grid)} voxels, the result {_size(self.grid)}, or lies "
-                "elsewhere: expected the CT that was segmented; give that one."
-            )
+        self.original.require(volume)
         return replace(self, volume=volume)
 
 
@@ -201,8 +204,4 @@ def _read_image(folder: Path, name: str) -> tuple[np.ndarray, Grid]:
         raise InputError(
             f"{folder} holds no {name}.nii.gz, expected a result folder of lnhg segment; give that folder."
         )
-    return from_sitk(sitk.ReadImage(str(path)))
-
-
-def _size(grid: Grid) -> str:
-    return " x ".join(map(str, grid.shape))
+    return from_sitk(single_file.read_image(path))

@@ -12,10 +12,11 @@ from LNHGLib.image import dicom_series
 from LNHGLib.image.boxes import corners
 from LNHGLib.image.volume import LOWEST_HU, Grid
 from LNHGLib.measurement.nodule import Nodule
+from LNHGLib.report import dicom_identity
+from LNHGLib.results.original_ct import MEAN_HU_TOLERANCE
 
 VOXEL_TOLERANCE = 0.1
 """Largest distance between a voxel of the result and its pixel, in voxels along each axis."""
-HU_TOLERANCE = 2.0
 REQUIRED = ("StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID", "SOPClassUID")
 
 
@@ -27,11 +28,15 @@ class OriginalSeries:
         slices: the headers, sorted along the normal; no pixels.
         files: the files in the same order.
         grid: voxel grid of the slices, zyx.
+        stated: the first header as its file has it; that of `slices` is as SEG and SR can repeat it.
+        faults: names of what it does not state as DICOM has it.
     """
 
     slices: list[pydicom.Dataset]
     files: list[Path]
     grid: Grid
+    stated: pydicom.Dataset | None = None
+    faults: tuple[str, ...] = ()
 
     @property
     def series_uid(self) -> str:
@@ -59,7 +64,7 @@ def find_series(path: Path, series_uid: str | None = None, files: Sequence[Path]
         raise InputError(f"{path} does not exist, expected the folder of the original DICOM series; check the path.")
     headers, affine, _ = dicom_series.find_slices(path, series_uid, files)
     found = [header.path for header in headers]
-    slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in found]
+    slices = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in found]  # some lack the preamble
     for name in REQUIRED:
         if any(not dataset.get(name) for dataset in slices):
             raise InputError(f"{path} has slices without {name}, expected it in every slice; export the series again.")
@@ -67,7 +72,9 @@ def find_series(path: Path, series_uid: str | None = None, files: Sequence[Path]
         if len({dataset[name].value for dataset in slices}) > 1:
             raise InputError(f"{path} has slices with different {name}, expected one; export the series again.")
     shape = (len(slices), int(slices[0].Rows), int(slices[0].Columns))
-    return OriginalSeries(slices, found, Grid(shape, affine))
+    grid = Grid(shape, affine)
+    header, faults = dicom_identity.repeatable(slices[0], grid.spacing_mm[0])
+    return OriginalSeries([header, *slices[1:]], found, grid, slices[0], tuple(faults))
 
 
 def onto_slices(array: np.ndarray, grid: Grid, series: OriginalSeries) -> np.ndarray:
@@ -125,7 +132,7 @@ def require_same_values(series: OriginalSeries, frames: np.ndarray, nodules: Ite
         if nodule.measurement is None or nodule.number >= totals.shape[1] or not totals[1, nodule.number]:
             continue
         mean = totals[0, nodule.number] / totals[1, nodule.number]
-        if abs(mean - nodule.measurement.mean_hu) > HU_TOLERANCE:
+        if abs(mean - nodule.measurement.mean_hu) > MEAN_HU_TOLERANCE:
             measured = nodule.measurement.mean_hu
             raise InputError(_mismatch(series, f"nodule {nodule.number} has {mean:.0f} HU there, {measured:.0f} in it"))
 

@@ -36,7 +36,8 @@ def make_report(
     Args:
         case: on the grid of the series, see `ReportCase.on`; with at least one finding.
         series: the slices that were segmented. Patient and study are taken from them.
-        segmentation: from `dicom_seg.make_segmentation`; None where no finding has voxels.
+        segmentation: from `dicom_seg.make_segmentation`; None where no finding has voxels, or it could not be made:
+            the measurements then stand without their segments.
 
     Returns:
         The object, to be written with `save_as`.
@@ -110,20 +111,34 @@ def _measurement_groups(
         return [
             hd.sr.MeasurementsAndQualitativeEvaluations(measurements=numbers, qualitative_evaluations=origin, **common)
         ]
+    lines = _axes(nodule, series)
+    numbers = _measurements(nodule, case.score_scale)
+    answers = [_evaluation(dicom_codes.ATTENUATION_TYPE, dicom_codes.ATTENUATIONS[m.attenuation]), *origin]
+    if segmentation is None:
+        named = [line.name for line in lines]
+        numbers = [*lines, *(number for number in numbers if number.name not in named)]
+        return [
+            hd.sr.MeasurementsAndQualitativeEvaluations(measurements=numbers, qualitative_evaluations=answers, **common)
+        ]
     segment = hd.sr.ReferencedSegment(
         sop_class_uid=segmentation.SOPClassUID,
         sop_instance_uid=segmentation.SOPInstanceUID,
         segment_number=segmented(case).index(nodule) + 1,
         source_series=hd.sr.SourceSeriesForSegmentation(series.series_uid),
     )
-    attenuation = _evaluation(dicom_codes.ATTENUATION_TYPE, dicom_codes.ATTENUATIONS[m.attenuation])
     volume = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=segment,
-        measurements=_measurements(nodule, case.score_scale),
-        qualitative_evaluations=[attenuation, *origin],
+        measurements=numbers,
+        qualitative_evaluations=answers,
         **common,
     )
-    lines = [
+    return [volume, hd.sr.MeasurementsAndQualitativeEvaluations(measurements=lines, **common)]
+
+
+def _axes(nodule: ReportNodule, series: OriginalSeries) -> list[hd.sr.Measurement]:
+    """Return a measured nodule's axes with their lines on the slice."""
+    m = nodule.measurement
+    return [
         _number(name, value, codes.UCUM.Millimeter, coordinates=_line(ends, series))
         for name, value, ends in (
             (codes.SCT.LongAxis, m.long_axis_mm, m.long_axis_ends_lps_mm),
@@ -131,7 +146,6 @@ def _measurement_groups(
         )
         if ends is not None
     ]
-    return [volume, hd.sr.MeasurementsAndQualitativeEvaluations(measurements=lines, **common)]
 
 
 def _measurements(nodule: ReportNodule, scale: str) -> list[hd.sr.Measurement]:

@@ -2,12 +2,14 @@
 
 import platform
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from LNHGLib import __version__
+from LNHGLib.image.fingerprint import voxels_sha256
 from LNHGLib.image.volume import Volume
 from LNHGLib.measurement import score_scale
 from LNHGLib.measurement.nodule import Nodule
@@ -68,8 +70,9 @@ def make_report(
         "score_scale": score_scale.PROBABILITY if model.spec.probability else score_scale.MODEL,
         "options": {**options, "fusion": dict(model.card["fusion"])},
         "input": {
-            "path": volume.source.path,
+            "path": _absolute(volume.source.path),
             "series_uid": volume.source.series_uid,
+            "voxels_sha256": voxels_sha256(volume),
             "shape_zyx": list(volume.grid.shape),
             "spacing_mm_zyx": list(volume.grid.spacing_mm),
         },
@@ -85,3 +88,8 @@ def make_report(
             "highest_score": max((finding.score for finding in fusion.findings), default=None),  # kept or not
         }
     return report
+
+
+def _absolute(path: str) -> str:
+    """Return where a CT lies whatever folder is worked in; what names no file stays as it is."""
+    return str(Path(path).absolute()) if path and Path(path).exists() else path

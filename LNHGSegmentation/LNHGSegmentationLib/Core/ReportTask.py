@@ -92,7 +92,7 @@ class ReportTask(CoreTask):
             "model": {"name": run.get("model", ""), "sha256": run.get("sha256", {})},
             "score_scale": scale_of(run),
             "options": {"threshold": findings.threshold},
-            "input": {"path": "", "series_uid": None, "files": files},
+            "input": {"path": "", "series_uid": None, "voxels_sha256": run.get("voxels_sha256"), "files": files},
             "preview": request.shading,
             "nodules": rows,
         }
