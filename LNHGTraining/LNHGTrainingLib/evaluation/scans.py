@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume, from_sitk, resample
 from scipy import ndimage
 
+from LNHGTrainingLib.data.dicom_outlines import find_outlines, read_outlines
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.attachment import CONTEXT_MM, attachment
 from LNHGTrainingLib.evaluation.crops import NoduleScore, sphere_diameter_mm
@@ -31,6 +33,8 @@ from LNHGTrainingLib.evaluation.matching import (
 
 if TYPE_CHECKING:  # the pipeline brings torch along, which the rules here do not need
     from LNHGLib.segmentation.pipeline import Result
+
+META = "meta.json"
 
 Segment = Callable[[Volume], "Result"]
 """Runs the pipeline with a threshold low enough for the FROC curve."""
@@ -103,7 +107,7 @@ class ScanResults:
 
 
 def find_cases(folder: Path, limit: int | None = None) -> list[Path]:
-    """Return the case folders: those that hold a `meta.json`.
+    """Return the case folders: those that hold a `meta.json`, or a CT and readers' DICOM segmentations.
 
     Args:
         folder: Of the cases.
@@ -112,13 +116,20 @@ def find_cases(folder: Path, limit: int | None = None) -> list[Path]:
     Raises:
         InputError: There is none.
     """
-    cases = sorted(path.parent for path in Path(folder).glob("*/meta.json"))[:limit]
-    if not cases:
+    folders = (path for path in sorted(Path(folder).glob("*")) if path.is_dir())
+    cases = (path for path in folders if (path / META).is_file() or (_ct_of(path) and find_outlines(path)))
+    found = list(islice(cases, limit))
+    if not found:
         raise InputError(
-            f"{folder} holds no case; expected folders with meta.json, ct.nii.gz or dicom/, and mask_reader1.nii.gz "
-            "and so on: give the folder above the cases."
+            f"{folder} holds no case, expected folders with a CT (ct.nii.gz or dicom/) and meta.json with readers' masks, "
+            "or DICOM SEG; give the folder above them."
         )
-    return cases
+    return found
+
+
+def _ct_of(folder: Path) -> Path | None:
+    """Return the CT of a case."""
+    return next(iter(sorted(folder.glob("ct.*")) + sorted(folder.glob("dicom"))), None)
 
 
 def read_case(folder: Path) -> AnnotatedScan:
@@ -128,24 +139,30 @@ def read_case(folder: Path) -> AnnotatedScan:
         InputError: The CT, the meta data or the outlines are missing or do not fit together.
     """
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / 'meta.json'} is no valid JSON ({error}); mend it.") from error
-    found = sorted(folder.glob("ct.*")) + sorted(folder.glob("dicom"))
-    if not found:
+        meta = json.loads((folder / META).read_text(encoding="utf-8")) if (folder / META).exists() else {}
+        stated = {int(about["label"]): about for about in meta.get("nodules", [])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / META} is no JSON with a label for each nodule ({error}); mend it.") from error
+    ct = _ct_of(folder)
+    if ct is None:
         raise InputError(f"{folder} has no CT; expected ct.nii.gz, another image named ct, or a folder dicom.")
-    volume = read_volume(found[0])
+    volume = read_volume(ct)
     masks = []
     for path in sorted(folder.glob("mask_reader*.nii.gz")):
         array, own = from_sitk(sitk.ReadImage(str(path), sitk.sitkUInt16))
         same = own.matches(volume.grid)
         masks.append(array if same else resample(array, own, volume.grid, linear=False, fill=0))
-    if meta.get("nodules") and not masks:
-        count = len(meta["nodules"])
-        raise InputError(f"{folder} names {count} nodules but has no mask_reader1.nii.gz; add the outlines.")
-    nodules = reference_nodules(masks, volume.grid, {int(n["label"]): n for n in meta.get("nodules", [])})
     name = str(meta.get("case", folder.name))
-    return AnnotatedScan(name, str(meta.get("patient_id", name)), str(meta.get("series_uid", "")), volume, nodules)
+    patient = str(meta.get("patient_id") or volume.source.patient_id or name)
+    series = str(meta.get("series_uid") or volume.source.series_uid or "")
+    if not masks and (source := find_outlines(folder)):
+        outlines = read_outlines(source, volume.grid, series, stated)
+        masks, stated = outlines.masks, outlines.stated | stated
+    if stated and not masks:
+        raise InputError(
+            f"{folder} names {len(stated)} nodules but has neither mask_reader1.nii.gz nor DICOM SEG; add the outlines."
+        )
+    return AnnotatedScan(name, patient, series, volume, reference_nodules(masks, volume.grid, stated))
 
 
 def reference_nodules(masks: list[np.ndarray], grid: Grid, stated: dict[int, dict]) -> list[ReferenceNodule]:

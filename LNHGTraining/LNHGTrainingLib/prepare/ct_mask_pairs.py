@@ -13,16 +13,18 @@ from LNHGLib.image.single_file import SUFFIXES, read_image
 from LNHGLib.image.volume import Grid, from_sitk, resample
 from scipy import ndimage
 
+from LNHGTrainingLib.data.dicom_outlines import find_outlines, read_outlines
 from LNHGTrainingLib.prepare.cubes import Scan, ScanNodule
 from LNHGTrainingLib.prepare.luna16 import read_patients
 from LNHGTrainingLib.prepare.sources import Found, PrepareOptions, of_scan
 
 MASK_FOLDERS = ("masks", "labels")
+DICOM_SUFFIXES = (".zip", ".dcm")
 MAX_MASKS = 8
 CONNECTIVITY = np.ones((3, 3, 3), int)
 LAYOUTS = (
     "a CSV list with the columns ct and mask, folders images/ and masks/ with files of the same names, or a folder a "
-    "case with ct.* (or dicom/) and mask*.*"
+    "case with ct.* (or dicom/) and mask*.* or DICOM SEG"
 )
 
 
@@ -83,7 +85,7 @@ def _pairs(location: Path) -> list[Pair]:
     masks = next((location / name for name in MASK_FOLDERS if (location / name).is_dir()), None)
     pairs = []
     if (location / "images").is_dir() and masks:
-        by_stem = {_stem(path): path for path in sorted(masks.iterdir()) if _is_image(path)}
+        by_stem = {_stem(path): path for path in sorted(masks.iterdir()) if _is_image(path) or _is_dicom(path)}
         for path in sorted((location / "images").iterdir()):
             if path.is_dir() or _is_image(path):
                 stem = _stem(path).removesuffix("_0000")  # nnU-Net's channel number
@@ -96,7 +98,8 @@ def _pairs(location: Path) -> list[Pair]:
         readers = [path for path in files if path.name.startswith("mask_reader")]
         one = [path for path in files if path.name.startswith("mask")][:1]
         if ct:
-            pairs.append(Pair(folder.name, ct[0], tuple(readers or one)))
+            outlines = find_outlines(folder) if not one else None
+            pairs.append(Pair(folder.name, ct[0], tuple(readers or one) or ((outlines,) if outlines else ())))
     return pairs
 
 
@@ -104,8 +107,14 @@ def _is_image(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
+def _is_dicom(path: Path) -> bool:
+    """Tell whether a path may hold DICOM segmentations."""
+    return path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES
+
+
 def _stem(path: Path) -> str:
-    suffix = next((end for end in sorted(SUFFIXES, key=len, reverse=True) if path.name.lower().endswith(end)), "")
+    ends = sorted((*SUFFIXES, *DICOM_SUFFIXES), key=len, reverse=True)
+    suffix = next((end for end in ends if path.name.lower().endswith(end)), "")
     return path.name[: len(path.name) - len(suffix)]
 
 
@@ -123,6 +132,9 @@ def read_scan(pair: Pair, patient: str | None = None) -> Scan:
     notes: list[str] = []
     masks = []
     for path in pair.masks:
+        if not _is_image(path):
+            masks += read_outlines(path, volume.grid, volume.source.series_uid).masks
+            continue
         labels, grid = read_labels(path)
         if not grid.matches(volume.grid):
             notes.append(f"{path.name} was brought to the grid of the CT.")
@@ -133,6 +145,8 @@ def read_scan(pair: Pair, patient: str | None = None) -> Scan:
     if not patient:
         patient = pair.name
         notes.append("The patient is not known: the case stands for it.")
+    if len(masks) > MAX_MASKS:
+        raise InputError(f"{pair.name} has masks of {len(masks)} readers, expected at most {MAX_MASKS}; give fewer.")
     nodules = merge_readers([mask for mask in masks if mask is not None])
     if not nodules and any(mask is None for mask in masks):
         raise InputError(f"{pair.name} has a mask outside its CT, expected both in one place; check the geometry.")

@@ -205,7 +205,7 @@ def test_cases_that_are_not_complete_are_refused(tmp_path):
     folder = write_case(tmp_path, "a", "P1")
     for mask in folder.glob("mask_*"):
         mask.unlink()
-    with pytest.raises(InputError, match="names 3 nodules but has no mask_reader1"):
+    with pytest.raises(InputError, match="names 3 nodules but has neither mask_reader1"):
         scans.read_case(folder)
     (folder / "ct.nii.gz").unlink()
     with pytest.raises(InputError, match="has no CT"):
