@@ -116,5 +116,5 @@ def _require_chest_ct(path: Path, array: np.ndarray, grid: Grid, value_range: tu
         if fraction < MIN_FRACTION:
             raise InputError(
                 f"{met} with {fraction:.1%} of the voxels in the range of {name} ({start} to {stop} HU), {expected}; "
-                "check that this is a chest CT and that its rescale slope and intercept were applied once."
+                "check rescale slope and intercept."
             )
