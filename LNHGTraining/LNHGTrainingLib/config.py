@@ -262,16 +262,16 @@ class ClassifierSampling:
     Attributes:
         nodule: fraction of a batch that are nodules.
         scans: fraction of the nodules that come from whole scans.
-        pasted: fraction of the crops' nodules that are pasted over other candidates of scans.
+        bright: fraction of the others that are bright places of lungs, vessels mostly, that the generator did not mark.
+        crops: fraction of the rest that come from crops.
         shift: most voxels by which a field is moved off its candidate.
-        occluded: fraction of fields of which a part is emptied.
     """
 
     nodule: float
     scans: float
-    pasted: float
+    bright: float
+    crops: float
     shift: int
-    occluded: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,15 +279,14 @@ class ClassifierConfig(TrainingConfig):
     """Configuration of the candidate classifier.
 
     Attributes:
-        generators: checkpoints of generators by the fold that each held out. A candidate and its nodule image come from
-            the generator that did not see its patient.
+        model: name or folder of the model whose generator marks the candidates.
         without: patients that are left out of training, too.
     """
 
     classifier: ClassifierNetwork
     optimizer: ClassifierOptimizer
     sampling: ClassifierSampling
-    generators: list[str]
+    model: str
     without: list[str] = field(default_factory=list)
 
 
@@ -306,7 +305,9 @@ def build(kind: type[T], table: dict, where: str = "") -> T:
     types, known = get_type_hints(kind), {each.name: each for each in fields(kind)}
     for key in table:
         if key not in known:
-            raise InputError(f"The configuration has no key `{where}{key}`, expected one of {', '.join(known)}.")
+            raise InputError(
+                f"The configuration has no key `{where}{key}`, expected one of {', '.join(known)}; correct the key."
+            )
     for name, each in known.items():
         if name not in table and each.default is MISSING and each.default_factory is MISSING:
             raise InputError(f"The configuration lacks `{where}{name}`, expected {_expected(types[name])}; add it.")
@@ -400,7 +401,7 @@ def hold_out(config: dict, fold: int) -> dict:
     data = build(Data, config.get("data", {}), "data.")
     folds = {*data.train_folds, *data.validation_folds}
     if fold not in folds:
-        raise InputError(f"--fold is {fold}, expected one of {', '.join(map(str, sorted(folds)))}.")
+        raise InputError(f"--fold is {fold}, expected one of {', '.join(map(str, sorted(folds)))}; give one of these.")
     split = {"train_folds": sorted(folds - {fold}), "validation_folds": [fold]}
     return config | {"data": config["data"] | split}
 
@@ -418,7 +419,7 @@ def override(config: dict, settings: list[str]) -> dict:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise InputError(f"--set {setting!r} has no value, expected key=value, as in loss.mse=0.")
+            raise InputError(f"--set {setting!r} has no value, expected key=value, as in loss.mse=0; add the value.")
         try:
             value: object = tomllib.loads(f"value = {text.strip()}")["value"]
         except tomllib.TOMLDecodeError:
@@ -438,5 +439,5 @@ def _replaced(table: dict, path: list[str], value: object, key: str) -> dict:
     if isinstance(old, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(old):
-        raise InputError(f"--set {key} is {value!r}, expected a value like {old!r}.")
+        raise InputError(f"--set {key} is {value!r}, expected a value like {old!r}; give such a value.")
     return table | {name: value}

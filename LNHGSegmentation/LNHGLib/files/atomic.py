@@ -89,14 +89,14 @@ def require_free(out: Path, overwrite: bool = False, names: Sequence[str] = ()) 
         InputError: `out` is a file, holds files while `overwrite` is off, or holds files of other names.
     """
     if out.exists() and not out.is_dir():
-        raise InputError(f"The result folder {out} is a file, expected a new folder: give another name.")
+        raise InputError(f"The result folder {out} is a file, expected a new folder; give another name.")
     entries = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
     if entries and not overwrite:
-        raise InputError(f"The result folder {out} already exists: give another name, or --overwrite to replace it.")
+        raise InputError(f"The result folder {out} already exists; give another name, or --overwrite to replace it.")
     foreign = [entry for entry in entries if not any(fnmatch(entry, name) for name in names)]
     if foreign:
         raise InputError(
-            f"The result folder {out} holds {foreign[0]!r}, which this command does not write, and is not replaced: "
+            f"The result folder {out} holds {foreign[0]!r}, which this command does not write, and is not replaced; "
             "give another folder."
         )
 

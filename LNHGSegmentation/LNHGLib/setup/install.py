@@ -53,7 +53,7 @@ def install(
     room = package_room.Room(wrong, build)
     room.require()
     if not agree(room.question(before.faults)):
-        raise WorkError("Nothing was installed.")
+        raise WorkError("Nothing was installed, as you did not agree; start again and agree, or add --yes.")
     with scratch() as folder:
         pip = Pip(folder, room.download_mb, progress, wished)
         for package in wrong:

@@ -80,7 +80,7 @@ def needed(groups: Iterable[str]) -> list[Package]:
     """
     for group in groups:
         if group not in GROUPS:
-            raise InputError(f"{group!r} is no group of packages, expected {' or '.join(GROUPS)}.")
+            raise InputError(f"{group!r} is no group of packages, expected {' or '.join(GROUPS)}; name one of these.")
     return list(dict.fromkeys(package for group in groups for package in GROUPS[group]))
 
 

@@ -62,7 +62,7 @@ class Pip:
         try:
             version = importlib.metadata.version("pip")
         except importlib.metadata.PackageNotFoundError as error:
-            raise WorkError(f"This Python has no pip: run {sys.executable} -m ensurepip, and try again.") from error
+            raise WorkError(f"This Python has no pip; run {sys.executable} -m ensurepip, and try again.") from error
         bar = "raw" if package_list.release(version) >= (24, 1) else "off"
         self._options = ["--prefer-binary", f"--progress-bar={bar}", "--constraint", str(constraints)]
         self._changes = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)) | {
@@ -100,9 +100,9 @@ class Pip:
         if any(_OFFLINE.search(line) for line in said):
             raise WorkError(
                 f"The packages could not be downloaded, since this computer does not reach the package index ({reason})"
-                ": connect it to the internet, or set HTTPS_PROXY or PIP_INDEX_URL, and try again."
+                "; connect it to the internet, or set HTTPS_PROXY or PIP_INDEX_URL, and try again."
             )
-        raise WorkError(f"The packages could not be installed ({reason}): see what pip said above, and try again.")
+        raise WorkError(f"The packages could not be installed ({reason}); see what pip said above, and try again.")
 
     def clear_away(self, package: Package, broken: bool) -> None:
         """Remove what a killed pip had set aside and, where it is broken, the package, which pip would stumble over.
@@ -125,7 +125,7 @@ class Pip:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError as error:
             raise WorkError(
-                f"{package.name} does not work and cannot be removed ({error.filename}: {error.strerror}): close 3D "
+                f"{package.name} does not work and cannot be removed ({error.filename}: {error.strerror}); close 3D "
                 "Slicer and all else that uses it, and try again."
             ) from error
 

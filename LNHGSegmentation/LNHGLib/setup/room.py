@@ -53,7 +53,7 @@ class Room:
             if free_mb(where) < needed_mb + SPARE_MB:
                 raise WorkError(
                     f"The disk has no room for the packages: {size(free_mb(where))} are free in {where}, "
-                    f"{size(needed_mb + SPARE_MB)} are needed."
+                    f"{size(needed_mb + SPARE_MB)} are needed; make room and try again."
                 )
 
     def question(self, faults: dict[str, str]) -> str:

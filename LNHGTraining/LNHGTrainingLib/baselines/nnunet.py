@@ -109,7 +109,7 @@ def train(out: Path, cases: list[Case], fold: int, budget: Budget, device: str =
     """
     folds = nnunet_data.fold_numbers(cases)
     if fold not in folds:
-        raise InputError(f"--fold is {fold}, expected one of {', '.join(map(str, folds))}.")
+        raise InputError(f"--fold is {fold}, expected one of {', '.join(map(str, folds))}; give one of these.")
     data = {"train_folds": [number for number in folds if number != fold], "validation_folds": [fold]}
     about = {"schema": 1, "budget": asdict(budget), "data": data}
     _keep(out / f"fold-{fold}.json", about)
@@ -175,7 +175,9 @@ def load(path: Path, device: str = "auto") -> tuple[Predict, int, dict]:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})[METADATA])
     except (OSError, SafetensorError, KeyError) as error:
-        raise InputError(f"{path} is no file of lnhg-train nnunet, expected one of a trained fold.") from error
+        raise InputError(
+            f"{path} is no file of lnhg-train nnunet, expected one of a trained fold; give that file."
+        ) from error
 
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

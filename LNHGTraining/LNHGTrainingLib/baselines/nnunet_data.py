@@ -98,6 +98,6 @@ def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
         trained = [case for case in cases if case.fold != number]
         shared = sorted({case.patient for case in held_out} & {case.patient for case in trained})
         if shared:
-            raise InputError(f"Patient {shared[0]} is in fold {number} and in another, expected one: split by patient.")
+            raise InputError(f"Patient {shared[0]} is in fold {number} and in another, expected one; split by patient.")
         entries.append({"train": [case.name for case in trained], "val": [case.name for case in held_out]})
     return entries

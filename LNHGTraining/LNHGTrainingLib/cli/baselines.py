@@ -33,7 +33,9 @@ def train_nnunet(options: argparse.Namespace) -> None:
     """Prepare the data for nnU-Net, and train it on one fold if one is given."""
     require_at_least(options, 1, "epochs", "iterations", "min_readers")
     if options.gpu_memory is not None and not options.gpu_memory > 0:
-        raise InputError(f"--gpu-memory is {options.gpu_memory:g}, expected more than 0 GB.")
+        raise InputError(
+            f"--gpu-memory is {options.gpu_memory:g}, expected more than 0 GB; leave it out for all there is."
+        )
     for path in (options.crops, options.table):
         require_path(path, "the crops and their table")
     from LNHGTrainingLib.baselines import nnunet

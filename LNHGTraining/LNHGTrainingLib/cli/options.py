@@ -71,4 +71,4 @@ def require_at_least(options: argparse.Namespace, minimum: int, *names: str) -> 
     for name in names:
         value = getattr(options, name)
         if value is not None and value < minimum:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected {minimum} or more.")
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected {minimum} or more; give so many.")

@@ -76,7 +76,7 @@ def compare(options: argparse.Namespace) -> None:
     from LNHGTrainingLib.evaluation import compare as comparison
 
     if not 0 < options.margin < 1:
-        raise InputError(f"--margin is {options.margin:g}, expected a Dice between 0 and 1.")
+        raise InputError(f"--margin is {options.margin:g}, expected a Dice between 0 and 1; give such a margin.")
     require_free(options.out, options.overwrite, output_files.COMPARISON)
     read = comparison.read_evaluations(options.evaluations)
     report = comparison.compare(read, options.margin, options.seed, options.with_first)
@@ -143,7 +143,9 @@ def study_maps(options: argparse.Namespace) -> None:
     from LNHGTrainingLib.evaluation.predictors import load_predictors
 
     if len(options.generators) < options.fewest:
-        raise InputError(f"1 generator was given, {options.command} expects {options.fewest} or more before OUT.")
+        raise InputError(
+            f"1 generator was given, {options.command} expects {options.fewest} or more before OUT; name them all."
+        )
     require_free(options.out, options.overwrite, output_files.MAPS)
     selection = evaluate_crops.Selection(options.folds, options.min_readers, limit=options.limit)
     rows = evaluate_crops.select_rows(options.table, selection)

@@ -1,32 +1,30 @@
-"""Candidates to train the classifier on: what a generator marks in crops and whole scans, nodule or not.
+"""Candidates to train the classifier on: what a generator marks in crops and whole scans, and bright places of lungs.
 
-Each comes from a generator that held the candidate's fold out, so that its nodule image is what an unseen patient's
-would be. A candidate is cut at its own centroid, never at the reference. Arrays are zyx at 1 mm.
+A candidate is cut at its own centroid, never at the reference. The classifier does not see the nodule image, so it does
+not matter on which patients the generator was trained. Arrays are zyx at 1 mm.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import torch
 from LNHGLib.files.atomic import atomic_file
-from LNHGLib.files.checksum import file_sha256
-from LNHGLib.image.boxes import box_between, box_of_edges, box_start
+from LNHGLib.image.boxes import Box, box_between, box_of_edges, box_start
 from LNHGLib.image.volume import Grid
+from LNHGLib.models import folder as models
 from LNHGLib.models.card import FusionOptions
-from LNHGLib.segmentation.classification import FIELD, RADIUS, finding_center, finding_diameter_mm
+from LNHGLib.segmentation.classification import FIELD, candidate_field, finding_center
 from LNHGLib.segmentation.ensemble import Ensemble, Member
 from LNHGLib.segmentation.pipeline import PreparedScan, join_branches
 from LNHGLib.segmentation.preprocessing import normalize
+from scipy import ndimage
 
-from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.config import ClassifierConfig, Data
 from LNHGTrainingLib.data.crops import LabeledVolume, load_crops
 from LNHGTrainingLib.data.scans import read_scans
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
-from LNHGTrainingLib.training import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +34,12 @@ SIDE = FIELD + 2 * ROOM
 MIN_SIGNAL = 0.05
 """Of the nodule image: what is above is a candidate."""
 MIN_VOLUME_MM3 = 14.1
+MIN_REACH = 5
+"""Voxels that a crop shows to each side of a candidate at the least."""
+BRIGHT_IN_CROP, BRIGHT_IN_SCAN = 3, 150
+"""Bright places that are taken from a crop and from a whole scan."""
+BRIGHT_HU, BRIGHT_SIGMA, BRIGHT_DISTANCE = -650, 1.5, 6
+"""A bright place is a maximum of the CT, smoothed by so many voxels, above so many HU, so far from any nodule."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,20 +47,19 @@ class Candidates:
     """N candidates.
 
     Attributes:
-        hu: int16 (N, 40, 40, 40), the candidate's centroid near voxel 20; air outside of the CT.
-        image: nodule image in 1/255 of the window, uint8 of the same shape.
+        hu: int16 (N, 40, 40, 40), the candidate's centroid at voxel 20; air outside of the CT.
+        reach: voxels that the crop shows before the centroid along each axis and, as the last three, behind it, at most
+            20, int8 (N, 6). A whole scan shows all.
         nodule: 1 for nodules of enough readers, 0 for what no reader outlined, uint8 (N,).
-        segmenter_score: float32 (N,).
-        diameter_mm: of the ball of equal volume, float32 (N,).
+        marked: whether the generator marked it; the others are bright places, bool (N,).
         patient: str (N,).
         scan: whether it comes from a whole scan, bool (N,).
     """
 
     hu: np.ndarray
-    image: np.ndarray
+    reach: np.ndarray
     nodule: np.ndarray
-    segmenter_score: np.ndarray
-    diameter_mm: np.ndarray
+    marked: np.ndarray
     patient: np.ndarray
     scan: np.ndarray
 
@@ -73,14 +76,30 @@ class Candidates:
         return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
 
 
+def seen_field(
+    ct_norm: np.ndarray, reach: np.ndarray, center: Sequence[float], window_hu: Sequence[float]
+) -> np.ndarray:
+    """Return the field around a candidate as if nothing were beyond its reach, float32 (32, 32, 32).
+
+    Args:
+        ct_norm: normalized CT around it, float32 (40, 40, 40).
+        reach: of the candidate, or of another one: as a crop would cut it.
+        center: index (z, y, x) in `ct_norm`.
+        window_hu: HU that are 0 and 1 in it.
+    """
+    middle, seen = SIDE // 2, np.zeros_like(ct_norm)
+    part = box_between(np.maximum(middle - reach[:3], 0), np.minimum(middle + 1 + reach[3:], SIDE))
+    seen[part] = ct_norm[part]
+    return candidate_field(seen, center, window_hu)
+
+
 def find_candidates(
     volume: LabeledVolume, lungs: np.ndarray, image: np.ndarray, ct_norm: np.ndarray, scan: bool
-) -> Iterable[tuple]:
-    """Yield what is known of each component of a nodule image in the order of the attributes of `Candidates`.
+) -> Iterator[tuple]:
+    """Yield the attributes of `Candidates` for each component of a nodule image, and for some bright places.
 
     A candidate is a nodule where its centroid, or most of it, lies in the consensus; what else touches a nodule, or
-    lies where nothing is known, is left out. So is what lies so near to a cube's border that its field would be cut:
-    fields in whole scans are not.
+    lies where nothing is known, is left out.
 
     Args:
         volume: the CT with its reference.
@@ -92,21 +111,51 @@ def find_candidates(
     prepared = PreparedScan(Grid.aligned(volume.hu.shape, (1, 1, 1), (0, 0, 0)), ct_norm, lungs)
     options = FusionOptions(min_volume_mm3=MIN_VOLUME_MM3)
     found = join_branches(prepared, image, np.zeros((0, 6)), 1, MIN_SIGNAL, options)
+    places = []
     for finding in found.fusion.findings:
         box = box_of_edges(finding.box)
-        points = np.argwhere(np.isin(found.labels[box], finding.labels)) + box_start(box)
+        where = tuple((np.argwhere(np.isin(found.labels[box], finding.labels)) + box_start(box)).T)
         center = np.rint(finding_center(found.labels, finding)).astype(int)
-        where = tuple(points.T)
         around = volume.mask[box_between(np.maximum(center - 1, 0), center + 2)]
         nodule = bool(around.any() or volume.mask[where].mean() > 0.5)
         touches = volume.mask[where].any() or not volume.known[where].mean() > 0.9 or not volume.known[tuple(center)]
-        cut = not scan and (np.minimum(center, np.array(volume.hu.shape) - 1 - center) < RADIUS).any()
-        if cut or (not nodule and touches):
-            continue
-        hu = _cube(volume.hu, center, -1000)
-        shown = np.rint(255 * np.clip(_cube(image, center, 0), 0, 1)).astype(np.uint8)
-        diameter = finding_diameter_mm(found.labels, finding, 1.0)
-        yield hu, shown, nodule, finding.segmenter_score, diameter, volume.patient, scan
+        if nodule or not touches:
+            places.append((center, nodule, True))
+    unmarked = lungs & (image <= MIN_SIGNAL)
+    bright = bright_places(volume, unmarked, BRIGHT_IN_SCAN if scan else BRIGHT_IN_CROP)
+    shown = None if scan else _known_box(volume.known)
+    for center, nodule, marked in (*places, *((place, False, False) for place in bright)):
+        reach = _reach(shown, center)
+        if reach.min() >= MIN_REACH:
+            yield _cube(volume.hu, center, -1000), reach, nodule, marked, volume.patient, scan
+
+
+def bright_places(volume: LabeledVolume, where: np.ndarray, count: int) -> np.ndarray:
+    """Return the index of bright places far from nodules, vessels mostly, (count, 3) or fewer.
+
+    Args:
+        volume: the CT with its reference.
+        where: where they may lie, bool (z, y, x).
+        count: how many are drawn, the same ones each time.
+    """
+    smooth = ndimage.gaussian_filter(volume.hu.astype(np.float32), BRIGHT_SIGMA)
+    near = ndimage.binary_dilation(volume.mask | ~volume.known, iterations=BRIGHT_DISTANCE)
+    tops = (smooth == ndimage.maximum_filter(smooth, 2 * BRIGHT_DISTANCE - 5)) & (smooth > BRIGHT_HU)
+    found = np.argwhere(tops & where & ~near)
+    return np.random.default_rng(0).permutation(found)[:count]
+
+
+def _known_box(known: np.ndarray) -> Box:
+    (box,) = ndimage.find_objects(known.view(np.uint8))
+    return box
+
+
+def _reach(shown: Box | None, center: np.ndarray) -> np.ndarray:
+    if shown is None:
+        return np.full(6, SIDE // 2, np.int8)
+    before = center - [part.start for part in shown]
+    behind = [part.stop - 1 for part in shown] - center
+    return np.clip((*before, *behind), -1, SIDE // 2).astype(np.int8)
 
 
 def _cube(array: np.ndarray, center: np.ndarray, fill: int) -> np.ndarray:
@@ -125,15 +174,15 @@ def collect(volumes: Iterable[tuple], scan: bool) -> Candidates:
         scan: whether they are whole scans.
     """
     rows = [row for volume in volumes for row in find_candidates(*volume, scan=scan)]
-    types = (np.int16, np.uint8, np.uint8, np.float32, np.float32, str, bool)
+    types = (np.int16, np.int8, np.uint8, bool, str, bool)
     if not rows:
-        empty = np.zeros((0, SIDE, SIDE, SIDE))
-        return Candidates(*(np.asarray(empty if i < 2 else [], kind) for i, kind in enumerate(types)))
+        shapes = (0, SIDE, SIDE, SIDE), (0, 6), *((0,) for _ in types[2:])
+        return Candidates(*(np.zeros(shape, kind) for shape, kind in zip(shapes, types, strict=True)))
     return Candidates(*(np.asarray(column, kind) for column, kind in zip(zip(*rows, strict=True), types, strict=True)))
 
 
 def load_candidates(config: ClassifierConfig, folds: Sequence[int], cache: Path) -> Candidates:
-    """Return the candidates of the given folds, each from the generator that held its fold out.
+    """Return the candidates of the given folds.
 
     Args:
         config: of the training.
@@ -144,17 +193,11 @@ def load_candidates(config: ClassifierConfig, folds: Sequence[int], cache: Path)
 
 
 def _of_fold(config: ClassifierConfig, fold: int, cache: Path) -> Candidates:
-    data, path = config.data, Path(config.generators[fold])
-    stored = cache / f"candidates-{file_sha256(path)[:16]}-{data.min_readers}.npz"
+    data, model = config.data, models.load(config.model)
+    weights = model.card["files"][model.spec.generator.weights]
+    stored = cache / f"candidates-{weights[:16]}-{fold}-{data.min_readers}.npz"
     if not stored.exists():
-        state = checkpoint.load(path)
-        checkpoint.require_held_out(state, path, fold)
-        with torch.random.fork_rng(devices=[]):  # the training's own random numbers do not depend on the cache
-            generator = build_generator(state["config"]["generator"])
-        generator.load_state_dict(state["ema"])
-        generator = generator.to(memory_format=torch.channels_last_3d).eval().requires_grad_(False)
-        generator.fold_norms()
-        predict = Ensemble([Member.of(generator)]).predict
+        predict = Ensemble([Member.of(model.generator("cpu"), model.spec.generator.slab)]).predict
         logger.info("Looking for candidates in fold %d.", fold)
         parts = [collect(_volumes(data, fold, config.window_hu, predict, scans), scan=scans) for scans in (False, True)]
         cache.mkdir(parents=True, exist_ok=True)
@@ -165,7 +208,7 @@ def _of_fold(config: ClassifierConfig, fold: int, cache: Path) -> Candidates:
         return Candidates(**{each.name: file[each.name] for each in fields(Candidates)})
 
 
-def _volumes(data: Data, fold: int, window_hu: list[float], predict, scans: bool) -> Iterable[tuple]:
+def _volumes(data: Data, fold: int, window_hu: list[float], predict: Callable, scans: bool) -> Iterator[tuple]:
     folder = Path(data.folder)
     table = folder / data.table
     if scans:

@@ -87,7 +87,9 @@ def missing_data_sets(path: Path) -> list[str]:
         with h5py.File(path, "r") as file:
             return [name for name in DATA_SETS if name not in file]
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5, expected a file laid out like luna16_crops.h5.") from error
+        raise InputError(
+            f"{path} cannot be read as HDF5, expected a file laid out like luna16_crops.h5; give such a file."
+        ) from error
 
 
 def open_crops(path: Path, rows: Sequence[dict] = ()) -> h5py.File:
@@ -194,7 +196,7 @@ def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1)
         and int(row["n_readers_usable"]) >= min_readers
     ]
     if not rows:
-        raise InputError(f"{table} holds no usable crop of folds {folds}; expected at least one: check the folds.")
+        raise InputError(f"{table} holds no usable crop of folds {folds}; expected at least one; check the folds.")
     open_crops(crops, rows).close()
     return CropDataset(crops, rows)
 
@@ -234,6 +236,6 @@ def assert_disjoint(train: CropDataset, validation: CropDataset) -> None:
     shared = sorted(patients(train) & patients(validation))
     if shared:
         raise InputError(
-            f"{len(shared)} patients ({shared[0]}, ...) are in training and validation, expected none: "
+            f"{len(shared)} patients ({shared[0]}, ...) are in training and validation, expected none; "
             "split by patient."
         )

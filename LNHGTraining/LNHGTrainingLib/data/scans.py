@@ -98,7 +98,9 @@ def read_scans(path: Path, table: Path, folds: Sequence[int]) -> Iterator[Scan]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5, expected a file laid out like lidc_scans.h5.") from error
+        raise InputError(
+            f"{path} cannot be read as HDF5, expected a file laid out like lidc_scans.h5; give such a file."
+        ) from error
     with file:
         for name, group in file.items():
             missing = [each for each in DATA_SETS if each not in group]

@@ -114,14 +114,14 @@ def require_same_nodules(first: Path, a: Evaluation, second: Path, b: Evaluation
     if odd:
         raise InputError(
             f"{first} scores {len(a.rows)} nodules and {second} {len(b.rows)}, {len(odd)} of them not in both "
-            f"(first: {' '.join(odd[0])}); expected the same nodules: evaluate both on the same data and folds."
+            f"({' '.join(odd[0])}), expected the same; evaluate both on the same folds."
         )
     for key, row in a.rows.items():
         for column in SAME:
             if row[column] != b.rows[key][column]:
                 raise InputError(
                     f"Nodule {' '.join(key)} has {column} {row[column]} in {first} and {b.rows[key][column]} in "
-                    f"{second}; expected the same reference: evaluate both on the same data."
+                    f"{second}, expected the same; evaluate both on the same data."
                 )
 
 

@@ -121,7 +121,7 @@ def find_cases(folder: Path, limit: int | None = None) -> list[Path]:
     found = list(islice(cases, limit))
     if not found:
         raise InputError(
-            f"{folder} holds no case, expected folders with a CT (ct.nii.gz or dicom/) and meta.json with readers' masks, "
+            f"{folder} holds no case, expected folders with a CT (ct.nii.gz or dicom/), and meta.json with masks, "
             "or DICOM SEG; give the folder above them."
         )
     return found

@@ -22,10 +22,7 @@ MASK_FOLDERS = ("masks", "labels")
 DICOM_SUFFIXES = (".zip", ".dcm")
 MAX_MASKS = 8
 CONNECTIVITY = np.ones((3, 3, 3), int)
-LAYOUTS = (
-    "a CSV list with the columns ct and mask, folders images/ and masks/ with files of the same names, or a folder a "
-    "case with ct.* (or dicom/) and mask*.* or DICOM SEG"
-)
+LAYOUTS = "a list (CSV: ct, mask), or folders images/ and masks/, or case folders with ct.* and mask*.* or DICOM SEG"
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def find(location: Path, options: PrepareOptions) -> Found:
         else:
             subjects.append(of_scan(pair.name, partial(read_scan, pair, patients.get(pair.name))))
     if not subjects:
-        raise InputError(f"{location} holds no CT with a mask, expected {LAYOUTS}.")
+        raise InputError(f"{location} holds no CT with a mask, expected {LAYOUTS}; give one of these.")
     names = [subject.name for subject in subjects]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -72,7 +69,7 @@ def _pairs(location: Path) -> list[Pair]:
         with location.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             if not {"ct", "mask"} <= set(reader.fieldnames or []):
-                raise InputError(f"{location} lacks the columns ct and mask; expected {LAYOUTS}.")
+                raise InputError(f"{location} lacks the columns ct and mask; give {LAYOUTS}.")
             return [
                 Pair(
                     row.get("case") or _stem(Path(row["ct"])),

@@ -29,7 +29,7 @@ def find(folder: Path, _options: PrepareOptions) -> Found:
     files = sorted(folder.glob("*.h5"))
     if len(files) != 1 or not files[0].with_suffix(".csv").is_file():
         raise InputError(
-            f"{folder} holds {len(files)} .h5 file(s), expected one with a .csv of the same name beside it."
+            f"{folder} holds {len(files)} .h5 file(s), expected one with a .csv of its name; give such a folder."
         )
     with files[0].with_suffix(".csv").open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)

@@ -41,12 +41,14 @@ def read_table(path: Path) -> tuple[list[str], list[dict]]:
             reader = csv.DictReader(stream)
             rows = list(reader)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}), expected the table of prepared data.") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}), expected the table of prepared data; check the path."
+        ) from error
     columns = list(reader.fieldnames or [])
     missing = [name for name in ("row", "patient_id", "luna_diameter_exact_mm") if name not in columns]
     if missing or not rows:
         raise InputError(
-            f"{path} {'lacks ' + ', '.join(missing) if missing else 'is empty'}, expected a table of nodules."
+            f"{path} {'lacks ' + ', '.join(missing) if missing else 'is empty'}, expected a table; give prepare's."
         )
     return columns, rows
 
@@ -71,7 +73,9 @@ def assign_folds(rows: list[dict], plan: Plan) -> list[int]:
             together = plan.split == "patient" or not row["row"]
             groups[row["patient_id"] if together else f"row {index}"].append(index)
     if len(groups) < plan.count:
-        raise InputError(f"The table has {len(groups)} patient(s), expected at least {plan.count} for as many folds.")
+        raise InputError(
+            f"The table has {len(groups)} patient(s), expected at least {plan.count} for as many folds; ask for fewer."
+        )
     given = {name: fold for name, fold in given_folds(plan).items() if name in groups}
     folds = [-1] * len(rows)
     for name, fold in balance({name: _load(rows, of) for name, of in groups.items()}, plan, given).items():
@@ -133,7 +137,9 @@ def given_folds(plan: Plan) -> dict[str, int]:
         rows = list(reader)
     folds = [int(row["fold"] or -1) for row in rows]
     if max(folds) >= plan.count:
-        raise InputError(f"{plan.like} has a fold {max(folds)}, expected less than --folds {plan.count}.")
+        raise InputError(
+            f"{plan.like} has a fold {max(folds)}, expected less than --folds {plan.count}; ask for more folds."
+        )
     assert_disjoint(rows, folds)
     return {row["patient_id"]: fold for row, fold in zip(rows, folds, strict=True) if fold >= 0}
 

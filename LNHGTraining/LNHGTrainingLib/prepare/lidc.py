@@ -119,7 +119,9 @@ def read_scan(folder: Path, series_uid: str, files: tuple[Path, ...], xml: Path)
     nodules, notes = nodules_of(readings, volume, slice_of)
     patient = volume.source.patient_id
     if not patient:
-        raise InputError(f"{series_uid} names no patient (PatientID), expected one: folds are drawn by patient.")
+        raise InputError(
+            f"{series_uid} names no patient (PatientID), expected one, as folds are drawn by patient; add it."
+        )
     return Scan(volume, patient, series_uid, nodules, marks_of(readings, volume.grid, slice_of), notes=notes)
 
 
@@ -142,7 +144,9 @@ def nodules_of(readings: list[Reading], volume: Volume, slice_of: SliceOf) -> tu
                 outlined.append(Outlined(reading.reader, *found, reading.ratings))
             empty += not found
     if any(each.reader >= MAX_READERS for each in outlined):
-        raise InputError(f"The readings have more than {MAX_READERS} readers, expected at most that many.")
+        raise InputError(
+            f"The readings have more than {MAX_READERS} readers, expected at most that many; leave some out."
+        )
     notes = (f"{empty} outlined nodule(s) enclose no voxel and were left out.",) if empty else ()
     clusters = cluster(outlined, volume.grid.spacing_mm)
     unclear = sum(each.ambiguous for each in clusters)

@@ -231,7 +231,9 @@ def run(
     folds = scan_folds(table)
     scans = list(read_scans(data / files["scans"], table, sorted(set(folds.values()))))
     if not scans:
-        raise InputError(f"{data / files['scans']} holds no scan, expected some with readers' outlines.")
+        raise InputError(
+            f"{data / files['scans']} holds no scan, expected some with readers' outlines; give their folder."
+        )
     unseeing = [_unseeing(held_out, scan, folds[scan.patient]) for scan in scans]
     detect = not any(saw(one, "detector", scan, folds[scan.patient]) for one, scan in zip(unseeing, scans, strict=True))
     parts = PARTS if detect else tuple(part for part in PARTS if part != "detector")

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from LNHGLib.models.classifier import build_classifier
-from LNHGLib.segmentation.classification import candidate_field, classify
+from LNHGLib.segmentation.classification import classify
 from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.stats.roc import areas
 from torch import Tensor, nn
 
 from LNHGTrainingLib.config import ClassifierConfig, build, to_table
-from LNHGTrainingLib.data.candidates import SIDE, Candidates, load_candidates
+from LNHGTrainingLib.data.candidates import SIDE, Candidates, load_candidates, seen_field
 from LNHGTrainingLib.data.classifier_batches import CandidateFields
 from LNHGTrainingLib.training import run
 from LNHGTrainingLib.training.distributed import MicroBatches, mean_gradients
@@ -55,7 +55,8 @@ class ClassifierRun(Run):
         found, validation = self.before_first_step(
             lambda: [load_candidates(config, numbers, cache) for numbers in folds], stop
         )
-        return CandidateFields(found.of(~np.isin(found.patient, config.without)), config), validation
+        left = found.of(~np.isin(found.patient, config.without))
+        return CandidateFields(left, config), validation.of(validation.marked)
 
     def train_step(self, batches: MicroBatches[Batch]) -> dict[str, float]:
         """Update the classifier once on the cross-entropy; return it and the rate."""
@@ -92,8 +93,8 @@ def candidate_scores(network: nn.Module, candidates: Candidates, window_hu: list
         window_hu: HU that become 0 and 1.
     """
     fields = [
-        candidate_field(normalize(hu, window_hu), image / np.float32(255), (SIDE / 2,) * 3, window_hu)
-        for hu, image in zip(candidates.hu, candidates.image, strict=True)
+        seen_field(normalize(hu, window_hu), reach, (SIDE / 2,) * 3, window_hu)
+        for hu, reach in zip(candidates.hu, candidates.reach, strict=True)
     ]
     return classify(network, fields)
 

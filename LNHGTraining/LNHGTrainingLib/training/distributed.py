@@ -100,7 +100,7 @@ def own_micro_batches(count: int) -> range:
     """
     if count < world_size():
         raise InputError(
-            f"A step has {count} micro-batches for {world_size()} processes, expected one each or more: "
+            f"A step has {count} micro-batches for {world_size()} processes, expected one each or more; "
             "set micro_batches."
         )
     return range(rank(), count, world_size())

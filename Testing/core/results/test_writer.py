@@ -183,7 +183,7 @@ def test_an_existing_folder_is_not_touched_without_overwrite(tmp_path):
     out = tmp_path / "OUT"
     out.mkdir()
     (out / "report.json").write_text("old")
-    with pytest.raises(InputError, match=r"OUT already exists: .*--overwrite"):
+    with pytest.raises(InputError, match=r"OUT already exists; .*--overwrite"):
         results.write_result(make_result(), out)
     assert (out / "report.json").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["OUT"]

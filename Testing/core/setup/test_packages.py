@@ -137,7 +137,7 @@ def test_a_person_at_a_terminal_is_asked(installed, answer, status):
     assert "Install now? [y/N]" in done.stdout
     assert done.returncode == status
     assert ("tqdm" in installed.versions()) is (answer == "y")
-    assert ("lnhg: Nothing was installed." in done.stderr) is (answer == "n")
+    assert ("lnhg: Nothing was installed" in done.stderr) is (answer == "n")
 
 
 def test_torch_is_chosen_by_the_installer_of_the_pytorch_extension(scratch):
@@ -226,14 +226,14 @@ def test_a_python_without_pip_is_told_how_to_get_it(scratch):
         path.rename(scratch.site / "gone.info")
     done = scratch.packages("install", "--yes")
     assert done.returncode == 1
-    assert "This Python has no pip: run " in done.stderr
+    assert "This Python has no pip; run " in done.stderr
 
 
 def test_a_group_that_does_not_exist_is_refused(scratch):
     done = scratch.packages("install", "trainign", "--yes")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "lnhg: 'trainign' is no group of packages, expected segmentation or training or tensorboard.\n"
+        "lnhg: 'trainign' is no group of packages, expected segmentation or training or tensorboard; name one of these.\n"
     )
 
 
