@@ -20,21 +20,17 @@ from LNHGLib.errors import InputError
 CHUNK = 2**24
 HEADER_BYTES = 2**20
 NOT_NUMBERS = "values that are not numbers (NaN or infinite)"
+NO_ORIENTATION_NUMBER = "{} has an orientation (sform, qform) that is no number, expected one; convert the CT again."
 NOT_PERPENDICULAR = (
     "{} has axes that are not perpendicular to each other, expected a rectangular voxel grid; "
     "resample it or convert it again from the original DICOM."
 )
 SAME_PLACE_VOXELS = 0.5
 """How far apart two descriptions of the same grid may put a voxel, in voxels: they are rounded."""
-NIFTI_1 = {
+NIFTI = {
     "dim": (40, "i2", 8), "datatype": (70, "i2"), "bitpix": (72, "i2"), "pixdim": (76, "f4", 8),
     "vox_offset": (108, "f4"), "scl_slope": (112, "f4"), "scl_inter": (116, "f4"), "qform_code": (252, "i2"),
     "sform_code": (254, "i2"), "quatern": (256, "f4", 3), "qoffset": (268, "f4", 3), "srow": (280, "f4", 12),
-}  # fmt: skip
-NIFTI_2 = {
-    "dim": (16, "i8", 8), "datatype": (12, "i2"), "bitpix": (14, "i2"), "pixdim": (104, "f8", 8),
-    "vox_offset": (168, "i8"), "scl_slope": (176, "f8"), "scl_inter": (184, "f8"), "qform_code": (344, "i4"),
-    "sform_code": (348, "i4"), "quatern": (352, "f8", 3), "qoffset": (376, "f8", 3), "srow": (400, "f8", 12),
 }  # fmt: skip
 NIFTI_FLOATS = {16: "f4", 64: "f8"}
 NRRD_SPACES = ("left-posterior-superior", "left-anterior-superior", "right-anterior-superior", "lps", "las", "ras")
@@ -99,14 +95,12 @@ def _nifti(path: Path) -> bool:
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
     with gzip.open(path) if packed else path.open("rb") as file:
-        header = file.read(540)
-        size = int.from_bytes(header[:4], "little")
-        order = "<" if size in (348, 540) else ">"
-        fields = NIFTI_2 if int.from_bytes(header[:4], "little" if order == "<" else "big") == 540 else NIFTI_1
+        header = file.read(348)
+        order = "<" if int.from_bytes(header[:4], "little") == 348 else ">"
         names = {
-            "names": list(fields),
-            "formats": [(f"{order}{kind}", tuple(shape)) for _, kind, *shape in fields.values()],
-            "offsets": [field[0] for field in fields.values()],
+            "names": list(NIFTI),
+            "formats": [(f"{order}{kind}", tuple(shape)) for _, kind, *shape in NIFTI.values()],
+            "offsets": [field[0] for field in NIFTI.values()],
         }
         head = np.frombuffer(header, np.dtype(names), 1)[0]
         oriented = _nifti_geometry(path, head)
@@ -114,7 +108,7 @@ def _nifti(path: Path) -> bool:
         file.seek(int(head["vox_offset"]))
         numbers = NIFTI_FLOATS.get(int(head["datatype"]))
         if not np.isfinite([head["scl_slope"], head["scl_inter"]]).all():
-            raise InputError(f"{path} has a rescale (scl_slope, scl_inter) that is no number; convert the CT again.")
+            raise InputError(f"{path} has a rescale (scl_slope) that is no number, expected one; convert the CT again.")
         for chunk in _voxels(file, count * int(head["bitpix"]) // 8):
             if numbers and not np.isfinite(np.frombuffer(chunk, f"{order}{numbers}")).all():
                 raise InputError(f"{path} holds {NOT_NUMBERS}, expected CT numbers in HU; export it again.")
@@ -127,6 +121,8 @@ def _nifti_geometry(path: Path, head: np.void) -> bool:
     _require_spacing(path, pixdim[1:4])
     rows = np.vstack([head["srow"].astype(float).reshape(3, 4), [0, 0, 0, 1]])
     b, c, d = head["quatern"].astype(float)
+    if not np.isfinite([b, c, d]).all():
+        raise InputError(NO_ORIENTATION_NUMBER.format(path))
     a = np.sqrt(max(0.0, 1 - b * b - c * c - d * d))
     turn = np.array(
         [
@@ -141,7 +137,7 @@ def _nifti_geometry(path: Path, head: np.void) -> bool:
     said = [form for form, code in ((rows, head["sform_code"]), (quaternion, head["qform_code"])) if code > 0]
     for form in said:
         if not np.isfinite(form).all():
-            raise InputError(f"{path} has an orientation (sform, qform) that is no number; convert the CT again.")
+            raise InputError(NO_ORIENTATION_NUMBER.format(path))
         require_perpendicular(path, form[:3, :3])
     if said:
         lengths = np.linalg.norm(said[0][:3, :3], axis=0)

@@ -4,6 +4,7 @@ import highdicom as hd
 import numpy as np
 from pydicom.sr.codedict import codes
 
+from LNHGLib.errors import InputError
 from LNHGLib.figures.segment_style import segment_color
 from LNHGLib.measurement.score_scale import text_of
 from LNHGLib.report import dicom_codes
@@ -33,9 +34,18 @@ def make_segmentation(case: ReportCase, series: OriginalSeries) -> hd.seg.Segmen
     nodules = segmented(case)
     segment_of = np.zeros(int(case.labels.max()) + 1, np.uint8 if len(nodules) < 256 else np.uint16)
     segment_of[[nodule.number for nodule in nodules]] = np.arange(1, len(nodules) + 1)
+    labels = series.found.place.on_slices(case.labels)
+    if series.image(0)[1] is not None:  # frames as they stand in the file, also those of other volumes
+        if len(series.slices) > 1:
+            raise InputError(
+                f"The series has {len(series.slices)} enhanced CT files, but a SEG refers to one; join them to one."
+            )
+        in_file = np.zeros((int(series.slices[0].NumberOfFrames), *labels.shape[1:]), labels.dtype)
+        in_file[[header.frame for header in series.found.headers]] = labels
+        labels = in_file
     segmentation = hd.seg.Segmentation(
         source_images=series.slices,
-        pixel_array=segment_of[case.labels],
+        pixel_array=segment_of[labels],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(nodule, number, case, series) for number, nodule in enumerate(nodules, 1)],
         series_instance_uid=hd.UID(),

@@ -10,7 +10,9 @@ import pydicom
 from LNHGLib.errors import InputError
 from LNHGLib.image import dicom_series
 from LNHGLib.image.boxes import corners
-from LNHGLib.image.volume import LOWEST_HU, Grid
+from LNHGLib.image.dicom_pixels import PixelReader
+from LNHGLib.image.reader import read_volume
+from LNHGLib.image.volume import LOWEST_HU, Grid, Volume
 from LNHGLib.measurement.nodule import Nodule
 from LNHGLib.report import dicom_identity
 from LNHGLib.results.original_ct import MEAN_HU_TOLERANCE
@@ -25,18 +27,45 @@ class OriginalSeries:
     """A CT series as it was acquired.
 
     Attributes:
-        slices: the headers, sorted along the normal; no pixels.
-        files: the files in the same order.
-        grid: voxel grid of the slices, zyx.
+        path: where it was found.
+        given: the files that were looked at; empty for all.
+        found: its slices, sorted along the normal, and where they lie.
+        slices: the headers of its images: one per slice, or one per file of an enhanced CT; no pixels.
         stated: the first header as its file has it; that of `slices` is as SEG and SR can repeat it.
         faults: names of what it does not state as DICOM has it.
     """
 
+    path: Path
+    given: Sequence[Path]
+    found: dicom_series.Slices
     slices: list[pydicom.Dataset]
-    files: list[Path]
-    grid: Grid
     stated: pydicom.Dataset | None = None
     faults: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """Voxel grid of the slices, zyx; straight where they lie under a tilted gantry."""
+        return self.found.place.grid
+
+    @property
+    def files(self) -> list[Path]:
+        """The file of each slice."""
+        return [header.path for header in self.found.headers]
+
+    def image(self, index: int) -> tuple[pydicom.Dataset, list[int] | None]:
+        """Return the image that a slice is in, and the number of its frame where that is an enhanced CT."""
+        header = self.found.headers[index]
+        if header.frame is None:
+            return self.slices[index], None
+        return self.slices[list(dict.fromkeys(self.files)).index(header.path)], [header.frame + 1]
+
+    def read(self) -> Volume:
+        """Read the CT.
+
+        Raises:
+            InputError: it is no chest CT.
+        """
+        return read_volume(self.path, self.found.name, self.given)
 
     @property
     def series_uid(self) -> str:
@@ -62,23 +91,21 @@ def find_series(path: Path, series_uid: str | None = None, files: Sequence[Path]
     """
     if not path.exists():
         raise InputError(f"{path} does not exist, expected the folder of the original DICOM series; check the path.")
-    headers, affine, _ = dicom_series.find_slices(path, series_uid, files)
-    found = [header.path for header in headers]
-    slices = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in found]  # some lack the preamble
+    found = dicom_series.find_slices(path, series_uid, files)
+    images = dict.fromkeys(header.path for header in found.headers)
+    slices = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in images]  # some lack the preamble
     for name in REQUIRED:
         if any(not dataset.get(name) for dataset in slices):
             raise InputError(f"{path} has slices without {name}, expected it in every slice; export the series again.")
     for name in ("FrameOfReferenceUID", "StudyInstanceUID"):
         if len({dataset[name].value for dataset in slices}) > 1:
             raise InputError(f"{path} has slices with different {name}, expected one; export the series again.")
-    shape = (len(slices), int(slices[0].Rows), int(slices[0].Columns))
-    grid = Grid(shape, affine)
-    header, faults = dicom_identity.repeatable(slices[0], grid.spacing_mm[0])
-    return OriginalSeries([header, *slices[1:]], found, grid, slices[0], tuple(faults))
+    header, faults = dicom_identity.repeatable(slices[0], found.place.grid.spacing_mm[0])
+    return OriginalSeries(path, files, found, [header, *slices[1:]], slices[0], tuple(faults))
 
 
 def onto_slices(array: np.ndarray, grid: Grid, series: OriginalSeries) -> np.ndarray:
-    """Reorder an array's axes to those of the series' slices; no voxel is interpolated.
+    """Reorder an array's axes to those of the series' grid; no voxel is interpolated.
 
     Args:
         array: (z, y, x) on `grid`.
@@ -116,15 +143,16 @@ def require_same_values(series: OriginalSeries, frames: np.ndarray, nodules: Ite
 
     Args:
         series: the original series.
-        frames: the nodules' numbers on the slices, from `onto_slices`.
+        frames: the nodules' numbers on the grid of the series, from `onto_slices`.
         nodules: findings with their measured mean HU.
 
     Raises:
         InputError: the mean HU of a nodule is another one in the series.
     """
     totals = np.zeros((2, int(frames.max(initial=0)) + 1))
+    reader, found = PixelReader(), series.found
     for index in np.flatnonzero(frames.any((1, 2))):
-        hu = np.maximum(dicom_series.read_pixels(series.files[index]), LOWEST_HU)
+        hu = np.maximum(found.place.straighten(reader.read(found.headers[index]), index), LOWEST_HU)
         here = frames[index] > 0
         totals[0] += np.bincount(frames[index][here], hu[here], minlength=totals.shape[1])
         totals[1] += np.bincount(frames[index][here], minlength=totals.shape[1])

@@ -178,13 +178,15 @@ def _line(
     ends: Sequence[Sequence[float]], series: OriginalSeries
 ) -> hd.sr.CoordinatesForMeasurement | hd.sr.CoordinatesForMeasurement3D:
     """Return a line on its slice, in space where it does not lie within one slice."""
-    index = series.grid.lps_to_index(np.array(ends))
-    number = int(np.rint(index[0, 0]))
-    if np.abs(index[:, 0] - number).max() > SAME_SLICE or not 0 <= number < len(series.slices):
+    along = series.grid.lps_to_index(np.array(ends))[:, 0]
+    number = int(np.rint(along[0]))
+    if np.abs(along - number).max() > SAME_SLICE or not 0 <= number < len(series.files):
         kind = hd.sr.GraphicTypeValues3D.POLYLINE
         return hd.sr.CoordinatesForMeasurement3D(kind, np.array(ends), series.frame_of_reference_uid)
-    columns_rows = index[:, [2, 1]] + 0.5  # the origin is the corner of the first pixel, not its center
-    source = hd.sr.SourceImageForRegion(series.slices[number].SOPClassUID, series.slices[number].SOPInstanceUID)
+    rows_columns = series.found.place.pixels_of(np.array(ends), number)
+    columns_rows = rows_columns[:, ::-1] + 0.5  # the origin is the corner of the first pixel, not its center
+    image, frame = series.image(number)
+    source = hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frame)
     return hd.sr.CoordinatesForMeasurement(hd.sr.GraphicTypeValues.POLYLINE, columns_rows, source)
 
 

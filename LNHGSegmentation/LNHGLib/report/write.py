@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from LNHGLib.errors import Cancelled, InputError, WorkError
 from LNHGLib.figures.colors import DEFAULT_STYLE, DisplayStyle
 from LNHGLib.files.atomic import atomic_folder, require_free
-from LNHGLib.image.reader import read_volume
 from LNHGLib.report.case import ReportCase, read_case
 from LNHGLib.results.original_ct import read_original
 
@@ -134,7 +133,7 @@ class _ReportWriter:
 
     def _find_series(self) -> None:
         """Find the original series; where it was not asked for by name, its absence is only noted."""
-        from LNHGLib.image.dicom_series import is_dicom
+        from LNHGLib.image.dicom_header import is_dicom
         from LNHGLib.report.dicom_source import find_series
 
         self.progress(0.15, "Looking for the DICOM series")
@@ -167,7 +166,7 @@ class _ReportWriter:
         case = self.case.on(series)
         original = self.case.original
         if original.voxels_sha256 and original.series_uid:
-            return case.with_volume(read_volume(series.files[0].parent, series.series_uid, series.files))
+            return case.with_volume(series.read())
         require_same_values(series, case.labels, case.nodules)
         return case
 
@@ -232,8 +231,7 @@ class _ReportWriter:
         except InputError:
             if self.on_series is None:
                 raise
-        volume = read_volume(self.series.files[0].parent, self.series.series_uid, self.series.files)
-        return replace(self.on_series, volume=volume)
+        return replace(self.on_series, volume=self.series.read())
 
     def _patient(self) -> list[tuple[str, str]]:
         """Return what the pages say of patient and study: in Unicode, else as the series states it."""

@@ -11,6 +11,7 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import temporary_folder
 from LNHGLib.image import zip_scans
+from LNHGLib.image.dicom_stacks import uid_of
 from LNHGLib.image.fingerprint import voxels_sha256
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume
@@ -154,7 +155,9 @@ def _contents(path: Path, series_uid: str | None) -> Iterator[Iterator[tuple[Pat
 
         def unpacked() -> Iterator[tuple[Path, str | None, Sequence[Path]]]:
             content = zip_scans.look_into(path)
-            members = [header.path.as_posix() for header in content.headers if header.series_uid == series_uid]
+            members = {
+                header.path.as_posix() for header in content.headers if header.series_uid == uid_of(series_uid or "")
+            }
             sets = [tuple(sorted(members))] if series_uid else map(content.with_voxels, content.images)
             for number, names in enumerate(filter(None, sets)):
                 home = scratch / str(number)

@@ -12,7 +12,8 @@ import pytest
 import report_data
 import SimpleITK as sitk
 from LNHGLib.errors import InputError
-from LNHGLib.image.dicom_series import read_pixels
+from LNHGLib.image.dicom_geometry import SliceGrid
+from LNHGLib.image.dicom_series import Slices
 from LNHGLib.image.volume import Grid
 from LNHGLib.report import write
 from LNHGLib.report.dicom_source import OriginalSeries, find_series, onto_slices
@@ -392,7 +393,9 @@ def test_a_turned_result_does_not_fit_the_slices(scan):
     header.SeriesInstanceUID = "1.2"
     for degrees, sentence in ((45, "turned"), (10, "lie up to")):
         turned = report_data.make_grid(report_data.turned(degrees) @ report_data.AXIAL)
-        series = OriginalSeries([header], [], Grid(scan.grid.shape, turned.affine))
+        grid = Grid(scan.grid.shape, turned.affine)
+        place = SliceGrid(grid, grid.shape[1:], np.zeros((grid.shape[0], 2)))
+        series = OriginalSeries(Path(), (), Slices("1.2", [], place, []), [header])
         with pytest.raises(InputError, match=sentence):
             onto_slices(scan.labels, scan.grid, series)
 
@@ -408,7 +411,7 @@ def test_real_ct_keeps_voxels_and_passes_the_validator(data_dir, tmp_path):
     series = find_series(tmp_path / "ct")
     labels = sitk.GetArrayFromImage(sitk.ReadImage(str(home / "mask_labels.nii.gz")))[part]
     labels = np.select([labels == 2, labels == 4], [1, 2], 0).astype(np.uint16)
-    scan = Scan(series.grid, np.stack([read_pixels(file) for file in series.files]), labels)
+    scan = Scan(series.grid, series.read().array, labels)
     result = write_result(scan, tmp_path / "result", tmp_path / "ct", series.series_uid, {3: {"kept": False}})
     write.write_report(write.ReportOptions(result, tmp_path / "out", parts=("dicom",)))
     seg = hd.seg.segread(tmp_path / "out" / write.SEG)
