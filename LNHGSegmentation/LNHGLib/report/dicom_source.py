@@ -97,9 +97,6 @@ def find_series(path: Path, series_uid: str | None = None, files: Sequence[Path]
     for name in REQUIRED:
         if any(not dataset.get(name) for dataset in slices):
             raise InputError(f"{path} has slices without {name}, expected it in every slice; export the series again.")
-    for name in ("FrameOfReferenceUID", "StudyInstanceUID"):
-        if len({dataset[name].value for dataset in slices}) > 1:
-            raise InputError(f"{path} has slices with different {name}, expected one; export the series again.")
     header, faults = dicom_identity.repeatable(slices[0], found.place.grid.spacing_mm[0])
     return OriginalSeries(path, files, found, [header, *slices[1:]], slices[0], tuple(faults))
 
