@@ -179,7 +179,8 @@ def _lay_flat(groups: pydicom.Dataset, into: pydicom.Dataset) -> None:
         for element in sequence.value[0] if sequence.VR == "SQ" and sequence.value else ():
             into[element.tag] = element
             if element.keyword in RENAMED:
-                setattr(into, RENAMED[element.keyword], element.value)
+                tag = pydicom.tag.Tag(RENAMED[element.keyword])
+                into[tag] = pydicom.DataElement(tag, pydicom.datadict.dictionary_VR(tag), element.value)
 
 
 def _header(path: Path, dataset: pydicom.Dataset, frame: int | None) -> Header:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from LNHGLib.errors import InputError
+from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_stacks
 from LNHGLib.image.dicom_geometry import SliceGrid, slice_grid
 from LNHGLib.image.dicom_header import CAPTURE_TYPES, SECONDARY_CAPTURE, Header, is_dicom, is_directory, read_headers  # noqa: F401
@@ -97,7 +98,9 @@ def find_slices(path: Path, name: str | None = None, files: Sequence[Path] = ())
     """
     if not files and path.is_file() and is_directory(path):
         path = path.parent
-    files = files or [file for file in (path.rglob("*") if path.is_dir() else path.parent.iterdir()) if file.is_file()]
+    files = files or (
+        files_below(path) if path.is_dir() else [file for file in path.parent.iterdir() if file.is_file()]
+    )
     if not files:
         raise InputError(f"{path} is an empty folder, expected the DICOM files of a chest CT; check the path.")
     found = {file: headers for file in sorted(files) if (headers := read_headers(file))}
