@@ -265,6 +265,8 @@ class ClassifierSampling:
         bright: fraction of the others that are bright places of lungs, vessels mostly, that the generator did not mark.
         crops: fraction of the rest that come from crops.
         shift: most voxels by which a field is moved off its candidate.
+        turned: fraction of fields that are turned in any direction; the others about the patient's axis alone.
+        scale: standard deviation of the logarithm of the factor by which a field is enlarged.
     """
 
     nodule: float
@@ -272,6 +274,8 @@ class ClassifierSampling:
     bright: float
     crops: float
     shift: int
+    turned: float
+    scale: float
 
 
 @dataclass(frozen=True, kw_only=True)

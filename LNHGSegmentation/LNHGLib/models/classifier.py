@@ -1,8 +1,8 @@
 """Networks that tell candidates that are nodules from those that are none, by a small field of the CT around each.
 
-Fields are (B, 2, 32, 32, 32): normalized CT and nodule image (see `segmentation.classification`). A network returns
-logits (B,). Two kinds: a small residual network of our own, and the 3-D ResNet of the second stage of document 004
-(docs/method.md, section 9).
+Fields are (B, 1, 32, 32, 32), normalized CT (see `segmentation.classification`). A network returns logits (B,). Two
+kinds: a small residual network of our own, and the 3-D ResNet of the second stage of document 004 (docs/method.md,
+section 9).
 """
 
 from itertools import pairwise
@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualClassifier(nn.Module):
-    """A small residual network on the CT and the nodule image.
+    """A small residual network.
 
     Args:
         width: channels of the stem; each of three stages has twice as many as the one before.
@@ -50,18 +50,18 @@ class ResidualClassifier(nn.Module):
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         widths = [width * 2**stage for stage in range(4)]
-        self.stem = nn.Sequential(nn.Conv3d(2, width, 5, stride=2, padding=2), nn.BatchNorm3d(width), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv3d(1, width, 5, stride=2, padding=2), nn.BatchNorm3d(width), nn.ReLU())
         self.stages = nn.Sequential(*(ResidualBlock(c_in, c_out, 2) for c_in, c_out in pairwise(widths)))
         self.dropout, self.head = nn.Dropout(0.3), nn.Linear(widths[-1], 1)
 
     def forward(self, fields: Tensor) -> Tensor:
-        """Return logits: (B, 2, 32, 32, 32) -> (B,)."""
+        """Return logits: (B, 1, 32, 32, 32) -> (B,)."""
         features = self.stages(self.stem(fields)).amax((2, 3, 4))
         return self.head(self.dropout(features)).squeeze(1)
 
 
 class ResNet48(nn.Module):
-    """The 3-D ResNet of document 004, 2,078,306 parameters, on the CT alone.
+    """The 3-D ResNet of document 004, 2,078,306 parameters.
 
     A convolution to 8 channels, residual stages of 8, 16, 32, 64 and 128 channels with two blocks each, average
     pooling, and two outputs. It was made for cubes of 48 voxels in [-1, 1]; the field lies in their middle, the rest is
@@ -82,9 +82,9 @@ class ResNet48(nn.Module):
         self.stages, self.head = nn.Sequential(*blocks), nn.Linear(widths[-1], 2)
 
     def forward(self, fields: Tensor) -> Tensor:
-        """Return logits: (B, 2, 32, 32, 32) -> (B,)."""
+        """Return logits: (B, 1, 32, 32, 32) -> (B,)."""
         empty = (self.side - fields.shape[-1]) // 2
-        cubes = nn.functional.pad(2 * fields[:, :1] - 1, (empty,) * 6, value=-1.0)
+        cubes = nn.functional.pad(2 * fields - 1, (empty,) * 6, value=-1.0)
         other, nodule = self.head(self.stages(self.stem(cubes)).mean((2, 3, 4))).unbind(1)
         return nodule - other
 

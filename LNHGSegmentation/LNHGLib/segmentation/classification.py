@@ -2,7 +2,8 @@
 
 Crops, whole scans and patients' CT differ in what lies far from the lungs, in rounding and at their borders, and a
 classifier would learn that instead of nodules. So a field is a ball around the candidate's own centroid: it reaches no
-further than 15 mm, all HU are rounded to multiples of 32, and everything outside the ball or the CT is 0.
+further than 15 mm, all HU are rounded to multiples of 32, and everything outside the ball or the CT is 0. The nodule
+image is not seen: a generator is surer of patients that it was trained on.
 """
 
 from collections.abc import Sequence
@@ -56,25 +57,22 @@ def finding_diameter_mm(labels: np.ndarray, finding: Finding, voxel_mm3: float) 
     return sphere_diameter_mm(max(voxels, 1.0) * voxel_mm3)
 
 
-def candidate_field(
-    ct_norm: np.ndarray, image: np.ndarray, center: Sequence[float], window_hu: Sequence[float]
-) -> np.ndarray:
+def candidate_field(ct_norm: np.ndarray, center: Sequence[float], window_hu: Sequence[float]) -> np.ndarray:
     """Cut the field around a candidate.
 
     Args:
         ct_norm: normalized CT at 1 mm, float32 (z, y, x).
-        image: nodule image, float32 (z, y, x).
         center: index (z, y, x) of the candidate's centroid.
         window_hu: HU that are 0 and 1 in `ct_norm`.
 
     Returns:
-        CT and nodule image, float32 (2, 32, 32, 32).
+        Normalized CT, float32 (32, 32, 32).
     """
     start = np.rint(center).astype(int) - FIELD // 2
     inside = box_between(np.maximum(start, 0), np.minimum(start + FIELD, ct_norm.shape))
     place: Box = tuple(slice(one.start - low, one.stop - low) for one, low in zip(inside, start, strict=True))
-    field = np.zeros((2, FIELD, FIELD, FIELD), np.float32)
-    field[0][place], field[1][place] = rounded(ct_norm[inside], window_hu), image[inside]
+    field = np.zeros((FIELD,) * 3, np.float32)
+    field[place] = rounded(ct_norm[inside], window_hu)
     return field * BALL
 
 
@@ -103,7 +101,7 @@ def classify(network: nn.Module, fields: Sequence[np.ndarray], monitor: Monitor 
     monitor, device, scores = monitor or Monitor(), next(network.parameters()).device, []
     for start in range(0, len(fields), BATCH):
         monitor.report(start / len(fields))
-        batch = torch.from_numpy(np.stack(fields[start : start + BATCH])).to(device)
+        batch = torch.from_numpy(np.stack(fields[start : start + BATCH]))[:, None].to(device)
         with torch.inference_mode():
             flips = [network(batch.flip(axes)) for axes in ((), (3,), (4,), (3, 4))]
         scores.append(torch.sigmoid(sum(flips) / len(flips)).double().cpu().numpy())

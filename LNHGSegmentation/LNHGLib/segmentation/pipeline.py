@@ -17,8 +17,9 @@ from LNHGLib.image.boxes import box_of_edges, lps_box
 from LNHGLib.image.volume import Grid, Volume, canonical, resample
 from LNHGLib.measurement import signal as intranodular_signal
 from LNHGLib.measurement import size
-from LNHGLib.measurement.location import Sides, slice_number
+from LNHGLib.measurement.location import slice_number
 from LNHGLib.measurement.nodule import Nodule
+from LNHGLib.measurement.sides import Sides
 from LNHGLib.models.card import Card, FusionOptions
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation import (
@@ -33,7 +34,7 @@ from LNHGLib.segmentation import (
 from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.ensemble import Ensemble
 from LNHGLib.segmentation.out_of_memory import is_short
-from LNHGLib.segmentation.preprocessing import find_lungs, from_canonical, normalize, onto_grid, working_grid
+from LNHGLib.segmentation.preprocessing import find_chest, from_canonical, normalize, onto_grid, working_grid
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.result import Result, make_report
 from LNHGLib.segmentation.tiled_inference import CPU_TOOK_OVER, run_detector
@@ -51,11 +52,13 @@ class PreparedScan:
         grid: the working grid.
         ct_norm: normalized CT, float32 (z, y, x).
         lungs: where nodules are looked for, bool (z, y, x).
+        sides: of the chest; None where left and right are not told.
     """
 
     grid: Grid
     ct_norm: np.ndarray
     lungs: np.ndarray
+    sides: Sides | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +113,9 @@ def segment(
     found, patches = predict_around_findings(scan, found, predictor, spec, threshold, monitor)
     refined = refine_findings(scan, found, patches, spec, threshold)
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
-        sides = Sides.of(scan.lungs, scan.grid)
-        result = project_to_ct(volume, upright, scan.grid, refined, sides, monitor)
+        result = project_to_ct(volume, upright, scan.grid, refined, scan.sides, monitor)
     report = make_report(volume, model, where, {"threshold": threshold}, monitor, found.fusion)
-    return replace(result, report=report | {"lungs": {"midline_x_lps_mm": sides.midline_x_lps_mm}})
+    return replace(result, report=report | {"lungs": scan.sides.plane() if scan.sides else {}})
 
 
 def prepare_scan(upright: Volume, spec: Card, monitor: Monitor) -> PreparedScan:
@@ -128,11 +130,13 @@ def prepare_scan(upright: Volume, spec: Card, monitor: Monitor) -> PreparedScan:
         InputError: there is no lung in the CT.
     """
     with monitor.stage("lungs", "Finding the lungs", 0.0, 0.06):
-        lungs = find_lungs(upright)
+        lungs, spine = find_chest(upright)
     with monitor.stage("grid", "Resampling to the model's grid", 0.06, 0.1):
         grid = working_grid(upright, lungs, spec.grid)
         inside = resample(lungs.view(np.uint8), upright.grid, grid, linear=False, fill=0) > 0
-        return PreparedScan(grid, normalize(onto_grid(upright, grid), spec.window_hu), inside)
+        ct_norm = normalize(onto_grid(upright, grid), spec.window_hu)
+        sides = Sides.of(inside, grid, spine) if upright.source.oriented else None
+        return PreparedScan(grid, ct_norm, inside, sides)
 
 
 def load_ensemble(model: Model, where: torch.device, monitor: Monitor) -> Ensemble:
@@ -238,9 +242,7 @@ def classify_findings(
     with monitor.stage("classifier", "Sorting the candidates (classifier)", 0.78, 0.82):
         network = load_network(model.classifier, where, monitor)
         centers = [classification.finding_center(found.labels, finding) for finding in findings]
-        fields = [
-            classification.candidate_field(scan.ct_norm, found.image, center, spec.window_hu) for center in centers
-        ]
+        fields = [classification.candidate_field(scan.ct_norm, center, spec.window_hu) for center in centers]
         scores = classification.classify(network, fields, monitor)
     scored = [replace(finding, classifier_score=float(score)) for finding, score in zip(findings, scores, strict=True)]
     if spec.probability is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import torch
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.image.boxes import Box, box_between, box_of_edges, box_start
 from LNHGLib.image.volume import Grid
@@ -197,7 +198,8 @@ def _of_fold(config: ClassifierConfig, fold: int, cache: Path) -> Candidates:
     weights = model.card["files"][model.spec.generator.weights]
     stored = cache / f"candidates-{weights[:16]}-{fold}-{data.min_readers}.npz"
     if not stored.exists():
-        predict = Ensemble([Member.of(model.generator("cpu"), model.spec.generator.slab)]).predict
+        with torch.random.fork_rng(devices=[]):  # the training's own random numbers do not depend on the cache
+            predict = Ensemble([Member.of(model.generator("cpu"), model.spec.generator.slab)]).predict
         logger.info("Looking for candidates in fold %d.", fold)
         parts = [collect(_volumes(data, fold, config.window_hu, predict, scans), scan=scans) for scans in (False, True)]
         cache.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ def field_of(hu: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Cut a field out of its surroundings: a whole scan is not normalized for one place."""
     low = np.maximum(place - FIELD, 0)
     near = hu[tuple(slice(a, b) for a, b in zip(low, place + FIELD, strict=True))]
-    return candidate_field(normalize(near, WINDOW), np.zeros(near.shape, np.float32), place - low, WINDOW)[0]
+    return candidate_field(normalize(near, WINDOW), place - low, WINDOW)
 
 
 def area_under_curve(folder: Path, cut: bool) -> float:
