@@ -1,57 +1,12 @@
-"""Where a nodule lies in words: the side of the chest and the number of its slice."""
-
-from dataclasses import dataclass
+"""Where a nodule lies: the number of its slice, and the lungs told apart."""
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from LNHGLib.image.boxes import LpsBox
 from LNHGLib.image.volume import Grid
 from LNHGLib.measurement.size import Measurement, axial_axis
-
-STEP_MM = 4.0
-"""The lungs are told apart on voxels of about this size: a side needs no more."""
-
-LEFT, RIGHT = "left", "right"
-
-
-@dataclass(frozen=True, eq=False)
-class Sides:
-    """Both lungs, told apart.
-
-    Attributes:
-        midline_x_lps_mm: halfway between them; greater x is to the patient's left.
-        lungs: (n, 3) LPS mm points of the left and of the right lung; None where they do not come apart.
-    """
-
-    midline_x_lps_mm: float
-    lungs: tuple[np.ndarray, np.ndarray] | None
-
-    @classmethod
-    def of(cls, lungs: np.ndarray, grid: Grid) -> "Sides":
-        """Tell the lungs apart.
-
-        Args:
-            lungs: boolean (z, y, x), not empty.
-            grid: its geometry, in any orientation.
-        """
-        steps = [max(1, int(STEP_MM / spacing)) for spacing in grid.spacing_mm]
-        coarse = np.ascontiguousarray(lungs[tuple(slice(None, None, step) for step in steps)])
-        spacing_mm = tuple(step * spacing for step, spacing in zip(steps, grid.spacing_mm, strict=True))
-        parts = [grid.index_to_lps(np.argwhere(part) * steps) for part in split_lungs(coarse, spacing_mm)]
-        parts.sort(key=lambda points: -points[:, 0].mean())
-        if len(parts) < 2:
-            return cls(float(np.mean([parts[0][:, 0].min(), parts[0][:, 0].max()])), None)
-        return cls(float(np.mean([points[:, 0].mean() for points in parts])), (parts[0], parts[1]))
-
-    def side(self, point_lps_mm: tuple[float, float, float]) -> str:
-        """Return "left" or "right": the nearer lung, or the side of the midline where the lungs do not come apart."""
-        if self.lungs is None:
-            return LEFT if point_lps_mm[0] > self.midline_x_lps_mm else RIGHT
-        left, right = (cKDTree(points).query(point_lps_mm)[0] for points in self.lungs)
-        return LEFT if left < right else RIGHT
 
 
 def slice_number(

@@ -11,6 +11,7 @@ import numpy as np
 
 from LNHGLib.errors import InputError
 from LNHGLib.image.volume import LOWEST_HU, Grid, Volume, canonical, resample
+from LNHGLib.measurement.spine import Spine, find_spine
 from LNHGLib.models.card import GridSpec
 from LNHGLib.segmentation import lungs as lung_search
 
@@ -32,6 +33,11 @@ def normalize(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.
 
 
 def find_lungs(volume: Volume) -> np.ndarray:
+    """Find the lungs as `find_chest` does, without the spine."""
+    return find_chest(volume)[0]
+
+
+def find_chest(volume: Volume) -> tuple[np.ndarray, Spine | None]:
     """Find both lungs on a chest CT, filled so that vessels and nodules, also those at the pleura, lie inside.
 
     The region is for searching, not for measuring lungs: it reaches a few millimeters beyond the pleura.
@@ -40,7 +46,7 @@ def find_lungs(volume: Volume) -> np.ndarray:
         volume: CT in HU of the whole chest or a part of it, in any orientation.
 
     Returns:
-        Boolean (z, y, x) array on `volume.grid`.
+        Boolean (z, y, x) array on `volume.grid`, and the spine where it is seen.
 
     Raises:
         InputError: There is no lung in the volume.
@@ -59,7 +65,9 @@ def find_lungs(volume: Volume) -> np.ndarray:
     region = lung_search.lung_region(air, airway, body, spacing_mm)
     for axis, (factor, size) in enumerate(zip(factors, upright.array.shape, strict=True)):
         region = region.repeat(factor, axis).swapaxes(0, axis)[:size].swapaxes(0, axis)
-    return from_canonical(region, upright.grid, volume.grid)
+    affine = upright.grid.affine @ np.diag([*factors, 1.0])
+    affine[:3, 3] = upright.grid.index_to_lps((np.array(factors) - 1) / 2)
+    return from_canonical(region, upright.grid, volume.grid), find_spine(hu, body, Grid(hu.shape, affine))
 
 
 def _block_means(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:

@@ -47,8 +47,11 @@ def measure(segmentation: slicer.vtkMRMLSegmentationNode, crop: Crop | None) -> 
 
 
 def side(segmentation: slicer.vtkMRMLSegmentationNode, row: dict) -> str | None:
-    """Return the side of the midline between the lungs, as the core saw it, on which a finding lies."""
-    middle = SceneResults.runOf(segmentation).get("midline_x_lps_mm")
-    if middle is None or row["box_lps_mm"] is None:
+    """Return the side of the plane between the lungs, as the core saw it, on which a finding lies; None if unsure."""
+    if row["box_lps_mm"] is None:
         return None
-    return "left" if np.mean(row["box_lps_mm"], axis=0)[0] > middle else "right"
+    from LNHGLib.measurement.sides import side_of_plane
+
+    run = SceneResults.runOf(segmentation)
+    plane = run.get("lungs") or {"midline_x_lps_mm": run.get("midline_x_lps_mm")}  # older scenes
+    return side_of_plane(plane, np.mean(row["box_lps_mm"], axis=0))
