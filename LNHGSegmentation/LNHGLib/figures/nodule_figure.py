@@ -15,6 +15,7 @@ from LNHGLib.figures.colors import DisplayStyle
 from LNHGLib.figures.segment_style import segment_color
 
 if TYPE_CHECKING:
+    from LNHGLib.image.volume import Volume
     from LNHGLib.measurement.nodule import Nodule
     from LNHGLib.segmentation.pipeline import Result
 
@@ -65,11 +66,11 @@ def plot_nodule(
         gray = show_ct(ax, plane, result)
     x, y, half = *close.center_lps_mm[:2], close.field_mm / 2
     axes[0].add_patch(Rectangle((x - half, y - half), 2 * half, 2 * half, fill=False, edgecolor=color, linewidth=1.2))
-    write_directions(axes[0], "RLAP")
+    write_directions(axes[0], "RLAP", result.volume)
     x, y = x - half + 0.05 * close.field_mm, y + half - 0.05 * close.field_mm
     axes[1].plot([x, x + 10], [y, y], color=LIGHT, linewidth=2, solid_capstyle="butt", path_effects=ON_IMAGE)
     axes[1].text(x + 5, y - 0.02 * close.field_mm, "10 mm", **_text_style(axes[1]), ha="center", va="bottom")
-    write_directions(axes[1], "RA")
+    write_directions(axes[1], "RA", result.volume)
     if nodule.measurement is None:
         (x0, y0, _), (x1, y1, _) = nodule.box_lps_mm
         dashed = {"edgecolor": color, "linewidth": 1.5, "linestyle": (0, (4, 3))}
@@ -130,14 +131,21 @@ def show_ct(ax: Axes, plane: AxialPlane, result: "Result") -> np.ndarray:
     return gray
 
 
-def write_directions(ax: Axes, letters: str) -> None:
-    """Write directions at a picture's edges.
+def convention(volume: "Volume | None") -> str:
+    """Say which side of a picture is which side of the patient, as far as the CT tells."""
+    known = volume is None or volume.source.oriented
+    return "patient's right on the left" if known else "left and right of the patient not known"
+
+
+def write_directions(ax: Axes, letters: str, volume: "Volume") -> None:
+    """Write directions at a picture's edges, if the CT tells them.
 
     Args:
         ax: the picture, from `place_axes`.
         letters: some of R, L, A and P.
+        volume: the CT.
     """
-    for letter in letters:
+    for letter in letters if volume.source.oriented else "":
         x, y, horizontal, vertical = DIRECTIONS[letter]
         ax.text(x, y, letter, transform=ax.transAxes, **_text_style(ax), ha=horizontal, va=vertical)
 

@@ -54,7 +54,7 @@ def write_preview(result: "Result", path: Path) -> dict:
         middle = full_plane(grid, grid.index_to_lps((np.array(grid.shape) - 1) / 2))
         ax = nodule_figure.place_axes(figure, MARGIN, TITLE, 2 * IMAGE, 2 * IMAGE)
         nodule_figure.show_ct(ax, middle, result)
-        nodule_figure.write_directions(ax, "RLAP")
+        nodule_figure.write_directions(ax, "RLAP", result.volume)
     for index, nodule in enumerate(shown):
         row, column = divmod(index, columns)
         left, top = MARGIN + column * card_width, TITLE + row * card_height
@@ -75,7 +75,7 @@ def _titled_figure(result: "Result", width: float, height: float, shown: int) ->
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     note = (
-        f"Axial, patient's right on the left  ·  W {colors.LUNG_WIDTH_HU:.0f} "
+        f"Axial, {nodule_figure.convention(result.volume)}  ·  W {colors.LUNG_WIDTH_HU:.0f} "
         f"L {colors.LUNG_LEVEL_HU:.0f} HU  ·  research software, not for diagnosis"
     ).replace("-", "\N{MINUS SIGN}")
     figure.text(MARGIN / width, 0.13 / height, note, color=DIM, fontsize=7.5)

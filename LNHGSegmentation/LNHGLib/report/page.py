@@ -95,7 +95,7 @@ class _Pages:
         self._pictures()
         window = f"W {colors.LUNG_WIDTH_HU:.0f} L {colors.LUNG_LEVEL_HU:.0f} HU".replace("-", "\N{MINUS SIGN}")
         left = (
-            f"Axial slices, patient's right on the left, {window}; colors: relative signal of the network, not HU. "
+            f"Axial slices, {nodule_figure.convention(self.case.volume)}, {window}; colors: relative signal of the network, not HU. "
             "Research use only, not for diagnosis."
         )
         style = {"fontsize": 6.3, "color": GRAY}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,16 @@ def test_the_picture_shows_number_score_provenance_size_and_volume(texts):
     assert "score 0.60  ·  both branches agree" in shown
     assert f"{measured.short_axis_mm:.1f} mm  ·  {measured.volume_mm3:.0f} mm³" in shown
     assert "box only, not segmented" in shown
+
+
+def test_the_picture_names_no_side_where_the_ct_tells_none(texts):
+    for oriented in (True, False):
+        result = make_result()
+        source = replace(result.volume.source, oriented=oriented)
+        result.volume = replace(result.volume, source=source)
+        preview.write_preview(result, texts.path)
+        assert ("R" in texts()) == oriented
+        assert any("patient's right on the left" in text for text in texts()) == oriented
 
 
 def test_the_picture_calls_a_probability_so(texts):
