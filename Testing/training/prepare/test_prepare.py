@@ -5,6 +5,7 @@ import json
 
 import h5py
 import numpy as np
+import pydicom
 import pytest
 import scan_trees
 from LNHGLib.errors import InputError
@@ -151,6 +152,20 @@ def test_bad_scans_are_skipped_with_their_reasons(lidc_out):
     assert "cannot be read as XML" in reasons["P4/study/1.2.6/readings.xml"]
     assert "misses 1 slice" in reasons["1.2.7"]
     assert "DICOM files are not in the input" in reasons["1.2.8"]
+
+
+def test_two_patients_under_one_uid_are_two_cases_and_readings_belong_to_one(tmp_path):
+    scan_trees.write_lidc_scan(tmp_path / "in", "P1", "1.2.1", four_readers(CENTER))
+    scan_trees.write_dicom(tmp_path / "in" / "P2", scan_trees.chest([], seed=5), "P2", "1.2.1")
+    for path in (tmp_path / "in" / "P2").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID += ".9"
+        dataset.save_as(path)
+    assert prepare("lidc", tmp_path / "in", tmp_path / "out", PrepareOptions())["prepared"] == 1
+    statuses = {row["patient_id"] for row in table(tmp_path / "out", "nodule")}
+    assert statuses == {"P1"}
+    (reason,) = (row["text"] for row in report(tmp_path / "out").values() if row["status"] == "skipped")
+    assert "not among the" in reason
 
 
 def test_a_second_run_changes_nothing(lidc, lidc_out):
