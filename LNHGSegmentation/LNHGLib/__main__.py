@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from LNHGLib import __version__
 from LNHGLib.cli import batch, demo, devices, models, reader_study, report, segment
-from LNHGLib.cli.console import Stop, use_huge_pages
+from LNHGLib.cli.console import Parser, Stop, lasting_output, sentence_of, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError, WorkError
 
 COMMANDS = (segment, demo, batch, report, reader_study, devices, models)
@@ -21,6 +21,11 @@ DEBUG = "LNHG_DEBUG"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     use_huge_pages()
+    with lasting_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         options = parse(arguments)
         with Stop().listening() as stop:
@@ -30,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Cancelled, WorkError) as error:
         return _fail(str(error), FAILED)
     except Exception as error:
+        if isinstance(error, OSError) and (refused := sentence_of(error)):
+            return _fail(refused, WRONG)
         if os.environ.get(DEBUG):
             traceback.print_exc()
         reason = " ".join(str(error).split()) or "no reason given"
@@ -49,7 +56,7 @@ def _fail(sentence: str, status: int) -> int:
     return status
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see: {self.prog} --help")
 

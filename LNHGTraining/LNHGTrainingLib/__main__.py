@@ -4,14 +4,13 @@ Exit status 0 done, 1 it failed, 2 the input or the arguments are wrong, 143 sto
 seconds, with a checkpoint to `--resume` from; any other command leaves nothing half done); then one sentence on stderr.
 """
 
-import argparse
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from LNHGLib.cli.console import use_huge_pages
+from LNHGLib.cli.console import Parser, lasting_output, sentence_of, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError
 from LNHGLib.setup import package_list
 
@@ -25,7 +24,7 @@ INSTALL = "python -m LNHGLib.packages install training"
 INSTALLED = [package.module for package in package_list.needed(["training"])]
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Says what is wrong in one sentence."""
 
     def error(self, message: str) -> NoReturn:
@@ -35,6 +34,11 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `lnhg-train` and return its exit status."""
     use_huge_pages()
+    with lasting_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _Parser(prog="lnhg-train", description="Train, evaluate and export LNHG models.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     prepare.add_commands(commands)
@@ -56,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         return _fail("Cancelled.", 1)
     except Exception as error:
+        if isinstance(error, OSError) and (refused := sentence_of(error)):
+            return _fail(refused, 2)
         if os.environ.get(DEBUG):
             traceback.print_exc()
         if isinstance(error, ModuleNotFoundError) and error.name in INSTALLED:

@@ -1,6 +1,5 @@
 """The cases of a cohort: every scan in a folder tree, a CSV list or behind a glob, whatever its file is called."""
 
-import csv
 import glob
 import os
 from collections import Counter
@@ -11,6 +10,8 @@ from pathlib import Path
 from LNHGLib.batch import case_names
 from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.errors import InputError
+from LNHGLib.files.text import read_csv
+from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_header, single_file, zip_scans
 from LNHGLib.image.dicom_header import ADVICE, Header
 from LNHGLib.image.dicom_stacks import by_subject
@@ -43,7 +44,7 @@ class _Found:
 
     def name(self, path: Path) -> str:
         relative = path.relative_to(self.base) if path.is_relative_to(self.base) else Path(*path.parts[-2:])
-        return relative.as_posix() if relative.parts else path.name
+        return case_names.readable(relative if relative.parts else Path(path.name))
 
 
 def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
@@ -71,7 +72,9 @@ def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
     if len(paths) == 1 and first.suffix.lower() == ".csv":
         return _numbered(_listed(first), [])
     if len(paths) == 1 and first.is_file() and dicom_header.is_dicom(first):  # stands for its series, as in `segment`
-        return _numbered([Case("", first.name, first.absolute(), size=first.stat().st_size)], [])
+        return _numbered(
+            [Case("", case_names.readable(Path(first.name)), first.absolute(), size=first.stat().st_size)], []
+        )
     base = first.absolute() if first.is_dir() else first.absolute().parent
     if len(paths) > 1:  # names below the deepest common folder are the user's, those above are not shown
         base = Path(os.path.commonpath([path.absolute().parent for path in paths]))
@@ -181,9 +184,7 @@ def _archive(path: Path, name: str) -> list[Case]:
 
 def _listed(list_file: Path) -> list[Case]:
     """Return a case per row of a CSV list; paths are relative to the list's folder."""
-    text = list_file.read_text(encoding="utf-8-sig")
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    rows = read_csv(list_file)
     columns = {str(name).strip().lower(): name for name in (rows[0] if rows else {})}
     if "path" not in columns:
         raise InputError(
@@ -199,7 +200,7 @@ def _listed(list_file: Path) -> list[Case]:
             reason = f"{given or 'The empty path'} does not exist; correct the list."
             case = replace(case, source=given, state=FAILED, reason=reason)
         elif path.is_dir():
-            case = replace(case, size=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+            case = replace(case, size=sum(file.stat().st_size for file in files_below(path)))
         else:
             case = replace(case, size=path.stat().st_size)
             if path.suffix.lower() == ".zip":
@@ -221,10 +222,11 @@ def _chosen(row: Case, inside: list[Case]) -> Case:
 
 def _numbered(cases: list[Case], notes: list[str]) -> Cohort:
     """Give every case its id; those of a list's column `case` must be unique."""
-    given = Counter(case.id.casefold() for case in cases if case.id)
-    twice = next((case.id for case in cases if given[case.id.casefold()] > 1), None)
+    given = Counter(case_names.key_of(case.id) for case in cases if case.id)
+    twice = next((case.id for case in cases if given[case_names.key_of(case.id)] > 1), None)
     if twice:
-        raise InputError(f"The list names {given[twice.casefold()]} cases {twice!r}, expected a name a case; rename.")
+        count = given[case_names.key_of(twice)]
+        raise InputError(f"The list names {count} cases {twice!r}, expected a name a case; rename.")
     ids = case_names.unique([(case.id, case.source, case.series_uid or "") for case in cases])
     named = [replace(case, id=id_) for case, id_ in zip(cases, ids, strict=True)]
     return Cohort(sorted(named, key=lambda case: case.id), notes)

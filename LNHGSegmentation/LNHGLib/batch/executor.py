@@ -163,7 +163,11 @@ class Executor:
 
     def _give(self, worker: Worker, case: Case) -> None:
         self._attempts[case.id] += 1
-        lease = Lease(self._store.out, f"{case.id}-{uuid.uuid4().hex[:12]}").make()
+        try:
+            lease = Lease(self._store.out, f"{case.id}-{uuid.uuid4().hex[:12]}").make()
+        except OSError as error:
+            self._ended.append(batch_worker.unrecorded(case, error, self._attempts[case.id]))
+            return
         arguments = (self._spec, lease, case, self._attempts[case.id], worker.process)
         worker.cases[self._cluster.submit(worker.address, batch_worker.do_case, *arguments)] = case, lease
 
@@ -228,7 +232,8 @@ class Executor:
         if record is None:
             reason = f"The {how}, as one did in this case before; try it with more memory and --resume."
             record = Record.of(case, FAILED, kind=DIED, reason=reason, attempts=self._attempts[case.id])
-            self._store.save(record)
+            with suppress(OSError):  # it is told all the same
+                self._store.save(record)
         self._ended.append(record)
 
 
@@ -462,8 +467,8 @@ def connected(address: str) -> Iterator["Client"]:
         client = Client(**place, timeout=CONNECT_S, set_as_default=False, name="lnhg")
     except (OSError, ValueError) as error:
         raise InputError(
-            f"No Dask scheduler answers at {address} ({type(error).__name__}), expected an address such as "
-            "tcp://host:8786 or a scheduler's file; start one with: dask scheduler"
+            f"No Dask scheduler answers at {address} ({type(error).__name__}), expected an address (tcp://host:8786) "
+            "or a scheduler's file; start it with `dask scheduler`."
         ) from error
     try:
         yield client

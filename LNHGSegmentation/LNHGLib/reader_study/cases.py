@@ -12,7 +12,9 @@ import pydicom
 
 from LNHGLib.errors import InputError
 from LNHGLib.files.text import read_csv
-from LNHGLib.image import dicom_series, single_file
+from LNHGLib.files.tree import files_below
+from LNHGLib.image import dicom_header, single_file
+from LNHGLib.image.dicom_stacks import uid_of
 from LNHGLib.image.volume import Grid, Source, Volume, from_sitk
 from LNHGLib.reader_study.images import NoduleVoxels
 from LNHGLib.results.original_ct import OriginalCT, read_original
@@ -139,7 +141,7 @@ def read_case_list(path: Path) -> list[CaseSelection]:
     """
     try:
         rows = read_csv(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{path} cannot be read, expected a CSV list with the column result; check it.") from error
     selections = []
     for line, row in enumerate(rows, 2):
@@ -219,10 +221,12 @@ def require_no_burned_in_text(path: Path, series_uid: str | None = None, files: 
     Raises:
         InputError: an image says that it has burned-in annotation, or is a secondary capture.
     """
-    if path.is_file() and not dicom_series.is_dicom(path):
+    if path.is_file() and not dicom_header.is_dicom(path):
         return
-    files = files or [file for file in (path.rglob("*") if path.is_dir() else path.parent.iterdir()) if file.is_file()]
-    for file in filter(dicom_series.is_dicom, sorted(files)):
+    files = files or (
+        files_below(path) if path.is_dir() else [file for file in path.parent.iterdir() if file.is_file()]
+    )
+    for file in filter(dicom_header.is_dicom, sorted(files)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -230,12 +234,12 @@ def require_no_burned_in_text(path: Path, series_uid: str | None = None, files: 
                 types = {str(value).upper() for value in header.get("ImageType") or ()}
             except Exception:  # what cannot be read is no part of the CT either
                 continue
-        if series_uid and str(header.get("SeriesInstanceUID", "")) != series_uid:
+        if series_uid and str(header.get("SeriesInstanceUID", "")) != uid_of(series_uid):
             continue
         sop_class = str(header.get("SOPClassUID", ""))
         if str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
             fault = "says that it has burned-in annotation"
-        elif sop_class.startswith(dicom_series.SECONDARY_CAPTURE) or types & dicom_series.CAPTURE_TYPES:
+        elif sop_class.startswith(dicom_header.SECONDARY_CAPTURE) or types & dicom_header.CAPTURE_TYPES:
             fault = "is a secondary capture"
         else:
             continue

@@ -4,15 +4,13 @@ A table is CSV, UTF-8, one row per read, with at least the columns `COLUMNS` in 
 four are those of iMRMC. A score sheet is such a table whose score, confidence and seconds are still empty.
 """
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from LNHGLib.errors import InputError
-from LNHGLib.files.text import write_csv
+from LNHGLib.files.text import csv_reader, write_csv
 
 CT, CT_MAP = "CT", "CT+map"
 MODALITIES = (CT, CT_MAP)
@@ -154,13 +152,9 @@ def write_truth(path: Path, truth: Mapping[str, int]) -> None:
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Return the rows with their line numbers, blank lines left out and values stripped."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8 text"
-        raise InputError(
-            f"{path} cannot be read ({reason}), expected a CSV table; check the path and its kind."
-        ) from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+        reader = csv_reader(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}), expected a CSV table; check the path.") from error
     missing = [name for name in columns if name not in (reader.fieldnames or ())]
     if missing:
         raise InputError(f"{path} has no column {missing[0]}, expected {', '.join(columns)}; {ADVICE}.")
