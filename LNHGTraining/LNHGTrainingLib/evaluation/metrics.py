@@ -162,12 +162,14 @@ class Detections:
         hits: bool (N,), True for the first finding on a nodule, False for a false finding.
         scans: int (N,), index of the scan.
         nodules: int (scans,), how many nodules each scan holds.
+        whole: bool (scans,), False for a crop, which shows a nodule and no false findings; None where all are whole.
     """
 
     scores: np.ndarray
     hits: np.ndarray
     scans: np.ndarray
     nodules: np.ndarray
+    whole: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,11 +198,12 @@ def froc(detections: Detections, counts: np.ndarray | None = None) -> Froc:
     false = np.cumsum(weights * ~detections.hits[order])
     last = np.append(np.diff(scores) != 0, True)[: len(scores)]
     nodules = counts @ detections.nodules
+    searched = counts.sum() if detections.whole is None else counts @ detections.whole
     found = hits[last] / nodules if nodules else np.full(last.sum(), np.nan)
     return Froc(
         np.concatenate([[np.inf], scores[last]]),
         np.concatenate([[0.0 if nodules else np.nan], found]),
-        np.concatenate([[0.0], false[last] / counts.sum()]),
+        np.concatenate([[0.0], false[last] / max(searched, 1)]),
     )
 
 

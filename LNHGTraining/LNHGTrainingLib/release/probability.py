@@ -1,7 +1,10 @@
-"""Make scores probabilities: a logistic regression over the scores of all parts and the size, on whole scans.
+"""Make scores probabilities: a logistic regression over the scores of all parts and the size.
 
-Fitted on findings in scans, by networks that did not see their patients. The regression is judged on patients that it
-was not fitted on: each patient's findings get their probability from a regression on the others'.
+What is falsely found comes from whole scans, and the nodules from crops of patients that no network was trained on:
+whole scans hold too few of them. A nodule counts so much that the crops' nodules are as many as the scans hold. The
+classifier saw no patient of theirs; the other networks may have been trained on crops of the scans' patients, but on no
+whole scan, so what they mark falsely there is new to them. The regression is judged on patients that it was not fitted
+on: each patient's findings get their probability from a regression on the others'.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,12 +23,13 @@ from scipy.optimize import minimize
 from tqdm import tqdm
 
 from LNHGTrainingLib import output_files
+from LNHGTrainingLib.data.crops import load_crops
 from LNHGTrainingLib.data.scans import Scan, read_scans, scan_folds
 from LNHGTrainingLib.evaluation import metrics, plots
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
 from LNHGTrainingLib.evaluation.matching import MIN_READERS
 from LNHGTrainingLib.evaluation.summary import to_rounded_json
-from LNHGTrainingLib.release.scan_findings import ScoredFinding, detections, score_scan
+from LNHGTrainingLib.release.scan_findings import ScoredFinding, detections, score_crop, score_scan
 
 PARTS = ("segmenter", "detector", "classifier")
 RIDGE = 0.1
@@ -37,26 +41,27 @@ MIN_PROBABILITY = 0.1
 
 
 def fit(
-    rows: Sequence[ScoredFinding], floor: float, parts: Sequence[str] = PARTS, size: bool = True
+    rows: Sequence[ScoredFinding], floor: float, nodule: float = 1.0, parts: Sequence[str] = PARTS, size: bool = True
 ) -> ProbabilitySpec:
     """Fit the regression; what touches a nodule and does not hit it is left out.
 
     Args:
-        rows: findings of scans.
+        rows: findings.
         floor: score that stands for a part that found nothing there.
+        nodule: how often a finding on a nodule counts; one on none counts once.
         parts: whose scores take part; the others' coefficients are 0.
         size: whether the diameter takes part.
     """
     used = [row for row in rows if row.on or not row.touches]
     truth = np.array([bool(row.on) for row in used], float)
-    design = np.array([features(row, floor) for row in used])
+    design, weights = np.array([features(row, floor) for row in used]), np.where(truth > 0, nodule, 1.0)
     free = np.array([1.0, *(part in parts for part in PARTS), size])
     bounds = [(None, None), *((0, None) if part in parts else (0, 0) for part in PARTS), (None, None)]
 
     def loss(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
         odds = design @ (coefficients * free)
-        value = np.logaddexp(0, odds).sum() - truth @ odds + RIDGE * (coefficients[1:] ** 2).sum()
-        gradient = design.T @ (1 / (1 + np.exp(-odds)) - truth) * free
+        value = weights @ (np.logaddexp(0, odds) - truth * odds) + RIDGE * (coefficients[1:] ** 2).sum()
+        gradient = design.T @ (weights * (1 / (1 + np.exp(-odds)) - truth)) * free
         gradient[1:] += 2 * RIDGE * coefficients[1:]
         return value, gradient
 
@@ -89,42 +94,34 @@ def probabilities(rows: Sequence[ScoredFinding], spec: ProbabilitySpec, floor: f
 
 
 def held_out_probabilities(
-    rows: Sequence[ScoredFinding], floor: float, parts: Sequence[str] = PARTS, size: bool = True
+    rows: Sequence[ScoredFinding], floor: float, nodule: float = 1.0, parts: Sequence[str] = PARTS, size: bool = True
 ) -> np.ndarray:
     """Return each finding's probability by a regression on the other patients' findings, float (N,).
 
     Args:
         rows: N findings.
         floor: score that stands for a part that found nothing there.
+        nodule: how often a finding on a nodule counts.
         parts: whose scores take part.
         size: whether the diameter takes part.
     """
     patients, result = np.array([row.patient for row in rows]), np.zeros(len(rows))
     for patient in np.unique(patients):
         own = np.flatnonzero(patients == patient)
-        spec = fit([row for row in rows if row.patient != patient], floor, parts, size)
+        spec = fit([row for row in rows if row.patient != patient], floor, nodule, parts, size)
         result[own] = probabilities([rows[number] for number in own], spec, floor)
     return result
 
 
-def froc_part(
-    rows: Sequence[ScoredFinding],
-    scores: np.ndarray,
-    scans: Sequence[str],
-    nodules: Sequence[int],
-    rests_on: str,
-) -> dict:
+def froc_part(found: metrics.Detections, rests_on: str) -> dict:
     """Return the card's `froc` part: what was found, and falsely found, at each score.
 
     Args:
-        rows: findings of the scans.
-        scores: held-out probabilities.
-        scans: names of all scans.
-        nodules: how many nodules of enough readers each of them has.
-        rests_on: the scans in words, and which networks looked at them.
+        found: by held-out probabilities.
+        rests_on: the scans and nodules in words, and which networks looked at them.
     """
-    curve = metrics.froc(detections(rows, scores, scans, nodules))
-    total, last = int(np.sum(nodules)), {}
+    curve = metrics.froc(found)
+    total, last = int(found.nodules.sum()), {}
     for threshold, sensitivity, false in zip(curve.thresholds, curve.sensitivity, curve.false_per_scan, strict=True):
         if np.isfinite(threshold):  # where two scores are one to four digits, the row with both holds
             last[float(np.floor(threshold * 1e4) / 1e4)] = round(float(sensitivity) * total), round(float(false), 3)
@@ -133,62 +130,71 @@ def froc_part(
         "found": [found for found, _ in last.values()],
         "false_per_scan": [false for _, false in last.values()],
         "nodules": total,
-        "scans": len(scans),
+        "scans": int(len(found.nodules) if found.whole is None else found.whole.sum()),
         "rests_on": rests_on,
     }
 
 
-def reliability(rows: Sequence[ScoredFinding], scores: np.ndarray, seed: int = 0) -> dict:
+def reliability(rows: Sequence[ScoredFinding], scores: np.ndarray, nodule: float = 1.0, seed: int = 0) -> dict:
     """Return how far probabilities are to be trusted: bins, calibration error, slope and Brier score with intervals.
 
     Args:
         rows: findings.
         scores: their held-out probabilities.
+        nodule: how often a finding on a nodule counts.
         seed: of the bootstrap over patients.
     """
     counted = [n for n, row in enumerate(rows) if (row.on or not row.touches) and scores[n] >= MIN_PROBABILITY]
     truth = np.array([bool(rows[n].on) for n in counted], float)
-    shown = np.asarray(scores)[counted]
+    shown, weights = np.asarray(scores)[counted], np.where(truth > 0, nodule, 1.0)
     names, clusters = np.unique([rows[n].patient for n in counted], return_inverse=True)
 
     def statistic(samples: np.ndarray) -> np.ndarray:
-        return np.array([_calibration(truth, shown, counts[clusters]) for counts in samples])
+        return np.array([_calibration(truth, shown, weights * counts[clusters]) for counts in samples])
 
     intervals = metrics.cluster_bootstrap(len(names), statistic, seed)
     keys = ("expected_calibration_error", "slope", "brier", "brier_of_a_constant")
-    bins = [
-        {"findings": len(part), "probability": float(shown[part].mean()), "nodules": float(truth[part].mean())}
-        for part in np.array_split(np.argsort(shown), BINS)
-        if len(part)
-    ]
     return {
         "findings": len(counted),
         "nodules": int(truth.sum()),
         "min_probability": MIN_PROBABILITY,
-        "bins": bins,
+        "bins": [
+            {
+                "findings": len(part),
+                "probability": float(np.average(shown[part], weights=weights[part])),
+                "nodules": float(np.average(truth[part], weights=weights[part])),
+            }
+            for part in _bins(shown, weights)
+        ],
         **{key: asdict(one) for key, one in zip(keys, intervals, strict=True)},
     }
 
 
-def _calibration(truth: np.ndarray, shown: np.ndarray, counts: np.ndarray) -> list[float]:
-    """Return calibration error, slope, Brier score and a constant's Brier score, each finding counted so often."""
-    order = np.repeat(np.arange(len(truth)), counts)
-    if len(order) < BINS or not 0 < truth[order].mean() < 1:
+def _bins(shown: np.ndarray, weights: np.ndarray) -> list[np.ndarray]:
+    """Return the numbers of the findings in bins of equal weight by their probability; empty bins are left out."""
+    order = np.argsort(shown, kind="stable")
+    middle = np.cumsum(weights[order]) - weights[order] / 2
+    number = np.minimum(BINS * middle / weights.sum(), BINS - 1).astype(int)
+    return [order[number == k] for k in range(BINS) if weights[order[number == k]].sum() > 0]
+
+
+def _calibration(truth: np.ndarray, shown: np.ndarray, weights: np.ndarray) -> list[float]:
+    """Return calibration error, slope, Brier score and a constant's Brier score, each finding with its weight."""
+    total = weights.sum()
+    mean = weights @ truth / total if total else 0.0
+    if (weights > 0).sum() < BINS or not 0 < mean < 1:
         return [np.nan] * 4
-    truth, shown = truth[order], shown[order]
-    parts = np.array_split(np.argsort(shown, kind="stable"), BINS)
-    error = sum(len(part) * abs(truth[part].mean() - shown[part].mean()) for part in parts) / len(truth)
+    error = sum(abs(weights[part] @ (truth[part] - shown[part])) for part in _bins(shown, weights)) / total
     odds = np.array([logit(value) for value in shown])
     design = np.column_stack([np.ones_like(odds), odds])
 
     def loss(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
         z = design @ coefficients
-        value = np.logaddexp(0, z).sum() - truth @ z + 1e-3 * (coefficients**2).sum()
-        return value, design.T @ (1 / (1 + np.exp(-z)) - truth) + 2e-3 * coefficients
+        value = weights @ (np.logaddexp(0, z) - truth * z) + 1e-3 * (coefficients**2).sum()
+        return value, design.T @ (weights * (1 / (1 + np.exp(-z)) - truth)) + 2e-3 * coefficients
 
     slope = minimize(loss, np.array([0.0, 1.0]), jac=True, method="L-BFGS-B").x[1]
-    mean = truth.mean()
-    return [float(error), float(slope), float(((truth - shown) ** 2).mean()), float(mean * (1 - mean))]
+    return [float(error), float(slope), float(weights @ (truth - shown) ** 2 / total), float(mean * (1 - mean))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,102 +216,151 @@ class Study:
     curves: dict[str, metrics.Froc]
 
 
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What networks found.
+
+    Attributes:
+        rows: what is false in whole scans, and what lies on the nodules of crops.
+        places: names of all scans, each with 0, and of all crops, each with its nodule.
+        patients: of each.
+        in_scans: nodules that the scans hold.
+    """
+
+    rows: list[ScoredFinding]
+    places: dict[str, int]
+    patients: list[str]
+    in_scans: int
+
+
 def run(
     model: Model, held_out: Sequence[Model], data: Path, allowed: float, seed: int, device: str | torch.device
 ) -> Study:
-    """Let each scan be searched by a model that did not see its patient, and fit the regression on what is found.
+    """Search whole scans and crops with the model, each by a classifier that did not see its patient, and fit.
 
     Args:
         model: its card gets the regression.
-        held_out: models like it, each trained without some patients.
-        data: folder with `crops/` and `scans/`, as the models' cards name them.
+        held_out: the same with classifiers that were trained without some patients.
+        data: folder with `crops/` and `scans/`, as the model's card names them.
         allowed: false findings per scan at the card's threshold.
         seed: of the bootstrap.
         device: where to compute.
 
     Raises:
-        InputError: a scan's patient was seen by all models, or there is no scan.
+        InputError: networks saw what they must not, or there is no scan.
     """
-    files = model.card["training"]["classifier"]["data"]
-    table = data / files["table"]
+    recipe = model.card["training"]["classifier"]["data"]
+    table, networks = data / recipe["table"], ("generator", "detector", "classifier")
     folds = scan_folds(table)
-    scans = list(read_scans(data / files["scans"], table, sorted(set(folds.values()))))
-    if not scans:
+    scans = list(read_scans(data / recipe["scans"], table, sorted(set(folds.values()))))
+    unseen = [fold for fold in recipe["validation_folds"] if not any(saw(model, part, fold) for part in networks)]
+    if not scans or not unseen:
         raise InputError(
-            f"{data / files['scans']} holds no scan, expected some with readers' outlines; give their folder."
+            f"There are {len(scans)} whole scans and {len(unseen)} folds that no network of {model.name} saw, "
+            "expected some of both; give a model that holds a fold out."
         )
-    unseeing = [_unseeing(held_out, scan, folds[scan.patient]) for scan in scans]
-    detect = not any(saw(one, "detector", scan, folds[scan.patient]) for one, scan in zip(unseeing, scans, strict=True))
-    parts = PARTS if detect else tuple(part for part in PARTS if part != "detector")
-    searched = zip(tqdm(scans, unit="scan", disable=None), unseeing, strict=True)
-    rows = [row for scan, one in searched for row in score_scan(scan, one, device, detect)]
-    return _study(model, rows, scans, parts, allowed, seed)
+    crops = load_crops(data / recipe["crops"], table, unseen, MIN_READERS)
+    searching = [_unseeing([model, *held_out], scan, folds[scan.patient]) for scan in scans]
+    rows, places = [], {}
+    for scan, one in zip(tqdm(scans, unit="scan", disable=None), searching, strict=True):
+        places[scan.name] = 0
+        rows += [row for row in score_scan(scan, one, device) if not row.touches]
+    for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
+        places[f"crop {number}"] = 1
+        rows += [row for row in score_crop(f"crop {number}", crop, model, device) if row.on]
+    patients = [scan.patient for scan in scans] + [crop.patient for crop in crops]
+    in_scans = sum(n.readers >= MIN_READERS for scan in scans for n in scan.nodules)
+    return _study(model, Search(rows, places, patients, in_scans), allowed, seed)
 
 
-def _study(
-    model: Model, rows: list[ScoredFinding], scans: Sequence[Scan], parts: Sequence[str], allowed: float, seed: int
-) -> Study:
-    floor, patients = model.spec.fusion.floor, [scan.patient for scan in scans]
-    known = [scan.name for scan in scans], [sum(n.readers >= MIN_READERS for n in scan.nodules) for scan in scans]
-    scores = held_out_probabilities(rows, floor, parts)
-    own = "all parts and the size"
-    rankings = {
-        own: scores,
-        "without the classifier": held_out_probabilities(rows, floor, [p for p in parts if p != "classifier"]),
-        "the classifier alone": np.array([row.classifier or 0.0 for row in rows]),
-        "the segmenter alone": np.array([row.segmenter or 0.0 for row in rows]),
+def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
+    rows, places, patients, floor = search.rows, search.places, search.patients, model.spec.fusion.floor
+    whole = [not count for count in places.values()]
+    scans, nodules = sum(whole), sum(places.values())
+    weight, per_scan = search.in_scans / nodules, search.in_scans / scans
+    chosen = {
+        "all parts and the size": PARTS,
+        "without the classifier": ("segmenter", "detector"),
+        "without the detector": ("segmenter", "classifier"),
     }
-    found = {name: detections(rows, ranking, *known) for name, ranking in rankings.items()}
-    rests_on = f"{len(scans)} scans, each by networks that did not see its patient"
-    froc = froc_part(rows, scores, *known, rests_on)
+    rankings = {name: held_out_probabilities(rows, floor, weight, parts) for name, parts in chosen.items()}
+    scores = rankings["all parts and the size"]
+    rankings |= {
+        f"the {part} alone": np.array([getattr(row, part) or 0.0 for row in rows])
+        for part in ("classifier", "segmenter")
+    }
+    found = {name: detections(rows, ranking, places, whole) for name, ranking in rankings.items()}
+    rests_on = f"{nodules} nodules in crops and {scans} scans, of patients that the classifier did not see"
+    froc = froc_part(found["all parts and the size"], rests_on)
     reached = [t for t, rate in zip(froc["thresholds"], froc["false_per_scan"], strict=True) if rate <= allowed]
     if not reached:
         raise InputError(f"Not even the best finding comes at {allowed} false findings a scan; allow more.")
-    spec, total = fit(rows, floor, parts), int(sum(known[1]))
     report = to_rounded_json(
         {
-            "schema": 1,
+            "schema": 2,
             "kind": "probability",
             "model": model.name,
-            "scans": len(scans),
+            "scans": scans,
             "patients": len(set(patients)),
-            "nodules": total,
+            "nodules": nodules,
+            "nodules_per_scan": per_scan,
             "candidates": len(rows),
-            "parts": list(parts),
             "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
             "threshold": reached[-1],
             "found": {name: metrics.detection_metrics(one, patients, seed) for name, one in found.items()},
-            "reliability": reliability(rows, scores, seed),
+            "reliability": reliability(rows, scores, weight, seed),
         }
     )
+    fitted = {key: round(value, 4) for key, value in asdict(fit(rows, floor, weight)).items()}
+    kept = ("scans", "nodules", "nodules_per_scan", "candidates", "reliability")
     card = {key: value for key, value in model.card.items() if key != "results"} | {
         "threshold": reached[-1],
-        "probability": {key: round(value, 4) for key, value in asdict(spec).items()},
+        "probability": fitted,
         "froc": froc,
-        "calibration": {key: report[key] for key in ("scans", "nodules", "candidates", "parts", "reliability")},
+        "calibration": {key: report[key] for key in kept},
     }
     return Study(card, report, rows, scores, {name: metrics.froc(one) for name, one in found.items()})
 
 
 def _unseeing(models: Sequence[Model], scan: Scan, fold: int) -> Model:
-    """Return the first model whose generator and classifier did not see a scan's patient."""
+    """Return the first model, all of the same branches, whose classifier did not see a scan's patient.
+
+    Raises:
+        InputError: there is none, its branches are others, or they were trained on whole scans of the patient.
+    """
+    first = models[0]
     for model in models:
-        if not any(saw(model, part, scan, fold) for part in ("generator", "classifier")):
-            return model
-    raise InputError(f"Every model given was trained on {scan.patient}, expected one that was not; train and give it.")
+        if saw(model, "classifier", fold, scan.patient):
+            continue
+        for part in ("generator", "detector"):
+            weights = [one.card["files"][one.card[part]["weights"]] for one in (first, model)]
+            if weights[0] != weights[1]:
+                raise InputError(
+                    f"The {part} of {model.name} is not that of {first.name}, expected the same; "
+                    "give models that differ in the classifier alone."
+                )
+            if saw(model, part, fold, scan.patient) and model.card["training"][part]["data"].get("scans"):
+                raise InputError(
+                    f"The {part} of {model.name} was trained on the whole scan of {scan.patient}, expected one that "
+                    "was not; train one without it."
+                )
+        return model
+    raise InputError(
+        f"Every classifier given was trained on {scan.patient}, expected one that was not; train and give it."
+    )
 
 
-def saw(model: Model, part: str, scan: Scan, fold: int) -> bool:
-    """Return whether a network of a model was trained on a scan's patient.
+def saw(model: Model, part: str, fold: int, patient: str | None = None) -> bool:
+    """Return whether a network of a model was trained on a fold, and there on a patient.
 
     Args:
         model: its card says what it was trained on.
         part: "generator", "detector" or "classifier".
-        scan: of the patient.
-        fold: of the patient.
+        fold: number of the fold.
+        patient: of the fold; None asks for the fold.
     """
     recipe = model.card["training"][part]
-    return fold in recipe["data"]["train_folds"] and scan.patient not in recipe.get("without", ())
+    return fold in recipe["data"]["train_folds"] and patient not in recipe.get("without", ())
 
 
 def render(report: dict) -> str:
@@ -331,12 +386,13 @@ def render(report: dict) -> str:
     return "\n".join(
         [
             f"# What {report['model']} finds in whole scans, and how far its probabilities are to be trusted\n",
-            f"{report['candidates']} findings in {report['scans']} scans of {report['patients']} patients with "
-            f"{report['nodules']} nodules of {MIN_READERS} or more readers, each scan by networks that did not see its "
-            "patient, and each probability by a regression on the other patients. Sensitivity at false findings a "
-            "scan; CPM is the mean of all rates.\n",
+            f"{report['nodules']} nodules of {MIN_READERS} or more readers, in crops of patients that no network was "
+            f"trained on, and what is found falsely in {report['scans']} whole scans, whose patients the classifier "
+            "did not see. The other networks saw crops of some of them, but no whole scan. Each probability is by a "
+            f"regression on the other patients, with {report['nodules_per_scan']:.2g} nodules a scan, as these scans "
+            "have. Sensitivity at false findings a scan; CPM is the mean of all rates.\n",
             table,
-            f"Findings of a probability of at least {trust['min_probability']:g}, in bins of equally many:\n",
+            f"Findings of a probability of at least {trust['min_probability']:g}, in bins of equal weight:\n",
             bins,
             values,
             f"{INTERVAL_NOTE.format(**report['bootstrap'])}\n",

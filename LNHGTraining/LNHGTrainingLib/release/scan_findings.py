@@ -1,9 +1,9 @@
-"""What a model's networks find in whole scans that none of them saw, each finding with the scores of all parts.
+"""What a model's networks find in whole scans and in crops, each finding with the scores of all parts.
 
 The stages are the pipeline's own, up to the score: what is calibrated and compared here is what runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,23 @@ import torch
 from LNHGLib.image.volume import Grid
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation import pipeline
+from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from LNHGLib.segmentation.classification import finding_center, finding_diameter_mm
 from LNHGLib.segmentation.pipeline import Findings, PreparedScan
 from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.progress import Monitor
+from scipy import ndimage
 
+from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.data.scans import Scan
-from LNHGTrainingLib.evaluation.matching import Finding, ReferenceNodule, match_findings
+from LNHGTrainingLib.evaluation.attachment import lung_of_cube
+from LNHGTrainingLib.evaluation.matching import MIN_READERS, Finding, ReferenceNodule, match_findings
 from LNHGTrainingLib.evaluation.metrics import Detections
 
 
 @dataclass(frozen=True)
 class ScoredFinding:
-    """A finding in a scan, by networks that did not see its patient.
+    """A finding in a scan or a crop.
 
     Attributes:
         scan: name of the scan.
@@ -50,35 +54,57 @@ class ScoredFinding:
     touches: bool
 
 
-def score_scan(scan: Scan, model: Model, device: str | torch.device, detect: bool = True) -> list[ScoredFinding]:
+def score_scan(scan: Scan, model: Model, device: str | torch.device) -> list[ScoredFinding]:
     """Return what a model finds in a scan, up to the score of its parts.
 
     Args:
-        scan: whose patient the model did not see.
+        scan: whole, at 1 mm.
         model: for a grid of 1 mm.
         device: where to compute.
-        detect: whether the detector takes part; where it saw the patient it must not.
     """
+    grid = Grid(scan.hu.shape, scan.affine)
+    prepared = PreparedScan(grid, normalize(scan.hu, model.spec.window_hu), scan.lungs)
+    return match(scan.name, scan.patient, reference_nodules(scan, grid), _find(prepared, model, device), grid)
+
+
+def score_crop(name: str, crop: LabeledVolume, model: Model, device: str | torch.device) -> list[ScoredFinding]:
+    """Return what a model finds in a crop, up to the score of its parts.
+
+    Args:
+        name: of the crop.
+        crop: with the consensus on its nodule.
+        model: for a grid of 1 mm.
+        device: where to compute.
+    """
+    grid = Grid.aligned(crop.hu.shape, (1, 1, 1), (0, 0, 0))
+    prepared = PreparedScan(grid, normalize(crop.hu, model.spec.window_hu), lung_of_cube(crop.hu))
+    (box,) = ndimage.find_objects(crop.mask.view(np.uint8))
+    center, diameter_mm = np.argwhere(crop.mask).mean(0), sphere_diameter_mm(float(crop.mask.sum()))
+    agreed = np.repeat(crop.mask[box][None], MIN_READERS, axis=0)
+    nodule = ReferenceNodule(1, box, agreed, grid.index_to_lps(center), diameter_mm)
+    return match(name, crop.patient, [nodule], _find(prepared, model, device), grid)
+
+
+def _find(prepared: PreparedScan, model: Model, device: str | torch.device) -> Findings:
     spec, where, monitor = model.spec, torch.device(device), Monitor()
-    prepared = PreparedScan(Grid(scan.hu.shape, scan.affine), normalize(scan.hu, spec.window_hu), scan.lungs)
     _, image = pipeline.predict_nodule_image(prepared, model, where, monitor)
-    boxes, step = np.zeros((0, 6)), 1
-    if detect:
-        boxes, step = pipeline.detect_boxes(prepared, model, where, monitor)
+    boxes, step = pipeline.detect_boxes(prepared, model, where, monitor)
     found = pipeline.join_branches(prepared, image, boxes, step, spec.generator.threshold, spec.fusion)
-    found = pipeline.classify_findings(prepared, found, model, where, monitor)
-    return match(scan, found, prepared.grid)
+    return pipeline.classify_findings(prepared, found, model, where, monitor)
 
 
-def match(scan: Scan, found: Findings, grid: Grid) -> list[ScoredFinding]:
+def match(
+    name: str, patient: str, nodules: Sequence[ReferenceNodule], found: Findings, grid: Grid
+) -> list[ScoredFinding]:
     """Say of each finding which nodules it lies on, by the rule of `matching.PROTOCOL`.
 
     Args:
-        scan: with its nodules.
-        found: on the scan's own grid.
-        grid: of the scan.
+        name: of the scan or crop.
+        patient: patient identifier.
+        nodules: those in it.
+        found: on the grid of the scan or crop.
+        grid: of the scan or crop.
     """
-    nodules = reference_nodules(scan, grid)
     own = np.zeros(int(found.labels.max(initial=0)) + 1, np.int32)
     for number, finding in enumerate(found.fusion.findings, 1):
         own[list(finding.labels)] = number
@@ -90,8 +116,8 @@ def match(scan: Scan, found: Findings, grid: Grid) -> list[ScoredFinding]:
         outcomes = [match_findings([one], labels, [nodule])[0] for nodule in nodules]
         rows.append(
             ScoredFinding(
-                scan.name,
-                scan.patient,
+                name,
+                patient,
                 finding.provenance,
                 finding.segmenter_score,
                 finding.detector_score,
@@ -122,17 +148,17 @@ def reference_nodules(scan: Scan, grid: Grid) -> list[ReferenceNodule]:
 
 
 def detections(
-    rows: Sequence[ScoredFinding], scores: np.ndarray, scans: Sequence[str], nodules: Sequence[int]
+    rows: Sequence[ScoredFinding], scores: np.ndarray, places: Mapping[str, int], whole: Sequence[bool] | None = None
 ) -> Detections:
     """Return findings for the FROC curve: the best one on a nodule hits it, what else touches a nodule is left out.
 
     Args:
-        rows: findings of the scans.
+        rows: findings of the scans and crops.
         scores: of each, float (N,).
-        scans: names of all scans.
-        nodules: how many nodules of enough readers each of them has.
+        places: names of all scans and crops, and how many nodules of enough readers each of them has.
+        whole: whether each of them is a whole scan; None where all are.
     """
-    order, taken, kept = {name: index for index, name in enumerate(scans)}, set(), []
+    order, taken, kept = {name: index for index, name in enumerate(places)}, set(), []
     for number in np.argsort(-np.asarray(scores), kind="stable"):
         row = rows[number]
         free = [nodule for nodule in row.on if (row.scan, nodule) not in taken]
@@ -146,5 +172,6 @@ def detections(
         scores=np.asarray(scores, float)[numbers],
         hits=np.array([hit for _, hit in kept], bool),
         scans=np.array([order[rows[number].scan] for number in numbers], int),
-        nodules=np.asarray(nodules, int),
+        nodules=np.array(list(places.values()), int),
+        whole=None if whole is None else np.array(whole, bool),
     )

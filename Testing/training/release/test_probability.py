@@ -1,5 +1,6 @@
 """Scores that are probabilities: the regression, what is held out, the card's parts, and the whole command."""
 
+import csv
 import json
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_a_patients_findings_do_not_decide_their_own_probability():
 
 def test_best_finding_takes_a_nodule_and_others_on_it_are_left_out():
     rows = [finding(on=[1]), finding(on=[1]), finding(touches=True), finding(), finding("B", on=[1])]
-    found = detections(rows, np.array([0.4, 0.9, 0.8, 0.7, 0.6]), ["A", "B"], [1, 2])
+    found = detections(rows, np.array([0.4, 0.9, 0.8, 0.7, 0.6]), {"A": 1, "B": 2})
     assert found.scores.tolist() == [0.9, 0.7, 0.6]
     assert found.hits.tolist() == [True, False, True]
     assert found.scans.tolist() == [0, 0, 1]
@@ -80,24 +81,55 @@ def test_best_finding_takes_a_nodule_and_others_on_it_are_left_out():
 
 def test_card_says_what_to_expect_at_each_threshold(tmp_path):
     rows = [finding(on=[1]), finding(), finding("B", on=[1]), finding("B")]
-    part = probability.froc_part(rows, np.array([0.9, 0.7, 0.6, 0.2]), ["A", "B"], [1, 1], "two scans")
+    found = detections(rows, np.array([0.9, 0.7, 0.6, 0.2]), {"A": 1, "B": 1})
+    part = probability.froc_part(found, "two scans")
     froc = write_model(tmp_path / "model", froc=part).spec.froc
     assert [expectation(froc, t).found for t in (0.95, 0.8, 0.65, 0.5, 0.1)] == [0, 1, 1, 2, 2]
     assert [expectation(froc, t).false_per_scan for t in (0.95, 0.8, 0.65, 0.1)] == [0, 0, 0.5, 1.0]
     assert (froc.nodules, froc.scans, froc.rests_on) == (2, 2, "two scans")
 
 
+def test_crops_show_nodules_and_whole_scans_what_is_found_falsely():
+    rows = [finding("A", on=[1], scan="crop 0"), finding("B"), finding("C"), finding("D", on=[1], scan="crop 1")]
+    places = {"B": 0, "C": 0, "crop 0": 1, "crop 1": 1, "crop 2": 1}
+    found = detections(rows, np.array([0.9, 0.8, 0.4, 0.3]), places, [True, True, False, False, False])
+    part = probability.froc_part(found, "two scans")
+    assert part["found"] == [1, 1, 1, 2]
+    assert part["false_per_scan"] == [0, 0.5, 1, 1]
+    assert (part["nodules"], part["scans"]) == (3, 2)
+
+
+def test_nodules_of_a_weight_count_as_often():
+    rows = made_up(600)
+    often = [row for row in rows for _ in range(3 if row.on else 1)]
+    weighed, repeated = probability.fit(rows, FLOOR, 3.0), probability.fit(often, FLOOR)
+    assert weighed.classifier == pytest.approx(repeated.classifier, abs=1e-3)
+    assert weighed.intercept == pytest.approx(repeated.intercept, abs=1e-3)
+    shown = {id(rows): probability.probabilities(rows, weighed, FLOOR)}
+    trust = probability.reliability(rows, shown[id(rows)], 3.0)
+    again = probability.reliability(often, probability.probabilities(often, weighed, FLOOR))
+    for key in ("slope", "brier", "brier_of_a_constant"):
+        assert trust[key]["value"] == pytest.approx(again[key]["value"], abs=1e-3)
+    assert trust["expected_calibration_error"]["value"] == pytest.approx(
+        again["expected_calibration_error"]["value"], abs=0.02
+    )
+
+
 @pytest.fixture
 def study(tmp_path):
-    """Two whole scans, and two models, each of which held out one of their patients."""
+    """Two whole scans, crops of two folds; a model that held fold 1 out, one whose classifier held fold 0 out."""
     data = tmp_path / "data"
     small_data.write_crops(data)
     small_data.write_scans(data, {"patient-0": [4, 2], "patient-1": [3, 3]})
-    files = {"table": "crops/luna16_crops.csv", "scans": "scans/lidc_scans.h5"}
+    files = {
+        name: f"{name}/lidc_scans.h5" if name == "scans" else f"crops/luna16_crops.{end}"
+        for name, end in (("table", "csv"), ("scans", ""), ("crops", "h5"))
+    }
 
-    def model(name, folds):
-        recipe = {"data": files | {"train_folds": folds}}
-        parts = dict.fromkeys(("generator", "detector", "classifier"), recipe)
+    def model(name, held_out, **recipes):
+        seen = {"data": {"train_folds": [0], "validation_folds": [1]}}
+        own = {"data": files | {"train_folds": [1 - held_out], "validation_folds": [held_out]}}
+        parts = {"generator": seen, "detector": seen, "classifier": own} | recipes
         grid = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
         return write_model(
             tmp_path / name, classifier=True, training=parts, grid=grid, name=name, fusion={"keep": "all"}
@@ -108,34 +140,41 @@ def study(tmp_path):
 
 def test_command_writes_the_card_and_what_it_rests_on(study, tmp_path, capsys):
     data, model = study
-    final, *held_out = model("final", [0, 1]), model("without-0", [1]), model("without-1", [0])
-    names = [str(one.folder) for one in held_out]
+    final, other = model("final", 1), model("other", 0)
     out = tmp_path / "out"
     options = ["--model", str(final.folder), "--data", str(data), "--false-per-scan", "2"]
-    assert main(["probability", *options, *names, str(out)]) == 0
+    assert main(["probability", *options, str(other.folder), str(out)]) == 0
     card = models.load(str(final.folder))
     report = json.loads((out / "probability.json").read_text())
     assert {"findings.csv", "probability.md", "reliability.png", "froc.png"} <= {path.name for path in out.iterdir()}
-    assert (report["scans"], report["nodules"]) == (2, 3)
+    assert (report["scans"], report["nodules"], report["nodules_per_scan"]) == (2, 3, 1.5)
     assert card.spec.probability.detector >= 0
     assert card.spec.froc.nodules == 3
     assert max(card.spec.froc.found) == 3
-    rate = expectation(card.spec.froc, card.spec.threshold).false_per_scan
-    assert rate <= 2
+    assert expectation(card.spec.froc, card.spec.threshold).false_per_scan <= 2
+    rows = list(csv.DictReader((out / "findings.csv").open()))
+    assert {row["scan"] for row in rows if row["outcome"] == "nodule"} == {"crop 0", "crop 1", "crop 2"}
+    assert {row["scan"] for row in rows if row["outcome"] == "false"} == {"scan-0", "scan-1"}
     assert "without the classifier" in capsys.readouterr().out
 
 
-def test_scan_that_every_model_saw_is_refused(study, tmp_path):
+def test_scan_that_every_classifier_saw_is_refused(study):
     data, model = study
-    final = model("final", [0, 1])
-    with pytest.raises(InputError, match="Every model given was trained on patient-0"):
+    final = model("final", 1)
+    with pytest.raises(InputError, match="Every classifier given was trained on patient-0"):
         probability.run(final, [final], data, 1.0, 0, "cpu")
 
 
-def test_detector_that_saw_a_patient_counts_for_nothing(study):
+def test_crops_that_a_network_saw_take_no_part(study):
     data, model = study
-    final, without_0, without_1 = model("final", [0, 1]), model("without-0", [1]), model("without-1", [0])
-    without_0.card["training"]["detector"] = {"data": {"train_folds": [0, 1]}}
-    made = probability.run(final, [without_0, without_1], data, 3.0, 0, "cpu")
-    assert made.report["parts"] == ["segmenter", "classifier"]
-    assert made.card["probability"]["detector"] == 0
+    final = model("final", 1, detector={"data": {"train_folds": [0, 1]}})
+    with pytest.raises(InputError, match="2 whole scans and 0 folds that no network of final saw"):
+        probability.run(final, [model("other", 0)], data, 1.0, 0, "cpu")
+
+
+def test_generator_that_was_trained_on_the_whole_scan_is_refused(study):
+    data, model = study
+    seen = {"data": {"train_folds": [0], "validation_folds": [1], "scans": "scans/lidc_scans.h5"}}
+    final, other = model("final", 1, generator=seen), model("other", 0, generator=seen)
+    with pytest.raises(InputError, match="The generator of other was trained on the whole scan of patient-0"):
+        probability.run(final, [other], data, 1.0, 0, "cpu")
