@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser("segment", help="find the nodules of a chest CT")
     parser.add_argument("ct", metavar="CT", type=Path, help="DICOM folder or file, .nii, .nii.gz, .nrrd, .mha or .mhd")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write the results into")
-    parser.add_argument("--series", metavar="UID", help="series to take of a DICOM folder that holds several")
+    parser.add_argument("--series", metavar="UID", help="series to take of several in a folder; UID#2: its 2nd volume")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in OUT")
     parser.add_argument(
         "--at",

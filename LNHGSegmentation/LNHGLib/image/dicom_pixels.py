@@ -125,7 +125,7 @@ def _single_frame(dataset: pydicom.Dataset, index: int, count: int) -> pydicom.D
 def _decoded(one: pydicom.Dataset) -> np.ndarray:
     """Return the stored values of a compressed image, by GDCM; what its decoders complain of is damage."""
     with temporary_folder() as folder:
-        path = folder / "frame.dcm"
+        path = folder / "frame"
         one.save_as(path, enforce_file_format=True)
         with captured_stderr() as printed:
             stored = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
