@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 
 from LNHGLib.errors import InputError
+from LNHGLib.files.damage import explain_damage
 from LNHGLib.files.text import read_csv
 from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_header, single_file
@@ -21,6 +22,7 @@ from LNHGLib.results.original_ct import OriginalCT, read_original
 
 NEEDED = ("report.json", "nodules.csv", "labelmap.nii.gz", "heterogeneity.nii.gz")
 LIST_COLUMNS = ("result", "nodule", "truth")
+SEGMENT_AGAIN, EXPORT_AGAIN = "segment the CT again", "export the study again"
 SCENE_CASES = "case-*.npz"
 """Pattern of the files that 3D Slicer hands over in the place of result folders, one per case."""
 BURNED_IN_TAGS = ["SOPClassUID", "ImageType", "BurnedInAnnotation", "SeriesInstanceUID"]
@@ -71,7 +73,8 @@ def find_study_cases(
         InputError: there is no result, a selection does not fit, or two results have the same name.
     """
     if len(results) == 1 and (files := sorted(results[0].glob(SCENE_CASES))):
-        return [_read_scene_case(file, force) for file in files]
+        with explain_damage(results[0], EXPORT_AGAIN):
+            return [_read_scene_case(file, force) for file in files]
     folders = _result_folders(results)
     unknown = next((each.result for each in selections if each.result not in folders), None)
     if unknown is not None:
@@ -85,8 +88,9 @@ def find_study_cases(
         missing = [file for file in NEEDED if not (folder / file).is_file()]
         if missing:
             raise InputError(f"The result {folder} lacks {missing[0]}, expected a whole result; segment the CT again.")
-        rows = read_csv(folder / "nodules.csv")
-        scores = {int(row["number"]): float(row["score"]) for row in rows if row["provenance"] != "detector-box"}
+        with explain_damage(folder / "nodules.csv", SEGMENT_AGAIN):
+            rows = read_csv(folder / "nodules.csv")
+            scores = {int(row["number"]): float(row["score"]) for row in rows if row["provenance"] != "detector-box"}
         number = max(scores, key=scores.__getitem__, default=None) if selection.nodule is None else selection.nodule
         if number is None and selections:
             raise InputError(f"The result {name} has no segmented nodule, expected one; take it out of the list.")
@@ -122,7 +126,7 @@ def _read_scene_case(path: Path, force: bool) -> StudyCase:
     """Return the case of `write_scene_case`; its voxels are read when it is loaded."""
 
     def load() -> NoduleVoxels:
-        with np.load(path, allow_pickle=False) as case:
+        with explain_damage(path, EXPORT_AGAIN), np.load(path, allow_pickle=False) as case:
             files = [Path(file) for file in json.loads(str(case["files"]))]
             if files and not force:
                 require_no_burned_in_text(files[0].parent, files=files)
@@ -200,10 +204,11 @@ class _ResultReader:
             self._last = None  # two results at once may not fit the memory
             labels, grid = from_sitk(single_file.read_image(folder / "labelmap.nii.gz"))
             signal, _ = from_sitk(single_file.read_image(folder / "heterogeneity.nii.gz"))
-            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-            measured = {row["number"]: row.get("measurement") for row in report.get("nodules", ())}
-            means = {number: values["mean_hu"] for number, values in measured.items() if values}
-            stated = OriginalCT.of(report["input"], grid, labels, means)
+            with explain_damage(folder / "report.json", SEGMENT_AGAIN):
+                report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+                measured = {row["number"]: row.get("measurement") for row in report.get("nodules", ())}
+                means = {number: values["mean_hu"] for number, values in measured.items() if values}
+                stated = OriginalCT.of(report["input"], grid, labels, means)
             look = (lambda *_: None) if self.force else require_no_burned_in_text
             self._last = folder, read_original(stated, folder, "--ct", self.ct_root, look), labels, signal
         _, volume, labels, signal = self._last

@@ -10,6 +10,7 @@ import numpy as np
 
 from LNHGLib.errors import InputError
 from LNHGLib.figures.segment_style import segment_name
+from LNHGLib.files.damage import explain_damage
 from LNHGLib.image import single_file
 from LNHGLib.image.volume import Grid, Volume, from_sitk
 from LNHGLib.measurement.nodule import Nodule
@@ -133,20 +134,18 @@ def read_case(folder: Path) -> ReportCase:
     Raises:
         InputError: the folder is no such result, or a kept finding is not in its label map.
     """
-    try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    file = folder / "report.json"
+    if not file.exists():
+        raise InputError(f"{folder} holds no report.json, expected a result folder of lnhg segment; give that folder.")
+    with explain_damage(file, "segment the CT again"):
+        report = json.loads(file.read_text(encoding="utf-8"))
         rows = [ReportNodule.from_row(row) for row in list(report.pop("nodules"))]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} holds no report.json, expected a result folder of lnhg segment; give that folder."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'report.json'} is damaged ({error}); segment the CT again.") from error
-    kept = sorted(
-        (row for row in rows if row.kept), key=lambda row: -1.0 if row.score is None else row.score, reverse=True
-    )
+        kept = sorted(
+            (row for row in rows if row.kept), key=lambda row: -1.0 if row.score is None else row.score, reverse=True
+        )
     if (folder / CROPS).exists():
-        labels, heterogeneity, grid = _read_crops(folder / CROPS)
+        with explain_damage(folder / CROPS, "make the report again"):
+            labels, heterogeneity, grid = _read_crops(folder / CROPS)
     else:
         labels, grid = _read_image(folder, "labelmap")
         heterogeneity, other = _read_image(folder, "heterogeneity")

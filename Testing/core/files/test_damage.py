@@ -1,0 +1,39 @@
+"""What libraries raise for a damaged file becomes one sentence; faults of the computer do not."""
+
+import errno
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from LNHGLib.errors import InputError
+from LNHGLib.files.damage import explain_damage
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"a": 1}', b"[]", b"7"])
+def test_damaged_json_is_one_sentence(tmp_path, content):
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    sentence = r"report\.json is damaged or was changed \(.*\), .*; segment again\.$"
+    with pytest.raises(InputError, match=sentence) as met, explain_damage(path, "segment again"):
+        json.loads(path.read_text(encoding="utf-8"))["b"]["c"]
+    assert len(str(met.value).replace(str(path), "")) < 200
+
+
+@pytest.mark.parametrize("cut", [0, 40, 300, -30, -4])
+def test_damaged_arrays_are_one_sentence(tmp_path, cut):
+    path = tmp_path / "case.npz"
+    np.savez(path, a=np.arange(99), b=np.array("text"))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match="damaged"), explain_damage(path, "export again"), np.load(path) as case:
+        print(case["a"].sum(), case["b"])
+
+
+def test_a_place_beyond_the_file_is_damage_and_a_full_disk_is_not(tmp_path):
+    with pytest.raises(InputError, match="damaged"), explain_damage(tmp_path, "copy again"):
+        raise OSError(errno.EINVAL, "Invalid argument")
+    for error in (OSError(errno.ENOSPC, "full"), MemoryError(), InputError("said; do it."), KeyboardInterrupt()):
+        with pytest.raises(type(error)), explain_damage(tmp_path, "copy again"):
+            raise error
+    with pytest.raises(InputError, match="damaged"), explain_damage(tmp_path, "copy again"):
+        raise zipfile.BadZipFile("no. Not; one")
