@@ -15,6 +15,7 @@ from LNHGLib.figures.axial_plane import full_plane
 from LNHGLib.figures.colors import DEFAULT_STYLE
 from LNHGLib.figures.nodule_figure import FigureArea
 from LNHGLib.figures.segment_style import segment_color, segment_name
+from LNHGLib.figures.writing import drawable, plain_text
 from LNHGLib.measurement.score_scale import name_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def write_preview(result: "Result", path: Path) -> dict:
     Returns:
         What the picture shows and on which scale, for the report: register U3 asks for the scale beside the colors.
     """
+    with plain_text([result.volume.source.path]):
+        return _plot_preview(result, path)
+
+
+def _plot_preview(result: "Result", path: Path) -> dict:
     shown = sorted(result.nodules, key=lambda nodule: -nodule.score)[:MAX_SHOWN]
     columns = 1 if len(shown) <= 3 else 2
     rows = -(-len(shown) // columns)
@@ -86,7 +92,7 @@ def _titled_figure(result: "Result", width: float, height: float, shown: int) ->
     figure.text(MARGIN / width, 1 - 0.44 / height, text, color=TEXT, fontsize=14, weight="bold")
     source = "/".join(Path(result.volume.source.path).parts[-2:])  # two parts, as "dicom" alone says little
     origin = "  ·  ".join(part for part in ("LNHG", result.report.get("model", {}).get("name"), source) if part)
-    figure.text(1 - MARGIN / width, 1 - 0.2 / height, origin, color=DIM, fontsize=7.5, ha="right")
+    figure.text(1 - MARGIN / width, 1 - 0.2 / height, drawable(origin), color=DIM, fontsize=7.5, ha="right")
     return figure
 
 

@@ -96,10 +96,8 @@ def _require_chest_ct(path: Path, array: np.ndarray, grid: Grid, value_range: tu
         count = np.count_nonzero(array > HIGHEST_HU)
         fault = f"{count} of them more than a CT number can be ({HIGHEST_HU})"
         raise InputError(f"{met}, {fault}, {expected}; check rescale, padding and units.")
-    if part:
-        return
     for holds, fault, cure in (
-        (low == high, "the same everywhere", "check the file"),
+        (low == high and not part, "the same everywhere", "check the file"),
         (low >= 0 and high <= 255, "as a picture or a mask does", "give the original CT"),
         (
             low >= 0,
@@ -109,6 +107,8 @@ def _require_chest_ct(path: Path, array: np.ndarray, grid: Grid, value_range: tu
     ):
         if holds:
             raise InputError(f"{met}, {fault}, {expected}; {cure}.")
+    if part:
+        return
     stride = max(1, round((array.size / SAMPLE_VOXELS) ** (1 / 3)))
     sample = array[::stride, ::stride, ::stride]
     for name, (start, stop) in (("air", AIR_HU), ("soft tissue", TISSUE_HU)):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from LNHGLib import __version__
+from LNHGLib.figures.writing import plain_text
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.files.text import markdown_table, to_json, write_csv, write_json
@@ -55,7 +56,8 @@ def write(study: Study, inputs: Sequence[Path], out: Path, overwrite: bool = Fal
                 for row in rows
             ]
             write_csv(folder / f"{name}.csv", cells, list(rows[0]))
-        pictures = plots.save(study, folder)
+        with plain_text([*study.reads.readers, *study.reads.modalities]):
+            pictures = plots.save(study, folder)
         (folder / REPORT).write_text(markdown(study, read, pictures), encoding="utf-8")
         found = {
             "schema": SCHEMA,

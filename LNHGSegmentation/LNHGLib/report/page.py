@@ -19,6 +19,7 @@ from LNHGLib.figures import colors, nodule_figure
 from LNHGLib.figures.colors import DEFAULT_STYLE, DisplayStyle
 from LNHGLib.figures.nodule_figure import FigureArea
 from LNHGLib.figures.segment_style import segment_color
+from LNHGLib.figures.writing import drawable, plain_text
 from LNHGLib.measurement.score_scale import NAMES
 from LNHGLib.report.case import ReportCase
 from LNHGLib.report.dicom_codes import model_of, version_of
@@ -65,17 +66,29 @@ def write_pages(case: ReportCase, folder: Path, form: str, options: PageOptions)
     Returns:
         The files.
     """
-    pages = _Pages(case, options).compose()
-    if form == "pdf":
-        path = folder / "report.pdf"
-        with PdfPages(path, metadata={"Title": "Lung nodule report (research use)", "Creator": "LNHG"}) as pdf:
-            for page in pages:
-                pdf.savefig(page)
-        return [path]
-    names = ["report.png"] if len(pages) == 1 else [f"report-{number}.png" for number in range(1, len(pages) + 1)]
-    for name, page in zip(names, pages, strict=True):
-        page.savefig(folder / name, dpi=DOTS_PER_INCH)
-    return [folder / name for name in names]
+    with plain_text(names_on_pages(case, options)):
+        pages = _Pages(case, options).compose()
+        if form == "pdf":
+            path = folder / "report.pdf"
+            with PdfPages(path, metadata={"Title": "Lung nodule report (research use)", "Creator": "LNHG"}) as pdf:
+                for page in pages:
+                    pdf.savefig(page)
+            return [path]
+        names = ["report.png"] if len(pages) == 1 else [f"report-{number}.png" for number in range(1, len(pages) + 1)]
+        for name, page in zip(names, pages, strict=True):
+            page.savefig(folder / name, dpi=DOTS_PER_INCH)
+        return [folder / name for name in names]
+
+
+def names_on_pages(case: ReportCase, options: PageOptions) -> list[str]:
+    """Return the texts on the pages that users and files give, in any script.
+
+    Args:
+        case: the kept findings.
+        options: what the report says about itself.
+    """
+    patient = [value for _, value in options.patient]
+    return [options.case, options.no_picture, *patient, model_of(case.report), *(each.label for each in case.nodules)]
 
 
 class _Pages:
@@ -95,8 +108,8 @@ class _Pages:
         self._pictures()
         window = f"W {colors.LUNG_WIDTH_HU:.0f} L {colors.LUNG_LEVEL_HU:.0f} HU".replace("-", "\N{MINUS SIGN}")
         left = (
-            f"Axial slices, {nodule_figure.convention(self.case.volume)}, {window}; colors: relative signal of the network, not HU. "
-            "Research use only, not for diagnosis."
+            f"Axial slices, {nodule_figure.convention(self.case.volume)}, {window}; colors: relative signal of the "
+            "network, not HU. Research use only, not for diagnosis."
         )
         style = {"fontsize": 6.3, "color": GRAY}
         for number, page in enumerate(self.pages, 1):
@@ -125,7 +138,7 @@ class _Pages:
     def _write(self, left: float, text: str, size: float = 7.5, color: str = INK, down: float = 0.0, **style) -> None:
         figure = self.pages[-1]
         y = 1 - (self.top + down + size / 72) / HEIGHT
-        figure.text(left / WIDTH, y, text, fontsize=size, color=color, va="baseline", **style)
+        figure.text(left / WIDTH, y, drawable(text), fontsize=size, color=color, va="baseline", **style)
 
     def _rule(self, color: str = RULE) -> None:
         y = 1 - self.top / HEIGHT

@@ -199,7 +199,8 @@ class _ReportWriter:
 
     def _write_pages(self, folder: Path) -> None:
         """Write the pages, with pictures if the CT is in the DICOM series or where the result says."""
-        from LNHGLib.report.page import PageOptions, write_pages
+        from LNHGLib.figures.writing import undrawable
+        from LNHGLib.report.page import PageOptions, names_on_pages, write_pages
 
         self.progress(0.6, "Reading the CT")
         case, no_picture = self.case, ""
@@ -216,7 +217,14 @@ class _ReportWriter:
             tuple(shown.get("signal_range", DEFAULT_STYLE.signal_range)),
         )
         patient = self._patient() if self.options.identity and self.series is not None else []
-        write_pages(case, folder, self.options.form, PageOptions(self.options.case, patient, style, no_picture))
+        options = PageOptions(self.options.case, patient, style, no_picture)
+        if strange := undrawable(names_on_pages(case, options)):
+            some = f"{strange[:MAX_NAMES]}{'...' if len(strange) > MAX_NAMES else ''}"
+            self.notes.append(
+                f"No font of this computer draws {some}: they stand in Latin letters or by their numbers on the pages; "
+                "install a font of that script, such as Noto Sans."
+            )
+        write_pages(case, folder, self.options.form, options)
 
     def _with_pictures(self) -> ReportCase:
         """Return the case with its CT.

@@ -1,12 +1,12 @@
 """Any CTs with masks: a CSV list, `images/` beside `masks/`, or one folder for each case."""
 
-import csv
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.text import csv_reader
 from LNHGLib.image.boxes import box_shape, box_union
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.single_file import SUFFIXES, read_image
@@ -16,7 +16,7 @@ from scipy import ndimage
 from LNHGTrainingLib.data.dicom_outlines import find_outlines, read_outlines
 from LNHGTrainingLib.prepare.cubes import Scan, ScanNodule
 from LNHGTrainingLib.prepare.luna16 import read_patients
-from LNHGTrainingLib.prepare.sources import Found, PrepareOptions, of_scan
+from LNHGTrainingLib.prepare.sources import Found, PrepareOptions, of_scan, unique_names
 
 MASK_FOLDERS = ("masks", "labels")
 DICOM_SUFFIXES = (".zip", ".dcm")
@@ -46,18 +46,21 @@ def find(location: Path, options: PrepareOptions) -> Found:
         InputError: there is no pair.
     """
     patients = read_patients(options.patients)
-    subjects, left_out = [], {}
+    subjects, left_out, chosen = [], {}, []
     for pair in _pairs(location):
         if not pair.masks:
             left_out[pair.name] = f"There is no mask for {pair.ct.name}."
         elif len(pair.masks) > MAX_MASKS:
             left_out[pair.name] = f"There are {len(pair.masks)} masks, expected at most {MAX_MASKS} readers."
         else:
-            subjects.append(of_scan(pair.name, partial(read_scan, pair, patients.get(pair.name))))
+            chosen.append(pair)
+    names = unique_names([pair.name for pair in chosen])
+    for pair, name in zip(chosen, names, strict=True):
+        subjects.append(of_scan(name, partial(read_scan, pair, patients.get(pair.name))))
     if not subjects:
         raise InputError(f"{location} holds no CT with a mask, expected {LAYOUTS}; give one of these.")
-    names = [subject.name for subject in subjects]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    stated = [pair.name for pair in chosen]
+    twice = sorted({name for name in stated if stated.count(name) > 1})
     if twice:
         raise InputError(f"{location} has two cases named {twice[0]}, expected one; name them apart.")
     return Found(subjects, left_out)
@@ -66,26 +69,31 @@ def find(location: Path, options: PrepareOptions) -> Found:
 def _pairs(location: Path) -> list[Pair]:
     """List the CTs of a table or a folder, with the masks that there are."""
     if location.is_file():
-        with location.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            if not {"ct", "mask"} <= set(reader.fieldnames or []):
-                raise InputError(f"{location} lacks the columns ct and mask; give {LAYOUTS}.")
-            return [
-                Pair(
-                    row.get("case") or _stem(Path(row["ct"])),
-                    location.parent / row["ct"],
-                    tuple(location.parent / part.strip() for part in (row["mask"] or "").split(";") if part.strip()),
-                    row.get("patient_id") or None,
-                )
-                for row in reader
-            ]
+        reader = csv_reader(location)
+        if not {"ct", "mask"} <= set(reader.fieldnames or []):
+            raise InputError(f"{location} lacks the columns ct and mask; give {LAYOUTS}.")
+        rows = list(reader)
+        empty = next((number for number, row in enumerate(rows, 1) if not (row["ct"] or "").strip()), None)
+        if empty is not None:
+            raise InputError(f"{location} names no CT in its row {empty}, expected a path under ct; fill it.")
+        return [
+            Pair(
+                row.get("case") or _stem(Path(row["ct"])),
+                location.parent / row["ct"],
+                tuple(location.parent / part.strip() for part in (row["mask"] or "").split(";") if part.strip()),
+                row.get("patient_id") or None,
+            )
+            for row in rows
+        ]
     masks = next((location / name for name in MASK_FOLDERS if (location / name).is_dir()), None)
     pairs = []
     if (location / "images").is_dir() and masks:
         by_stem = {_stem(path): path for path in sorted(masks.iterdir()) if _is_image(path) or _is_dicom(path)}
         for path in sorted((location / "images").iterdir()):
             if path.is_dir() or _is_image(path):
-                stem = _stem(path).removesuffix("_0000")  # nnU-Net's channel number
+                stem = _stem(path)
+                if stem not in by_stem:  # nnU-Net's images end with a number of the channel, its masks do not
+                    stem = stem.removesuffix("_0000")
                 pairs.append(Pair(stem, path, (by_stem[stem],) if stem in by_stem else ()))
         return pairs
     for folder in sorted(path for path in location.iterdir() if path.is_dir()):
@@ -167,6 +175,12 @@ def read_labels(path: Path) -> tuple[np.ndarray, Grid]:
     return values.astype(np.uint16), grid
 
 
+def _is_of_one_value(mask: np.ndarray) -> bool:
+    """Tell whether a mask says inside and outside only, such as one of 0 and 255, and not which nodule is which."""
+    inside = mask[mask > 0]
+    return bool((inside == inside[:1]).all())
+
+
 def merge_readers(masks: list[np.ndarray]) -> list[ScanNodule]:
     """Return the nodules of all readers; a nodule's readers are those who marked it.
 
@@ -175,6 +189,8 @@ def merge_readers(masks: list[np.ndarray]) -> list[ScanNodule]:
     """
     if not masks:
         return []
+    if all(_is_of_one_value(mask) for mask in masks):
+        masks = [(mask > 0).astype(np.uint16) for mask in masks]
     labels = np.maximum.reduce(masks)
     if labels.max() <= 1:
         labels = ndimage.label(labels, CONNECTIVITY)[0]

@@ -1,11 +1,11 @@
 """Crops in the layout of the development data: luna16_crops.h5 with its table."""
 
-import csv
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.text import csv_reader
 from LNHGLib.image.volume import Grid
 from LNHGLib.measurement.size import measure
 
@@ -31,9 +31,8 @@ def find(folder: Path, _options: PrepareOptions) -> Found:
         raise InputError(
             f"{folder} holds {len(files)} .h5 file(s), expected one with a .csv of its name; give such a folder."
         )
-    with files[0].with_suffix(".csv").open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        rows = list(reader)
+    reader = csv_reader(files[0].with_suffix(".csv"))
+    rows = list(reader)
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])] + missing_data_sets(files[0])
     if missing:
         raise InputError(f"{files[0]} or its table lacks {', '.join(missing)}; expected the layout of luna16_crops.h5.")

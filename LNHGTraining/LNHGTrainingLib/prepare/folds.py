@@ -3,7 +3,6 @@
 A split by nodule, as in the original (register U5), leaks: it is here to show by how much it inflates Dice.
 """
 
-import csv
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.checksum import file_sha256
-from LNHGLib.files.text import write_csv, write_json
+from LNHGLib.files.text import csv_reader, write_csv, write_json
 
 SIZES_MM = (6.0, 10.0, 20.0)
 """Bounds between the size classes that every fold gets some of."""
@@ -37,14 +36,12 @@ def read_table(path: Path) -> tuple[list[str], list[dict]]:
         InputError: it cannot be read or lacks a column.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
+        reader = csv_reader(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}), expected the table of prepared data; check the path."
         ) from error
-    columns = list(reader.fieldnames or [])
+    columns, rows = list(reader.fieldnames or []), list(reader)
     missing = [name for name in ("row", "patient_id", "luna_diameter_exact_mm") if name not in columns]
     if missing or not rows:
         raise InputError(
@@ -130,11 +127,10 @@ def given_folds(plan: Plan) -> dict[str, int]:
     """
     if plan.like is None:
         return {}
-    with plan.like.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"patient_id", "fold"} <= set(reader.fieldnames or []):
-            raise InputError(f"{plan.like} lacks the columns patient_id and fold; give a table with folds.")
-        rows = list(reader)
+    reader = csv_reader(plan.like)
+    if not {"patient_id", "fold"} <= set(reader.fieldnames or []):
+        raise InputError(f"{plan.like} lacks the columns patient_id and fold; give a table with folds.")
+    rows = list(reader)
     folds = [int(row["fold"] or -1) for row in rows]
     if max(folds) >= plan.count:
         raise InputError(

@@ -1,6 +1,5 @@
 """LUNA16: .mhd scans with annotations.csv, candidates and, where LIDC's XML files are given, the readers' outlines."""
 
-import csv
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
+from LNHGLib.files.text import csv_reader
 from LNHGLib.image.boxes import box_intersection, box_within
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume
@@ -64,16 +64,16 @@ def _find(folder: Path, name: str) -> Path | None:
 def _by_series(path: Path, column: str) -> dict[str, list[tuple[Point, float]]]:
     """Series to the points of a list, LPS mm, each with the number in `column`."""
     found: dict[str, list[tuple[Point, float]]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        try:
-            for row in csv.DictReader(stream):
-                point = tuple(float(row[f"coord{axis}"]) for axis in "XYZ")
-                found.setdefault(row["seriesuid"], []).append((point, float(row[column])))
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(
-                f"{path} is no list of LUNA16 ({type(error).__name__}: {error}), expected the columns seriesuid, "
-                f"coordX, coordY, coordZ and {column}; copy it again."
-            ) from error
+    reader = csv_reader(path)
+    try:
+        for row in reader:
+            point = tuple(float(row[f"coord{axis}"]) for axis in "XYZ")
+            found.setdefault(row["seriesuid"], []).append((point, float(row[column])))
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is no list of LUNA16 ({type(error).__name__}: {error}), expected the columns seriesuid, "
+            f"coordX, coordY, coordZ and {column}; copy it again."
+        ) from error
     return found
 
 
@@ -115,11 +115,10 @@ def read_patients(table: Path | None) -> dict[str, str]:
     """
     if table is None:
         return {}
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"series_uid", "patient_id"} <= set(reader.fieldnames or []):
-            raise InputError(f"{table} lacks the columns series_uid and patient_id; give a table that has them.")
-        return {row["series_uid"]: row["patient_id"] for row in reader}
+    reader = csv_reader(table)
+    if not {"series_uid", "patient_id"} <= set(reader.fieldnames or []):
+        raise InputError(f"{table} lacks the columns series_uid and patient_id; give a table that has them.")
+    return {row["series_uid"]: row["patient_id"] for row in reader}
 
 
 def read_scan(path: Path, patient: str, lists: ChallengeLists, xml: Path | None, options: PrepareOptions) -> Scan:

@@ -1,9 +1,10 @@
 """What every layout of input gives to `prepare`: subjects that are read one at a time."""
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from LNHGLib.batch import case_names
 
 from LNHGTrainingLib.prepare.cubes import Scan, mark_rows, samples
 from LNHGTrainingLib.prepare.storage import Sample
@@ -76,5 +77,10 @@ def of_scan(name: str, read: Callable[[], Scan]) -> Subject:
 
 
 def file_name(name: str) -> str:
-    """Return a name that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"
+    """Return a name that every file system takes, in the letters of any script."""
+    return case_names.cleaned([name]) or "_"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return a file's name for each case; those that a file system may take for the same are told apart."""
+    return case_names.unique([("", name.replace("/", "_"), name) for name in names])
