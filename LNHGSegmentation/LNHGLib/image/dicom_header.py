@@ -154,8 +154,9 @@ def read_headers(path: Path, content: BinaryIO | None = None) -> list[Header]:
 
 
 def is_enhanced(dataset: pydicom.Dataset) -> bool:
-    """Tell whether a dataset is an enhanced CT, whose frames have functional groups."""
-    return dataset.get("SOPClassUID") in ENHANCED_CT and GROUPS[1] in dataset
+    """Tell whether a dataset is an enhanced CT, each of whose frames has functional groups."""
+    frames = dataset.get(GROUPS[1]) or []
+    return dataset.get("SOPClassUID") in ENHANCED_CT and 0 < len(frames) == int(dataset.get("NumberOfFrames") or 0)
 
 
 def frames_of(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:

@@ -11,7 +11,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_stacks
 from LNHGLib.image.dicom_geometry import SliceGrid, slice_grid
-from LNHGLib.image.dicom_header import CAPTURE_TYPES, SECONDARY_CAPTURE, Header, is_dicom, is_directory, read_headers  # noqa: F401
+from LNHGLib.image.dicom_header import Header, is_directory, read_headers
 from LNHGLib.image.dicom_pixels import PixelReader
 from LNHGLib.image.dicom_stacks import MIN_SLICES, SAME_POSITION_MM, Stack, uid_of
 from LNHGLib.image.volume import LOWEST_HU
@@ -32,14 +32,6 @@ class Slices:
     headers: list[Header]
     place: SliceGrid
     notes: list[str]
-
-    def __iter__(self):
-        return iter((self.headers, self.place.grid.affine, self.notes))
-
-
-def read_pixels(path: Path) -> np.ndarray:
-    """Return the slice of a classic CT file."""
-    return PixelReader().read(read_headers(path)[0])
 
 
 @dataclass(frozen=True, eq=False)

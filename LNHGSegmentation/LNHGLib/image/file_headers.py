@@ -176,7 +176,8 @@ def _nrrd(path: Path) -> bool:
         )
         bytes_each = 8 if kind == "double" else NRRD_BYTES.get(kind.split()[0], 1)
         encoding = fields["encoding"].lower()
-        if "data file" not in fields and "datafile" not in fields and encoding in NRRD_READERS and end:
+        elsewhere = {"data file", "datafile", "byte skip", "byteskip", "line skip", "lineskip"} & fields.keys()
+        if not elsewhere and encoding in NRRD_READERS and end:
             file.seek(end.end())
             for _ in _voxels(NRRD_READERS[encoding](file), prod(sizes) * bytes_each):
                 pass

@@ -150,6 +150,11 @@ def test_an_enhanced_ct_without_groups_says_what_is_missing(slices, tmp_path):
 
     assert "12 CT without position" in the_error(write_enhanced(slices, tmp_path / "one.dcm", strip))
 
+    def lose(image: Dataset) -> None:
+        del image.PerFrameFunctionalGroupsSequence[-1]
+
+    assert "1 multi-frame CT" in the_error(write_enhanced(slices, tmp_path / "two" / "two.dcm", lose))
+
 
 @pytest.mark.parametrize("degrees", [3.0, -20.0])
 def test_a_tilted_gantry_is_straightened_and_every_voxel_stays_in_its_place(degrees, tmp_path):
