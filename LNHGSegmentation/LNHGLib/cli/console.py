@@ -87,7 +87,8 @@ class Parser(argparse.ArgumentParser):
     """A command line that refuses empty arguments by name: a variable of a shell that is not set, as a rule."""
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> object:
-        if any(not text.strip() for text in arg_strings):
+        own = arg_strings[:1] if action.nargs == argparse.PARSER else arg_strings  # the rest is a command's own
+        if any(not text.strip() for text in own):
             name = "/".join(action.option_strings) or action.metavar or action.dest
             self.error(f"{name} is empty, expected {action.help or 'a value'}; give one")
         return super()._get_values(action, arg_strings)

@@ -38,6 +38,7 @@ def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str], decim
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # the other leaves a carriage return bare
     writer.writerow(map(without_formula, columns))
     for row in rows:
         cells = []
@@ -46,7 +47,8 @@ def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str], decim
                 value = float(value) if math.isfinite(value) else None
             rounded = isinstance(value, float) and decimals is not None
             cells.append(round(value, decimals) if rounded else without_formula(value))
-        writer.writerow(cells)
+        bare = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        (quoting if bare else writer).writerow(cells)
     return text.getvalue()
 
 
