@@ -3,6 +3,7 @@
 import itertools
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,13 @@ def test_the_report_names_model_device_options_and_seconds(result, model):
     assert report["options"]["threshold"] == 0.3
     assert report["device"]["used"] in ("cpu", "cuda:0")
     assert list(report["seconds"]) == ["lungs", "grid", "generator", "detector", "fusion", "ensemble", "measurement"]
+
+
+def test_a_ct_that_does_not_say_how_the_patient_lies_has_no_sides(chest, model):
+    unknown = pipeline.segment(replace(chest, source=replace(chest.source, oriented=False)), model)
+    assert unknown.nodules
+    assert {nodule.side for nodule in unknown.nodules} == {None}
+    assert not unknown.report["lungs"]
 
 
 def test_progress_rises_from_nothing_to_one(result, steps):
