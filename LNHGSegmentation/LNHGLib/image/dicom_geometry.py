@@ -88,6 +88,25 @@ class SliceGrid:
         return self.grid.lps_to_index(points_lps_mm)[:, 1:] - self.shifts[index]
 
 
+def require_axes(path: Path, header: Header) -> None:
+    """Refuse an orientation whose row and column make no plane.
+
+    Args:
+        path: what the user gave.
+        header: of any slice of the volume.
+
+    Raises:
+        InputError: they are no perpendicular unit vectors.
+    """
+    row, column = header.layout[:3], header.layout[3:6]
+    if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-3):
+        met = ", ".join(f"{value:.3g}" for value in header.layout[:6])
+        raise InputError(
+            f"{path} has an ImageOrientationPatient of {met}, expected two perpendicular unit vectors; "
+            "export the series again."
+        )
+
+
 def slice_grid(path: Path, ordered: Sequence[Header], notes: list[str]) -> SliceGrid:
     """Return the grid of sorted slices once they are known to be parallel, evenly spaced, and in one line.
 
@@ -101,11 +120,6 @@ def slice_grid(path: Path, ordered: Sequence[Header], notes: list[str]) -> Slice
     """
     row, column, pixel_mm, size = np.split(ordered[0].layout, (3, 6, 8))
     normal = np.cross(row, column)
-    if not np.allclose([row @ row, column @ column, row @ column], [1, 1, 0], atol=1e-3):
-        raise InputError(
-            f"{path} has an ImageOrientationPatient of {ordered[0].layout[:6].tolist()}, expected two perpendicular "
-            "unit vectors; export the series again."
-        )
     positions = np.array([header.position for header in ordered])
     spacing = _slice_spacing(path, positions @ normal, notes)
     rows, columns = size.astype(int).tolist()

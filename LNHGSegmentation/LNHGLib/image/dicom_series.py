@@ -10,7 +10,7 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_stacks
-from LNHGLib.image.dicom_geometry import SliceGrid, slice_grid
+from LNHGLib.image.dicom_geometry import SliceGrid, require_axes, slice_grid
 from LNHGLib.image.dicom_header import Header, is_directory, read_headers
 from LNHGLib.image.dicom_pixels import PixelReader
 from LNHGLib.image.dicom_stacks import MIN_SLICES, SAME_POSITION_MM, Stack, uid_of
@@ -112,6 +112,7 @@ def find_slices(path: Path, name: str | None = None, files: Sequence[Path] = ())
         listed = "; ".join(f"{uid} ({count} {kind})" for (uid, kind), count in sorted(kinds.items()))
         raise InputError(f"{path} has no series {uid}, expected one of those found: {listed}; name one of them.")
     stack, notes = dicom_stacks.choose(path, chosen, number)
+    require_axes(path, stack.headers[0])
     ordered = _sort_slices(path, stack, notes)
     place = slice_grid(path, ordered, notes)
     if not stack.rank[0]:

@@ -242,8 +242,9 @@ def test_slices_shifted_sideways_are_refused(tmp_path):
     assert "shifted sideways by up to 15.0 mm" in the_error(tmp_path)
 
 
-def test_an_impossible_orientation_is_refused(tmp_path):
-    write_series(tmp_path, ImageOrientationPatient=[1, 0, 0, 0.5, 1, 0])
+@pytest.mark.parametrize("orientation", [[1, 0, 0, 0.5, 1, 0], [0] * 6, [2, 0, 0, 0, 2, 0], [1, 0, 0, 1, 0, 0]])
+def test_an_impossible_orientation_is_refused(orientation, tmp_path):
+    write_series(tmp_path, ImageOrientationPatient=orientation)
     assert "two perpendicular unit vectors" in the_error(tmp_path)
 
 
