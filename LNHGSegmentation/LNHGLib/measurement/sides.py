@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,10 @@ class Sides:
                 pieces.append((piece, side))
         return cls(left, middle, tuple(pieces))
 
+    @cached_property
+    def _trees(self) -> list[cKDTree]:
+        return [cKDTree(points) for points, _ in self.pieces]
+
     def plane(self) -> dict:
         """Return the plane between the sides as a report holds it: direction to the left, and offset along it."""
         return {"left_lps": self.left.tolist(), "midline_mm": self.midline_mm}
@@ -98,7 +103,7 @@ class Sides:
 
         None where the point is too near to the midline to tell.
         """
-        distances = [cKDTree(points).query(point_lps_mm)[0] for points, _ in self.pieces]
+        distances = [tree.query(point_lps_mm)[0] for tree in self._trees]
         side = self.pieces[int(np.argmin(distances))][1]
         return side or side_of_plane(self.plane(), point_lps_mm)
 

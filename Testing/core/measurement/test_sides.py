@@ -1,7 +1,6 @@
 """Sides told from anatomy, in every orientation of the CT: touching lungs, one lung, turned and mirrored patients."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,9 @@ import SimpleITK as sitk
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Source, Volume, canonical, from_sitk
 from LNHGLib.measurement.sides import Sides, side_of_plane
+from LNHGLib.measurement.spine import find_spine
 from LNHGLib.phantom.chest import make_phantom
+from LNHGLib.segmentation import lungs as lung_search
 from LNHGLib.segmentation.preprocessing import find_chest
 
 UPRIGHT = Grid.aligned((50, 65, 90), (5, 4, 4), (-140, -130, 100))
@@ -70,45 +71,35 @@ def test_a_point_too_near_to_the_plane_has_no_side():
 
 
 class Patient:
-    """A CT on voxels of about 2.5 mm, with its two lungs."""
+    """A chest on voxels of about 2.5 mm: HU, both lungs, the body, and points of each lung."""
 
     def __init__(self, volume: Volume) -> None:
         upright = canonical(volume)
         steps = [max(1, int(2.5 / spacing)) for spacing in upright.grid.spacing_mm]
-        array = np.ascontiguousarray(upright.array[tuple(slice(None, None, step) for step in steps)])
-        grid = Grid(array.shape, upright.grid.affine @ np.diag([*steps, 1]))
-        self.volume = Volume(array, grid, volume.source)
-        lungs, spine = find_chest(self.volume)
-        points = np.argwhere(lungs)
-        sides = Sides.of(lungs, grid, spine)
-        of_each = np.array([side == "left" for side in map(sides.side, grid.index_to_lps(points[::997]))])
-        self.spine = round(float(grid.lps_to_index(spine.point_lps_mm)[2]))
-        self.points = dict(zip(SIDES, (points[::997][of_each], points[::997][~of_each]), strict=True))
-        middle = grid.lps_to_index(np.array([sides.midline_mm, 0, 0]))[2]
-        columns = np.indices(lungs.shape, sparse=True)[2]
-        self.lungs = {"left": lungs & (columns > middle), "right": lungs & (columns <= middle)}
+        self.hu = np.ascontiguousarray(upright.array[tuple(slice(None, None, step) for step in steps)])
+        self.grid = Grid(self.hu.shape, upright.grid.affine @ np.diag([*steps, 1]))
+        air, airway, self.body = lung_search.lung_air(self.hu, self.grid.spacing_mm)
+        self.lungs = lung_search.lung_region(air, airway, self.body, self.grid.spacing_mm)
+        sides, spine = sides_of(self.hu, self.lungs, self.body, self.grid)
+        self.spine = round(float(self.grid.lps_to_index(spine.point_lps_mm)[2]))
+        middle = self.grid.lps_to_index(np.array([sides.midline_mm, 0, 0]))[2]
+        columns = np.indices(self.hu.shape, sparse=True)[2]
+        self.lung = {"left": self.lungs & (columns > middle), "right": self.lungs & (columns <= middle)}
+        self.points = {side: np.argwhere(lung)[::1999] for side, lung in self.lung.items()}
 
-    def without(self, side: str, hu: float = 40) -> Volume:
-        """The lung of a side full of fluid, or of air as outside."""
-        array = self.volume.array.copy()
-        array[self.lungs[side]] = hu
-        return replace(self.volume, array=array)
+    def full_of(self, side: str, hu: int) -> np.ndarray:
+        """HU with the lung of a side full of something."""
+        return np.where(self.lung[side], hu, self.hu).astype(np.int16)
 
 
-def told(volume: Volume, indices: np.ndarray) -> set:
+def sides_of(hu: np.ndarray, lungs: np.ndarray, body: np.ndarray, grid: Grid):
+    spine = find_spine(hu, body, grid)
+    return Sides.of(lungs, grid, spine), spine
+
+
+def told(sides: Sides | None, grid: Grid, indices: np.ndarray) -> set:
     """What is said of points."""
-    lungs, spine = find_chest(volume)
-    sides = Sides.of(lungs, volume.grid, spine)
-    return {None} if sides is None else {sides.side(point) for point in volume.grid.index_to_lps(indices)}
-
-
-def turned(patient: Patient, volume: Volume, side: str, quarters: int) -> tuple[Volume, np.ndarray]:
-    """The patient turned about the long axis while the file says nothing of it, and the points of a lung."""
-    array = np.ascontiguousarray(np.rot90(volume.array, quarters, (1, 2)))
-    marked = np.zeros(volume.array.shape, bool)
-    marked[tuple(patient.points[side].T)] = True
-    points = np.argwhere(np.rot90(marked, quarters, (1, 2)))
-    return Volume(array, Grid(array.shape, volume.grid.affine), volume.source), points
+    return {None} if sides is None else {sides.side(point) for point in grid.index_to_lps(indices)}
 
 
 @pytest.fixture(scope="module")
@@ -127,37 +118,57 @@ def real(request, data_dir) -> Patient:
 
 def check_one_lung(patient: Patient) -> None:
     for gone, kept in (SIDES, SIDES[::-1]):
-        assert told(patient.without(gone), patient.points[kept]) == {kept}, f"{gone} full of fluid"
-        assert told(patient.without(gone, -1000), patient.points[kept]) <= {kept, None}, f"{gone} full of air"
+        sides, _ = sides_of(patient.full_of(gone, 40), patient.lung[kept], patient.body, patient.grid)
+        assert told(sides, patient.grid, patient.points[kept]) == {kept}, f"{gone} full of fluid"
 
 
 def check_view_ends(patient: Patient) -> None:
-    """The view ends in the spine, or 40 mm beyond it."""
-    beyond = int(40 / patient.volume.grid.spacing_mm[2])
-    for gone, kept in (SIDES, SIDES[::-1]):
-        for further in (0, beyond):
-            end = patient.spine + (further if gone == "left" else -further)
-            part = slice(0, end) if gone == "left" else slice(end, None)
-            array = np.ascontiguousarray(patient.volume.array[:, :, part])
-            affine = patient.volume.grid.affine.copy()
-            affine[:3, 3] = patient.volume.grid.index_to_lps([0, 0, part.start or 0])
-            points = patient.points[kept] - [0, 0, part.start or 0]
-            points = points[(points[:, 2] >= 0) & (points[:, 2] < array.shape[2])]
-            assert told(Volume(array, Grid(array.shape, affine), Source("part")), points) <= {kept, None}
+    """The view ends in the spine or 40 mm beyond it, or what is beyond is blank."""
+    beyond = int(40 / patient.grid.spacing_mm[2])
+    for (gone, kept), further in itertools.product((SIDES, SIDES[::-1]), (0, beyond)):
+        end = patient.spine + (further if gone == "left" else -further)
+        part = np.s_[:, :, :end] if gone == "left" else np.s_[:, :, end:]
+        start = part[2].start or 0
+        affine = patient.grid.affine.copy()
+        affine[:3, 3] = patient.grid.index_to_lps([0, 0, start])
+        arrays = [np.ascontiguousarray(array[part]) for array in (patient.hu, patient.lungs, patient.body)]
+        grid = Grid(arrays[0].shape, affine)
+        points = patient.points[kept] - [0, 0, start]
+        points = points[(points[:, 2] >= 0) & (points[:, 2] < grid.shape[2])]
+        allowed = {kept, None} if further == 0 else {kept}
+        assert told(sides_of(*arrays, grid)[0], grid, points) <= allowed, f"view ends {further} voxels beyond the spine"
+        seen = np.zeros(patient.hu.shape, bool)
+        seen[part] = True
+        blank = np.where(seen, patient.hu, -1000).astype(np.int16), patient.lungs & seen, patient.body & seen
+        met = told(sides_of(*blank, patient.grid)[0], patient.grid, points + np.array([0, 0, start]))
+        assert met <= allowed, f"blank {further} voxels beyond the spine"
 
 
-def check_turned(patient: Patient) -> None:
-    for quarters, side in itertools.product((1, 3), SIDES):
-        assert told(*turned(patient, patient.volume, side, quarters)) == {side}, f"{90 * quarters} degrees"
-        other = SIDES[side == "left"]
-        assert told(*turned(patient, patient.without(other), side, quarters)) == {side}, f"{other} full of fluid"
+def check_turned(patient: Patient, quarters: int, one_lung: bool) -> None:
+    """The patient turned about the long axis while the file says nothing of it, with both lungs or one."""
+    for side, other in (SIDES, SIDES[::-1]):
+        hu = patient.full_of(other, 40) if one_lung else patient.hu
+        lungs = patient.lung[side] if one_lung else patient.lungs
+        arrays = [np.ascontiguousarray(np.rot90(array, quarters, (1, 2))) for array in (hu, lungs, patient.body)]
+        marked = np.zeros(patient.hu.shape, bool)
+        marked[tuple(patient.points[side].T)] = True
+        grid = Grid(arrays[0].shape, patient.grid.affine)
+        points = np.argwhere(np.rot90(marked, quarters, (1, 2)))
+        assert told(sides_of(*arrays, grid)[0], grid, points) == {side}, f"{90 * quarters} degrees"
 
 
-def test_the_phantoms_sides_are_right_with_one_lung_in_part_of_the_view_and_turned(phantom):
+def test_one_lung_of_the_phantom_is_told_its_side(phantom):
     check_one_lung(phantom)
+
+
+def test_the_phantoms_sides_are_right_in_a_part_of_the_view(phantom):
     check_view_ends(phantom)
-    check_turned(phantom)
-    assert told(*turned(phantom, phantom.volume, "left", 2)) == {None}, "its heart does not tell it from a mirror image"
+
+
+@pytest.mark.parametrize("one_lung", [False, True])
+@pytest.mark.parametrize("quarters", [1, 3])
+def test_the_phantoms_sides_are_right_where_it_is_turned(phantom, quarters, one_lung):
+    check_turned(phantom, quarters, one_lung)
 
 
 @pytest.mark.slow
@@ -168,20 +179,25 @@ def test_a_real_lung_alone_is_told_its_side(real):
 
 @pytest.mark.slow
 def test_a_real_patient_may_lie_on_any_side(real):
-    check_turned(real)
-    for side in SIDES:
-        assert told(*turned(real, real.volume, side, 2)) == {side}, "prone"
+    for quarters in (1, 2, 3):
+        check_turned(real, quarters, one_lung=False)
+    check_turned(real, 1, one_lung=True)
+
+
+@pytest.mark.slow
+def test_a_real_lung_that_is_found_alone_is_told_its_side(real):
+    for gone, kept in (SIDES, SIDES[::-1]):
+        lungs, spine = find_chest(Volume(real.full_of(gone, 40), real.grid, Source("one lung")))
+        assert told(Sides.of(lungs, real.grid, spine), real.grid, real.points[kept]) == {kept}
 
 
 def test_a_mirrored_patient_has_no_sides(phantom):
-    mirrored = replace(phantom.volume, array=np.ascontiguousarray(phantom.volume.array[:, ::-1]))
-    assert told(mirrored, phantom.points["left"]) == {None}
+    arrays = [np.ascontiguousarray(array[:, ::-1]) for array in (phantom.hu, phantom.lungs, phantom.body)]
+    assert sides_of(*arrays, phantom.grid)[0] is None
 
 
 def test_every_nodule_of_the_phantom_is_told_the_side_of_its_lung(phantom):
-    made = make_phantom()
-    lungs, spine = find_chest(made.volume)
-    sides = Sides.of(lungs, made.volume.grid, spine)
-    middle = made.volume.grid.index_to_lps((np.array(made.volume.grid.shape) - 1) / 2)[0]
-    for nodule in made.nodules:
+    sides, _ = sides_of(phantom.hu, phantom.lungs, phantom.body, phantom.grid)
+    middle = phantom.grid.index_to_lps((np.array(phantom.grid.shape) - 1) / 2)[0]
+    for nodule in make_phantom().nodules:
         assert sides.side(nodule["center_lps_mm"]) == ("left" if nodule["center_lps_mm"][0] > middle else "right")
