@@ -10,6 +10,7 @@ folder `--keep`, one folder each.
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import fuzz_worker  # noqa: E402
 from fuzz_inputs import KINDS, changed_input  # noqa: E402
 from fuzz_table import write_fuzz_table  # noqa: E402
+
+JOB_BYTES = 12 * 2**30
+"""Of addresses, most of which libraries never use."""
 
 REAL_S = 600
 SLOW = {"DICOM": 2.0}
@@ -104,6 +108,7 @@ def run_all(todo: Sequence[tuple[str, int]], jobs: int, keep: Path | None = None
             pid = os.fork()
             if pid == 0:
                 try:
+                    resource.setrlimit(resource.RLIMIT_AS, (JOB_BYTES, JOB_BYTES))
                     fuzz_worker.import_all()
                     fuzz_worker.replace_networks()
                     run_part(todo[job::jobs], bases, folder, keep, folder / f"log-{job}")
@@ -114,7 +119,7 @@ def run_all(todo: Sequence[tuple[str, int]], jobs: int, keep: Path | None = None
             running.append(pid)
         ended = [os.waitpid(pid, 0)[1] for pid in running]
         if any(ended):
-            raise RuntimeError("A part of the run ended early.")
+            raise RuntimeError(f"A part of the run ended early: {ended}.")
         return [json.loads(line) for job in range(jobs) for line in (folder / f"log-{job}").read_text().splitlines()]
 
 

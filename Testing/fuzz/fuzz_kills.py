@@ -10,6 +10,7 @@ compared with those of a run that nobody killed.
 
 import argparse
 import csv
+import gzip
 import hashlib
 import io
 import os
@@ -171,11 +172,8 @@ def _steady(path: Path) -> bytes:
         state = torch.load(path, map_location="cpu", weights_only=True)
         weights = state.get("generator", state)
         return b"".join(np.ascontiguousarray(weights[name].float().numpy()).tobytes() for name in sorted(weights))
-    if path.suffix == ".gz":
-        import gzip
-
-        return gzip.decompress(path.read_bytes())
-    return path.read_bytes()
+    data = path.read_bytes()
+    return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
 
 
 def kill_one(name: str, reference: dict[str, str], seconds: float, rng: random.Random, folder: Path) -> dict:
