@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from cohort_data import a_block, write_broken, write_dicom, write_file, zip_folder
-from LNHGLib.batch import case_names, discover, segment_case
+from LNHGLib.batch import case_names, content, discover, segment_case
 from LNHGLib.batch.case import FAILED, READY, SKIPPED, Case
 from LNHGLib.batch.discover import find_cases
 from LNHGLib.errors import InputError
@@ -186,3 +186,94 @@ def test_the_same_scan_twice_in_a_list_is_two_cases(tmp_path, block):
     write_file(tmp_path / "ct.nii.gz", block)
     (tmp_path / "list.csv").write_text("path\nct.nii.gz\nct.nii.gz\n")
     assert len(found(tmp_path / "list.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "con",
+            "CON.nii.gz",
+            "nul",
+            "com1.scan",
+            "LPT9",
+            "aux",
+            "\u738b" * 80,
+            "\u0e2a\u0e21\u0e0a\u0e32\u0e22",
+            "x" * 300,
+        ),
+        *("\u0645\u062d\u0645\u062f", "a\u0308" * 60, "M\udcfcller", "+1+1", "-2", " =1", "a. ", "."),
+    ],
+)
+def test_a_name_is_one_that_every_file_system_takes(name, tmp_path):
+    (made,) = case_names.unique([("", case_names.readable(Path("folder", f"{name}.nii.gz")), "")])
+    assert len(made.encode()) <= case_names.MAX_BYTES
+    assert made[0] not in "=+-@\t\r ." and made[-1] not in ". "  # noqa: PT018 - one name
+    for whole in (made, case_names.cleaned([name]) or "case"):
+        assert whole.partition(".")[0].casefold() not in ("con", "nul", "aux", "com1", "lpt9")
+        (tmp_path / f"{whole}-12345678-123456789012.json.part").touch()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("A", "a"),
+        ("\u00e9", "e\u0301"),
+        ("stra\u00dfe", "STRASSE"),
+        ("\ufb01x", "fix"),
+        ("a b", "a_b"),
+        ("\u212b", "\u00c5"),
+    ],
+)
+def test_names_that_a_file_system_may_take_for_the_same_are_told_apart(names):
+    made = case_names.unique([("", f"{name}.nii", "") for name in names])
+    assert len({case_names.key_of(name) for name in made}) == 2
+    assert made == case_names.unique([("", f"{name}.nii", "") for name in names])
+
+
+def test_names_in_any_script_keep_their_letters_and_given_ones_stay():
+    assert (
+        case_names.cleaned(["\u0e2a\u0e21\u0e0a\u0e32\u0e22 \u0e43\u0e08"])
+        == "\u0e2a\u0e21\u0e0a\u0e32\u0e22_\u0e43\u0e08"
+    )
+    assert case_names.unique([("a", "x.nii", ""), ("", "a.nii", "")])[0] == "a"
+
+
+def test_a_scan_is_the_same_by_its_content(tmp_path):
+    path = tmp_path / "a.nii"
+    path.write_bytes(b"content")
+    case = Case("a", "a.nii", path)
+    before = content.stamp(case), content.content_sha256(case)
+    path.write_bytes(b"CONTENT")
+    assert content.content_sha256(case) != before[1]
+    path.write_bytes(b"content")
+    assert content.content_sha256(case) == before[1]
+    path.unlink()
+    assert (content.stamp(case), content.content_sha256(case)) == ("", "")
+
+
+def test_voxels_beside_a_header_are_content_of_the_scan(tmp_path):
+    for name in ("a.mhd", "a.raw", "b.raw"):
+        (tmp_path / name).write_text(name)
+    case = Case("a", "a.mhd", tmp_path / "a.mhd")
+    before = content.content_sha256(case)
+    (tmp_path / "b.raw").write_text("other")
+    assert content.content_sha256(case) == before
+    (tmp_path / "a.raw").write_text("other")
+    assert content.content_sha256(case) != before
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_list_in_the_encoding_of_a_spreadsheet_names_its_scans(tmp_path, block, encoding):
+    write_file(tmp_path / "M\u00fcller.nii.gz", block)
+    (tmp_path / "list.csv").write_text("path;case\nM\u00fcller.nii.gz;M\u00fcller\n", encoding=encoding)
+    assert found(tmp_path / "list.csv")["M\u00fcller"].state == READY
+
+
+def test_a_scan_whose_name_is_no_text_is_read(tmp_path, block):
+    write_file(tmp_path / "scan.nii.gz", block)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "scan.nii.gz").rename(tmp_path / "in" / "M\udcfcller.nii.gz")
+    (case,) = found(tmp_path / "in").values()
+    assert case.source == "M\\xfcller.nii.gz"
+    assert (segment_case.read_case(case, tmp_path / "scratch").array == block.array).all()

@@ -1,10 +1,12 @@
 """CSV, JSON and Markdown: one way each."""
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from LNHGLib.errors import InputError
 from LNHGLib.files.text import csv_text, json_text, markdown_table, read_csv, to_json, write_csv, write_json
 
 
@@ -42,3 +44,41 @@ def test_to_json_turns_what_is_no_number_into_null():
 
 def test_markdown_table_keeps_a_bar_within_its_cell():
     assert markdown_table(["a", "b"], [[1, "x|y"]]) == "| a | b |\n| --- | --- |\n| 1 | x\\|y |\n"
+
+
+FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "'=1", "''+x", "\uff1d1", "+49 30 1234", "-x"]
+TEXTS = ["-12.5", "-3", "1e-3", "Nodule 1", "'quoted'", "a=1", "", "\u2013"]
+
+
+def test_no_cell_begins_as_a_formula_does_and_every_text_is_read_back(tmp_path):
+    path = tmp_path / "table.csv"
+    write_csv(path, [{"name": value} for value in FORMULAS + TEXTS], ["name", "=head"])
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [row[0] for row in csv.reader(file)][1:]
+    assert all(cell[0] == "'" for cell in cells[: len(FORMULAS)])
+    assert cells[len(FORMULAS) :] == TEXTS
+    assert [row["name"] for row in read_csv(path)] == FORMULAS + TEXTS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_are_read_as_spreadsheets_save_them(tmp_path, encoding, delimiter, end):
+    lines = [["path", "case"], ["M\u00fcller.nii.gz", "M\u00fcller, J\u00f6rg" if delimiter != "," else "J\u00f6rg"]]
+    (tmp_path / "list.csv").write_bytes(end.join(delimiter.join(line) for line in lines).encode(encoding))
+    assert [list(row.values()) for row in read_csv(tmp_path / "list.csv")] == lines[1:]
+
+
+def test_a_list_that_tells_excel_its_separator_is_read_and_what_is_no_text_is_refused(tmp_path):
+    (tmp_path / "list.csv").write_text("sep=;\na;b\n1,5;2\n")
+    assert read_csv(tmp_path / "list.csv") == [{"a": "1,5", "b": "2"}]
+    (tmp_path / "list.csv").write_bytes(b"PK\x03\x04\x00\x00\x81")
+    with pytest.raises(InputError, match="is no text"):
+        read_csv(tmp_path / "list.csv")
+
+
+def test_names_whose_bytes_are_no_text_are_written_by_their_numbers(tmp_path):
+    write_csv(tmp_path / "table.csv", [{"a": "M\udcfcller"}], ["a"])
+    write_json(tmp_path / "file.json", {"a": "M\udcfcller"})
+    assert read_csv(tmp_path / "table.csv") == [{"a": "M\\udcfcller"}]
+    assert json.loads((tmp_path / "file.json").read_text(encoding="utf-8")) == {"a": "M\udcfcller"}

@@ -12,6 +12,8 @@ from LNHGLib.errors import InputError
 from LNHGLib.image.volume import Grid, resample, write_image
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.data import crops
+from LNHGTrainingLib.prepare.ct_mask_pairs import find as find_pairs
+from LNHGTrainingLib.prepare.ct_mask_pairs import merge_readers
 from LNHGTrainingLib.prepare.luna16 import ChallengeLists
 from LNHGTrainingLib.prepare.run import prepare
 from LNHGTrainingLib.prepare.sources import PrepareOptions
@@ -335,3 +337,53 @@ def test_the_command_says_what_it_did(lidc, lidc_out, tmp_path, capsys):
     assert json.loads((lidc_out / "prepare.json").read_text())["layout"] == "lidc"
     assert main(["prepare", "luna16", str(lidc), str(tmp_path / "other")]) == 2
     assert "annotations.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inside", [1, 2, 128, 255, 1000, 65535])
+def test_a_mask_of_one_value_holds_as_many_nodules_as_parts(inside):
+    mask = np.zeros((6, 20, 20), np.uint16)
+    mask[2:4, 2:5, 2:5] = mask[2:4, 12:15, 12:15] = inside
+    assert len(merge_readers([mask])) == 2
+
+
+def test_a_label_map_keeps_its_nodules_and_one_reader_of_several_may_have_marked_one_alone():
+    first = np.zeros((6, 20, 20), np.uint16)
+    first[2:4, 2:5, 2:5], first[2:4, 5:8, 2:5], first[2:4, 12:15, 12:15] = 1, 2, 2
+    assert len(merge_readers([first])) == 2
+    second = np.where(first == 2, 2, 0).astype(np.uint16)
+    nodules = merge_readers([first, second])
+    assert [nodule.readers for nodule in nodules] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "names"),
+    [
+        (("case_0000", "case_0001"), ("case_0000", "case_0001"), {"case_0000", "case_0001"}),
+        (("a_0000", "b_0000"), ("a", "b"), {"a", "b"}),
+        (("a_0000_0000", "b_0000"), ("a_0000", "b_0000"), {"a_0000", "b_0000"}),
+        (("\u738b", "\u674e"), ("\u738b", "\u674e"), {"\u738b", "\u674e"}),
+    ],
+)
+def test_cases_have_their_masks_whatever_their_names_end_with(tmp_path, images, masks, names):
+    for folder, stems in (("images", images), ("masks", masks)):
+        (tmp_path / folder).mkdir()
+        for stem in stems:
+            (tmp_path / folder / f"{stem}.nii.gz").touch()
+    found = find_pairs(tmp_path, PrepareOptions())
+    assert {subject.name for subject in found.subjects} == names
+    assert not found.left_out
+
+
+@pytest.mark.parametrize("names", [("A", "a"), ("a b", "a_b"), ("\u00e9", "e\u0301")])
+def test_cases_whose_names_a_file_system_may_take_for_the_same_get_files_of_their_own(tmp_path, names):
+    rows = "".join(f"{name},{index}.nii,{index}-mask.nii\n" for index, name in enumerate(names))
+    (tmp_path / "pairs.csv").write_text(f"case,ct,mask\n{rows}", encoding="utf-8")
+    found = find_pairs(tmp_path / "pairs.csv", PrepareOptions())
+    assert len({subject.name.casefold() for subject in found.subjects}) == 2
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_a_list_of_pairs_in_the_encoding_of_a_spreadsheet_is_read(tmp_path, encoding):
+    (tmp_path / "pairs.csv").write_text("case;ct;mask\nM\u00fcller;a.nii.gz;b.nii.gz\n", encoding=encoding)
+    (subject,) = find_pairs(tmp_path / "pairs.csv", PrepareOptions()).subjects
+    assert subject.name == "M\u00fcller"

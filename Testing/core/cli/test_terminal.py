@@ -1,0 +1,57 @@
+"""What a command does whose arguments are empty, whose names are too long, or whose output nobody reads."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from LNHGLib.__main__ import main
+from LNHGTrainingLib.__main__ import main as train
+
+LNHG = [sys.executable, "-m", "LNHGLib"]
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t"])
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["segment", "EMPTY", "out"], "CT"),
+        (["segment", "ct.nii", "EMPTY"], "OUT"),
+        (["segment", "ct.nii", "out", "--model", "EMPTY"], "--model"),
+        (["batch", "EMPTY", "out"], "INPUT"),
+        (["batch", "in", "EMPTY", "out"], "INPUT"),
+        (["report", "EMPTY", "out"], "RESULT"),
+        (["report", "result", "out", "--dicom", "EMPTY"], "--dicom"),
+        (["reader-study", "export", "EMPTY", "study"], "RESULTS"),
+        (["demo", "EMPTY"], "OUT"),
+    ],
+)
+def test_an_empty_argument_is_refused_by_its_name(arguments, name, empty, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([empty if argument == "EMPTY" else argument for argument in arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lnhg: {name} is empty, expected ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_argument_of_the_training_is_refused_by_its_name(capsys):
+    assert train(["prepare", "pairs", "", "out"]) == 2
+    assert "INPUT is empty, expected " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["segment", "CT", "LONG"], ["segment", "LONG", "out"], ["report", ".", "LONG"]])
+def test_a_name_that_is_too_long_is_refused_in_one_sentence(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "CT").touch()
+    assert main(["x" * 300 if argument == "LONG" else argument for argument in arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "A name of 300 bytes is longer than the file system takes (" in line
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&- <&-", "| true", "> /dev/full"])
+def test_closed_output_ends_no_command(closed, tmp_path):
+    if "/dev/full" in closed and not os.path.exists("/dev/full"):  # noqa: PTH110 - a device
+        pytest.skip("this system has no /dev/full")
+    line = f'{{ {" ".join(LNHG)} --help; echo "$?" > status; }} {closed}'
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert (tmp_path / "status").read_text().strip() == "0"
