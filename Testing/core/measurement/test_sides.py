@@ -85,7 +85,11 @@ class Patient:
         middle = self.grid.lps_to_index(np.array([sides.midline_mm, 0, 0]))[2]
         columns = np.indices(self.hu.shape, sparse=True)[2]
         self.lung = {"left": self.lungs & (columns > middle), "right": self.lungs & (columns <= middle)}
-        self.points = {side: np.argwhere(lung)[::1999] for side, lung in self.lung.items()}
+        self.points = {}  # where a lung reaches over the midline, that of the lung counts, which no cut leaves
+        for side, lung in self.lung.items():
+            points = np.argwhere(lung)[::1999]
+            said = [sides.side(point) == side for point in self.grid.index_to_lps(points)]
+            self.points[side] = points[said]
 
     def full_of(self, side: str, hu: int) -> np.ndarray:
         """HU with the lung of a side full of something."""
