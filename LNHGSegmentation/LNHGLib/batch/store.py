@@ -16,7 +16,7 @@ from LNHGLib.batch import content
 from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError
-from LNHGLib.files.atomic import PART_SUFFIX, atomic_file
+from LNHGLib.files.atomic import PART_SUFFIX, atomic_file, require_text
 from LNHGLib.files.text import write_json
 
 SCHEMA = 1
@@ -153,6 +153,7 @@ class Store:
         Raises:
             InputError: As `opened`.
         """
+        require_text(self.out)
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"OUT {self.out} is a file, expected a folder; give another name.")
         there = {entry.name.removesuffix(PART_SUFFIX) for entry in self.out.iterdir()} if self.out.exists() else set()

@@ -77,6 +77,16 @@ def atomic_folder(
             raise
 
 
+def require_text(out: Path) -> None:
+    """Refuse a folder whose name ITK cannot write to: it ends the process over bytes that are no text.
+
+    Raises:
+        InputError: The name, or one of a folder above, is no text.
+    """
+    if any(0xD800 <= ord(char) < 0xE000 for char in str(out.absolute())):
+        raise InputError(f"The bytes of {out} are no text in UTF-8, expected a name of letters; give another folder.")
+
+
 def require_free(out: Path, overwrite: bool = False, names: Sequence[str] = ()) -> None:
     """Refuse a folder that must not be replaced; call it before the work as well.
 
@@ -88,6 +98,7 @@ def require_free(out: Path, overwrite: bool = False, names: Sequence[str] = ()) 
     Raises:
         InputError: `out` is a file, holds files while `overwrite` is off, or holds files of other names.
     """
+    require_text(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"The result folder {out} is a file, expected a new folder; give another name.")
     entries = sorted(entry.name for entry in out.iterdir()) if out.exists() else []

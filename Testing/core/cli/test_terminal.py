@@ -48,6 +48,16 @@ def test_a_name_that_is_too_long_is_refused_in_one_sentence(arguments, tmp_path,
     assert "A name of 300 bytes is longer than the file system takes (" in line
 
 
+@pytest.mark.parametrize(
+    "arguments", [["segment", "CT", "M\udcfc"], ["demo", "M\udcfc/out"], ["report", ".", "M\udcfc"]]
+)
+def test_an_output_whose_name_is_no_text_is_refused(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "CT").touch()
+    assert main(arguments) == 2
+    assert "are no text in UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&- <&-", "| true", "> /dev/full"])
 def test_closed_output_ends_no_command(closed, tmp_path):
     if "/dev/full" in closed and not os.path.exists("/dev/full"):  # noqa: PTH110 - a device
