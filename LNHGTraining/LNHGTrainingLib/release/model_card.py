@@ -9,7 +9,7 @@ from LNHGLib.models.card import SECOND
 
 from LNHGTrainingLib.evaluation import markdown
 
-PARTS = ("grid", "window_hu", "generator", SECOND, "detector", "fusion", "threshold")
+PARTS = ("grid", "window_hu", "generator", SECOND, "detector", "fusion", "classifier", "probability", "threshold")
 """Keys of a card that say how the model works."""
 
 
@@ -66,7 +66,8 @@ def write_readme(folder: Path, card: dict) -> None:
     )
     if "calibration" in card:
         thresholds = markdown_table(["item", "value"], _flat(card["calibration"]))
-        about += f"## Thresholds, chosen on validation crops\n\n{thresholds}\n"
+        by = "validation crops and whole scans" if "probability" in card else "validation crops"
+        about += f"## Thresholds, chosen on {by}\n\n{thresholds}\n"
     training = dict(card.get("training", {}))
     patients = len(training.pop("train_patients", []))
     steps = [*_flat(training), *([["patients", patients]] if patients else [])]

@@ -32,6 +32,14 @@ from LNHGTrainingLib.evaluation.summary import to_rounded_json
 from LNHGTrainingLib.release.scan_findings import ScoredFinding, detections, score_crop, score_scan
 
 PARTS = ("segmenter", "detector", "classifier")
+REGRESSIONS = {
+    "all parts and the size": (PARTS, True),
+    "without the classifier": (("segmenter", "detector"), True),
+    "without the detector": (("segmenter", "classifier"), True),
+    "the classifier and the size": (("classifier",), True),
+    "the classifier": (("classifier",), False),
+}
+"""What takes part in a regression: scores, and whether the size does. The best one goes into the card."""
 RIDGE = 0.1
 """Weight of the squared coefficients beside the summed cross-entropy: few nodules must not drive one to infinity."""
 COLUMNS = ("scan", "z", "y", "x", "outcome", "provenance", "diameter_mm", *PARTS, "probability")
@@ -278,20 +286,17 @@ def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
     whole = [not count for count in places.values()]
     scans, nodules = sum(whole), sum(places.values())
     weight, per_scan = search.in_scans / nodules, search.in_scans / scans
-    chosen = {
-        "all parts and the size": PARTS,
-        "without the classifier": ("segmenter", "detector"),
-        "without the detector": ("segmenter", "classifier"),
-    }
-    rankings = {name: held_out_probabilities(rows, floor, weight, parts) for name, parts in chosen.items()}
-    scores = rankings["all parts and the size"]
-    rankings |= {
-        f"the {part} alone": np.array([getattr(row, part) or 0.0 for row in rows])
-        for part in ("classifier", "segmenter")
-    }
-    found = {name: detections(rows, ranking, places, whole) for name, ranking in rankings.items()}
+    # a box of the detector alone is a finding where the detector counts, as in the pipeline
+    with_parts = [row for row in rows if row.segmenter is not None]
+    used = {name: rows if "detector" in kind[0] else with_parts for name, kind in REGRESSIONS.items()}
+    scored = {name: held_out_probabilities(used[name], floor, weight, *kind) for name, kind in REGRESSIONS.items()}
+    found = {name: detections(used[name], scores, places, whole) for name, scores in scored.items()}
+    segmenter = np.array([row.segmenter for row in with_parts])
+    found["the segmenter's own score"] = detections(with_parts, segmenter, places, whole)
+    best = max(scored, key=lambda name: metrics.cpm(metrics.froc(found[name])))
+    rows, scores = used[best], scored[best]
     rests_on = f"{nodules} nodules in crops and {scans} scans, of patients that the classifier did not see"
-    froc = froc_part(found["all parts and the size"], rests_on)
+    froc = froc_part(found[best], rests_on)
     reached = [t for t, rate in zip(froc["thresholds"], froc["false_per_scan"], strict=True) if rate <= allowed]
     if not reached:
         raise InputError(f"Not even the best finding comes at {allowed} false findings a scan; allow more.")
@@ -305,14 +310,15 @@ def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
             "nodules": nodules,
             "nodules_per_scan": per_scan,
             "candidates": len(rows),
+            "regression": best,
             "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
             "threshold": reached[-1],
             "found": {name: metrics.detection_metrics(one, patients, seed) for name, one in found.items()},
             "reliability": reliability(rows, scores, weight, seed),
         }
     )
-    fitted = {key: round(value, 4) for key, value in asdict(fit(rows, floor, weight)).items()}
-    kept = ("scans", "nodules", "nodules_per_scan", "candidates", "reliability")
+    fitted = {key: round(value, 4) for key, value in asdict(fit(rows, floor, weight, *REGRESSIONS[best])).items()}
+    kept = ("scans", "nodules", "nodules_per_scan", "candidates", "regression", "reliability")
     card = {key: value for key, value in model.card.items() if key != "results"} | {
         "threshold": reached[-1],
         "probability": fitted,
@@ -390,7 +396,8 @@ def render(report: dict) -> str:
             f"trained on, and what is found falsely in {report['scans']} whole scans, whose patients the classifier "
             "did not see. The other networks saw crops of some of them, but no whole scan. Each probability is by a "
             f"regression on the other patients, with {report['nodules_per_scan']:.2g} nodules a scan, as these scans "
-            "have. Sensitivity at false findings a scan; CPM is the mean of all rates.\n",
+            "have. Sensitivity at false findings a scan; CPM is the mean of all rates. The one with the best CPM, "
+            f"{report['regression']}, makes the model's probabilities.\n",
             table,
             f"Findings of a probability of at least {trust['min_probability']:g}, in bins of equal weight:\n",
             bins,

@@ -148,7 +148,15 @@ def test_command_writes_the_card_and_what_it_rests_on(study, tmp_path, capsys):
     report = json.loads((out / "probability.json").read_text())
     assert {"findings.csv", "probability.md", "reliability.png", "froc.png"} <= {path.name for path in out.iterdir()}
     assert (report["scans"], report["nodules"], report["nodules_per_scan"]) == (2, 3, 1.5)
-    assert card.spec.probability.detector >= 0
+    parts, size = probability.REGRESSIONS[report["regression"]]
+    assert report["found"][report["regression"]]["cpm"]["value"] == max(
+        one["cpm"]["value"] for name, one in report["found"].items() if name in probability.REGRESSIONS
+    )
+    for part in probability.PARTS:
+        assert (getattr(card.spec.probability, part) == 0) or part in parts
+    assert size or card.spec.probability.log_diameter == 0
+    boxes = [row for row in csv.DictReader((out / "findings.csv").open()) if row["provenance"] == "detector-box"]
+    assert bool(boxes) == ("detector" in parts)  # as in the pipeline
     assert card.spec.froc.nodules == 3
     assert max(card.spec.froc.found) == 3
     assert expectation(card.spec.froc, card.spec.threshold).false_per_scan <= 2
