@@ -233,7 +233,8 @@ def test_a_group_that_does_not_exist_is_refused(scratch):
     done = scratch.packages("install", "trainign", "--yes")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "lnhg: 'trainign' is no group of packages, expected segmentation or training or tensorboard; name one of these.\n"
+        "lnhg: 'trainign' is no group of packages, expected segmentation or training or tensorboard; "
+        "name one of these.\n"
     )
 
 
