@@ -149,7 +149,7 @@ def content(out: Path) -> dict[str, str]:
     found = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(out).parts):
+        if path.is_dir() or "tfevents" in name or any(part.startswith(".") for part in path.relative_to(out).parts):
             continue
         found[name] = hashlib.sha256(_steady(path)).hexdigest() if path.suffix in (".csv", ".gz", ".npz", ".pt") else ""
     return found

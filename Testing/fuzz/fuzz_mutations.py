@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 
 NUMBERS = (
     "0",
@@ -170,14 +168,29 @@ def change_json(data: bytes, rng: random.Random) -> bytes:
     return text.encode()
 
 
+def nested(depth: int) -> bytes:
+    """Return a private DICOM sequence in a sequence and so on, each with one item, of unknown lengths.
+
+    Args:
+        depth: of the innermost.
+    """
+    tag, unknown = struct.pack("<HH", 0x7FDF, 0x1010), b"\xff" * 4
+    item, end_of_item, end = (struct.pack("<HH", 0xFFFE, number) for number in (0xE000, 0xE00D, 0xE0DD))
+    begin = tag + b"SQ\0\0" + unknown + item + unknown
+    return depth * begin + depth * (end_of_item + bytes(4) + end + bytes(4))
+
+
 def change_dicom(data: bytes, rng: random.Random) -> bytes:
     """Change, empty, take out, exchange or nest elements of a DICOM file, or break the file."""
     if rng.random() < 0.3:
         return rng.choice(BYTES)(data, rng)
+    what = rng.randrange(7)
+    pixels = data.rfind(b"\xe0\x7f\x10\x00O")
+    if what == 5 and pixels > 0:
+        return data[:pixels] + nested(rng.choice((3, DEPTH))) + data[pixels:]
     dataset = pydicom.dcmread(io.BytesIO(data))
     elements = [element for element in dataset if element.keyword != "PixelData"]
     element = rng.choice(elements)
-    what = rng.randrange(7)
     try:
         if what == 0:
             del dataset[element.tag]
@@ -189,13 +202,6 @@ def change_dicom(data: bytes, rng: random.Random) -> bytes:
             element._value = rng.choice((*NUMBERS, *WORDS))
         elif what == 4:
             dataset.PixelData = rng.choice((b"", dataset.PixelData[:-2], dataset.PixelData * 2, dataset.PixelData[:7]))
-        elif what == 5:
-            inner = Dataset()
-            for _ in range(rng.choice((3, DEPTH))):
-                outer = Dataset()
-                outer.ReferencedImageSequence = Sequence([inner])
-                inner = outer
-            dataset.ReferencedStudySequence = Sequence([inner])
         else:
             name = rng.choice(
                 ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "PixelRepresentation")
