@@ -4,7 +4,6 @@ A case's record is written before its result folder gets its name: a folder with
 without a folder is a case to do again.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import PART_SUFFIX, atomic_file, require_text
-from LNHGLib.files.text import write_json
+from LNHGLib.files.text import read_json, write_json
 
 SCHEMA = 1
 DONE = "done"
@@ -98,7 +97,7 @@ class Store:
     def ended(self, case: Case) -> Record | None:
         """Return how a case ended, None when it is still to be done, or to be done again."""
         try:
-            record = Record(**json.loads(self.record_path(case.id).read_text(encoding="utf-8")))
+            record = Record(**read_json(self.record_path(case.id)))
         except (OSError, ValueError, TypeError):
             return None
         if (record.source, record.series_uid) != (case.source, case.series_uid) or record.kind not in LASTING:
@@ -168,7 +167,7 @@ class Store:
             return
         if not resume:
             raise InputError(f"OUT {self.out} holds a batch already; add --resume to go on, or give another OUT.")
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         changed = sorted(name for name in settings if settings[name] != before.get(name))
         if changed:
             raise InputError(

@@ -76,6 +76,18 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
+def read_json(path: Path) -> Any:
+    """Read JSON that somebody may have changed.
+
+    Raises:
+        ValueError: it is no JSON, no UTF-8, or nested too deep.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file by the names of its header, as `csv_reader` reads them.
 

@@ -5,7 +5,6 @@ package, added ones in the user's folder. Only the networks' own functions of `M
 """
 
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from LNHGLib.errors import InputError
 from LNHGLib.files import atomic
+from LNHGLib.files.text import read_json
 from LNHGLib.models import archive
 from LNHGLib.models.card import SECOND, Card, check
 from LNHGLib.paths import BUNDLED_MODELS as BUNDLED
@@ -177,7 +177,7 @@ def read(folder: str | Path) -> Model:
     folder = Path(folder)
     path = folder / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{folder} holds no {CARD}, expected a model folder; give the folder of a model.") from None
     except (OSError, ValueError) as error:

@@ -1,13 +1,12 @@
 """The blinding key of a reader study, and the checksums that show whether anything of the study was changed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from LNHGLib.errors import InputError
 from LNHGLib.files.checksum import file_sha256
-from LNHGLib.files.text import write_csv, write_json
+from LNHGLib.files.text import read_json, write_csv, write_json
 from LNHGLib.reader_study.design import Read, Secret
 from LNHGLib.reader_study.scores import write_truth
 
@@ -78,7 +77,7 @@ def verify(study: Path, key_folder: Path | None = None) -> int:
         InputError: it is no study, or something is not as it was.
     """
     try:
-        checksums = json.loads((study / STUDY_FILE).read_text(encoding="utf-8"))["sha256"]
+        checksums = read_json(study / STUDY_FILE)["sha256"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{study} is no reader study, expected its {STUDY_FILE}; check the path.") from error
     key_folder = key_folder or study / KEY_FOLDER

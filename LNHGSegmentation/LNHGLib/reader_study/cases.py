@@ -12,7 +12,7 @@ import pydicom
 
 from LNHGLib.errors import InputError
 from LNHGLib.files.damage import explain_damage
-from LNHGLib.files.text import read_csv
+from LNHGLib.files.text import read_csv, read_json
 from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_header, single_file
 from LNHGLib.image.dicom_stacks import uid_of
@@ -205,7 +205,7 @@ class _ResultReader:
             labels, grid = from_sitk(single_file.read_image(folder / "labelmap.nii.gz"))
             signal, _ = from_sitk(single_file.read_image(folder / "heterogeneity.nii.gz"))
             with explain_damage(folder / "report.json", SEGMENT_AGAIN):
-                report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+                report = read_json(folder / "report.json")
                 measured = {row["number"]: row.get("measurement") for row in report.get("nodules", ())}
                 means = {number: values["mean_hu"] for number, values in measured.items() if values}
                 stated = OriginalCT.of(report["input"], grid, labels, means)

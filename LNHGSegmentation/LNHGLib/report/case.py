@@ -1,6 +1,5 @@
 """What a report is made of: the kept findings of one CT with their voxels, read from a result folder."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.figures.segment_style import segment_name
 from LNHGLib.files.damage import explain_damage
+from LNHGLib.files.text import read_json
 from LNHGLib.image import single_file
 from LNHGLib.image.volume import Grid, Volume, from_sitk
 from LNHGLib.measurement.nodule import Nodule
@@ -138,7 +138,7 @@ def read_case(folder: Path) -> ReportCase:
     if not file.exists():
         raise InputError(f"{folder} holds no report.json, expected a result folder of lnhg segment; give that folder.")
     with explain_damage(file, "segment the CT again"):
-        report = json.loads(file.read_text(encoding="utf-8"))
+        report = read_json(file)
         rows = [ReportNodule.from_row(row) for row in list(report.pop("nodules"))]
         kept = sorted(
             (row for row in rows if row.kept), key=lambda row: -1.0 if row.score is None else row.score, reverse=True

@@ -1,6 +1,5 @@
 """`lnhg-train compare`: evaluations of the same nodules beside each other and the readers, with paired tests."""
 
-import json
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_folder
-from LNHGLib.files.text import markdown_table, read_csv, write_csv, write_json
+from LNHGLib.files.text import markdown_table, read_csv, read_json, write_csv, write_json
 from LNHGLib.stats import paired
 
 from LNHGTrainingLib import output_files
@@ -58,7 +57,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         InputError: It is none, or was written by an earlier version.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json")
         rows = read_csv(folder / "nodules.csv")
     except (OSError, ValueError) as error:
         raise InputError(

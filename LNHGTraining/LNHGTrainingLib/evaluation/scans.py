@@ -1,6 +1,5 @@
 """Whole scans: the complete pipeline on cases with readers' outlines (see `matching.PROTOCOL`)."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from LNHGLib.batch import peak_memory
 from LNHGLib.errors import InputError
+from LNHGLib.files.text import read_json
 from LNHGLib.image.boxes import box_shape, box_start, box_union, box_within, grow_box
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume, from_sitk, resample
@@ -139,7 +139,7 @@ def read_case(folder: Path) -> AnnotatedScan:
         InputError: The CT, the meta data or the outlines are missing or do not fit together.
     """
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8")) if (folder / META).exists() else {}
+        meta = read_json(folder / META) if (folder / META).exists() else {}
         stated = {int(about["label"]): about for about in meta.get("nodules", [])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / META} is no JSON with a label for each nodule ({error}); mend it.") from error

@@ -1,7 +1,6 @@
 """Turns LIDC-IDRI, LUNA16, CTs with masks, or crops into training data, scan by scan; a killed run goes on."""
 
 import importlib
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
-from LNHGLib.files.text import write_csv, write_json
+from LNHGLib.files.text import read_json, write_csv, write_json
 
 from LNHGTrainingLib.prepare.sources import PrepareOptions, Subject
 from LNHGTrainingLib.prepare.storage import SCANS, read_content, write_index, write_scan
@@ -105,7 +104,7 @@ def claim_folder(out: Path, settings: dict) -> None:
     if out.is_file() or (foreign and not known.is_file()):
         raise InputError(f"{out} holds something else, expected a new folder or prepared data; name another.")
     if known.is_file():
-        earlier = json.loads(known.read_text(encoding="utf-8"))
+        earlier = read_json(known)
         differing = [name for name in settings if earlier.get(name) != settings[name]]
         if differing:
             name = differing[0]

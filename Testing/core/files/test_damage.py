@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from LNHGLib.errors import InputError
 from LNHGLib.files.damage import explain_damage
+from LNHGLib.files.text import read_json
+from LNHGLib.models import folder
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"a": 1}', b"[]", b"7"])
@@ -37,3 +39,17 @@ def test_a_place_beyond_the_file_is_damage_and_a_full_disk_is_not(tmp_path):
             raise error
     with pytest.raises(InputError, match="damaged"), explain_damage(tmp_path, "copy again"):
         raise zipfile.BadZipFile("no. Not; one")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe"])
+def test_json_that_is_none_or_nested_too_deep_is_a_wrong_value(tmp_path, content):
+    path = tmp_path / "any.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"\w"):
+        read_json(path)
+
+
+def test_a_card_that_is_nested_too_deep_is_refused(tmp_path):
+    (tmp_path / "model.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested too deep"):
+        folder.read(tmp_path)
