@@ -86,7 +86,7 @@ def test_files_without_reads_or_columns_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         study_scores.read_scores(tmp_path / "missing.csv")
     (tmp_path / "picture.csv").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(InputError, match="no UTF-8 text"):
+    with pytest.raises(InputError, match="has no column readerID"):
         study_scores.read_scores(tmp_path / "picture.csv")
 
 

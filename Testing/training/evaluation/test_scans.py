@@ -211,7 +211,7 @@ def test_cases_that_are_not_complete_are_refused(tmp_path):
     with pytest.raises(InputError, match="has no CT"):
         scans.read_case(folder)
     (folder / "meta.json").write_text("{")
-    with pytest.raises(InputError, match="no valid JSON"):
+    with pytest.raises(InputError, match="is no JSON with a label for each nodule"):
         scans.read_case(folder)
 
 
