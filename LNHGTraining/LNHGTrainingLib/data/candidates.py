@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from LNHGLib.files.atomic import atomic_file
-from LNHGLib.image.boxes import Box, box_between, box_of_edges, box_start
+from LNHGLib.image.boxes import box_between, box_of_edges, box_start
 from LNHGLib.image.volume import Grid
 from LNHGLib.models import folder as models
 from LNHGLib.models.card import FusionOptions
@@ -124,9 +124,13 @@ def find_candidates(
             places.append((center, nodule, True))
     unmarked = lungs & (image <= MIN_SIGNAL)
     bright = bright_places(volume, unmarked, BRIGHT_IN_SCAN if scan else BRIGHT_IN_CROP)
-    shown = None if scan else _known_box(volume.known)
+    (shown,) = ndimage.find_objects(volume.known.view(np.uint8))
+    shown_start, shown_stop = box_start(shown), np.array([part.stop for part in shown])
     for center, nodule, marked in (*places, *((place, False, False) for place in bright)):
-        reach = _reach(shown, center)
+        reach = np.full(6, SIDE // 2, np.int8)
+        if not scan:
+            sides = (*(center - shown_start), *(shown_stop - 1 - center))
+            reach = np.clip(sides, -1, SIDE // 2).astype(np.int8)
         if reach.min() >= MIN_REACH:
             yield _cube(volume.hu, center, -1000), reach, nodule, marked, volume.patient, scan
 
@@ -144,19 +148,6 @@ def bright_places(volume: LabeledVolume, where: np.ndarray, count: int) -> np.nd
     tops = (smooth == ndimage.maximum_filter(smooth, 2 * BRIGHT_DISTANCE - 5)) & (smooth > BRIGHT_HU)
     found = np.argwhere(tops & where & ~near)
     return np.random.default_rng(0).permutation(found)[:count]
-
-
-def _known_box(known: np.ndarray) -> Box:
-    (box,) = ndimage.find_objects(known.view(np.uint8))
-    return box
-
-
-def _reach(shown: Box | None, center: np.ndarray) -> np.ndarray:
-    if shown is None:
-        return np.full(6, SIDE // 2, np.int8)
-    before = center - [part.start for part in shown]
-    behind = [part.stop - 1 for part in shown] - center
-    return np.clip((*before, *behind), -1, SIDE // 2).astype(np.int8)
 
 
 def _cube(array: np.ndarray, center: np.ndarray, fill: int) -> np.ndarray:
