@@ -60,7 +60,8 @@ class Stack:
     @property
     def name(self) -> str:
         """The series, with the number of the volume where it has several: what `--series` takes."""
-        return series_name(self.headers[0].series_uid, self.number)
+        uid = self.headers[0].series_uid
+        return f"{uid}#{self.number}" if self.number else uid
 
     @property
     def subject(self) -> tuple[tuple[str, str], ...]:
@@ -73,28 +74,29 @@ class Stack:
         return f"{self.name} ({what}, {len(self.headers)} slices)"
 
 
-def series_name(series_uid: str, number: int) -> str:
-    """Return the name of a volume: its series, and its number there if that is not 0.
-
-    Args:
-        series_uid: SeriesInstanceUID.
-        number: of the volume.
-    """
-    return f"{series_uid}#{number}" if number else series_uid
-
-
 def uid_of(name: str) -> str:
     """Return the SeriesInstanceUID of a volume's name."""
     return name.partition("#")[0]
 
 
 def volumes(headers: Iterable[Header]) -> list[Stack]:
-    """Sort the CT slices of any series into volumes; slices that cannot be told apart stay together."""
+    """Sort the CT slices of any series into volumes; slices that cannot be told apart stay together.
+
+    The whole volumes of a series are numbered, if there are several.
+    """
     by_series: dict[str, list[Header]] = {}
     for header in headers:
         if header.kind == "CT":
             by_series.setdefault(header.series_uid, []).append(header)
-    return [stack for _, own in sorted(by_series.items()) for stack in _numbered(_parts(own))]
+    found: list[Stack] = []
+    for _, own in sorted(by_series.items()):
+        stacks = _parts(own)
+        stacks.sort(key=lambda stack: ([_natural(value) for _, value in stack.told_by], stack.distances[0]))
+        whole = [stack for stack in stacks if len(stack.distances) >= MIN_SLICES]
+        if len(whole) > 1:
+            stacks = [replace(stack, number=whole.index(stack) + 1 if stack in whole else 0) for stack in stacks]
+        found += stacks
+    return found
 
 
 def by_subject(headers: Sequence[Header]) -> list[tuple[str, list[Header]]]:
@@ -120,27 +122,29 @@ def by_subject(headers: Sequence[Header]) -> list[tuple[str, list[Header]]]:
     return list(scans.items())
 
 
-def _numbered(stacks: list[Stack]) -> list[Stack]:
-    """Number the whole volumes of a series, if there are several."""
-    stacks.sort(key=lambda stack: ([_natural(value) for _, value in stack.told_by], stack.distances[0]))
-    whole = [stack for stack in stacks if len(stack.distances) >= MIN_SLICES]
-    if len(whole) < 2:
-        return stacks
-    return [replace(stack, number=whole.index(stack) + 1 if stack in whole else 0) for stack in stacks]
-
-
 def _parts(headers: list[Header]) -> list[Stack]:
     """Take one series' slices apart: by subject, layout, acquisition and spacing."""
     stacks: list[Stack] = []
     for subject, of_subject in _by_subject(headers):
-        for layout in _by_layout(of_subject):
+        layouts: list[list[Header]] = []
+        for header in of_subject:
+            group = next((group for group in layouts if _same_layout(group[0], header)), None)
+            if group is None:
+                layouts.append([header])
+            else:
+                group.append(header)
+        for layout in layouts:
             stacks += [
                 Stack(part, (*subject, *told_by), mixed)
                 for told_by, of_acquisition, mixed in _by_acquisition(layout)
                 for told_by, part in _by_spacing(told_by, of_acquisition)
             ]
     for i, stack in enumerate(stacks):
-        others = [other for other in stacks if other.subject != stack.subject and _same_layout(other, stack)]
+        others = [
+            other
+            for other in stacks
+            if other.subject != stack.subject and _same_layout(other.headers[0], stack.headers[0])
+        ]
         if any(len(other.distances) < MIN_SLICES for other in others):
             stacks[i] = replace(stack, mixed=(stack.subject or others[0].subject)[0][0])
     return stacks
@@ -163,18 +167,6 @@ def _by_subject(headers: list[Header]) -> list[tuple[tuple[tuple[str, str], ...]
     return groups
 
 
-def _by_layout(headers: list[Header]) -> list[list[Header]]:
-    groups: list[list[Header]] = []
-    for header in headers:
-        same = (group for group in groups if np.allclose(group[0].layout, header.layout, rtol=0, atol=1e-3))
-        group = next(same, None)
-        if group is None:
-            groups.append([header])
-        else:
-            group.append(header)
-    return groups
-
-
 def _by_acquisition(headers: list[Header]) -> list[tuple[tuple[tuple[str, str], ...], list[Header], str]]:
     """Part slices that lie among each other and say that they are of different acquisitions, if each is whole.
 
@@ -188,7 +180,10 @@ def _by_acquisition(headers: list[Header]) -> list[tuple[tuple[tuple[str, str], 
         groups: dict[str, list[Header]] = {}
         for header, value in zip(headers, _values(headers, tag), strict=True):
             groups.setdefault(value, []).append(header)
-        if len(groups) < 2 or not _overlap(list(groups.values())):
+        if len(groups) < 2:
+            continue
+        spans = sorted((places[0], places[-1]) for places in map(distances, groups.values()))
+        if not any(later[0] <= earlier[1] + SAME_POSITION_MM for earlier, later in pairwise(spans)):
             continue
         if all(_is_whole(group) for group in groups.values()):
             return [
@@ -236,32 +231,20 @@ def distances(headers: Sequence[Header]) -> np.ndarray:
 
 
 def _values(headers: Sequence[Header], tag: str) -> list[str]:
-    """Return what each slice says under a tag; times by the bursts that they come in."""
+    """Return what each slice says under a tag; times by the bursts that they come in, if each is a DICOM time."""
     values = [header.told.get(tag, "") for header in headers]
     if PARTS[tag] != "time":
         return values
-    seconds = [_seconds(value) for value in values]
-    if None in seconds:
-        return [""] * len(values)
+    seconds: list[float] = []
+    for value in values:
+        found = re.fullmatch(r"(\d{8})?(\d\d)(\d\d)(\d\d)(\.\d+)?(?:[+-]\d{4})?", value.strip())
+        if not found:
+            return [""] * len(values)
+        day, hours, minutes, whole = (int(part or 0) for part in found.group(1, 2, 3, 4))
+        seconds.append(day * 86400 + hours * 3600 + minutes * 60 + whole + float(found[5] or 0))
     starts = [later for earlier, later in pairwise(sorted(set(seconds))) if later - earlier > PAUSE_S]
     first = [min(seconds), *starts]
     return [values[seconds.index(max(start for start in first if start <= second))] for second in seconds]
-
-
-def _seconds(value: str) -> float | None:
-    """Return a DICOM time, or a date and time, in seconds."""
-    found = re.fullmatch(r"(\d{8})?(\d\d)(\d\d)(\d\d)(\.\d+)?(?:[+-]\d{4})?", value.strip())
-    if not found:
-        return None
-    day, *clock = found.group(1, 2, 3, 4)
-    hours, minutes, seconds = map(int, clock)
-    return int(day or 0) * 86400 + hours * 3600 + minutes * 60 + seconds + float(found[5] or 0)
-
-
-def _overlap(groups: list[list[Header]]) -> bool:
-    """Tell whether groups of slices lie among each other along their normal."""
-    spans = sorted((places[0], places[-1]) for places in map(distances, groups))
-    return any(later[0] <= earlier[1] + SAME_POSITION_MM for earlier, later in pairwise(spans))
 
 
 def _is_whole(headers: list[Header]) -> bool:
@@ -274,8 +257,8 @@ def _is_whole(headers: list[Header]) -> bool:
     return bool(np.abs(places - even).max() <= tolerance)
 
 
-def _same_layout(one: Stack, other: Stack) -> bool:
-    return np.allclose(one.headers[0].layout, other.headers[0].layout, rtol=0, atol=1e-3)
+def _same_layout(one: Header, other: Header) -> bool:
+    return np.allclose(one.layout, other.layout, rtol=0, atol=1e-3)
 
 
 def _natural(text: str) -> list:
@@ -304,7 +287,12 @@ def choose(path: Path, headers: Sequence[Header], number: int = 0) -> tuple[Stac
         advice = ADVICE.get(found.most_common(1)[0][0], "choose the folder of the CT series")
         raise InputError(f"{path} holds no CT slices but other images ({listed}), expected a chest CT; {advice}.")
     if number:
-        return _the_numbered(path, stacks, number), []
+        asked = next((stack for stack in stacks if stack.number == number), None)
+        if asked is None:
+            count = max(stack.number for stack in stacks)
+            expected = f"#1 to #{count}" if count else "the name of the series alone, as it holds one volume"
+            raise InputError(f"{path} has no volume #{number} in that series, expected {expected}; correct the name.")
+        return asked, []
     if path.is_file():
         stacks = [stack for stack in stacks if any(header.path == path for header in stack.headers)] or stacks
     best = max(sorted(stacks, key=str), key=lambda stack: (stack.rank, -stack.number))
@@ -329,16 +317,6 @@ def choose(path: Path, headers: Sequence[Header], number: int = 0) -> tuple[Stac
     if left:
         notes.append(f"{left} image(s) of the series with another view or size were left out.")
     return best, notes
-
-
-def _the_numbered(path: Path, stacks: Sequence[Stack], number: int) -> Stack:
-    """Return the volume of a series that the user named."""
-    found = next((stack for stack in stacks if stack.number == number), None)
-    if found is None:
-        count = max((stack.number for stack in stacks), default=0)
-        expected = f"#1 to #{count}" if count else "the name of the series alone, as it holds one volume"
-        raise InputError(f"{path} has no volume #{number} in that series, expected {expected}; correct the name.")
-    return found
 
 
 def _require_one_volume(path: Path, best: Stack, stacks: Sequence[Stack]) -> None:
