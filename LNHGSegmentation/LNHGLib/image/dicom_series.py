@@ -96,7 +96,10 @@ def find_slices(path: Path, name: str | None = None, files: Sequence[Path] = ())
     if not files:
         raise InputError(f"{path} is an empty folder, expected the DICOM files of a chest CT; check the path.")
     found = {file: headers for file in sorted(files) if (headers := read_headers(file))}
-    uid, number = (uid_of(name), _number(path, name)) if name else (None, 0)
+    _, mark, number = (name or "").partition("#")
+    if mark and not (number.isdecimal() and int(number)):
+        raise InputError(f"{path} cannot have a series {name}, expected UID or UID#NUMBER; correct the name.")
+    uid = uid_of(name) if name else None
     if path.is_file() and uid is None:
         own = found.get(path) if path in files else read_headers(path)
         found, uid = (found, own[0].series_uid) if own else ({}, None)
@@ -111,21 +114,13 @@ def find_slices(path: Path, name: str | None = None, files: Sequence[Path] = ())
         kinds = Counter((header.series_uid, header.kind) for header in headers)
         listed = "; ".join(f"{uid} ({count} {kind})" for (uid, kind), count in sorted(kinds.items()))
         raise InputError(f"{path} has no series {uid}, expected one of those found: {listed}; name one of them.")
-    stack, notes = dicom_stacks.choose(path, chosen, number)
+    stack, notes = dicom_stacks.choose(path, chosen, int(number or 0))
     require_axes(path, stack.headers[0])
     ordered = _sort_slices(path, stack, notes)
     place = slice_grid(path, ordered, notes)
     if not stack.rank[0]:
         notes.append("The series is not axial; thin axial slices give the best result.")
     return Slices(stack.name, ordered, place, notes)
-
-
-def _number(path: Path, name: str) -> int:
-    """Return the number of the volume in a name, 0 where it has none."""
-    _, mark, number = name.partition("#")
-    if mark and not (number.isdecimal() and int(number)):
-        raise InputError(f"{path} cannot have a series {name}, expected UID or UID#NUMBER; correct the name.")
-    return int(number or 0)
 
 
 def _sort_slices(path: Path, stack: Stack, notes: list[str]) -> list[Header]:
