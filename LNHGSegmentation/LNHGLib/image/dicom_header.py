@@ -146,17 +146,13 @@ def read_headers(path: Path, content: BinaryIO | None = None) -> list[Header]:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS, force=True)
             if not dataset.get("SeriesInstanceUID"):
                 return []
-            if not is_enhanced(dataset):
+            frames = dataset.get(GROUPS[1]) or []
+            enhanced = dataset.get("SOPClassUID") in ENHANCED_CT
+            if not (enhanced and 0 < len(frames) == int(dataset.get("NumberOfFrames") or 0)):
                 return [_header(path, dataset, None)]
             return [_header(path, frame, index) for index, frame in enumerate(frames_of(dataset))]
         except Exception:  # a damaged header can fail anywhere in the parser
             return []
-
-
-def is_enhanced(dataset: pydicom.Dataset) -> bool:
-    """Tell whether a dataset is an enhanced CT, each of whose frames has functional groups."""
-    frames = dataset.get(GROUPS[1]) or []
-    return dataset.get("SOPClassUID") in ENHANCED_CT and 0 < len(frames) == int(dataset.get("NumberOfFrames") or 0)
 
 
 def frames_of(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
