@@ -90,8 +90,15 @@ def _stored(dataset: pydicom.Dataset, index: int, count: int) -> tuple[np.ndarra
     else:
         one = _single_frame(dataset, index, count)
         if syntax != RLELossless:
-            stored = _decoded(one)
-            return stored, stored
+            with temporary_folder() as folder:
+                path = folder / "frame"
+                one.save_as(path, enforce_file_format=True)
+                with captured_stderr() as printed:
+                    stored = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
+                    complaint = SPARE_BYTES.sub("", printed())
+            if DAMAGE.search(complaint) or stored.shape != (1, rows, columns):  # what decoders complain of is damage
+                raise ValueError(complaint or "another size")
+            return stored[0], stored[0]
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # pydicom only warns where a segment holds too much
             words = one.pixel_array.view(f"u{bits // 8}")
@@ -120,19 +127,6 @@ def _single_frame(dataset: pydicom.Dataset, index: int, count: int) -> pydicom.D
     one.file_meta = pydicom.dataset.FileMetaDataset()
     one.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
     return one
-
-
-def _decoded(one: pydicom.Dataset) -> np.ndarray:
-    """Return the stored values of a compressed image, by GDCM; what its decoders complain of is damage."""
-    with temporary_folder() as folder:
-        path = folder / "frame"
-        one.save_as(path, enforce_file_format=True)
-        with captured_stderr() as printed:
-            stored = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
-            complaint = SPARE_BYTES.sub("", printed())
-    if DAMAGE.search(complaint) or stored.shape != (1, one.Rows, one.Columns):
-        raise ValueError(complaint or "another size")
-    return stored[0]
 
 
 def _rescaled(stored: np.ndarray, tags: pydicom.Dataset) -> np.ndarray:
