@@ -39,7 +39,12 @@ def read_oriented(path: Path) -> tuple[sitk.Image, bool]:
         if suffix == ".nii.gz" and path.with_suffix("").exists():  # ITK takes x.nii when asked for x.nii.gz beside it
             file = Path(shutil.copy(path, stack.enter_context(temporary_folder()) / f"scan{suffix}"))
         elif not str(path).isprintable():  # ITK ends the process over a name whose bytes are none of a text
-            file = _linked(path, suffix, stack.enter_context(temporary_folder()))
+            folder = stack.enter_context(temporary_folder())
+            for other in path.parent.iterdir():
+                if other != path and other.name.startswith(path.stem):  # .mhd names the file of its voxels
+                    (folder / other.name).symlink_to(other.absolute())
+            file = folder / f"scan{suffix}"
+            file.symlink_to(path.absolute())
         try:
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(file))
@@ -59,16 +64,6 @@ def read_oriented(path: Path) -> tuple[sitk.Image, bool]:
             raise InputError(damaged) from error
     file_headers.require_perpendicular(path, np.reshape(image.GetDirection(), (3, 3)))
     return image, oriented
-
-
-def _linked(path: Path, suffix: str, folder: Path) -> Path:
-    """Return a link to a file under a plain name, beside links to the other files of its stem under their own."""
-    for other in path.parent.iterdir():
-        if other != path and other.name.startswith(path.stem):  # .mhd names the file of its voxels
-            (folder / other.name).symlink_to(other.absolute())
-    link = folder / f"scan{suffix}"
-    link.symlink_to(path.absolute())
-    return link
 
 
 def _require_plain_volume(path: Path, reader: sitk.ImageFileReader) -> None:
