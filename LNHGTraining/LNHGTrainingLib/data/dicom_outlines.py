@@ -1,7 +1,7 @@
 """Readers' outlines in DICOM segmentations (SEG) of any maker, with what their structured reports (SR) say of them."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,13 @@ class DicomOutlines:
     stated: dict[int, dict] = field(default_factory=dict)
 
 
-def holds_outlines(path: Path) -> bool:
-    """Tell whether a zip archive, a folder or a file holds a DICOM segmentation."""
-    try:
-        with ExitStack() as stack:
-            return any(_kind(file) == SegmentationStorage for file in _files(path, stack))
-    except InputError:
-        return False
-
-
 def find_outlines(folder: Path) -> Path | None:
     """Return where a case's folder holds DICOM segmentations: in an archive, or in the folder itself or below."""
-    return next((path for path in (*sorted(folder.glob("*.zip")), folder) if holds_outlines(path)), None)
+    for path in (*sorted(folder.glob("*.zip")), folder):
+        with suppress(InputError), ExitStack() as stack:
+            if any(_kind(file) == SegmentationStorage for file in _files(path, stack)):
+                return path
+    return None
 
 
 def read_outlines(
@@ -77,7 +72,11 @@ def read_outlines(
     if not segmentations:
         raise InputError(f"{path} holds no DICOM segmentation (SEG), expected one for each reader; check the path.")
     segmentations.sort(key=lambda seg: (int(seg.get("SeriesNumber") or 0), str(seg.SOPInstanceUID)))
-    _require_series(path, segmentations, series_uid)
+    met = {str(each.SeriesInstanceUID) for seg in segmentations for each in seg.get("ReferencedSeriesSequence") or ()}
+    if len(met) > 1:
+        raise InputError(f"{path} segments {len(met)} CT series, expected one; give those of one CT.")
+    if series_uid and met and series_uid.split("#")[0] not in met:
+        raise InputError(f"{path} segments another CT series than the one given; give the CT that it was drawn on.")
     about = _statements(path, reports)
     nodules: dict[str, list[tuple[np.ndarray, dict]]] = {}
     for seg in segmentations:
@@ -122,15 +121,6 @@ def _read(path: Path, file: Path) -> Any:
             f"{where} is a damaged or non-conforming DICOM object ({type(error).__name__}), expected a SEG or SR; "
             "export it again."
         ) from error
-
-
-def _require_series(path: Path, segmentations: Sequence[Any], series_uid: str | None) -> None:
-    """Refuse segmentations of more than one CT, or of another."""
-    met = {str(each.SeriesInstanceUID) for seg in segmentations for each in seg.get("ReferencedSeriesSequence") or ()}
-    if len(met) > 1:
-        raise InputError(f"{path} segments {len(met)} CT series, expected one; give those of one CT.")
-    if series_uid and met and series_uid.split("#")[0] not in met:
-        raise InputError(f"{path} segments another CT series than the one given; give the CT that it was drawn on.")
 
 
 def _statements(path: Path, reports: Sequence[Any]) -> dict[Segment, dict]:
@@ -201,14 +191,11 @@ def _numbered(
         nearest = min(away, key=away.__getitem__, default=None)
         if nearest is None or nearest in said or away[nearest] > SAME_PLACE_MM:
             nearest = max([0, *said, *stated]) + 1
-        said[nearest] = _summary([report for _, report in outlines])
+        diameters = [report["diameter_mm"] for _, report in outlines if "diameter_mm" in report]
+        textures = [{"texture": report["texture"]} for _, report in outlines if "texture" in report]
+        said[nearest] = {"annotations": textures}
+        if diameters:
+            said[nearest]["max_axial_diameter_mm"] = float(np.mean(diameters))
         for mask, (voxels, _) in zip(masks, outlines, strict=False):
             mask[tuple(voxels.T)] = nearest
     return DicomOutlines(masks, said)
-
-
-def _summary(reports: Sequence[Mapping[str, Any]]) -> dict:
-    """Return what the readers' reports say together, in the words of a case's meta data."""
-    diameters = [report["diameter_mm"] for report in reports if "diameter_mm" in report]
-    textures = [{"texture": report["texture"]} for report in reports if "texture" in report]
-    return {"annotations": textures} | ({"max_axial_diameter_mm": float(np.mean(diameters))} if diameters else {})
