@@ -18,14 +18,10 @@ DEBUG = "LNHG_DEBUG"
 """Environment variable: set, an unexpected failure shows its traceback."""
 
 
+@lasting_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     use_huge_pages()
-    with lasting_output():
-        return _run(arguments)
-
-
-def _run(arguments: Sequence[str] | None) -> int:
     try:
         options = parse(arguments)
         with Stop().listening() as stop:

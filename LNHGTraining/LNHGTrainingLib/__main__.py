@@ -31,14 +31,10 @@ class _Parser(Parser):
         raise InputError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
 
 
+@lasting_output()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `lnhg-train` and return its exit status."""
     use_huge_pages()
-    with lasting_output():
-        return _run(arguments)
-
-
-def _run(arguments: Sequence[str] | None) -> int:
     parser = _Parser(prog="lnhg-train", description="Train, evaluate and export LNHG models.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     prepare.add_commands(commands)
