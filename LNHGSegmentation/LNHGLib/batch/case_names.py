@@ -21,7 +21,8 @@ RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u0
 def cleaned(parts: Sequence[str]) -> str:
     """Join the parts of a path to a name of letters, digits, points and dashes; empty when nothing is left."""
     text = unicodedata.normalize("NFC", "-".join(part for part in parts if part not in ("", ".", "..")))
-    text = "".join(char if _is_kept(char) else " " for char in text)
+    kept = {char for char in text if char.isalnum() or char in "_.-" or unicodedata.category(char)[0] == "M"}  # accents
+    text = "".join(char if char in kept else " " for char in text)
     text = re.sub(r" +", "_", text).strip("._-")
     text = RESERVED.sub(r"\1_", text, count=1) if RESERVED.match(text) else text
     if len(text) <= MAX_LENGTH and len(text.encode()) <= MAX_BYTES:
@@ -74,10 +75,6 @@ def key_of(name: str) -> str:
 def readable(path: PurePath) -> str:
     """Return a path as text: bytes of a name that are none of a text become their numbers."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _is_kept(char: str) -> bool:
-    return char.isalnum() or char in "_.-" or unicodedata.category(char)[0] == "M"  # marks are parts of letters
 
 
 def _mark(text: str) -> str:
