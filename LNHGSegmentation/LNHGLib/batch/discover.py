@@ -204,20 +204,18 @@ def _listed(list_file: Path) -> list[Case]:
         else:
             case = replace(case, size=path.stat().st_size)
             if path.suffix.lower() == ".zip":
-                case = _chosen(case, _archive(path, case.source))
+                inside = _archive(path, case.source)
+                tried = [each for each in inside if uid in ("", each.series_uid) and each.state != SKIPPED]
+                meant = tried if len(tried) == 1 else inside
+                if len(meant) == 1:
+                    case = replace(meant[0], id=case.id)
+                else:
+                    reason = (
+                        f"{case.source} holds {len(tried)} such scans, expected one; name it in the column series_uid."
+                    )
+                    case = replace(case, state=FAILED, reason=reason)
         cases.append(case)
     return cases
-
-
-def _chosen(row: Case, inside: list[Case]) -> Case:
-    """Return the one case of an archive that a row of a list means."""
-    tried = [case for case in inside if row.series_uid in (None, case.series_uid) and case.state != SKIPPED]
-    if len(tried) == 1:
-        return replace(tried[0], id=row.id)
-    if len(inside) == 1:
-        return replace(inside[0], id=row.id)
-    reason = f"{row.source} holds {len(tried)} such scans, expected one; name it in the column series_uid."
-    return replace(row, state=FAILED, reason=reason)
 
 
 def _numbered(cases: list[Case], notes: list[str]) -> Cohort:
