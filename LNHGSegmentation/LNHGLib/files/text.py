@@ -131,26 +131,21 @@ class _PlainReader(csv.DictReader):
             row = super().__next__()
         except csv.Error as error:
             raise InputError(f"The CSV table is damaged ({error}), expected rows of text; save it again.") from error
-        return {key: _unquoted(value) if isinstance(value, str) else value for key, value in row.items()}
+        for key, value in row.items():
+            if isinstance(value, str) and value[:1] == "'" and without_formula(value[1:]) == value:
+                row[key] = value[1:]
+        return row
 
 
 def without_formula(value: object) -> object:
     """Keep a spreadsheet from taking a text for a formula, by a quotation mark that `csv_reader` takes away again."""
-    if not isinstance(value, str) or not FORMULA.match(value) or (value[0] == "-" and _is_number(value)):
+    if not isinstance(value, str) or not FORMULA.match(value):
         return value
+    if value[0] == "-":
+        with suppress(ValueError):
+            float(value)  # a negative number is no formula
+            return value
     return f"'{value}"
-
-
-def _unquoted(value: str) -> str:
-    return value[1:] if value[:1] == "'" and without_formula(value[1:]) == value else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def to_json(value: Any) -> Any:
