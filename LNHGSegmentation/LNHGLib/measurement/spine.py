@@ -54,7 +54,10 @@ def find_spine(hu: np.ndarray, body: np.ndarray, grid: Grid) -> Spine | None:
         body: (z, y, x) bool, the body with all air inside.
         grid: its geometry.
     """
-    view = _view(hu)
+    changing = np.ptp(hu, axis=0) > 0  # along z: blank parts, too, are outside the view
+    if not changing.any():
+        changing[:] = True
+    view = (slice(0, len(hu)), *ndimage.find_objects(changing.astype(np.uint8))[0])
     hu, body, grid = hu[view], body[view], grid.crop(view)
     _, dy, dx = grid.spacing_mm
     ry, rx = (min(int(EDGE_MM / s), n) for s, n in zip((dy, dx), hu.shape[1:], strict=True))
@@ -72,14 +75,6 @@ def find_spine(hu: np.ndarray, body: np.ndarray, grid: Grid) -> Spine | None:
         middle = _direction((voxels.mean(axis=0) - inside.mean(axis=0))[1:], grid)
     vertebra = _vertebra_mm(padded[heights] > VERTEBRA_HU, path[:, 1:], (dy, dx)) / (dy, dx)
     return Spine(grid.index_to_lps(np.median(inside, axis=0)), _direction(vertebra, grid), middle)
-
-
-def _view(hu: np.ndarray) -> tuple[slice, slice, slice]:
-    """Return the box of the columns whose values change along z: blank parts, too, are outside the view."""
-    changing = np.ptp(hu, axis=0) > 0
-    if not changing.any():
-        changing[:] = True
-    return (slice(0, len(hu)), *ndimage.find_objects(changing.astype(np.uint8))[0])
 
 
 def _canal(hu: np.ndarray, spacing_mm: tuple[float, float, float], edge: tuple[int, int]) -> np.ndarray:
