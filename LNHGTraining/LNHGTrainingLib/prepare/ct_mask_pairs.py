@@ -88,7 +88,11 @@ def _pairs(location: Path) -> list[Pair]:
     masks = next((location / name for name in MASK_FOLDERS if (location / name).is_dir()), None)
     pairs = []
     if (location / "images").is_dir() and masks:
-        by_stem = {_stem(path): path for path in sorted(masks.iterdir()) if _is_image(path) or _is_dicom(path)}
+        by_stem = {
+            _stem(path): path
+            for path in sorted(masks.iterdir())
+            if _is_image(path) or path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES
+        }
         for path in sorted((location / "images").iterdir()):
             if path.is_dir() or _is_image(path):
                 stem = _stem(path)
@@ -110,11 +114,6 @@ def _pairs(location: Path) -> list[Pair]:
 
 def _is_image(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
-
-
-def _is_dicom(path: Path) -> bool:
-    """Tell whether a path may hold DICOM segmentations."""
-    return path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES
 
 
 def _stem(path: Path) -> str:
@@ -175,12 +174,6 @@ def read_labels(path: Path) -> tuple[np.ndarray, Grid]:
     return values.astype(np.uint16), grid
 
 
-def _is_of_one_value(mask: np.ndarray) -> bool:
-    """Tell whether a mask says inside and outside only, such as one of 0 and 255, and not which nodule is which."""
-    inside = mask[mask > 0]
-    return bool((inside == inside[:1]).all())
-
-
 def merge_readers(masks: list[np.ndarray]) -> list[ScanNodule]:
     """Return the nodules of all readers; a nodule's readers are those who marked it.
 
@@ -189,7 +182,8 @@ def merge_readers(masks: list[np.ndarray]) -> list[ScanNodule]:
     """
     if not masks:
         return []
-    if all(_is_of_one_value(mask) for mask in masks):
+    insides = (mask[mask > 0] for mask in masks)
+    if all((inside == inside[:1]).all() for inside in insides):  # such as 0 and 255: not which nodule is which
         masks = [(mask > 0).astype(np.uint16) for mask in masks]
     labels = np.maximum.reduce(masks)
     if labels.max() <= 1:
