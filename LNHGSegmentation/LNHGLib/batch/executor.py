@@ -138,10 +138,23 @@ class Executor:
             self._workers = []
 
     def ensure_workers(self) -> None:
-        """Have workers for what is left to do: take in new ones, and take out dead ones."""
+        """Have workers for what is left to do: take in new ones, and take out dead ones, whose cases are put aside.
+
+        Raises:
+            RuntimeError: Workers end before they are ready.
+        """
         alive = self._cluster.alive(len(self._waiting) + bool(self._suspects))
         for worker in [worker for worker in self._workers if worker.address not in alive]:
-            self.remove_dead_worker(worker)
+            self._workers.remove(worker)
+            how = self._cluster.release(worker.address, worker.futures)
+            if not worker.process:
+                self._stillborn += 1
+                if self._stillborn >= MAX_STILLBORN and (self._cluster.local or self.ready_since is None):
+                    raise self._cluster.stillborn_error
+            if worker.cases and not self._cluster.local:
+                logger.warning("lnhg: note: A %s was lost; its cases are tried again.", self._cluster.name)
+            for future in list(worker.cases):
+                self._set_aside(worker.take(future), how)
         self._unfit &= alive.keys()
         for address in alive.keys() - {worker.address for worker in self._workers} - self._unfit:
             arguments = (self._spec, *alive[address], __version__, self._shared)
@@ -204,23 +217,6 @@ class Executor:
             known = isinstance(value, InputError | RuntimeError)
             raise value if known else RuntimeError(f"{type(value).__name__}: {value}")
         logger.warning("lnhg: note: A %s is left out: %s", self._cluster.name, value)
-
-    def remove_dead_worker(self, worker: Worker) -> None:
-        """Take a worker out that has ended, and put its cases aside.
-
-        Raises:
-            RuntimeError: Workers end before they are ready.
-        """
-        self._workers.remove(worker)
-        how = self._cluster.release(worker.address, worker.futures)
-        if not worker.process:
-            self._stillborn += 1
-            if self._stillborn >= MAX_STILLBORN and (self._cluster.local or self.ready_since is None):
-                raise self._cluster.stillborn_error
-        if worker.cases and not self._cluster.local:
-            logger.warning("lnhg: note: A %s was lost; its cases are tried again.", self._cluster.name)
-        for future in list(worker.cases):
-            self._set_aside(worker.take(future), how)
 
     def _set_aside(self, case: Case, how: str) -> None:
         """Try a case again later whose worker has died, unless it has been tried often enough."""

@@ -44,36 +44,36 @@ def write_preview(result: "Result", path: Path) -> dict:
         What the picture shows and on which scale, for the report: register U3 asks for the scale beside the colors.
     """
     with plain_text([result.volume.source.path]):
-        return _plot_preview(result, path)
-
-
-def _plot_preview(result: "Result", path: Path) -> dict:
-    shown = sorted(result.nodules, key=lambda nodule: -nodule.score)[:MAX_SHOWN]
-    columns = 1 if len(shown) <= 3 else 2
-    rows = -(-len(shown) // columns)
-    card_width, card_height = nodule_figure.width_of(IMAGE) + MARGIN, HEADER + IMAGE + MARGIN
-    if shown:
-        figure = _titled_figure(result, columns * card_width + MARGIN, TITLE + rows * card_height + FOOTER, len(shown))
-    else:
-        figure = _titled_figure(result, 2 * IMAGE + 2 * MARGIN, TITLE + 2 * IMAGE + FOOTER, 0)
-        grid = result.volume.grid
-        middle = full_plane(grid, grid.index_to_lps((np.array(grid.shape) - 1) / 2))
-        ax = nodule_figure.place_axes(figure, MARGIN, TITLE, 2 * IMAGE, 2 * IMAGE)
-        nodule_figure.show_ct(ax, middle, result)
-        nodule_figure.write_directions(ax, "RLAP", result.volume)
-    for index, nodule in enumerate(shown):
-        row, column = divmod(index, columns)
-        left, top = MARGIN + column * card_width, TITLE + row * card_height
-        _write_header(figure, nodule, name_of(result.report).lower(), (left, top))
-        nodule_figure.plot_nodule(figure, result, nodule, FigureArea(left, top + HEADER, IMAGE), DEFAULT_STYLE, TEXT)
-    figure.savefig(path, dpi=DOTS_PER_INCH, facecolor=BACKGROUND)
-    return {
-        "nodules": [nodule.number for nodule in shown],
-        "color_map": DEFAULT_STYLE.color_map,
-        "scale": DEFAULT_STYLE.scale,
-        "signal_range": list(DEFAULT_STYLE.signal_range),
-        "window_hu": [colors.LUNG_LEVEL_HU, colors.LUNG_WIDTH_HU],
-    }
+        shown = sorted(result.nodules, key=lambda nodule: -nodule.score)[:MAX_SHOWN]
+        columns = 1 if len(shown) <= 3 else 2
+        rows = -(-len(shown) // columns)
+        card_width, card_height = nodule_figure.width_of(IMAGE) + MARGIN, HEADER + IMAGE + MARGIN
+        if shown:
+            figure = _titled_figure(
+                result, columns * card_width + MARGIN, TITLE + rows * card_height + FOOTER, len(shown)
+            )
+        else:
+            figure = _titled_figure(result, 2 * IMAGE + 2 * MARGIN, TITLE + 2 * IMAGE + FOOTER, 0)
+            grid = result.volume.grid
+            middle = full_plane(grid, grid.index_to_lps((np.array(grid.shape) - 1) / 2))
+            ax = nodule_figure.place_axes(figure, MARGIN, TITLE, 2 * IMAGE, 2 * IMAGE)
+            nodule_figure.show_ct(ax, middle, result)
+            nodule_figure.write_directions(ax, "RLAP", result.volume)
+        for index, nodule in enumerate(shown):
+            row, column = divmod(index, columns)
+            left, top = MARGIN + column * card_width, TITLE + row * card_height
+            _write_header(figure, nodule, name_of(result.report).lower(), (left, top))
+            nodule_figure.plot_nodule(
+                figure, result, nodule, FigureArea(left, top + HEADER, IMAGE), DEFAULT_STYLE, TEXT
+            )
+        figure.savefig(path, dpi=DOTS_PER_INCH, facecolor=BACKGROUND)
+        return {
+            "nodules": [nodule.number for nodule in shown],
+            "color_map": DEFAULT_STYLE.color_map,
+            "scale": DEFAULT_STYLE.scale,
+            "signal_range": list(DEFAULT_STYLE.signal_range),
+            "window_hu": [colors.LUNG_LEVEL_HU, colors.LUNG_WIDTH_HU],
+        }
 
 
 def _titled_figure(result: "Result", width: float, height: float, shown: int) -> Figure:

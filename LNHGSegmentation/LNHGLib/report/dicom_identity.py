@@ -60,7 +60,10 @@ def repeatable(dataset: pydicom.Dataset, thickness_mm: float) -> tuple[pydicom.D
     for name in EMPTY_ALLOWED:
         if name not in mended:
             setattr(mended, name, "")
-    if not _is_positive(_value(mended, "SliceThickness")):  # optional in CT, needed in SEG
+    stated = False
+    with suppress(ValueError):
+        stated = 0 < float(str(_value(mended, "SliceThickness"))) < math.inf
+    if not stated:  # optional in CT, needed in SEG
         mended.SliceThickness = DSfloat(thickness_mm, auto_format=True)
     mended.SpecificCharacterSet = UNICODE
     return mended, faults
@@ -85,13 +88,6 @@ def _value(dataset: pydicom.Dataset, name: str) -> object:
             return None
 
 
-def _is_positive(value: object) -> bool:
-    try:
-        return 0 < float(str(value)) < math.inf
-    except ValueError:
-        return False
-
-
 def _several(value: object) -> list:
     return [] if value is None else list(value) if isinstance(value, pydicom.multival.MultiValue) else [value]
 
@@ -114,7 +110,13 @@ def _conforming(dataset: pydicom.Dataset, tag: pydicom.tag.BaseTag, known: bool)
     if element.keyword in STRICT and value:
         STRICT[element.keyword](value)
     conforming = DataElement(tag, element.VR, value)
-    _require_writable(conforming)
+    alone = pydicom.Dataset()
+    alone.SpecificCharacterSet = UNICODE
+    alone.add(conforming)
+    for implicit in (True, False):  # it must be writable in either, as SR and SEG are
+        file = DicomBytesIO()
+        file.is_little_endian, file.is_implicit_VR = True, implicit
+        write_dataset(file, alone)
     return conforming, sure
 
 
@@ -132,16 +134,6 @@ def _text(element: DataElement, bytes_read: bytes, known: bool) -> tuple[object,
         parts = [" ".join(filter(None, parts))]
     whole = [PersonName(part) for part in parts] if element.VR == "PN" else parts
     return (whole[0] if len(whole) == 1 else whole) if whole else "", sure
-
-
-def _require_writable(element: DataElement) -> None:
-    dataset = pydicom.Dataset()
-    dataset.SpecificCharacterSet = UNICODE
-    dataset.add(element)
-    for implicit in (True, False):  # SR and SEG are written in either
-        file = DicomBytesIO()
-        file.is_little_endian, file.is_implicit_VR = True, implicit
-        write_dataset(file, dataset)
 
 
 STRICT: dict[str, Callable[[object], object]] = {

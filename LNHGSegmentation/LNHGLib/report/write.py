@@ -134,7 +134,7 @@ class _ReportWriter:
     def _find_series(self) -> None:
         """Find the original series; where it was not asked for by name, its absence is only noted."""
         from LNHGLib.image.dicom_header import is_dicom
-        from LNHGLib.report.dicom_source import find_series
+        from LNHGLib.report.dicom_source import find_series, require_same_values
 
         self.progress(0.15, "Looking for the DICOM series")
         source = self.case.report.get("input") or {}
@@ -148,27 +148,17 @@ class _ReportWriter:
                     raise InputError(f"{path} is no DICOM series; give the original one with --dicom.")
             self.series = find_series(path, source.get("series_uid"), files)
             self.progress(0.25, "Comparing the result with the DICOM series")
-            self.on_series = self._on(self.series)
+            case, original = self.case.on(self.series), self.case.original
+            if original.voxels_sha256 and original.series_uid:
+                case = case.with_volume(self.series.read())
+            else:
+                require_same_values(self.series, case.labels, case.nodules)
+            self.on_series = case
         except InputError as error:
             self.series = None
             if self.options.dicom is not None or self.options.parts is not None or self.options.identity:
                 raise
             self.no_series = str(error)
-
-    def _on(self, series: "OriginalSeries") -> ReportCase:
-        """Return the case on the slices of a series, with its CT where the result knows its voxels.
-
-        Raises:
-            InputError: it is another series.
-        """
-        from LNHGLib.report.dicom_source import require_same_values
-
-        case = self.case.on(series)
-        original = self.case.original
-        if original.voxels_sha256 and original.series_uid:
-            return case.with_volume(series.read())
-        require_same_values(series, case.labels, case.nodules)
-        return case
 
     def _write_dicom(self, folder: Path) -> None:
         if self.series is None:
@@ -216,7 +206,13 @@ class _ReportWriter:
             shown.get("scale", DEFAULT_STYLE.scale),
             tuple(shown.get("signal_range", DEFAULT_STYLE.signal_range)),
         )
-        patient = self._patient() if self.options.identity and self.series is not None else []
+        patient = []
+        if self.options.identity and self.series is not None:
+            from LNHGLib.report.dicom_identity import text_of
+
+            for name, tags in IDENTITY.items():
+                values = (text_of(self.series.slices[0], tag) or text_of(self.series.stated, tag) for tag in tags)
+                patient.append((name, ", ".join(filter(None, values)) or "not in the DICOM series"))
         options = PageOptions(self.options.case, patient, style, no_picture)
         if strange := undrawable(names_on_pages(case, options)):
             some = f"{strange[:MAX_NAMES]}{'...' if len(strange) > MAX_NAMES else ''}"
@@ -240,13 +236,3 @@ class _ReportWriter:
             if self.on_series is None:
                 raise
         return replace(self.on_series, volume=self.series.read())
-
-    def _patient(self) -> list[tuple[str, str]]:
-        """Return what the pages say of patient and study: in Unicode, else as the series states it."""
-        from LNHGLib.report.dicom_identity import text_of
-
-        said = []
-        for name, tags in IDENTITY.items():
-            values = (text_of(self.series.slices[0], tag) or text_of(self.series.stated, tag) for tag in tags)
-            said.append((name, ", ".join(filter(None, values)) or "not in the DICOM series"))
-        return said

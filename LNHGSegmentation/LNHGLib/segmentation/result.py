@@ -59,7 +59,9 @@ def make_report(
         monitor: knows the seconds by stage and the warnings.
         fusion: how both branches were joined; None where only one ran.
     """
-    cuda = device.type == "cuda"
+    cuda, path = device.type == "cuda", volume.source.path
+    if path and Path(path).exists():
+        path = str(Path(path).absolute())  # to be found from any folder
     report = {
         "versions": {"lnhg": __version__, "python": platform.python_version(), "torch": torch.__version__},
         "model": {"name": model.name, "threshold": model.spec.threshold, "sha256": dict(model.card["files"])},
@@ -70,7 +72,7 @@ def make_report(
         "score_scale": score_scale.PROBABILITY if model.spec.probability else score_scale.MODEL,
         "options": {**options, "fusion": dict(model.card["fusion"])},
         "input": {
-            "path": _absolute(volume.source.path),
+            "path": path,
             "series_uid": volume.source.series_uid,
             "voxels_sha256": voxels_sha256(volume),
             "shape_zyx": list(volume.grid.shape),
@@ -88,8 +90,3 @@ def make_report(
             "highest_score": max((finding.score for finding in fusion.findings), default=None),  # kept or not
         }
     return report
-
-
-def _absolute(path: str) -> str:
-    """Return where a CT lies whatever folder is worked in; what names no file stays as it is."""
-    return str(Path(path).absolute()) if path and Path(path).exists() else path
