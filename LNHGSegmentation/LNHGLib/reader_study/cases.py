@@ -1,6 +1,7 @@
 """What a reader study is made of: nodules in the result folders of `lnhg segment` and `lnhg batch`, with their CTs."""
 
 import json
+import reprlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -152,8 +153,8 @@ def read_case_list(path: Path) -> list[CaseSelection]:
         result, nodule, truth = ((row.get(name) or "").strip() for name in LIST_COLUMNS)
         if not result or (nodule and not nodule.isdecimal()) or truth not in ("", "0", "1"):
             raise InputError(
-                f"{path} line {line} has result {result!r}, nodule {nodule!r} and truth {truth!r}, expected a folder's "
-                "name, a number or nothing, and 0, 1 or nothing; correct it."
+                f"{path} line {line} has result {reprlib.repr(result)}, nodule {reprlib.repr(nodule)} and truth "
+                f"{reprlib.repr(truth)}, expected a folder's name, a number or nothing, and 0, 1 or nothing; mend it."
             )
         selections.append(CaseSelection(result, int(nodule) if nodule else None, int(truth) if truth else None))
     if not selections:

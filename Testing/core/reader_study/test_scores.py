@@ -90,6 +90,14 @@ def test_files_without_reads_or_columns_are_refused(tmp_path):
         study_scores.read_scores(tmp_path / "picture.csv")
 
 
+def test_a_long_value_is_shortened_where_it_is_named(tmp_path):
+    path = tmp_path / "truth.csv"
+    path.write_text("caseID,truth\nA," + "a" * 5000 + "\n")
+    with pytest.raises(InputError, match=r"has truth 'a+\.\.\.a+' for case 'A'") as refused:
+        study_scores.read_truth(path)
+    assert len(str(refused.value)) < 200 + len(str(path))
+
+
 def test_truth_is_read_back_and_wrong_truth_is_refused(tmp_path):
     path = tmp_path / "truth.csv"
     study_scores.write_truth(path, {"A": 1, "B": 0})
