@@ -52,6 +52,7 @@ def test_child_reports_its_lines_and_its_end(module, run_events):
     assert statuses == [3]
 
 
+@pytest.mark.slow
 def test_self_test_trains_a_step(module, monkeypatch):
     monkeypatch.setattr(module.shutil, "which", lambda _name: sys.executable)
     module.LNHGTrainingTest().runTest()

@@ -174,6 +174,7 @@ def measured(demo):
     return phantom_table.measure_volume(demo.volume)
 
 
+@pytest.mark.slow
 def test_vessels_densities_and_noise_lie_within_the_range_of_seven_real_scans(measured):
     ranges = phantom_table.read_ranges()
 

@@ -25,7 +25,7 @@ def reader_masks(case: Path) -> list:
     return [from_sitk(sitk.ReadImage(str(path))) for path in sorted(case.glob("mask_reader*.nii.gz"))]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [CASES[0], pytest.param(CASES[1], marks=pytest.mark.slow)])
 def test_another_makers_files_give_the_readers_masks_again(data_dir, name):
     case = data_dir / "ct" / name
     masks = reader_masks(case)
@@ -40,6 +40,7 @@ def test_another_makers_files_give_the_readers_masks_again(data_dir, name):
         assert about["max_axial_diameter_mm"] == pytest.approx(stated[number]["max_axial_diameter_mm"], rel=0.07)
 
 
+@pytest.mark.slow
 def test_evaluation_and_preparation_take_them_as_readers(data_dir, tmp_path):
     origin, case = data_dir / "ct" / CASES[0], tmp_path / "cases" / "0001"
     case.mkdir(parents=True)

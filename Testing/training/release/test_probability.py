@@ -23,7 +23,7 @@ def finding(patient="A", on=(), touches=False, scores=(0.5, 0.5, 0.5), diameter=
     )
 
 
-def made_up(count=3000, seed=0):
+def made_up(count=1500, seed=0):
     """Findings whose classifier says all there is to know, and whose segmenter says nothing."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -100,7 +100,7 @@ def test_crops_show_nodules_and_whole_scans_what_is_found_falsely():
 
 
 def test_nodules_of_a_weight_count_as_often():
-    rows = made_up(600)
+    rows = made_up(300)
     often = [row for row in rows for _ in range(3 if row.on else 1)]
     weighed, repeated = probability.fit(rows, FLOOR, 3.0), probability.fit(often, FLOOR)
     assert weighed.classifier == pytest.approx(repeated.classifier, abs=1e-3)
