@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import sys
+import textwrap
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -103,7 +104,7 @@ class Model:
         except InputError:
             raise
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = textwrap.shorten(str(error), 80, placeholder=" ...")
             raise InputError(
                 f"{self.folder / self.card[part]['weights']} does not fit the {part} that {CARD} describes ({reason}); "
                 "take the whole folder again from its source."

@@ -106,6 +106,17 @@ def test_weights_that_do_not_fit_the_described_network_are_refused(a_copy):
         models.load(a_copy).generator()
 
 
+def test_a_long_message_of_a_library_is_shortened(a_copy):
+    header = json.dumps({"w": {"dtype": "I6<", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    weights = a_copy / "generator.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    files = json.loads((a_copy / "model.json").read_text())["files"]
+    change(a_copy, "files", files | {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()})
+    with pytest.raises(InputError, match="does not fit the generator") as refused:
+        models.load(a_copy).generator()
+    assert len(str(refused.value).replace(str(a_copy), "")) < 250
+
+
 def test_an_unknown_kind_of_network_is_refused_in_a_sentence(a_copy):
     change(a_copy, "generator.kind", "other")
     with pytest.raises(InputError, match="'other' is unknown"):
