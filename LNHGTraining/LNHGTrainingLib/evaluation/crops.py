@@ -13,6 +13,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.files.text import read_csv
 from LNHGLib.models.card import SECOND, with_words_of_today
 from LNHGLib.segmentation.attachments import CORE, prune_mask
+from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from LNHGLib.segmentation.components import nearest
 from scipy import ndimage
 
@@ -311,11 +312,6 @@ def score_crop(crop: Crop, predict: Predict, threshold: float, prune: bool = Fal
         elsewhere=false_positives_in_crop(marked, mask, crop),
     )
     return Picture(score, crop.hu, mask, crop.reference)
-
-
-def sphere_diameter_mm(volume_mm3: float) -> float:
-    """Return the diameter of the sphere of a volume; it stands in where the table gives no diameter."""
-    return float((6 * volume_mm3 / np.pi) ** (1 / 3))
 
 
 def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, prune: bool = False) -> CropResults:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.text import markdown_table, write_csv, write_json
+from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from LNHGLib.segmentation.preprocessing import normalize
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.evaluation import map_metrics, metrics
-from LNHGTrainingLib.evaluation.crops import Crop, Predict, sphere_diameter_mm
+from LNHGTrainingLib.evaluation.crops import Crop, Predict
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
 from LNHGTrainingLib.evaluation.summary import GROUPS, to_rounded_json
 

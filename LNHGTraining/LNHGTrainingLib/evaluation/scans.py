@@ -15,12 +15,13 @@ from LNHGLib.files.text import read_json
 from LNHGLib.image.boxes import box_shape, box_start, box_union, box_within, grow_box
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume, from_sitk, resample
+from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from scipy import ndimage
 
 from LNHGTrainingLib.data.dicom_outlines import find_outlines, read_outlines
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.attachment import CONTEXT_MM, attachment
-from LNHGTrainingLib.evaluation.crops import NoduleScore, sphere_diameter_mm
+from LNHGTrainingLib.evaluation.crops import NoduleScore
 from LNHGTrainingLib.evaluation.matching import (
     BOX_ONLY,
     Finding,
@@ -184,7 +185,7 @@ def reference_nodules(masks: list[np.ndarray], grid: Grid, stated: dict[int, dic
         agreed = 2 * readers.sum(axis=0, dtype=np.uint8) >= len(readers)
         center = grid.index_to_lps(np.argwhere(agreed).mean(axis=0) + box_start(box))
         about = stated.get(label, {})
-        diameter = about.get("max_axial_diameter_mm") or sphere_diameter_mm(agreed.sum() * grid.voxel_volume_mm3)
+        diameter = about.get("max_axial_diameter_mm") or sphere_diameter_mm(float(agreed.sum()) * grid.voxel_volume_mm3)
         ratings = [a["texture"] for a in about.get("annotations", []) if "texture" in a]
         texture = float(np.mean(ratings)) if ratings else float("nan")
         nodules.append(ReferenceNodule(label, box, readers, center, float(diameter), texture))

@@ -142,7 +142,7 @@ def reference_nodules(scan: Scan, grid: Grid) -> list[ReferenceNodule]:
     for nodule in scan.nodules:
         agreed = 2 * nodule.outlines.sum(0) >= nodule.readers
         center = np.argwhere(agreed).mean(0) + [part.start for part in nodule.box]
-        diameter = float(np.cbrt(6 / np.pi * agreed.sum() * grid.voxel_volume_mm3))
+        diameter = sphere_diameter_mm(float(agreed.sum()) * grid.voxel_volume_mm3)
         nodules.append(ReferenceNodule(nodule.number, nodule.box, nodule.outlines, grid.index_to_lps(center), diameter))
     return nodules
 

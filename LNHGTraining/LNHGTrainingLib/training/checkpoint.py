@@ -48,20 +48,3 @@ def require_segmenter(state: dict, path: Path) -> None:
     """
     if "generator" not in state["config"] or "ema" not in state:
         raise InputError(f"{path} holds no generator, expected a checkpoint of the segmenter; give another.")
-
-
-def require_held_out(state: dict, path: Path, fold: int) -> None:
-    """Refuse a loaded checkpoint of a generator that was trained on a fold.
-
-    Args:
-        state: as from `load`.
-        path: where it was loaded from.
-        fold: number of the fold.
-
-    Raises:
-        InputError: so it is.
-    """
-    require_segmenter(state, path)
-    folds = state["config"]["data"]["train_folds"]
-    if fold in folds:
-        raise InputError(f"{path} was trained on folds {folds}, expected one that left out fold {fold}; give another.")
