@@ -283,14 +283,14 @@ class ClassifierConfig(TrainingConfig):
     """Configuration of the candidate classifier.
 
     Attributes:
-        model: name or folder of the model whose generator marks the candidates.
+        models: names or folders of models whose generators mark the candidates; the first also gives bright places.
         without: patients that are left out of training, too.
     """
 
     classifier: ClassifierNetwork
     optimizer: ClassifierOptimizer
     sampling: ClassifierSampling
-    model: str
+    models: list[str]
     without: list[str] = field(default_factory=list)
 
 

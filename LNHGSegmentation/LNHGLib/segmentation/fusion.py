@@ -168,7 +168,7 @@ def combine(segmenter: float | None, detector: float | None, weight: float = 0.5
 def fuse(
     labels: np.ndarray,
     segmenter_scores: Sequence[float],
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Candidate] | None,
     spacing_mm: Sequence[float],
     options: FusionOptions | None = None,
 ) -> Fusion:
@@ -180,7 +180,7 @@ def fuse(
     Args:
         labels: component numbers zyx on the working grid, from `components.components`.
         segmenter_scores: score by component number, from `components.component_scores`.
-        candidates: from `link`, on the same grid.
+        candidates: from `link`, on the same grid; None where no detector looked.
         spacing_mm: the grid's spacing zyx.
         options: the card's `fusion` part.
     """
@@ -190,7 +190,8 @@ def fuse(
     if not candidates:
         groups = _join(labels, {number: {0} for number in large_enough}, spacing_mm)
         findings = [_segmented(group, parts, segmenter_scores, None, options) for group in groups]
-        return _result(findings, "no candidate in the whole scan: the segmenter's components are kept (fallback A)")
+        why = "no detector looked" if candidates is None else "no candidate in the whole scan"
+        return _result(findings, f"{why}: the segmenter's components are kept (fallback A)")
     overlapping = components_at_candidates(labels, large_enough, candidates, spacing_mm, options)
     owners: dict[int, set[int]] = {}
     for index, numbers in enumerate(overlapping):

@@ -1,8 +1,8 @@
 """From a CT volume to its nodules: both networks, their fusion, and everything measured on the CT's own voxels.
 
 The stages follow each other in `segment`, and each gives new values: the prepared scan, the nodule image, the
-detector's boxes, the findings of both branches, those that the classifier leaves, the findings refined by the ensemble,
-the nodules on the CT.
+detector's boxes, the findings of both branches, those that the classifier leaves, their scores by the ensemble, the
+findings refined by it, the nodules on the CT.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from LNHGLib.errors import InputError
-from LNHGLib.image.boxes import box_of_edges, lps_box
+from LNHGLib.image.boxes import lps_box
 from LNHGLib.image.volume import Grid, Volume, canonical, resample
 from LNHGLib.measurement import signal as intranodular_signal
 from LNHGLib.measurement import size
@@ -110,7 +110,7 @@ def segment(
     with monitor.stage("fusion", "Joining both networks' findings", 0.76, 0.78):
         found = join_branches(scan, image, boxes, step, spec.generator.threshold, spec.fusion)
     found = classify_findings(scan, found, model, where, monitor)
-    found, patches = predict_around_findings(scan, found, predictor, spec, threshold, monitor)
+    found, patches = look_again(scan, found, predictor, spec, monitor)
     refined = refine_findings(scan, found, patches, spec, threshold)
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
         result = project_to_ct(volume, upright, scan.grid, refined, scan.sides, monitor)
@@ -170,8 +170,10 @@ def predict_nodule_image(
         return predictor, predictor.predict(scan.ct_norm, scan.lungs)
 
 
-def detect_boxes(scan: PreparedScan, model: Model, where: torch.device, monitor: Monitor) -> tuple[np.ndarray, int]:
-    """Let the detector look at axial slices with lung.
+def detect_boxes(
+    scan: PreparedScan, model: Model, where: torch.device, monitor: Monitor
+) -> tuple[np.ndarray | None, int]:
+    """Let the detector look at axial slices with lung; where the model's probabilities take no note of it, it does not.
 
     Args:
         scan: the CT on the working grid.
@@ -180,8 +182,10 @@ def detect_boxes(scan: PreparedScan, model: Model, where: torch.device, monitor:
         monitor: progress and cancelling.
 
     Returns:
-        (N, 6) rows z, y0, x0, y1, x1, score on the working grid, and the slices between scanned slices.
+        (N, 6) rows z, y0, x0, y1, x1, score on the working grid, or None, and the slices between scanned slices.
     """
+    if model.spec.probability is not None and model.spec.probability.detector == 0:
+        return None, 1
     with monitor.stage("detector", "Checking slice by slice (detector)", 0.5, 0.76):
         spec = model.spec.detector
         step = max(1, round(spec.slice_step_mm / scan.grid.spacing_mm[0]))
@@ -193,7 +197,7 @@ def detect_boxes(scan: PreparedScan, model: Model, where: torch.device, monitor:
 def join_branches(
     scan: PreparedScan,
     image: np.ndarray,
-    boxes: np.ndarray,
+    boxes: np.ndarray | None,
     step: int,
     mask_threshold: float,
     options: FusionOptions,
@@ -203,7 +207,7 @@ def join_branches(
     Args:
         scan: the CT on the working grid.
         image: nodule image, float32 (z, y, x).
-        boxes: (N, 6) rows z, y0, x0, y1, x1, score.
+        boxes: (N, 6) rows z, y0, x0, y1, x1, score; None where no detector looked.
         step: slices between scanned slices.
         mask_threshold: cuts the nodule image into components.
         options: the card's `fusion` part.
@@ -214,17 +218,15 @@ def join_branches(
     fraction = np.bincount(labels[where], scan.lungs[where], minlength=1) / np.maximum(counts, 1)
     labels[(fraction < MIN_COMPONENT_LUNG_FRACTION)[labels]] = 0
     scores = components.component_scores(labels, image, scan.ct_norm)
-    joined = fusion.fuse(labels, scores, fusion.link(boxes, step), scan.grid.spacing_mm, options)
+    candidates = None if boxes is None else fusion.link(boxes, step)
+    joined = fusion.fuse(labels, scores, candidates, scan.grid.spacing_mm, options)
     return Findings(image, labels, joined)
 
 
 def classify_findings(
     scan: PreparedScan, found: Findings, model: Model, where: torch.device, monitor: Monitor
 ) -> Findings:
-    """Score findings by the model's classifier and make their scores probabilities, best first.
-
-    Without a classifier the findings stay as they are, and without a calibration their scores. Where the calibration
-    gives the detector no weight, its boxes without a component are left out: nothing is known of their probability.
+    """Give findings the score of the model's classifier; without one they stay as they are.
 
     Args:
         scan: the CT on the working grid.
@@ -233,60 +235,59 @@ def classify_findings(
         where: what it runs on.
         monitor: progress and cancelling.
     """
-    spec = model.spec
-    if spec.classifier is None:
+    if model.spec.classifier is None:
         return found
     findings = found.fusion.findings
-    if spec.probability is not None and spec.probability.detector == 0:
-        findings = [finding for finding in findings if finding.labels]
     with monitor.stage("classifier", "Sorting the candidates (classifier)", 0.78, 0.82):
         network = load_network(model.classifier, where, monitor)
         centers = [classification.finding_center(found.labels, finding) for finding in findings]
-        fields = [classification.candidate_field(scan.ct_norm, center, spec.window_hu) for center in centers]
+        fields = [classification.candidate_field(scan.ct_norm, center, model.spec.window_hu) for center in centers]
         scores = classification.classify(network, fields, monitor)
     scored = [replace(finding, classifier_score=float(score)) for finding, score in zip(findings, scores, strict=True)]
-    if spec.probability is not None:
-        scored = [replace(finding, score=probability_of(finding, found.labels, scan.grid, spec)) for finding in scored]
-    ordered = sorted(scored, key=lambda finding: -finding.score)
-    return replace(found, fusion=replace(found.fusion, findings=ordered))
+    return replace(found, fusion=replace(found.fusion, findings=scored))
 
 
-def probability_of(finding: fusion.Finding, labels: np.ndarray, grid: Grid, spec: Card) -> float:
-    """Return the probability that a finding is a nodule, by the card's calibration.
-
-    Args:
-        finding: scored by all parts.
-        labels: component numbers, int (z, y, x).
-        grid: the working grid.
-        spec: the model's card, with a `probability` part.
-    """
-    diameter_mm = classification.finding_diameter_mm(labels, finding, grid.voxel_volume_mm3)
-    parts = finding.segmenter_score, finding.detector_score, finding.classifier_score
-    return calibration.probability(spec.probability, *parts, diameter_mm, spec.fusion.floor)
-
-
-def predict_around_findings(
-    scan: PreparedScan, found: Findings, predictor: Ensemble, spec: Card, threshold: float, monitor: Monitor
+def look_again(
+    scan: PreparedScan, found: Findings, predictor: Ensemble, spec: Card, monitor: Monitor
 ) -> tuple[Findings, dict[fusion.Finding, ensemble.EnsemblePatch]]:
-    """Let all members look at the fields around the findings: all of them, or where scores are probabilities the kept.
+    """Let all members of the ensemble look at the findings that the classifier leaves, and score them, best first.
 
     Args:
         scan: the CT on the working grid.
         found: from `classify_findings`.
         predictor: the ensemble.
         spec: the model's card.
-        threshold: lowest score of a finding that is kept.
         monitor: progress and cancelling.
 
     Returns:
-        The findings, best first, and what the members made of the surroundings of each that has components.
+        The findings, and what the members made of the surroundings of each that has components.
     """
     with monitor.stage("ensemble", "Looking at each finding again", 0.82, 0.98):
-        if spec.probability is None:
-            return rescore_findings(scan, found, predictor, spec.fusion)
-        kept = [finding for finding in found.fusion.findings if finding.labels and finding.score >= threshold]
-        patches = predictor.predict_at(scan.ct_norm, [box_of_edges(finding.box) for finding in kept])
-        return found, dict(zip(kept, patches, strict=True))
+        lowest = spec.classifier.min_score if spec.classifier else 0.0
+        left = [f for f in found.fusion.findings if f.classifier_score is None or f.classifier_score >= lowest]
+        found = replace(found, fusion=replace(found.fusion, findings=left))
+        found, patches = rescore_findings(scan, found, predictor, spec.fusion)
+        scored = {one: with_probability(one, found.labels, scan.grid, spec) for one in found.fusion.findings}
+        ordered = sorted(scored.values(), key=lambda finding: -finding.score)
+        patches = {scored[finding]: patch for finding, patch in patches.items()}
+        return replace(found, fusion=replace(found.fusion, findings=ordered)), patches
+
+
+def with_probability(finding: fusion.Finding, labels: np.ndarray, grid: Grid, spec: Card) -> fusion.Finding:
+    """Return a finding whose score is the probability that it is a nodule; without the card's calibration, as it is.
+
+    Args:
+        finding: scored by all parts.
+        labels: component numbers, int (z, y, x).
+        grid: the working grid.
+        spec: the model's card.
+    """
+    if spec.probability is None:
+        return finding
+    diameter_mm = classification.finding_diameter_mm(labels, finding, grid.voxel_volume_mm3)
+    parts = finding.segmenter_score, finding.detector_score, finding.classifier_score
+    score = calibration.probability(spec.probability, *parts, diameter_mm, spec.fusion.floor)
+    return replace(finding, score=score)
 
 
 def rescore_findings(
@@ -321,7 +322,7 @@ def refine_findings(
 
     Args:
         scan: the CT on the working grid.
-        found: from `predict_around_findings`.
+        found: from `look_again`.
         patches: from there, too.
         spec: the model's card.
         threshold: lowest score of a finding that is kept.

@@ -67,6 +67,8 @@ def segment_at(
     with monitor.stage("generator", "Outlining the nodule (generator)", 0.2, 0.8):
         found = find_at(scan, pipeline.load_ensemble(model, where, monitor), spec, place_lps_mm)
     found = pipeline.classify_findings(scan, found, model, where, monitor)
+    scored = [pipeline.with_probability(finding, found.labels, grid, spec) for finding in found.fusion.findings]
+    found = replace(found, fusion=replace(found.fusion, findings=scored))
     with monitor.stage("measurement", "Measuring the nodule", 0.8, 1.0):
         refined = pipeline.refine_findings(scan, found, {}, spec, threshold=0.0)
         result = pipeline.project_to_ct(volume, upright, grid, refined, None, monitor)

@@ -1,4 +1,4 @@
-"""Candidates to train the classifier on: what a generator marks in crops and whole scans, and bright places of lungs.
+"""Candidates to train the classifier on: what generators mark in crops and whole scans, and bright places of lungs.
 
 A candidate is cut at its own centroid, never at the reference. The classifier does not see the nodule image, so it does
 not matter on which patients the generator was trained. Arrays are zyx at 1 mm.
@@ -181,17 +181,19 @@ def load_candidates(config: ClassifierConfig, folds: Sequence[int], cache: Path)
         folds: numbers of the folds.
         cache: folder where candidates are kept, since they take minutes.
     """
-    return Candidates.joined([_of_fold(config, fold, cache) for fold in folds])
+    found = [_of_fold(config, name, fold, cache) for name in config.models for fold in folds]
+    others = (part.of(part.marked) for part in found[len(folds) :])  # bright places come from the first model
+    return Candidates.joined([*found[: len(folds)], *others])
 
 
-def _of_fold(config: ClassifierConfig, fold: int, cache: Path) -> Candidates:
-    data, model = config.data, models.load(config.model)
+def _of_fold(config: ClassifierConfig, name: str, fold: int, cache: Path) -> Candidates:
+    data, model = config.data, models.load(name)
     weights = model.card["files"][model.spec.generator.weights]
     stored = cache / f"candidates-{weights[:16]}-{fold}-{data.min_readers}.npz"
     if not stored.exists():
         with torch.random.fork_rng(devices=[]):  # the training's own random numbers do not depend on the cache
             predict = Ensemble([Member.of(model.generator("cpu"), model.spec.generator.slab)]).predict
-        logger.info("Looking for candidates in fold %d.", fold)
+        logger.info("%s looks for candidates in fold %d.", model.name, fold)
         parts = [collect(_volumes(data, fold, config.window_hu, predict, scans), scan=scans) for scans in (False, True)]
         cache.mkdir(parents=True, exist_ok=True)
         found = Candidates.joined(parts)

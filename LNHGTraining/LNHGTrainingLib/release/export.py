@@ -136,6 +136,6 @@ def _recipe(state: dict) -> dict:
     for table, key in ((config, "start"), (config["data"], "hard_negatives")):  # names tell; paths are the machine's
         if key in table:
             table[key] = Path(table[key]).name
-    if "model" in config:
-        config["model"] = Path(config["model"]).name
+    if "models" in config:
+        config["models"] = [Path(name).name for name in config["models"]]
     return {"checkpoint_step": state["step"], "best_validation_score": round(state["best"], 4), **config}

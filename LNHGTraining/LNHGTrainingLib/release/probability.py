@@ -3,12 +3,13 @@
 What is falsely found comes from whole scans, and the nodules from crops of patients that no network was trained on:
 whole scans hold too few of them. A nodule counts so much that the crops' nodules are as many as the scans hold. The
 classifier saw no patient of theirs; the other networks may have been trained on crops of the scans' patients, but on no
-whole scan, so what they mark falsely there is new to them. The regression is judged on patients that it was not fitted
-on: each patient's findings get their probability from a regression on the others'.
+whole scan, so what they mark falsely there is new to them. Regressions are compared, and probabilities judged, on
+patients that they were not fitted on: each patient's findings get their probability from a regression on the others'.
+FROC curves come from one regression on all findings, as it runs: scores of several regressions have no common order.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from LNHGLib.files.text import markdown_table, write_csv, write_json
 from LNHGLib.models.card import ProbabilitySpec
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.calibration import logit, probability
+from LNHGLib.segmentation.fusion import combine
 from scipy.optimize import minimize
 from tqdm import tqdm
 
@@ -36,10 +38,13 @@ REGRESSIONS = {
     "all parts and the size": (PARTS, True),
     "without the classifier": (("segmenter", "detector"), True),
     "without the detector": (("segmenter", "classifier"), True),
+    "the classifier and the segmenter": (("segmenter", "classifier"), False),
     "the classifier and the size": (("classifier",), True),
     "the classifier": (("classifier",), False),
 }
 """What takes part in a regression: scores, and whether the size does. The best one goes into the card."""
+KEPT_NODULES = 0.99
+"""Part of the nodules that the classifier must leave to the ensemble."""
 RIDGE = 0.1
 """Weight of the squared coefficients beside the summed cross-entropy: few nodules must not drive one to infinity."""
 COLUMNS = ("scan", "z", "y", "x", "outcome", "provenance", "diameter_mm", *PARTS, "probability")
@@ -210,10 +215,10 @@ class Study:
     """What a calibration gave.
 
     Attributes:
-        card: the model's, with `probability`, `froc`, `threshold` and `calibration`.
+        card: the model's, with `probability`, `froc`, `threshold`, `classifier.min_score` and `calibration`.
         report: JSON-ready.
         rows: all findings.
-        scores: their held-out probabilities.
+        scores: their probabilities.
         curves: FROC curves by the score's name.
     """
 
@@ -268,33 +273,42 @@ def run(
             "expected some of both; give a model that holds a fold out."
         )
     crops = load_crops(data / recipe["crops"], table, unseen, MIN_READERS)
-    searching = [_unseeing([model, *held_out], scan, folds[scan.patient]) for scan in scans]
+    uncut = [_uncalibrated(one) for one in (model, *held_out)]
+    searching = [_unseeing(uncut, scan, folds[scan.patient]) for scan in scans]
     rows, places = [], {}
     for scan, one in zip(tqdm(scans, unit="scan", disable=None), searching, strict=True):
         places[scan.name] = 0
         rows += [row for row in score_scan(scan, one, device) if not row.touches]
     for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
         places[f"crop {number}"] = 1
-        rows += [row for row in score_crop(f"crop {number}", crop, model, device) if row.on]
+        rows += [row for row in score_crop(f"crop {number}", crop, uncut[0], device) if row.on]
     patients = [scan.patient for scan in scans] + [crop.patient for crop in crops]
     in_scans = sum(n.readers >= MIN_READERS for scan in scans for n in scan.nodules)
     return _study(model, Search(rows, places, patients, in_scans), allowed, seed)
 
 
 def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
-    rows, places, patients, floor = search.rows, search.places, search.patients, model.spec.fusion.floor
+    places, patients, fusion = search.places, search.patients, model.spec.fusion
+    least = np.quantile([row.classifier for row in search.rows if row.on], 1 - KEPT_NODULES)
+    min_score = float(np.floor(least * 1e4) / 1e4)
+    rows = [row for row in search.rows if row.classifier >= min_score]
     whole = [not count for count in places.values()]
     scans, nodules = sum(whole), sum(places.values())
     weight, per_scan = search.in_scans / nodules, search.in_scans / scans
     # a box of the detector alone is a finding where the detector counts, as in the pipeline
     with_parts = [row for row in rows if row.segmenter is not None]
     used = {name: rows if "detector" in kind[0] else with_parts for name, kind in REGRESSIONS.items()}
-    scored = {name: held_out_probabilities(used[name], floor, weight, *kind) for name, kind in REGRESSIONS.items()}
-    found = {name: detections(used[name], scores, places, whole) for name, scores in scored.items()}
-    segmenter = np.array([row.segmenter for row in with_parts])
-    found["the segmenter's own score"] = detections(with_parts, segmenter, places, whole)
-    best = max(scored, key=lambda name: metrics.cpm(metrics.froc(found[name])))
-    rows, scores = used[best], scored[best]
+    held = {name: held_out_probabilities(used[name], fusion.floor, weight, *kind) for name, kind in REGRESSIONS.items()}
+    losses = {name: cross_entropy(used[name], scores, weight) for name, scores in held.items()}
+    best = min(losses, key=losses.get)
+    specs = {name: fit(used[name], fusion.floor, weight, *kind) for name, kind in REGRESSIONS.items()}
+    scored = {name: (used[name], probabilities(used[name], spec, fusion.floor)) for name, spec in specs.items()}
+    parts = [row for row in search.rows if row.segmenter is not None]
+    scored["the segmenter's own score"] = parts, np.array([row.segmenter for row in parts])
+    both = [combine(row.segmenter, row.detector, fusion.weight, fusion.floor) for row in search.rows]
+    scored["both branches without a classifier"] = search.rows, np.array(both)
+    found = {name: detections(*own, places, whole) for name, own in scored.items()}
+    rows, scores = scored[best]
     rests_on = f"{nodules} nodules in crops and {scans} scans, of patients that the classifier did not see"
     froc = froc_part(found[best], rests_on)
     reached = [t for t, rate in zip(froc["thresholds"], froc["false_per_scan"], strict=True) if rate <= allowed]
@@ -311,21 +325,43 @@ def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
             "nodules_per_scan": per_scan,
             "candidates": len(rows),
             "regression": best,
+            "cross_entropy": losses,
+            "min_score": min_score,
             "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
             "threshold": reached[-1],
             "found": {name: metrics.detection_metrics(one, patients, seed) for name, one in found.items()},
-            "reliability": reliability(rows, scores, weight, seed),
+            "reliability": reliability(rows, held[best], weight, seed),
         }
     )
-    fitted = {key: round(value, 4) for key, value in asdict(fit(rows, floor, weight, *REGRESSIONS[best])).items()}
     kept = ("scans", "nodules", "nodules_per_scan", "candidates", "regression", "reliability")
     card = {key: value for key, value in model.card.items() if key != "results"} | {
         "threshold": reached[-1],
-        "probability": fitted,
+        "classifier": model.card["classifier"] | {"min_score": min_score},
+        "probability": {key: round(value, 4) for key, value in asdict(specs[best]).items()},
         "froc": froc,
         "calibration": {key: report[key] for key in kept},
     }
     return Study(card, report, rows, scores, {name: metrics.froc(one) for name, one in found.items()})
+
+
+def cross_entropy(rows: Sequence[ScoredFinding], scores: np.ndarray, nodule: float = 1.0) -> float:
+    """Return the mean cross-entropy of probabilities; what touches a nodule and does not hit it is left out.
+
+    Args:
+        rows: findings.
+        scores: their probabilities.
+        nodule: how often a finding on a nodule counts.
+    """
+    counted = [n for n, row in enumerate(rows) if row.on or not row.touches]
+    truth = np.array([bool(rows[n].on) for n in counted])
+    right = np.clip(np.where(truth, scores[counted], 1 - scores[counted]), 1e-9, 1)
+    return float(np.average(-np.log(right), weights=np.where(truth, nodule, 1.0)))
+
+
+def _uncalibrated(model: Model) -> Model:
+    """Return a model that leaves nothing out, and whose detector looks."""
+    card = {key: value for key, value in model.card.items() if key not in ("probability", "froc")}
+    return replace(model, card=card | {"classifier": model.card["classifier"] | {"min_score": 0.0}})
 
 
 def _unseeing(models: Sequence[Model], scan: Scan, fold: int) -> Model:

@@ -55,7 +55,7 @@ class ScoredFinding:
 
 
 def score_scan(scan: Scan, model: Model, device: str | torch.device) -> list[ScoredFinding]:
-    """Return what a model finds in a scan, up to the score of its parts.
+    """Return what a model finds in a scan, with the scores of its parts.
 
     Args:
         scan: whole, at 1 mm.
@@ -68,7 +68,7 @@ def score_scan(scan: Scan, model: Model, device: str | torch.device) -> list[Sco
 
 
 def score_crop(name: str, crop: LabeledVolume, model: Model, device: str | torch.device) -> list[ScoredFinding]:
-    """Return what a model finds in a crop, up to the score of its parts.
+    """Return what a model finds in a crop, with the scores of its parts.
 
     Args:
         name: of the crop.
@@ -87,10 +87,11 @@ def score_crop(name: str, crop: LabeledVolume, model: Model, device: str | torch
 
 def _find(prepared: PreparedScan, model: Model, device: str | torch.device) -> Findings:
     spec, where, monitor = model.spec, torch.device(device), Monitor()
-    _, image = pipeline.predict_nodule_image(prepared, model, where, monitor)
+    predictor, image = pipeline.predict_nodule_image(prepared, model, where, monitor)
     boxes, step = pipeline.detect_boxes(prepared, model, where, monitor)
     found = pipeline.join_branches(prepared, image, boxes, step, spec.generator.threshold, spec.fusion)
-    return pipeline.classify_findings(prepared, found, model, where, monitor)
+    found = pipeline.classify_findings(prepared, found, model, where, monitor)
+    return pipeline.look_again(prepared, found, predictor, spec, monitor)[0]
 
 
 def match(

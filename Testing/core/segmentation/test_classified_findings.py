@@ -1,4 +1,6 @@
-"""A model with a classifier: its findings have probabilities, and the ensemble looks at what is kept alone."""
+"""A model with a classifier: its findings have probabilities, and the ensemble looks at what it leaves alone."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +23,13 @@ class Blind(BlobDetector):
             for name in ("boxes", "scores"):
                 one[name] = one[name][sizes > 30]
         return found
+
+
+class Asked(BlobDetector):
+    """Must not be asked."""
+
+    def forward(self, images):
+        raise AssertionError(f"asked for {len(images)} slices")
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +60,32 @@ def test_score_is_the_probability_of_all_parts_and_the_size(chest, model):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_ensemble_looks_at_what_is_kept_alone(chest, model, monkeypatch):
-    model, asked, predict_at = with_stand_ins(model), [], Ensemble.predict_at
+def test_ensemble_looks_at_what_the_classifier_leaves_alone(chest, model, tmp_path, monkeypatch):
+    asked, predict_at = [], Ensemble.predict_at
 
     def count(self, ct_norm, boxes):
         asked.append(len(boxes))
         return predict_at(self, ct_norm, boxes)
 
     monkeypatch.setattr(Ensemble, "predict_at", count)
-    scores = [nodule.score for nodule in segment(chest, model).nodules]
-    kept = segment(chest, model, threshold=(scores[0] + scores[1]) / 2)
+    every = segment(chest, with_stand_ins(model)).nodules
+    scores = sorted(nodule.classifier_score for nodule in every)
+    part = model.card["classifier"] | {"min_score": (scores[1] + scores[2]) / 2}
+    strict = write_model(tmp_path / "strict", classifier=True, probability=PROBABILITY)
+    strict = replace(strict, card=strict.card | {"classifier": part})
+    (left,) = segment(chest, with_stand_ins(strict)).nodules
     assert asked == [3, 1]
-    assert [nodule.score for nodule in kept.nodules] == scores[:1]
-    assert kept.report["fusion"]["highest_score"] == pytest.approx(scores[0])
+    assert left.classifier_score == scores[2]
+    assert left.score == next(nodule.score for nodule in every if nodule.classifier_score == scores[2])
+
+
+def test_score_of_the_segmenter_is_that_of_all_members(chest, model, tmp_path):
+    first = segment(chest, with_stand_ins(model)).nodules
+    blind = write_model(tmp_path / "blind", second=True, classifier=True, probability=PROBABILITY)
+    both = segment(chest, with_stand_ins(blind)).nodules
+    assert len(both) == len(first) == 3
+    assert [one.segmenter_score for one in both] == pytest.approx([one.segmenter_score / 2 for one in first], rel=0.01)
+    assert all(one.score < other.score for one, other in zip(both, first, strict=True))
 
 
 def test_components_at_no_candidate_are_kept_where_the_card_says_so(chest, model, tmp_path):
@@ -76,16 +98,17 @@ def test_components_at_no_candidate_are_kept_where_the_card_says_so(chest, model
     assert {nodule.detector_score is None for nodule in kept.nodules} == {True, False}
 
 
-def test_boxes_alone_have_a_probability_only_where_the_detector_has_a_weight(chest, model, tmp_path):
+def test_detector_without_a_weight_does_not_look(chest, model, tmp_path):
     blind = gate_generator(2.0)
     boxes = segment(chest, with_stand_ins(model, generator=blind)).nodules
     assert {nodule.provenance for nodule in boxes} == {"detector-box"}
     for box in boxes:
         assert box.classifier_score is not None
         assert 0 < box.score < 1
-    weightless = PROBABILITY | {"detector": 0.0}
-    without = write_model(tmp_path / "weightless", classifier=True, probability=weightless)
-    assert not segment(chest, with_stand_ins(without, generator=blind)).nodules
+    without = write_model(tmp_path / "weightless", classifier=True, probability=PROBABILITY | {"detector": 0.0})
+    result = segment(chest, with_stand_ins(without, Asked()))
+    assert {nodule.provenance for nodule in result.nodules} == {"segmenter"}
+    assert result.report["fusion"]["state"].startswith("no detector looked")
 
 
 def test_a_place_that_a_reader_shows_has_a_probability_too(chest, model):

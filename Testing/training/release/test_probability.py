@@ -115,6 +115,14 @@ def test_nodules_of_a_weight_count_as_often():
     )
 
 
+def test_regressions_are_compared_by_cross_entropy():
+    rows = [finding(on=[1]), finding("B"), finding("C", touches=True)]
+    scores = np.array([0.8, 0.4, 0.999])
+    assert probability.cross_entropy(rows, scores) == pytest.approx(-np.log([0.8, 0.6]).mean())
+    weighted = -np.average(np.log([0.8, 0.6]), weights=[3, 1])
+    assert probability.cross_entropy(rows, scores, 3.0) == pytest.approx(weighted)
+
+
 @pytest.fixture
 def study(tmp_path):
     """Two whole scans, crops of two folds; a model that held fold 1 out, one whose classifier held fold 0 out."""
@@ -149,9 +157,8 @@ def test_command_writes_the_card_and_what_it_rests_on(study, tmp_path, capsys):
     assert {"findings.csv", "probability.md", "reliability.png", "froc.png"} <= {path.name for path in out.iterdir()}
     assert (report["scans"], report["nodules"], report["nodules_per_scan"]) == (2, 3, 1.5)
     parts, size = probability.REGRESSIONS[report["regression"]]
-    assert report["found"][report["regression"]]["cpm"]["value"] == max(
-        one["cpm"]["value"] for name, one in report["found"].items() if name in probability.REGRESSIONS
-    )
+    assert report["cross_entropy"][report["regression"]] == min(report["cross_entropy"].values())
+    assert {"the segmenter's own score", "both branches without a classifier"} <= set(report["found"])
     for part in probability.PARTS:
         assert (getattr(card.spec.probability, part) == 0) or part in parts
     assert size or card.spec.probability.log_diameter == 0
@@ -161,6 +168,9 @@ def test_command_writes_the_card_and_what_it_rests_on(study, tmp_path, capsys):
     assert max(card.spec.froc.found) == 3
     assert expectation(card.spec.froc, card.spec.threshold).false_per_scan <= 2
     rows = list(csv.DictReader((out / "findings.csv").open()))
+    lowest = min(float(row["classifier"]) for row in rows if row["outcome"] == "nodule")
+    assert card.spec.classifier.min_score == pytest.approx(lowest, abs=0.01)  # three nodules: hardly one of a hundred
+    assert all(float(row["classifier"]) >= card.spec.classifier.min_score - 1e-4 for row in rows)
     assert {row["scan"] for row in rows if row["outcome"] == "nodule"} == {"crop 0", "crop 1", "crop 2"}
     assert {row["scan"] for row in rows if row["outcome"] == "false"} == {"scan-0", "scan-1"}
     assert "without the classifier" in capsys.readouterr().out

@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def config(folder):
-    return small_data.training_config("classifier", folder) | {"model": str(folder / "gate"), "epoch_steps": 4}
+    return small_data.training_config("classifier", folder) | {"models": [str(folder / "gate")], "epoch_steps": 4}
 
 
 def candidates(config, folds, cache, **changes):
@@ -48,6 +48,13 @@ def test_candidates_are_cut_at_their_own_centroid_and_know_what_they_are(config,
         near = np.argwhere(hu > -200)
         near = near[np.linalg.norm(near - middle, axis=1) < 9]
         assert np.abs(near.mean(0) - middle).max() < 1.5
+
+
+def test_further_models_mark_candidates_but_give_no_bright_places(config, tmp_path):
+    one = candidates(config, [0, 1], tmp_path)
+    both = candidates(config, [0, 1], tmp_path, models=config["models"] * 2)
+    assert 0 < both.marked.sum() == 2 * one.marked.sum()
+    assert (~both.marked).sum() == (~one.marked).sum()
 
 
 def test_bright_places_are_far_from_what_any_reader_outlined():
@@ -154,7 +161,7 @@ def test_command_trains_and_part_puts_it_into_a_model(config, folder, tmp_path):
     assert made.spec.classifier.kind == "residual"
     assert made.spec.fusion.keep == "all"
     assert "results" not in made.card
-    assert made.card["training"]["classifier"]["model"] == "gate"
+    assert made.card["training"]["classifier"]["models"] == ["gate"]
     weights = checkpoint.load(best)["ema"]
     for name, value in made.classifier().state_dict().items():
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-3)
