@@ -2,25 +2,26 @@
 
     python Testing/fuzz/fuzz_kills.py --count 100 --seed 1
 
-Each command runs in a process group of its own, networks replaced by a threshold, and is killed (SIGKILL) within the
-time that it takes after its modules are loaded. Then OUT is there whole or not at all (`batch`, `prepare` and `train`
-may leave what they go on from), the same command is given again, with --resume where it has one, and its results are
-compared with those of a run that nobody killed.
+Each command runs in a forked process with a group of its own, networks replaced by a threshold, and is killed
+(SIGKILL) within the time that it takes; modules are loaded once, before. Then OUT is there whole or not at all, except
+that `batch`, `prepare` and `train` may leave what they go on from. The same command is given again, with --resume where
+it has one, and its results are compared with those of a run that nobody killed.
 """
 
 import argparse
 import csv
-import gzip
 import hashlib
 import io
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import types
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +32,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import fuzz_worker  # noqa: E402
-import numpy as np  # noqa: E402
+import h5py  # noqa: E402
 import small_data  # noqa: E402
+import stand_in_work  # noqa: E402
+import tiny_model  # noqa: E402
+import torch  # noqa: E402
 from fuzz_inputs import changed_input  # noqa: E402
 from fuzz_table import markdown, replace_part  # noqa: E402
 
-READY = "ready"
-LONGEST_S = 600
 SETTINGS = (
     *("steps=6", "epoch_steps=2", "batch=2", "validate_crops=1", "data.background=[]", "data.train_folds=[0]"),
     *("data.validation_folds=[1]", "generator.width=2", "critic.width=2", "sampling.sides=[[16, 16, 16]]"),
@@ -73,8 +75,6 @@ def _batch(folder: Path) -> list[str]:
     (folder / "in").mkdir(parents=True)
     for number in range(5):
         (folder / "in" / f"scan-{number}.nii.gz").write_text(f"scan {number}")
-    import tiny_model
-
     tiny_model.write_model(folder / "model")
     return ["stand-in", str(folder / "log"), str(folder / "in"), str(folder / "out"), "--model", str(folder / "model")]
 
@@ -97,66 +97,94 @@ COMMANDS = {
 }
 
 
-def child(words: Sequence[str]) -> int:
-    """Load everything, say so, and run a command; for a process of its own.
+@dataclass(frozen=True)
+class Running:
+    """A command under way.
 
-    Args:
-        words: the program and its arguments.
+    Attributes:
+        pid: of its process, which leads its group.
+        output: ends when the last process of the group has ended.
     """
-    program, *arguments = words
-    if program == "stand-in":
-        import stand_in_work as work
-        from LNHGLib.batch import run, segment_case  # noqa: F401
 
-        main = work.main
-    else:
-        fuzz_worker.import_all()
-        fuzz_worker.replace_networks()
-        main = fuzz_worker.command(program)
-    print(READY, flush=True)
-    return main(arguments)
+    pid: int
+    output: int
+
+    def finish(self) -> int:
+        """Wait until no process of the group is left, and return the exit status, below 0 for a signal."""
+        while os.read(self.output, 1 << 16):
+            pass
+        os.close(self.output)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def start(words: Sequence[str], folder: Path) -> subprocess.Popen:
-    """Start a command and return when it is about to begin.
+def start(words: Sequence[str], folder: Path) -> Running:
+    """Start a command in a forked process.
 
     Args:
         words: the program and its arguments.
         folder: worked in.
     """
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    paths = [str(path) for path in (ROOT / "LNHGSegmentation", ROOT / "LNHGTraining", ROOT / "Testing/tools")]
-    environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": os.pathsep.join(paths)}
-    log = (folder / "said").open("a")
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), "--child", *words],
-        stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder, env=environment, start_new_session=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if line.strip() == READY:
-            break
-    return process
+    output, end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        os.dup2(end, 1)
+        os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        os.closerange(3, 256)
+        os._exit(_child(words, folder))
+    with suppress(PermissionError, ProcessLookupError):  # the child has done it, or ended
+        os.setpgid(pid, pid)
+    os.close(end)
+    return Running(pid, output)
 
 
-def finish(process: subprocess.Popen) -> int:
-    """Wait for a command and return its exit status."""
-    process.stdout.read()
-    return process.wait(LONGEST_S)
+def _child(words: Sequence[str], folder: Path) -> int:
+    """Run a command and return its exit status; for a forked process."""
+    program, *arguments = words
+    try:
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.modules["__main__"] = types.ModuleType("__main__")  # or each process of a batch would load this file
+        os.environ["TMPDIR"], tempfile.tempdir = str(folder / "tmp"), None
+        os.chdir(folder)
+        if program == "stand-in":
+            return stand_in_work.main(arguments)
+        fuzz_worker.replace_networks()
+        return fuzz_worker.command(program)(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else fuzz_worker.UNCAUGHT
+    except BaseException:
+        traceback.print_exc()
+        return fuzz_worker.UNCAUGHT
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def content(out: Path) -> dict[str, str]:
-    """Return what the files of a folder hold, by name, without times, seconds and what is drawn by chance."""
+    """Return digests of a folder's files by name; of what differs from run to run (times, UIDs) only the names."""
     found = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
         if path.is_dir() or "tfevents" in name or any(part.startswith(".") for part in path.relative_to(out).parts):
             continue
-        found[name] = hashlib.sha256(_steady(path)).hexdigest() if path.suffix in (".csv", ".gz", ".npz", ".pt") else ""
+        found[name] = hashlib.sha256(_steady(path)).hexdigest()
     return found
 
 
 def _steady(path: Path) -> bytes:
     """Return the part of a file that is the same in every run."""
+    if path.name in ("report.json", "overview.html") or path.suffix == ".pdf":
+        return b""
+    if path.suffix == ".pt":
+        return _flat(torch.load(path, map_location="cpu", weights_only=True) | {"config": None})
+    if path.suffix == ".h5":
+        parts: list[bytes] = []
+        with h5py.File(path) as file:
+            file.visititems(
+                lambda name, item: parts.extend([name.encode(), item[()].tobytes()] if hasattr(item, "shape") else [])
+            )
+        return b"".join(parts)
     if path.suffix == ".csv":
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
         head = rows[0] if rows else []
@@ -166,14 +194,16 @@ def _steady(path: Path) -> bytes:
             if not any(word in name for word in ("second", "_s", "time", "mb", "attempts", "source", "path"))
         ]
         return "\n".join(",".join(row[i] for i in kept if i < len(row)) for row in rows).encode()
-    if path.suffix == ".pt":
-        import torch
+    return path.read_bytes()
 
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        weights = state.get("generator", state)
-        return b"".join(np.ascontiguousarray(weights[name].float().numpy()).tobytes() for name in sorted(weights))
-    data = path.read_bytes()
-    return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+
+def _flat(value: object) -> bytes:
+    """Return what a checkpoint holds, in one order; how it shares its memory does not count."""
+    if isinstance(value, dict):
+        return b"".join(repr(key).encode() + _flat(value[key]) for key in sorted(value, key=repr))
+    if isinstance(value, list | tuple):
+        return b"".join(map(_flat, value))
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode()
 
 
 def kill_one(name: str, reference: dict[str, str], seconds: float, rng: random.Random, folder: Path) -> dict:
@@ -189,15 +219,11 @@ def kill_one(name: str, reference: dict[str, str], seconds: float, rng: random.R
     command = COMMANDS[name]
     words = command.make(folder)
     after = rng.uniform(0, 1.05 * seconds)
-    process = start(words, folder)
+    running = start(words, folder)
     time.sleep(after)
-    ended = process.poll()
-    with_group = ended is None
-    if with_group:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.stdout.read()
-    process.wait()
-    row = {"command": name, "after_s": round(after, 2), "killed": with_group, "fault": ""}
+    os.killpg(running.pid, signal.SIGKILL)  # an ended process has its group until it is waited for
+    killed = running.finish() == -signal.SIGKILL
+    row = {"command": name, "after_s": round(after, 2), "killed": killed, "fault": ""}
     out = folder / "out"
     there = content(out) if out.exists() else {}
     if there and not command.partial and there != reference:
@@ -205,8 +231,7 @@ def kill_one(name: str, reference: dict[str, str], seconds: float, rng: random.R
     if there and not command.partial:
         return row
     resume = [command.resume] if command.resume and out.exists() and any(out.iterdir()) else []
-    status = finish(start([*words, *resume], folder))
-    if status:
+    if start([*words, *resume], folder).finish():
         return row | {"fault": f"goes not on: {(folder / 'said').read_text()[-200:]}"}
     if content(out) != reference:
         met = content(out)
@@ -223,14 +248,16 @@ def kills(count: int, seed: int, names: Sequence[str] = tuple(COMMANDS)) -> list
         seed: of the moments.
         names: of the commands.
     """
+    fuzz_worker.one_thread()
+    fuzz_worker.import_all()
     rng, rows = random.Random(seed), []
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text).resolve()
         for name in names:
             place = folder / f"{list(COMMANDS).index(name)}-whole"
             words = COMMANDS[name].make(place)
-            process, began = start(words, place), time.monotonic()
-            if finish(process):
+            began = time.monotonic()
+            if start(words, place).finish():
                 raise RuntimeError(f"{name} cannot be done: {(place / 'said').read_text()[-600:]}")
             seconds, reference = time.monotonic() - began, content(place / "out")
             for number in range(-(-count // len(names))):
@@ -258,8 +285,6 @@ def write_table(page: Path, rows: Sequence[dict], how: str) -> None:
 
 def main() -> int:
     """Run what the command line says; exit status 1 where something failed."""
-    if sys.argv[1:2] == ["--child"]:
-        return child(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)

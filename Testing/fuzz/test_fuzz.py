@@ -35,6 +35,46 @@ def test_what_once_failed_ends_well():
     assert len(rows) == len(CORPUS)
 
 
+@pytest.mark.slow
+def test_commands_that_are_killed_lose_nothing():
+    rows = run("import fuzz_kills; print(json.dumps(fuzz_kills.kills(6, 5)))")
+    assert {row["command"]: row["fault"] for row in rows if row["fault"]} == {}
+    assert len({row["command"] for row in rows}) == 6
+
+
+KILL_A_PLANTED_ONE = """
+import pathlib, random, tempfile, time, fuzz_kills
+def write(arguments):
+    file = pathlib.Path("out/a.csv")
+    file.parent.mkdir(exist_ok=True)
+    before = file.read_text() if file.exists() else ""
+    file.write_text("half")
+    time.sleep(2)
+    file.write_text(before + "whole")
+    return int(before == arguments[0])
+fuzz_worker.command = lambda program: write
+fuzz_worker.replace_networks = lambda: None
+met = []
+for partial, fatal in ((False, ""), (True, ""), (True, "half")):
+    with tempfile.TemporaryDirectory() as text:
+        folder = pathlib.Path(text).resolve()
+        fuzz_kills.COMMANDS["x"] = fuzz_kills.Killed(lambda folder: ["lnhg", fatal], partial=partial)
+        fuzz_kills.start(["lnhg", "none"], folder / "whole").finish()
+        reference = fuzz_kills.content(folder / "whole/out")
+        moment = random.Random()
+        moment.uniform = lambda least, most: 1.0
+        met.append(fuzz_kills.kill_one("x", reference, 2.0, moment, folder / "killed"))
+print(json.dumps(met))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_killed_command_leaves_and_goes_on_from_is_looked_at():
+    met = run(KILL_A_PLANTED_ONE)
+    assert [row["killed"] for row in met] == [True] * 3
+    assert [row["fault"].split(":")[0] for row in met] == ["half-written", "another result", "goes not on"]
+
+
 @pytest.mark.parametrize(
     ("status", "said", "fault"),
     [
