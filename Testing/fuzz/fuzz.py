@@ -10,13 +10,16 @@ folder `--keep`, one folder each.
 import argparse
 import json
 import os
+import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -111,6 +114,7 @@ def run_all(todo: Sequence[tuple[str, int]], jobs: int, keep: Path | None = None
                     resource.setrlimit(resource.RLIMIT_AS, (JOB_BYTES, JOB_BYTES))
                     fuzz_worker.import_all()
                     fuzz_worker.replace_networks()
+                    fuzz_worker.warm_up(bases, folder / f"warm-{job}")
                     run_part(todo[job::jobs], bases, folder, keep, folder / f"log-{job}")
                     os._exit(0)
                 except BaseException as error:
@@ -123,50 +127,50 @@ def run_all(todo: Sequence[tuple[str, int]], jobs: int, keep: Path | None = None
         return [json.loads(line) for job in range(jobs) for line in (folder / f"log-{job}").read_text().splitlines()]
 
 
-def run_real(count: int, seed: int) -> list[dict]:
+def run_real(count: int, seed: int, jobs: int, names: Sequence[str] = tuple(KINDS)) -> list[dict]:
     """Run some inputs through the installed commands with the bundled model.
 
     Args:
         count: how many.
         seed: of the run.
+        jobs: commands at a time.
+        names: of the kinds.
     """
-    import random
-
-    rng, rows = random.Random(seed), []
-    names = [name for name, kind in KINDS.items()]
+    rng = random.Random(seed)
     todo = [(rng.choice(names), seed * 1_000_000 + rng.randrange(1, 500)) for _ in range(count)]
-    with tempfile.TemporaryDirectory() as text:
+    with tempfile.TemporaryDirectory() as text, ThreadPoolExecutor(jobs) as pool:
         folder = Path(text).resolve()
         bases = fuzz_worker.make_bases(names, folder)
-        for number, (name, each) in enumerate(todo):
-            work = folder / f"real-{number}"
-            (work / "tmp").mkdir(parents=True)
-            program, *arguments = changed_input(name, each, bases[name], work)
-            if KINDS[name].arguments[1] == "segment" and not KINDS[name].names[0].startswith("model/"):
-                arguments = arguments[:3] + arguments[5:]  # the bundled model
-            executable = Path(sys.executable).with_name(program)
-            environment = {
-                **os.environ,
-                "TMPDIR": str(work / "tmp"),
-                "LNHG_MODELS": str(work / "home"),
-                "OMP_NUM_THREADS": "1",
-            }
-            began = time.monotonic()
-            try:
-                done = subprocess.run(
-                    [executable, *arguments], capture_output=True, text=True, errors="replace", timeout=REAL_S,
-                    env=environment, cwd=work,
-                )  # fmt: skip
-                status, said = done.returncode, done.stderr
-            except subprocess.TimeoutExpired:
-                status, said = -9, ""
-            fault = fuzz_worker.judge(name, status, said, work)
-            rows.append({
-                "kind": name, "seed": each, "status": status, "seconds": round(time.monotonic() - began, 1),
-                "megabytes": 0.0, "fault": fault, "said": said[-1500:],
-            })  # fmt: skip
-            shutil.rmtree(work)
-    return rows
+        return list(pool.map(lambda n, each: _run_one_real(*each, bases, folder / f"real-{n}"), range(count), todo))
+
+
+def _run_one_real(name: str, seed: int, bases: dict[str, Path], work: Path) -> dict:
+    """Run a changed input through an installed command and return how it ended.
+
+    Args:
+        name: of the kind.
+        seed: of the change.
+        bases: good inputs by kind.
+        work: a folder to work in, which is removed.
+    """
+    (work / "tmp").mkdir(parents=True)
+    program, *arguments = changed_input(name, seed, bases[name], work)
+    if KINDS[name].arguments[1] == "segment" and not KINDS[name].names[0].startswith("model/"):
+        arguments = arguments[:3] + arguments[5:]  # the bundled model
+    own = {"TMPDIR": str(work / "tmp"), "LNHG_MODELS": str(work / "home"), "OMP_NUM_THREADS": "1"}
+    began = time.monotonic()
+    try:
+        done = subprocess.run(
+            [Path(sys.executable).with_name(program), *arguments],
+            capture_output=True, text=True, errors="replace", timeout=REAL_S, env=os.environ | own, cwd=work,
+        )  # fmt: skip
+        status, said = done.returncode, done.stderr
+    except subprocess.TimeoutExpired:
+        status, said = -signal.SIGKILL, ""
+    seconds = round(time.monotonic() - began, 1)
+    fault = fuzz_worker.judge(name, status, said, work)
+    shutil.rmtree(work)
+    return fuzz_worker.Outcome(name, seed, status, seconds, 0.0, fault, said[-1500:]).row()
 
 
 def main() -> int:
@@ -183,7 +187,7 @@ def main() -> int:
     began = time.monotonic()
     names = tuple(options.kind or KINDS)
     rows = (
-        run_real(options.real, options.seed)
+        run_real(options.real, options.seed, options.jobs, names)
         if options.real
         else fuzz(options.count, options.seed, options.jobs, options.keep, names)
     )

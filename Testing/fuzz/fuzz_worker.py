@@ -1,6 +1,8 @@
 """One changed input in a process of its own, limited in time and memory, and what must hold of its end."""
 
+import gc
 import importlib
+import io
 import os
 import pkgutil
 import re
@@ -10,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,6 +85,25 @@ def import_all() -> None:
                 importlib.import_module(module.name)
     for name in ("matplotlib.backends.backend_agg", "matplotlib.pyplot", "highdicom", "LNHGLib.__main__"):
         importlib.import_module(name)
+
+
+def warm_up(bases: dict[str, Path], folder: Path) -> None:
+    """Read the good inputs, so that forked processes have what libraries load late, and share all of it.
+
+    Args:
+        bases: good inputs by kind.
+        folder: to work in.
+    """
+    for number, (name, base) in enumerate(bases.items()):
+        if KINDS[name].arguments[1] == "models":  # these would be added to this computer's
+            continue
+        work = folder / str(number)
+        work.mkdir(parents=True)
+        program, *arguments = changed_input(name, 0, base, work)
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            command(program)(arguments)
+    gc.collect()
+    gc.freeze()
 
 
 def one_thread() -> None:
