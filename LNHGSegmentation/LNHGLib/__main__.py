@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from LNHGLib import __version__
 from LNHGLib.cli import batch, demo, devices, models, reader_study, report, segment
-from LNHGLib.cli.console import Parser, Stop, lasting_output, sentence_of, use_huge_pages
+from LNHGLib.cli.console import Parser, Stop, lasting_output, say, sentence_of, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError, WorkError
 
 COMMANDS = (segment, demo, batch, report, reader_study, devices, models)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(sentence: str, status: int) -> int:
-    print(f"lnhg: {sentence}", file=sys.stderr)
+    say(f"lnhg: {sentence}")
     return status
 
 

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from LNHGLib.cli.console import Parser, lasting_output, sentence_of, use_huge_pages
+from LNHGLib.cli.console import Parser, lasting_output, say, sentence_of, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError
 from LNHGLib.setup import package_list
 
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(message: object, status: int) -> int:
     sys.stdout.flush()
-    print(f"lnhg-train: {' '.join(str(message).split())}", file=sys.stderr)
+    say(f"lnhg-train: {message}")
     return status
 
 

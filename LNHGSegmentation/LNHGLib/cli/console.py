@@ -5,6 +5,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,8 @@ from LNHGLib.errors import CANCELLED, Cancelled
 
 CANCEL_FILE = "LNHG_CANCEL_FILE"
 """Environment variable: the work stops as soon as the file it names is there."""
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 _POLL_S = 0.1
 _GRACE_S = 1.0
@@ -147,9 +150,12 @@ def part_of(progress: Callable[[float, str], None], start: float, end: float) ->
 
 
 def say(line: str) -> None:
-    """Print a line on stderr, in the place of a progress bar that may stand there."""
+    """Print a line on stderr, in the place of a progress bar that may stand there.
+
+    It stays one line whatever it quotes: line ends and other control characters become spaces.
+    """
     wipe = "\r\033[K" if sys.stderr.isatty() else ""
-    print(f"{wipe}{line}", file=sys.stderr, flush=True)
+    print(f"{wipe}{CONTROL.sub(' ', line)}", file=sys.stderr, flush=True)
 
 
 def count(number: int, noun: str) -> str:

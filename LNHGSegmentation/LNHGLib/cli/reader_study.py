@@ -1,10 +1,9 @@
 """The commands `lnhg reader-study export`, `verify` and `analyse`."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from LNHGLib.cli.console import Stop, progress_printer
+from LNHGLib.cli.console import Stop, progress_printer, say
 from LNHGLib.figures.colors import DEFAULT_STYLE
 from LNHGLib.files.checksum import file_sha256
 
@@ -121,7 +120,7 @@ def _analyze(options: argparse.Namespace, stop: Stop) -> None:
     stop.writing = True
     report.write(study, inputs, options.out, options.overwrite)
     for note in study.notes:
-        print(f"lnhg: note: {note}", file=sys.stderr)
+        say(f"lnhg: note: {note}")
     for row in study.tables["readers"]:
         print(f"{row['reader']}, {row['modality']}: {row['mean']:.1f} +- {row['sd']:.2f} ({row['cases']} cases)")
     print(options.out / report.REPORT)

@@ -1,10 +1,9 @@
 """The command `lnhg report`."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from LNHGLib.cli.console import Stop, progress_printer
+from LNHGLib.cli.console import Stop, progress_printer, say
 from LNHGLib.errors import InputError
 
 HELP = """
@@ -59,6 +58,6 @@ def run(options: argparse.Namespace, _stop: Stop) -> None:
         options.overwrite,
     )  # fmt: skip
     for note in write.write_report(wanted, progress_printer(options.json)):
-        print(f"lnhg: note: {note}", file=sys.stderr)
+        say(f"lnhg: note: {note}")
     if not options.json:
         print(f"The report is in {options.out}")

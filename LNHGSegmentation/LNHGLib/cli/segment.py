@@ -3,13 +3,12 @@
 import argparse
 import functools
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from LNHGLib.cli.console import Stop, count, part_of, progress_printer
+from LNHGLib.cli.console import Stop, count, part_of, progress_printer, say
 from LNHGLib.errors import InputError
 from LNHGLib.models import folder
 
@@ -89,7 +88,7 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
     result = segment_and_write(options, stop, read, options.overwrite)
     if not options.json:
         for warning in result.report["warnings"]:
-            print(f"lnhg: note: {warning}", file=sys.stderr)
+            say(f"lnhg: note: {warning}")
         print(f"{count(len(result.nodules), 'nodule')} in {options.ct}; results are in {options.out}")
 
 

@@ -138,6 +138,21 @@ class ClassifierSpec:
 
 
 @dataclass(frozen=True)
+class MassSpec:
+    """The card's `masses` part: the generator looks once more at a coarser CT, for what is too large for its own scale.
+
+    Attributes:
+        factor: voxels of the working grid along each axis that become one.
+        threshold: cuts the coarser nodule image into components.
+        min_diameter: of the sphere of a component's volume, in voxels of the working grid; smaller ones do not count.
+    """
+
+    factor: int
+    threshold: float
+    min_diameter: float
+
+
+@dataclass(frozen=True)
 class ProbabilitySpec:
     """The card's `probability` part: the logistic regression that makes a score a probability, see `calibration`.
 
@@ -198,6 +213,7 @@ class Card:
         second_generator: looks at what the first one found; None where the model has none.
         detector: removes false positives.
         fusion: how both branches are joined.
+        masses: a coarser look for large nodules; None where there is none.
         classifier: sorts candidates; None where the model has none.
         probability: makes a score the probability that a finding is a nodule; None where scores are the model's own.
         froc: what to expect at each threshold; None where the card does not say it.
@@ -210,6 +226,7 @@ class Card:
     second_generator: GeneratorSpec | None
     detector: DetectorSpec
     fusion: FusionOptions
+    masses: MassSpec | None = None
     classifier: ClassifierSpec | None = None
     probability: ProbabilitySpec | None = None
     froc: FrocSpec | None = None
@@ -230,6 +247,7 @@ class Card:
             second_generator=_generator(values[SECOND]) if SECOND in values else None,
             detector=DetectorSpec(**{field.name: detector[field.name] for field in fields(DetectorSpec)}),
             fusion=FusionOptions(**values["fusion"]),
+            masses=MassSpec(**values["masses"]) if "masses" in values else None,
             classifier=_classifier(values["classifier"]) if "classifier" in values else None,
             probability=ProbabilitySpec(**values["probability"]) if "probability" in values else None,
             froc=FrocSpec.of(values["froc"]) if "froc" in values else None,
@@ -435,6 +453,7 @@ CARD = {
     "generator": Key(PART.accepts, "the generator's description"),
     "detector": Key(PART.accepts, "the detector's description"),
     SECOND: Key(PART.accepts, "the second generator's description", False),
+    "masses": Key(PART.accepts, "the coarser look's options", False),
     "classifier": Key(PART.accepts, "the classifier's description", False),
     "probability": Key(PART.accepts, "the factors of a score that is a probability", False),
     "froc": Key(PART.accepts, "a table of nodules and false findings by threshold", False),
@@ -487,6 +506,11 @@ CLASSIFIER = {
     "weights": WEIGHTS,
     "min_score": between(0, 1, "a score from 0 to 1", required=False),
 }
+MASSES = {
+    "factor": _whole("voxels from 1 on"),
+    "threshold": NUMBER_FROM_0,
+    "min_diameter": between(1, 1000, "1 to 1000 voxels"),
+}
 PROBABILITY = {field.name: FACTOR for field in fields(ProbabilitySpec)}
 FROC = {
     "thresholds": Key(
@@ -498,5 +522,12 @@ FROC = {
     "scans": _whole("a number from 1 on"),
     "rests_on": TEXT,
 }
-PARTS = {"detector": DETECTOR, "fusion": FUSION, "classifier": CLASSIFIER, "probability": PROBABILITY, "froc": FROC}
+PARTS = {
+    "detector": DETECTOR,
+    "fusion": FUSION,
+    "masses": MASSES,
+    "classifier": CLASSIFIER,
+    "probability": PROBABILITY,
+    "froc": FROC,
+}
 """Keys of the parts whose keys depend on nothing else."""

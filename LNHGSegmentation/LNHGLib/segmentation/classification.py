@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from LNHGLib.image.boxes import Box, box_between, box_of_edges, box_start
+from LNHGLib.models.card import Card
 from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from LNHGLib.segmentation.fusion import Finding
+from LNHGLib.segmentation.preprocessing import coarser
 from LNHGLib.segmentation.progress import Monitor
 
 FIELD = 32
@@ -55,6 +57,26 @@ def finding_diameter_mm(labels: np.ndarray, finding: Finding, voxel_mm3: float) 
     else:
         voxels = np.pi / 6 * float(np.prod(np.subtract(finding.box[3:], finding.box[:3])))
     return sphere_diameter_mm(max(voxels, 1.0) * voxel_mm3)
+
+
+def finding_fields(
+    ct_norm: np.ndarray, labels: np.ndarray, findings: Sequence[Finding], spec: Card
+) -> list[np.ndarray]:
+    """Return the field around each finding; where the card has `masses`, of the coarser CT for large ones.
+
+    Args:
+        ct_norm: normalized CT on the working grid, float32 (z, y, x).
+        labels: component numbers, int (z, y, x).
+        findings: their boxes hold their components.
+        spec: the model's card.
+    """
+    fields, afar = [], coarser(ct_norm, spec.masses.factor) if spec.masses else None
+    for finding in findings:
+        seen, center = ct_norm, finding_center(labels, finding)
+        if spec.masses and finding_diameter_mm(labels, finding, 1.0) >= spec.masses.min_diameter:
+            seen, center = afar, (center + 0.5) / spec.masses.factor - 0.5
+        fields.append(candidate_field(seen, center, spec.window_hu))
+    return fields
 
 
 def candidate_field(ct_norm: np.ndarray, center: Sequence[float], window_hu: Sequence[float]) -> np.ndarray:

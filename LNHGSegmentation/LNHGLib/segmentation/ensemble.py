@@ -5,6 +5,9 @@ all members predict a fixed field, and their mean gives the candidate its score 
 not depend on where it was cut from: a place in a scan and the cube cut out there give the same image. So the pipeline,
 the point prompt, calibration, evaluation and training predict at a place by one method, `Ensemble.predict_at`.
 
+What is large is seen better from afar. So where the card has `masses`, the first member also looks at a coarser CT:
+over the lungs, and around each large candidate. What it marks there joins the nodule image if it is large.
+
 Further members are the generator on the CT rotated by 180 degrees in the axial plane (`rotate_180` in the card) and the
 `second_generator`. Arrays are zyx on the working grid; the CT is normalized to 0..1.
 """
@@ -18,11 +21,12 @@ import numpy as np
 from scipy import ndimage
 from torch import nn
 
-from LNHGLib.image.boxes import Box, box_intersection, box_shape, box_start, box_union, box_within, whole_box
-from LNHGLib.models.card import Card, FusionOptions
+from LNHGLib.image.boxes import Box, box_intersection, box_shape, box_start, box_union, box_within, grow_box, whole_box
+from LNHGLib.models.card import Card, FusionOptions, MassSpec
 from LNHGLib.models.gan import PaperGenerator
 from LNHGLib.segmentation.components import component_scores, components
 from LNHGLib.segmentation.fusion import Finding, combine
+from LNHGLib.segmentation.preprocessing import coarser
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.tiled_inference import fields_at_once, run_generator, run_generator_on_fields
 
@@ -103,14 +107,17 @@ class Member:
 class Ensemble:
     """The members of a model. One that is made for a single network is that network's predictor."""
 
-    def __init__(self, members: Sequence[Member], monitor: Monitor | None = None) -> None:
+    def __init__(
+        self, members: Sequence[Member], monitor: Monitor | None = None, masses: MassSpec | None = None
+    ) -> None:
         """Join members.
 
         Args:
             members: the first one finds the candidates, all of them look at each.
             monitor: cancelling, and progress: of the first one over a CT, and of the candidates done.
+            masses: how the first one looks at a coarser CT, too.
         """
-        self.members, self.monitor = tuple(members), monitor or Monitor()
+        self.members, self.monitor, self.masses = tuple(members), monitor or Monitor(), masses
 
     @classmethod
     def of(
@@ -129,7 +136,7 @@ class Ensemble:
             members.append(replace(members[0], rotated=True))
         if second is not None:
             members.append(Member.of(second, (spec.second_generator or spec.generator).slab))
-        return cls(members, monitor)
+        return cls(members, monitor, spec.masses)
 
     def predict(self, ct_norm: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
         """Return the first member's nodule image of a CT, float32 (z, y, x): where it marks something are candidates.
@@ -138,17 +145,71 @@ class Ensemble:
             ct_norm: normalized CT, float32 (z, y, x).
             lungs: bool (z, y, x); nothing is predicted in pieces without lung. None means everywhere.
         """
-        return self.members[0].predict(ct_norm, lungs, self.monitor)
+        image = self.members[0].predict(ct_norm, lungs, self.monitor)
+        return image if self.masses is None else np.maximum(image, self._masses(ct_norm, lungs))
 
     def predict_at(self, ct_norm: np.ndarray, boxes: Sequence[Box]) -> Iterator[EnsemblePatch]:
         """Yield what all members make of the field around each box, see `field_around`.
 
-        Nothing outside of the field is seen. Where it reaches beyond the CT, the CT's outermost values go on.
+        Nothing outside of the field is seen; of a large candidate, at the coarser scale, nothing outside of the field
+        there. Where fields reach beyond the CT, its outermost values go on.
 
         Args:
             ct_norm: normalized CT, float32 (z, y, x).
             boxes: of candidates, or of places.
         """
+        for box, patch in zip(boxes, self._patches(ct_norm, boxes), strict=True):
+            if self.masses is not None and max(box_shape(box)) >= self.masses.min_diameter:
+                wide, image = self._masses_around(ct_norm, box)
+                patch = replace(patch, image=np.maximum(patch.image, image[box_within(patch.box, wide)]))
+            yield patch
+
+    def mass_at(self, ct_norm: np.ndarray, place: Sequence[int]) -> Box | None:
+        """Return the box of the mass that a place lies in, seen at the coarser scale; None where there is none.
+
+        Args:
+            ct_norm: normalized CT, float32 (z, y, x).
+            place: index (z, y, x).
+        """
+        if self.masses is None:
+            return None
+        wide, image = self._masses_around(ct_norm, tuple(slice(index, index + 1) for index in place))
+        labels = components(image > 0)
+        number = labels[tuple(index - part.start for index, part in zip(place, wide, strict=True))]
+        if not number:
+            return None
+        box = ndimage.find_objects(labels)[number - 1]
+        moved = (slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, wide, strict=True))
+        return box_intersection(tuple(moved), whole_box(ct_norm.shape))
+
+    def _masses_around(self, ct_norm: np.ndarray, box: Box) -> tuple[Box, np.ndarray]:
+        """Return the field of a box at the coarser scale, on the working grid, and `_masses` in it."""
+        wide = field_around(box, self.masses.factor)
+        return wide, self._masses(cut_field(ct_norm, wide))
+
+    def _masses(self, ct_norm: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
+        """Return what the first member marks at the coarser scale and is large, float32 (z, y, x); 0 elsewhere.
+
+        Args:
+            ct_norm: normalized CT, float32 (z, y, x).
+            lungs: as in `predict`.
+        """
+        factor, threshold = self.masses.factor, self.masses.threshold
+        seen = None if lungs is None else coarser(lungs, factor) > 0
+        marked = self.members[0].predict(coarser(ct_norm, factor), seen, replace(self.monitor, progress=None))
+        labels = components(marked > threshold)
+        voxels, least = np.bincount(labels.ravel()), math.pi / 6 * (self.masses.min_diameter / factor) ** 3
+        image = np.zeros([size * factor for size in marked.shape], np.float32)
+        for number, box in enumerate(ndimage.find_objects(labels), 1):
+            if voxels[number] >= least:
+                around = grow_box(box, 1, marked.shape)
+                fine = ndimage.zoom(marked[around], factor, order=1, mode="nearest", grid_mode=True)
+                place = tuple(slice(part.start * factor, part.stop * factor) for part in around)
+                image[place] = np.maximum(image[place], np.where(fine > threshold, fine, 0))
+        return image[whole_box(ct_norm.shape)]
+
+    def _patches(self, ct_norm: np.ndarray, boxes: Sequence[Box]) -> Iterator[EnsemblePatch]:
+        """Yield what all members make of the field around each box at the working grid's scale."""
         silent, done = replace(self.monitor, progress=None), 0
         for fields in self._batches([field_around(box) for box in boxes]):
             self.monitor.report(done / len(boxes))
@@ -180,16 +241,20 @@ class Ensemble:
         return image
 
 
-def field_around(box: Box) -> Box:
+def field_around(box: Box, factor: int = 1) -> Box:
     """Return the field that the members see around a box; it may reach beyond the array.
 
     Along each axis it has `FIELD` voxels, or what the box needs with `ROOM` on both sides, rounded up to a multiple of
     `FIELD_STEP`. The box's middle voxel, the later one of two, is the one behind the field's middle.
+
+    Args:
+        box: of a candidate or place.
+        factor: of the scale that the field is seen at: so many voxels count as one.
     """
     field = []
     for part in box:
-        needed = part.stop - part.start + 2 * ROOM
-        size = max(FIELD, math.ceil(needed / FIELD_STEP) * FIELD_STEP)
+        needed = (part.stop - part.start) / factor + 2 * ROOM
+        size = max(FIELD, math.ceil(needed / FIELD_STEP) * FIELD_STEP) * factor
         start = (part.start + part.stop) // 2 - size // 2
         field.append(slice(start, start + size))
     return tuple(field)

@@ -240,8 +240,7 @@ def classify_findings(
     findings = found.fusion.findings
     with monitor.stage("classifier", "Sorting the candidates (classifier)", 0.78, 0.82):
         network = load_network(model.classifier, where, monitor)
-        centers = [classification.finding_center(found.labels, finding) for finding in findings]
-        fields = [classification.candidate_field(scan.ct_norm, center, model.spec.window_hu) for center in centers]
+        fields = classification.finding_fields(scan.ct_norm, found.labels, findings, model.spec)
         scores = classification.classify(network, fields, monitor)
     scored = [replace(finding, classifier_score=float(score)) for finding, score in zip(findings, scores, strict=True)]
     return replace(found, fusion=replace(found.fusion, findings=scored))

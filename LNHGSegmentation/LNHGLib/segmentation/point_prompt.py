@@ -19,8 +19,8 @@ from LNHGLib.segmentation.preprocessing import normalize, onto_grid, working_gri
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.result import Result, make_report
 
-HALF_CUBE_MM = 40.0
-"""Half a side of the cube that is looked at: a nodule of 30 mm lies in it even where its rim is shown."""
+HALF_CUBE_MM = 72.0
+"""Half a side of the cube that is looked at: a mass of 60 mm lies in it even where its rim is shown."""
 REACH_MM = 5.0
 """How far from the place the nodule may lie."""
 FIELDS = 4
@@ -111,7 +111,7 @@ def find_at(scan: PreparedScan, predictor: Ensemble, spec: Card, place_lps_mm: t
         InputError: nothing is outlined within `REACH_MM` of the place.
     """
     place = np.rint(scan.grid.lps_to_index(place_lps_mm)).clip(0, np.array(scan.grid.shape) - 1).astype(int)
-    box = box_between(place, place + 1)
+    box = predictor.mass_at(scan.ct_norm, place) or box_between(place, place + 1)
     for number in range(FIELDS):
         (patch,) = predictor.predict_at(scan.ct_norm, [box])
         image = np.zeros(scan.grid.shape, np.float32)

@@ -3,6 +3,7 @@
 Arrays are zyx, lengths millimeters, intensities Hounsfield units (HU), world positions LPS.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -30,6 +31,19 @@ def normalize(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.
     low, high = window_hu
     signal = np.clip(hu, low, high).astype(np.float32, copy=False)
     return (signal - np.float32(low)) / np.float32(high - low)
+
+
+def coarser(array: np.ndarray, factor: int) -> np.ndarray:
+    """Return the mean over blocks of voxels, float32; the outermost values go on in a block that reaches beyond.
+
+    Args:
+        array: (z, y, x).
+        factor: voxels of a block along each axis.
+    """
+    blocks = [math.ceil(size / factor) for size in array.shape]
+    beyond = [(0, count * factor - size) for count, size in zip(blocks, array.shape, strict=True)]
+    shape = [each for count in blocks for each in (count, factor)]
+    return np.pad(array, beyond, mode="edge").reshape(shape).mean((1, 3, 5), dtype=np.float32)
 
 
 def find_lungs(volume: Volume) -> np.ndarray:

@@ -43,6 +43,8 @@ REGRESSIONS = {
     "the classifier": (("classifier",), False),
 }
 """What takes part in a regression: scores, and whether the size does. The best one goes into the card."""
+LARGEST_OUTLINED_MM = 30.0
+"""LIDC's readers outlined no larger nodules: a larger finding that nobody outlined may be a mass, and is left out."""
 KEPT_NODULES = 0.99
 """Part of the nodules that the classifier must leave to the ensemble."""
 RIDGE = 0.1
@@ -278,7 +280,7 @@ def run(
     rows, places = [], {}
     for scan, one in zip(tqdm(scans, unit="scan", disable=None), searching, strict=True):
         places[scan.name] = 0
-        rows += [row for row in score_scan(scan, one, device) if not row.touches]
+        rows += [row for row in score_scan(scan, one, device) if _is_false(row)]
     for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
         places[f"crop {number}"] = 1
         rows += [row for row in score_crop(f"crop {number}", crop, uncut[0], device) if row.on]
@@ -342,6 +344,10 @@ def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
         "calibration": {key: report[key] for key in kept},
     }
     return Study(card, report, rows, scores, {name: metrics.froc(one) for name, one in found.items()})
+
+
+def _is_false(row: ScoredFinding) -> bool:
+    return not row.touches and row.diameter_mm <= LARGEST_OUTLINED_MM
 
 
 def cross_entropy(rows: Sequence[ScoredFinding], scores: np.ndarray, nodule: float = 1.0) -> float:

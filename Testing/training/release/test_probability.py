@@ -176,6 +176,19 @@ def test_command_writes_the_card_and_what_it_rests_on(study, tmp_path, capsys):
     assert "without the classifier" in capsys.readouterr().out
 
 
+def test_what_is_larger_than_any_outline_and_touches_none_is_left_out(study, monkeypatch):
+    data, model = study
+    score_scan = probability.score_scan
+
+    def with_mass(scan, *options):
+        larger = [finding(scan.patient, scan=scan.name, diameter=diameter) for diameter in (29.0, 36.0)]
+        return [*score_scan(scan, *options), *larger]
+
+    monkeypatch.setattr(probability, "score_scan", with_mass)
+    made = probability.run(model("final", 1), [model("other", 0)], data, 4.0, 0, "cpu")
+    assert sorted(row.diameter_mm for row in made.rows if row.diameter_mm > 20) == [29.0, 29.0]
+
+
 def test_scan_that_every_classifier_saw_is_refused(study):
     data, model = study
     final = model("final", 1)
