@@ -21,7 +21,7 @@ from LNHGLib.errors import CANCELLED, Cancelled
 CANCEL_FILE = "LNHG_CANCEL_FILE"
 """Environment variable: the work stops as soon as the file it names is there."""
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+CONTROL = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")
 
 _POLL_S = 0.1
 _GRACE_S = 1.0

@@ -34,6 +34,17 @@ def test_an_empty_argument_is_refused_by_its_name(arguments, name, empty, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("end", ["\f", "\v", "\x1b[2J", "\x85", "\u2028", "\r"])
+def test_a_sentence_stays_one_line_whatever_it_quotes(end, tmp_path, capsys):
+    table = tmp_path / "list.csv"
+    table.write_bytes(f'"pa{end}th",case\nct.nii,a\n'.encode())
+    for command in (lambda *words: main(["batch", *words]), lambda *words: train(["prepare", "pairs", *words])):
+        assert command(str(table), str(tmp_path / "out")) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        assert line.startswith("lnhg")
+        assert "\x1b" not in line
+
+
 def test_an_empty_argument_of_the_training_is_refused_by_its_name(capsys):
     assert train(["prepare", "pairs", "", "out"]) == 2
     assert "INPUT is empty, expected " in capsys.readouterr().err
