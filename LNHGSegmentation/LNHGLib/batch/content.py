@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from LNHGLib.batch.case import Case
@@ -12,19 +13,30 @@ from LNHGLib.files.tree import files_below
 def stamp(case: Case) -> str:
     """Return a digest of names, sizes and times of a scan's files; empty where one is away."""
     try:
-        stats = [(str(file), file.stat()) for file in _files(case)]
+        parts = [(str(file), *_state(file)) for file in _files(case)]
     except OSError:
         return ""
-    parts = ((name, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for name, each in stats)
     return _digest(repr(part).encode("utf-8", "backslashreplace") for part in parts)
 
 
 def content_sha256(case: Case) -> str:
     """Return the SHA-256 of the content of a scan's files; empty where one is away or cannot be read."""
     try:
-        return _digest(file_sha256(file).encode() for file in _files(case))
+        sums = (_archive_sha256(file, *_state(file)) if case.members else file_sha256(file) for file in _files(case))
+        return _digest(each.encode() for each in sums)
     except OSError:
         return ""
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    met = file.stat()
+    return met.st_size, met.st_mtime_ns, met.st_ctime_ns
+
+
+@lru_cache
+def _archive_sha256(file: Path, *_state: int) -> str:
+    """Return the SHA-256 of an archive, which is read once for all scans in it."""
+    return file_sha256(file)
 
 
 def _files(case: Case) -> list[Path]:

@@ -252,6 +252,19 @@ def test_a_scan_is_the_same_by_its_content(tmp_path):
     assert (content.stamp(case), content.content_sha256(case)) == ("", "")
 
 
+def test_an_archive_is_read_once_for_all_its_scans(tmp_path, monkeypatch):
+    path, read = tmp_path / "all.zip", []
+    path.write_bytes(b"archive")
+    cases = [Case(name, f"all.zip/{name}", path, members=(name,)) for name in "abc"]
+    monkeypatch.setattr(content, "file_sha256", lambda file: read.append(file) or file.read_text())
+    assert len({content.content_sha256(case) for case in cases}) == 1
+    assert read == [path]
+    before = content.content_sha256(cases[0])
+    path.write_bytes(b"another archive")
+    assert content.content_sha256(cases[0]) != before
+    assert read == [path, path]
+
+
 def test_voxels_beside_a_header_are_content_of_the_scan(tmp_path):
     for name in ("a.mhd", "a.raw", "b.raw"):
         (tmp_path / name).write_text(name)
