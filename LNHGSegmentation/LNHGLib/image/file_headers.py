@@ -7,6 +7,7 @@ compressed voxels fit.
 import bz2
 import gzip
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from math import prod
@@ -31,7 +32,16 @@ NIFTI = {
     "dim": (40, "i2", 8), "datatype": (70, "i2"), "bitpix": (72, "i2"), "pixdim": (76, "f4", 8),
     "vox_offset": (108, "f4"), "scl_slope": (112, "f4"), "scl_inter": (116, "f4"), "qform_code": (252, "i2"),
     "sform_code": (254, "i2"), "quatern": (256, "f4", 3), "qoffset": (268, "f4", 3), "srow": (280, "f4", 12),
+    "xyzt_units": (123, "u1"),
 }  # fmt: skip
+NIFTI_2 = {
+    "dim": (16, "i8", 8), "datatype": (12, "i2"), "bitpix": (14, "i2"), "pixdim": (104, "f8", 8),
+    "vox_offset": (168, "i8"), "scl_slope": (176, "f8"), "scl_inter": (184, "f8"), "qform_code": (344, "i4"),
+    "sform_code": (348, "i4"), "quatern": (352, "f8", 3), "qoffset": (376, "f8", 3), "srow": (400, "f8", 12),
+    "xyzt_units": (500, "i4"),
+}  # fmt: skip
+NIFTI_BYTES, NIFTI_2_BYTES = 348, 540
+"""Length of a header, which is also its first number."""
 NIFTI_FLOATS = {16: "f4", 64: "f8"}
 NRRD_SPACES = ("left-posterior-superior", "left-anterior-superior", "right-anterior-superior", "lps", "las", "ras")
 NRRD_BYTES = {"char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "long": 8, "int64": 8, "float": 4}
@@ -91,18 +101,69 @@ def require_perpendicular(path: Path, axes: np.ndarray) -> None:
         raise InputError(NOT_PERPENDICULAR.format(path))
 
 
-def _nifti(path: Path) -> bool:
+def is_nifti_2(path: Path) -> bool:
+    """Return whether a file is NIfTI-2, which ITK does not read."""
+    try:
+        with _unpacked(path) as file:
+            first = file.read(4)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return NIFTI_2_BYTES in (int.from_bytes(first, "little"), int.from_bytes(first, "big"))
+
+
+def write_nifti_1(path: Path, file: Path) -> None:
+    """Write a NIfTI-2 file as NIfTI-1, in the same order of bytes.
+
+    Args:
+        path: the file.
+        file: to be written, not packed.
+
+    Raises:
+        Damaged: it cannot be read.
+    """
+    try:
+        with _unpacked(path) as source, file.open("wb") as target:
+            order, head = _nifti_header(source)
+            written = np.zeros(NIFTI_BYTES + 4, "u1")
+            fields = written[:NIFTI_BYTES].view(_nifti_fields(NIFTI, order, NIFTI_BYTES))[0]
+            for name in NIFTI:
+                fields[name] = head[name]
+                if head[name].dtype.kind == "i" and name != "vox_offset" and (fields[name] != head[name]).any():
+                    raise Damaged(f"{name} is too large")
+            fields["vox_offset"] = len(written)
+            written[:4].view(f"{order}i4")[0] = NIFTI_BYTES
+            written[NIFTI_BYTES - 4 : NIFTI_BYTES] = np.frombuffer(b"n+1\0", "u1")
+            target.write(written)
+            source.seek(int(head["vox_offset"]))
+            shutil.copyfileobj(source, target, CHUNK)
+    except (ValueError, EOFError, OverflowError, gzip.BadGzipFile, zlib.error) as error:
+        raise Damaged(str(error)) from error
+
+
+def _unpacked(path: Path) -> BinaryIO:
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as file:
-        header = file.read(348)
-        order = "<" if int.from_bytes(header[:4], "little") == 348 else ">"
-        names = {
-            "names": list(NIFTI),
-            "formats": [(f"{order}{kind}", tuple(shape)) for _, kind, *shape in NIFTI.values()],
-            "offsets": [field[0] for field in NIFTI.values()],
-        }
-        head = np.frombuffer(header, np.dtype(names), 1)[0]
+    return gzip.open(path) if packed else path.open("rb")
+
+
+def _nifti_fields(places: dict[str, tuple], order: str, size: int) -> np.dtype:
+    formats = [(f"{order}{kind}", tuple(shape)) for _, kind, *shape in places.values()]
+    offsets = [field[0] for field in places.values()]
+    return np.dtype({"names": list(places), "formats": formats, "offsets": offsets, "itemsize": size})
+
+
+def _nifti_header(file: BinaryIO) -> tuple[str, np.void]:
+    """Return the order of bytes and the fields of a header of either version."""
+    start = file.read(NIFTI_BYTES)
+    first = {order: int.from_bytes(start[:4], name) for order, name in (("<", "little"), (">", "big"))}
+    order = "<" if first["<"] in (NIFTI_BYTES, NIFTI_2_BYTES) else ">"
+    places, size = (NIFTI_2, NIFTI_2_BYTES) if first[order] == NIFTI_2_BYTES else (NIFTI, NIFTI_BYTES)
+    return order, np.frombuffer(start + file.read(size - NIFTI_BYTES), _nifti_fields(places, order, size), 1)[0]
+
+
+def _nifti(path: Path) -> bool:
+    with _unpacked(path) as file:
+        order, head = _nifti_header(file)
         oriented = _nifti_geometry(path, head)
         count = prod(int(length) for length in head["dim"][1 : 1 + int(head["dim"][0])] if length > 0)
         file.seek(int(head["vox_offset"]))

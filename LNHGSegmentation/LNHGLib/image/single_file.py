@@ -35,19 +35,9 @@ def read_oriented(path: Path) -> tuple[sitk.Image, bool]:
     )
     with ExitStack() as stack:
         stack.enter_context(captured_stderr())
-        file = path
-        if suffix == ".nii.gz" and path.with_suffix("").exists():  # ITK takes x.nii when asked for x.nii.gz beside it
-            file = Path(shutil.copy(path, stack.enter_context(temporary_folder()) / f"scan{suffix}"))
-        elif not str(path).isprintable():  # ITK ends the process over a name whose bytes are none of a text
-            folder = stack.enter_context(temporary_folder())
-            for other in path.parent.iterdir():
-                if other != path and other.name.startswith(path.stem):  # .mhd names the file of its voxels
-                    (folder / other.name).symlink_to(other.absolute())
-            file = folder / f"scan{suffix}"
-            file.symlink_to(path.absolute())
         try:
             reader = sitk.ImageFileReader()
-            reader.SetFileName(str(file))
+            reader.SetFileName(str(_file_for_itk(path, suffix, stack)))
             reader.ReadImageInformation()
             _require_plain_volume(path, reader)
             oriented = file_headers.require_sound(path, suffix)
@@ -64,6 +54,25 @@ def read_oriented(path: Path) -> tuple[sitk.Image, bool]:
             raise InputError(damaged) from error
     file_headers.require_perpendicular(path, np.reshape(image.GetDirection(), (3, 3)))
     return image, oriented
+
+
+def _file_for_itk(path: Path, suffix: str, stack: ExitStack) -> Path:
+    """Return a file that ITK reads as it is: the one given, or one that stands for it until the stack is closed."""
+    if suffix.startswith(".nii") and file_headers.is_nifti_2(path):
+        file = stack.enter_context(temporary_folder()) / "scan.nii"
+        file_headers.write_nifti_1(path, file)
+        return file
+    if suffix == ".nii.gz" and path.with_suffix("").exists():  # ITK takes x.nii when asked for x.nii.gz beside it
+        return Path(shutil.copy(path, stack.enter_context(temporary_folder()) / f"scan{suffix}"))
+    if str(path).isprintable():
+        return path
+    folder = stack.enter_context(temporary_folder())  # ITK ends the process over a name whose bytes are none of a text
+    for other in path.parent.iterdir():
+        if other != path and other.name.startswith(path.stem):  # .mhd names the file of its voxels
+            (folder / other.name).symlink_to(other.absolute())
+    file = folder / f"scan{suffix}"
+    file.symlink_to(path.absolute())
+    return file
 
 
 def _require_plain_volume(path: Path, reader: sitk.ImageFileReader) -> None:

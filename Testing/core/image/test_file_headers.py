@@ -245,3 +245,42 @@ def test_nothing_that_itk_writes_is_refused(tmp_path):
             path = tmp_path / f"{packed}{suffix}"
             sitk.WriteImage(image, str(path), packed)
             assert read_volume(path).source.oriented, path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("order", "<>")
+def test_a_nifti_2_is_read_as_the_nifti_1_of_the_same_ct(order, suffix, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    first = nibabel.load(a_file(tmp_path, ".nii"))
+    header = nibabel.Nifti2Header.from_header(first.header).as_byteswapped(order)
+    turned = np.array([[0.6, 0.8, 0, 3], [-0.8, 0.6, 0, 5], [0, 0, 1, 7], [0, 0, 0, 1]]) @ first.affine
+    (tmp_path / "two").mkdir()
+    header.set_data_dtype(np.dtype("i2").newbyteorder(order))
+    path = tmp_path / "two" / f"ct{suffix}"
+    image = nibabel.Nifti2Image(np.asanyarray(first.dataobj), turned, header)
+    image.set_sform(turned, 1)
+    image.set_qform(turned, 1)
+    image.to_filename(path)
+    same = nibabel.Nifti1Image(np.asanyarray(first.dataobj), turned)
+    same.set_sform(turned, 1)
+    same.set_qform(turned, 1)
+    same.to_filename(tmp_path / "one.nii")
+    one, two = read_volume(tmp_path / "one.nii"), read_volume(path)
+    assert np.array_equal(one.array, two.array)
+    assert np.allclose(one.grid.affine, two.grid.affine, atol=1e-4)
+    path.write_bytes(path.read_bytes()[:-200])
+    assert "is damaged" in the_error(path)
+
+
+def test_a_nifti_2_that_says_what_nifti_1_cannot_is_refused(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    first = nibabel.load(a_file(tmp_path, ".nii"))
+    nibabel.Nifti2Image(np.asanyarray(first.dataobj), first.affine).to_filename(tmp_path / "two.nii")
+    content = bytearray((tmp_path / "two.nii").read_bytes())
+    struct.pack_into("<q", content, 24, 22 + 2**16)
+    (tmp_path / "two.nii").write_bytes(content)
+    assert "is damaged" in the_error(tmp_path / "two.nii")
+    struct.pack_into("<q", content, 24, 22)
+    struct.pack_into("<d", content, 112, 0.0)
+    (tmp_path / "two.nii").write_bytes(content)
+    assert "voxel spacing" in the_error(tmp_path / "two.nii")
