@@ -204,8 +204,11 @@ class Ensemble:
             if voxels[number] >= least:
                 around = grow_box(box, 1, marked.shape)
                 fine = ndimage.zoom(marked[around], factor, order=1, mode="nearest", grid_mode=True)
+                own = np.kron(labels[around] == number, np.ones((factor,) * 3, bool))
+                pieces = components(fine > threshold)
+                shown = np.isin(pieces, np.unique(pieces[own & (fine > threshold)]))
                 place = tuple(slice(part.start * factor, part.stop * factor) for part in around)
-                image[place] = np.maximum(image[place], np.where(fine > threshold, fine, 0))
+                image[place][shown] = np.maximum(image[place], fine)[shown]
         return image[whole_box(ct_norm.shape)]
 
     def _patches(self, ct_norm: np.ndarray, boxes: Sequence[Box]) -> Iterator[EnsemblePatch]:
