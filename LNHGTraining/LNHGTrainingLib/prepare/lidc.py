@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -98,11 +99,6 @@ def read_scan(folder: Path, series_uid: str, files: tuple[Path, ...], xml: Path)
     readings = read_readings(xml)
     volume = read_volume(folder, series_uid, files)
     found = find_slices(folder, series_uid, files)
-    if found.place.is_tilted:
-        raise InputError(
-            f"{series_uid} was scanned with a tilted gantry, expected a straight one, as outlines are in the pixels of "
-            "its slices; leave it out."
-        )
     slices = {}
     for index, slice_ in enumerate(found.headers):
         header = pydicom.dcmread(slice_.path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"], force=True)
@@ -116,6 +112,12 @@ def read_scan(folder: Path, series_uid: str, files: tuple[Path, ...], xml: Path)
             )
         return slices[roi.sop_uid]
 
+    if found.place.is_tilted:  # outlines are in the pixels of the slices, which begin elsewhere on the grid
+        starts_xy = np.rint(found.place.shifts[:, ::-1]).astype(int)
+        readings = [
+            replace(each, rois=[replace(roi, points=roi.points + starts_xy[slice_of(roi)]) for roi in each.rois])
+            for each in readings
+        ]
     nodules, notes = nodules_of(readings, volume, slice_of)
     patient = volume.source.patient_id
     if not patient:

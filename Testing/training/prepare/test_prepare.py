@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import h5py
 import numpy as np
@@ -168,6 +169,49 @@ def test_two_patients_under_one_uid_are_two_cases_and_readings_belong_to_one(tmp
     assert statuses == {"P1"}
     (reason,) = (row["text"] for row in report(tmp_path / "out").values() if row["status"] == "skipped")
     assert "not among the" in reason
+
+
+def tilt(folder):
+    """Scan again under a tilted gantry: each slice, with its outlines, begins a row further back than the one below."""
+    rows_of = {}
+    for path in folder.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        rows = round((dataset.ImagePositionPatient[2] - scan_trees.ORIGIN_LPS_MM[2]) / scan_trees.SPACING_MM[0])
+        dataset.PixelData = np.roll(dataset.pixel_array, -rows, axis=0).tobytes()
+        dataset.ImagePositionPatient[1] += rows * dataset.PixelSpacing[0]
+        rows_of[dataset.SOPInstanceUID] = rows
+        dataset.save_as(path)
+    (xml,) = folder.rglob("*.xml")
+    rows = 0
+
+    def moved(found):
+        nonlocal rows
+        if found[1] == "imageSOP_UID":
+            rows = rows_of[found[2]]
+            return found[0]
+        return f"<{found[1]}>{int(found[2]) - rows}<"
+
+    xml.write_text(re.sub(r"<([\w:]*(?:imageSOP_UID|yCoord))>([^<]*)<", moved, xml.read_text()))
+
+
+def test_outlines_of_a_tilted_gantry_lie_on_the_straightened_scan(tmp_path):
+    readers = four_readers(CENTER)
+    readers[1].small, readers[2].non_nodules = [(12, 45, 32)], [(3, 30, 50)]
+    for name in ("straight", "tilted"):
+        scan_trees.write_lidc_scan(tmp_path / name, "P1", "1.2.1", readers)
+    tilt(tmp_path / "tilted")
+    outs = [tmp_path / "out-straight", tmp_path / "out-tilted"]
+    for out in outs:
+        assert prepare("lidc", tmp_path / out.name.removeprefix("out-"), out, PrepareOptions())["prepared"] == 1
+    straight, tilted = map(table, outs)
+    assert len(straight) == len(tilted) == 3
+    for one, other in zip(straight, tilted, strict=True):
+        for axis in "xyz":
+            assert float(one[f"centre_{axis}"]) == pytest.approx(float(other[f"centre_{axis}"]), abs=1e-3)
+    one, other = (cube(out, table(out, "nodule")[0]) for out in outs)
+    assert np.array_equal(one["reader_masks"], other["reader_masks"])
+    middle = (0, slice(15, 35), slice(18, 32), slice(15, 35))
+    assert np.array_equal(one["image"][middle], other["image"][middle])
 
 
 def test_a_second_run_changes_nothing(lidc, lidc_out):
