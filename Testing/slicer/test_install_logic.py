@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 TORCH = {"torch", "torchvision"}
-ALL = TORCH | {"matplotlib", "safetensors"}
+ALL = TORCH | {"matplotlib", "safetensors", "anyascii"}
 PLAYER = """#!/bin/sh
 # Called like PythonSlicer: -m LNHGLib.packages check|install ...
 cd "{folder}"
@@ -164,7 +164,7 @@ def test_question_names_the_packages_their_sizes_and_the_free_disk(host, install
     install()
     [question] = host.questions
     assert all(f"   {name}\n" in question for name in ALL)
-    assert "Download: about 281 MB. On the disk: about 1.3 GB; 80.0 GB are free in" in question
+    assert "Download: about 282 MB. On the disk: about 1.3 GB; 80.0 GB are free in" in question
     assert str(room.package_folder()) in question
     assert question.endswith("Install now?")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 CORE = Path(__file__).parents[2] / "LNHGSegmentation"
 NAMES = {
     **dict.fromkeys(("numpy", "scipy", "SimpleITK", "pydicom", "highdicom"), "9.0"),
-    **{"torch": "2.9.0", "torchvision": "0.24.0", "matplotlib": "3.10.0", "safetensors": "0.6.0"},
+    **{"torch": "2.9.0", "torchvision": "0.24.0", "matplotlib": "3.10.0", "safetensors": "0.6.0", "anyascii": "0.3.3"},
     **{
         "h5py": "3.14.0",
         "tqdm": "4.67.0",

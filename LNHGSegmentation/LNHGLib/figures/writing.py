@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import matplotlib
+from anyascii import anyascii
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
@@ -36,7 +37,7 @@ def plain_text(texts: Iterable[str] = ()) -> Iterator[None]:
 def drawable(text: str) -> str:
     """Return a text in characters that a font here can draw: those of other scripts in Latin letters.
 
-    Ideographs have no reading of their own and become their numbers in Unicode.
+    Ideographs are read as in Mandarin; what is no letter of any script becomes its number in Unicode.
     """
     _, missing = _fonts_for(frozenset(text))
     return "".join(_in_latin(char) if char in missing else char for char in text)
@@ -76,14 +77,7 @@ def _drawn_by(path: str) -> frozenset[int]:
 
 
 def _in_latin(char: str) -> str:
-    name = unicodedata.name(char, "")
-    if unicodedata.category(char)[0] in "CZ" and not name:
-        return " " if char.isspace() or ord(char) < 128 else f"[{ord(char):X}]"
-    if "IDEOGRAPH" in name or not name:
-        return f"[{ord(char):X}]"
-    words = name.split()
-    for kind in ("SYLLABLE", "LETTER", "CHARACTER", "SIGN", "MARK"):
-        if kind in words[:-1]:
-            after = [word for word in words[words.index(kind) + 1 :] if word not in ("SMALL", "CAPITAL")]
-            return (after or words)[0].lower()
-    return words[-1].lower()
+    latin = anyascii(char)
+    if latin:
+        return latin if latin.isprintable() else " "
+    return f"[{ord(char):X}]" if unicodedata.category(char) in ("Cs", "Co", "Cn") else ""

@@ -217,8 +217,8 @@ class _ReportWriter:
         if strange := undrawable(names_on_pages(case, options)):
             some = f"{strange[:MAX_NAMES]}{'...' if len(strange) > MAX_NAMES else ''}"
             self.notes.append(
-                f"No font of this computer draws {some}: they stand in Latin letters or by their numbers on the pages; "
-                "install a font of that script, such as Noto Sans."
+                f"No font of this computer draws {some}: they stand in Latin letters on the pages, ideographs as read "
+                "in Mandarin; install a font of that script, such as Noto Sans."
             )
         write_pages(case, folder, self.options.form, options)
 

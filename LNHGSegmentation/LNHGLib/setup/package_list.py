@@ -45,6 +45,7 @@ SEGMENTATION = (
     *TORCH,
     Package("matplotlib", "3.9", "matplotlib", 20, 50),
     Package("safetensors", "0.5", "safetensors", 1, 2),
+    Package("anyascii", "0.3.2", "anyascii", 1, 1),
 )
 GROUPS = {
     "segmentation": SEGMENTATION,

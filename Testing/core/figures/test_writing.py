@@ -34,10 +34,13 @@ def test_scripts_of_the_font_that_comes_along_are_drawn_as_they_are(text):
 @pytest.mark.parametrize(
     ("text", "latin"),
     [
-        ("홍길동", "honggildong"),
+        ("홍길동", "HongGilDong"),
         ("やまだ", "yamada"),
         ("ヤマダ", "yamada"),
-        ("王", "[738B]"),
+        ("王小東", "WangXiaoDong"),
+        ("สมชาย", "smchay"),
+        ("हिन्दी", "hindi"),
+        ("A\x01B", "A B"),
         ("M\udcfcller", "M[DCFC]ller"),
     ],
 )

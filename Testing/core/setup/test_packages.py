@@ -93,7 +93,7 @@ def test_checking_is_what_it_does_unless_told_otherwise(installed):
     done = installed.packages()
     assert done.returncode == 0
     assert set(json.loads(done.stdout.splitlines()[-1])["versions"]) == {
-        *("torch", "torchvision", "matplotlib", "safetensors")
+        *("torch", "torchvision", "matplotlib", "safetensors", "anyascii")
     }
 
 
