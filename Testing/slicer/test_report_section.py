@@ -17,6 +17,8 @@ import pytest
 import qt
 import report_data
 import slicer
+from LNHGLib.image.fingerprint import voxels_sha256
+from LNHGLib.image.reader import read_volume
 from LNHGLib.measurement import size_rules
 from LNHGSegmentationLib.Core.ReportTask import INSTANCES_ATTRIBUTE, whyNoReport
 from LNHGSegmentationLib.Findings.Findings import Findings
@@ -186,6 +188,21 @@ def test_another_ct_behind_the_same_series_is_refused(section, findings, ct, tmp
     said = click(section, "dicomButton", tmp_path / "out", run_events, monkeypatch)
     assert "does not belong to the DICOM series" in said
     assert told == [said]
+
+
+def test_a_page_shows_no_ct_whose_voxels_are_not_those_of_the_result(
+    section, parameter, ct, scan, tmp_path, run_events, monkeypatch
+):
+    original = voxels_sha256(read_volume(tmp_path / "dicom", part=True))
+    run = {**SceneResults.runOf(parameter.segmentation), "voxels_sha256": original}
+    parameter.segmentation.SetAttribute(SceneResults.RUN_ATTRIBUTE, json.dumps(run))
+    said = click(section, "pageButton", tmp_path / "own.pdf", run_events, monkeypatch)
+    assert said == f"Written: {tmp_path / 'own.pdf'}."
+    slicer.util.arrayFromVolume(ct)[0, 0, 0] += 1
+    slicer.util.arrayFromVolumeModified(ct)
+    said = click(section, "pageButton", tmp_path / "other.pdf", run_events, monkeypatch)
+    assert "The report has no pictures: " in said
+    assert "its voxels are those of another CT" in said
 
 
 def test_page_as_pdf(section, tmp_path, run_events, monkeypatch):

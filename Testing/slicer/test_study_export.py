@@ -15,6 +15,9 @@ import pytest
 import qt
 import report_data
 import slicer
+import vtk
+from LNHGLib.image.fingerprint import voxels_sha256
+from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Source, Volume
 from LNHGLib.reader_study import images
 from LNHGSegmentationLib.Core.StudyTask import StudyRequest, StudyTask
@@ -72,6 +75,49 @@ def test_rejected_findings_stay_out(segmentation, tmp_path, run_events):
     Findings(segmentation).reject(2)
     with pytest.raises(ValueError, match="No finding with an outline is kept"):
         StudyTask(StudyRequest(tmp_path / "other"), print, sys.executable)
+
+
+@pytest.fixture
+def fingerprinted(scan, scene, tmp_path, monkeypatch):
+    """The result of a run that knows its CT by the voxels, and the CT."""
+    ct = dicom_standin.load_ct(scan, tmp_path / "dicom", "CT", monkeypatch)
+    stated = {
+        "path": "",
+        "series_uid": None,
+        "voxels_sha256": voxels_sha256(read_volume(tmp_path / "dicom", part=True)),
+    }
+    folder = report_data.write_result(scan, tmp_path / "result", tmp_path / "dicom", input=stated)
+    return ResultNodes.load(folder, ct, VolumeExchange(ct)).segmentation, ct
+
+
+@pytest.mark.parametrize("changed", ["type", "turned"])
+def test_the_ct_that_was_segmented_is_known_by_its_voxels(changed, fingerprinted, tmp_path, run_events):
+    segmentation, ct = fingerprinted
+    if changed == "type":
+        slicer.util.updateVolumeFromArray(ct, slicer.util.arrayFromVolume(ct).astype(np.float64))
+    else:
+        matrix = vtk.vtkMatrix4x4()
+        matrix.DeepCopy([0, -1, 0, 5, 1, 0, 0, 7, 0, 0, 1, 9, 0, 0, 0, 1])
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        transform.SetMatrixTransformToParent(matrix)
+        for node in (ct, segmentation):
+            node.SetAndObserveTransformNodeID(transform.GetID())
+    state, text = made(tmp_path / "study", run_events)
+    assert state == "done", text
+
+
+def test_a_ct_that_is_not_the_results_is_refused_by_its_voxels(fingerprinted, tmp_path, run_events):
+    """It has the same name, place and size, and the same values in all nodules."""
+    _, ct = fingerprinted
+    slicer.util.arrayFromVolume(ct)[0, 0, 0] += 1
+    slicer.util.arrayFromVolumeModified(ct)
+    state, text = made(tmp_path / "study", run_events)
+    assert state == "failed"
+    assert text == (
+        "The study cannot be made: the voxels of CT are not those of the CT that its findings were made on; load that CT, "
+        "or segment this one again."
+    )
+    assert not (tmp_path / "study").exists()
 
 
 def test_burned_in_annotation_is_refused_unless_the_user_insists(segmentation, tmp_path, run_events):

@@ -55,6 +55,52 @@ class StudyRequest:
         design.parse_readers(self.readers)
 
 
+@dataclass(frozen=True, eq=False)
+class OriginalVoxels:
+    """What the voxels of a CT must be: those that its findings were made on.
+
+    Attributes:
+        name: Of the CT.
+        array: Its voxels (z, y, x), not copied.
+        grids: Where it lies, with and without its transform.
+        sha256: Of the CT that was segmented, see `fingerprint`.
+    """
+
+    name: str
+    array: np.ndarray
+    grids: tuple
+    sha256: str
+
+    @classmethod
+    def of(cls, segmentation: slicer.vtkMRMLSegmentationNode) -> "OriginalVoxels | None":
+        """Return those of a result; None where it does not tell, or was made on resampled voxels."""
+        volumeNode, sha256 = SceneResults.volumeOf(segmentation), SceneResults.runOf(segmentation).get("voxels_sha256")
+        parent, own = volumeNode.GetParentTransformNode(), Geometry.ijkToRAS(volumeNode)
+        if not sha256 or not Geometry.isLinear(parent):
+            return None
+        inWorld, shape = Geometry.linearToWorld(parent) @ own, Geometry.shapeOf(volumeNode)
+        if not Geometry.hasPerpendicularAxes(inWorld):
+            return None
+        grids = tuple(Geometry.gridOf(matrix, shape) for matrix in (own, inWorld))
+        return cls(volumeNode.GetName(), slicer.util.arrayFromVolume(volumeNode), grids, sha256)
+
+    def require(self) -> None:
+        """Refuse another CT; reads all voxels.
+
+        Raises:
+            ValueError: It is another one.
+        """
+        from LNHGLib.image.fingerprint import voxels_sha256
+        from LNHGLib.image.volume import Source, Volume
+
+        if all(voxels_sha256(Volume(self.array, grid, Source(""))) != self.sha256 for grid in self.grids):
+            text = _(
+                "the voxels of {name} are not those of the CT that its findings were made on; load that CT, or segment "
+                "this one again."
+            )
+            raise ValueError(text.format(name=self.name))
+
+
 class StudyTask(CoreTask):
     """A reader study that is written; its result is a sentence that says where."""
 
@@ -80,7 +126,7 @@ class StudyTask(CoreTask):
             RuntimeError: PythonSlicer is not found.
         """
         request.check()
-        self._request, self._cases = request, []
+        self._request, self._cases, self._originals = request, [], []
         for segmentation in SceneResults.results():
             volumeNode = SceneResults.volumeOf(segmentation)
             if SceneResults.latestOf(volumeNode) is not segmentation:
@@ -88,6 +134,7 @@ class StudyTask(CoreTask):
             findings = Findings(segmentation)
             crops = {row["number"]: findings.crop(row["number"]) for row in findings.reported()}
             crops = {number: crop for number, crop in crops.items() if crop is not None}
+            self._originals += [OriginalVoxels.of(segmentation)] if crops else []
             files = [Path(file) for file in dicomFiles(volumeNode)] if crops and not request.force else []
             for number, crop in crops.items():
                 self._cases.append((volumeNode.GetName(), number, _subject(segmentation, crop), files))
@@ -109,9 +156,11 @@ class StudyTask(CoreTask):
         return _("The study cannot be made: {reason}").format(reason=error)
 
     def handOver(self) -> None:
-        """Write the cases."""
+        """Write the cases, once each CT is known to be that of its findings."""
         from LNHGLib.reader_study.cases import write_scene_case
 
+        for original in filter(None, self._originals):
+            original.require()
         (self.folder / "cases").mkdir()
         for index, case in enumerate(self._cases):
             write_scene_case(self.folder / "cases" / f"case-{index:05d}.npz", *case)
