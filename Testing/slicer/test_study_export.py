@@ -114,8 +114,8 @@ def test_a_ct_that_is_not_the_results_is_refused_by_its_voxels(fingerprinted, tm
     state, text = made(tmp_path / "study", run_events)
     assert state == "failed"
     assert text == (
-        "The study cannot be made: the voxels of CT are not those of the CT that its findings were made on; load that CT, "
-        "or segment this one again."
+        "The study cannot be made: the voxels of CT are not those of the CT that its findings were made on; load that "
+        "CT, or segment this one again."
     )
     assert not (tmp_path / "study").exists()
 
