@@ -24,6 +24,9 @@ NAMED = 4
 """Volumes that a sentence lists."""
 JOINED = "The series holds {} acquisitions that lie end to end; they were joined."
 
+ToldBy = tuple[tuple[str, str], ...]
+"""Kinds and values that tell a volume from the others of its series, such as (("acquisition", "2"),)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Stack:
@@ -31,20 +34,20 @@ class Stack:
 
     Attributes:
         headers: its slices.
-        told_by: kind and value that tell it from the other volumes of its series, such as ("acquisition", "2").
+        told_by: what tells it from the other volumes of its series.
         mixed: of what its slices, or stray slices beside it, are of more than one; empty where all is well.
         number: from 1 among the volumes of its series; 0 where it is the only one.
     """
 
     headers: list[Header]
-    told_by: tuple[tuple[str, str], ...] = ()
+    told_by: ToldBy = ()
     mixed: str = ""
     number: int = 0
 
     @property
     def normal(self) -> np.ndarray:
         """Unit vector across the slices, LPS."""
-        return np.cross(self.headers[0].layout[:3], self.headers[0].layout[3:6])
+        return _normal(self.headers)
 
     @property
     def distances(self) -> np.ndarray:
@@ -64,7 +67,7 @@ class Stack:
         return f"{uid}#{self.number}" if self.number else uid
 
     @property
-    def subject(self) -> tuple[tuple[str, str], ...]:
+    def subject(self) -> ToldBy:
         """Who and what was scanned, as far as it tells the volume from others of its series."""
         return tuple(part for part in self.told_by if part[0] in SUBJECT.values())
 
@@ -150,7 +153,7 @@ def _parts(headers: list[Header]) -> list[Stack]:
     return stacks
 
 
-def _by_subject(headers: list[Header]) -> list[tuple[tuple[tuple[str, str], ...], list[Header]]]:
+def _by_subject(headers: list[Header]) -> list[tuple[ToldBy, list[Header]]]:
     """Part slices of different patients, studies or frames of reference; what says nothing is with the only other."""
     groups = [((), headers)]
     for index, kind in enumerate(SUBJECT.values()):
@@ -167,7 +170,7 @@ def _by_subject(headers: list[Header]) -> list[tuple[tuple[tuple[str, str], ...]
     return groups
 
 
-def _by_acquisition(headers: list[Header]) -> list[tuple[tuple[tuple[str, str], ...], list[Header], str]]:
+def _by_acquisition(headers: list[Header]) -> list[tuple[ToldBy, list[Header], str]]:
     """Part slices that lie among each other and say that they are of different acquisitions, if each is whole.
 
     Acquisitions that lie end to end, as a scanner without a helix makes one per rotation, stay together.
@@ -196,14 +199,10 @@ def _by_acquisition(headers: list[Header]) -> list[tuple[tuple[tuple[str, str], 
     return [((), headers, mixed)]
 
 
-def _by_spacing(
-    told_by: tuple[tuple[str, str], ...], headers: list[Header]
-) -> list[tuple[tuple[tuple[str, str], ...], list[Header]]]:
+def _by_spacing(told_by: ToldBy, headers: list[Header]) -> list[tuple[ToldBy, list[Header]]]:
     """Part slices that lie close in one stretch and far apart in another, if each is whole."""
-    normal = Stack(headers).normal
-    places = distances(headers)
-    runs = []
-    start = 0
+    normal, places = _normal(headers), distances(headers)
+    runs, start = [], 0
     for i in range(1, len(places)):
         last = i == len(places) - 1
         gap = places[start + 1] - places[start]
@@ -225,9 +224,13 @@ def _by_spacing(
 
 def distances(headers: Sequence[Header]) -> np.ndarray:
     """Return the different positions of slices along their normal, mm, sorted."""
-    normal = np.cross(headers[0].layout[:3], headers[0].layout[3:6])
+    normal = _normal(headers)
     places = np.sort([float(header.position @ normal) for header in headers])
     return places[np.diff(places, prepend=-np.inf) > SAME_POSITION_MM]
+
+
+def _normal(headers: Sequence[Header]) -> np.ndarray:
+    return np.cross(headers[0].layout[:3], headers[0].layout[3:6])
 
 
 def _values(headers: Sequence[Header], tag: str) -> list[str]:
@@ -297,6 +300,11 @@ def choose(path: Path, headers: Sequence[Header], number: int = 0) -> tuple[Stac
         stacks = [stack for stack in stacks if any(header.path == path for header in stack.headers)] or stacks
     best = max(sorted(stacks, key=str), key=lambda stack: (stack.rank, -stack.number))
     _require_one_volume(path, best, stacks)
+    return best, _notes(best, stacks, headers)
+
+
+def _notes(best: Stack, stacks: Sequence[Stack], headers: Sequence[Header]) -> list[str]:
+    """Say what was left aside for a volume: other series, other volumes of its series, other images."""
     notes: list[str] = []
     uid = best.headers[0].series_uid
     series = {stack.headers[0].series_uid: stack for stack in sorted(stacks, key=lambda stack: stack.rank)}
@@ -316,7 +324,7 @@ def choose(path: Path, headers: Sequence[Header], number: int = 0) -> tuple[Stac
         notes.append(JOINED.format(len(numbers)))
     if left:
         notes.append(f"{left} image(s) of the series with another view or size were left out.")
-    return best, notes
+    return notes
 
 
 def _require_one_volume(path: Path, best: Stack, stacks: Sequence[Stack]) -> None:
