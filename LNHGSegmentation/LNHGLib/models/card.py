@@ -128,13 +128,11 @@ class ClassifierSpec:
         kind: one of `CLASSIFIER_KINDS`.
         weights: its safetensors file.
         options: what else builds the network.
-        min_score: findings of a lower score of the classifier are left out before the ensemble looks at them.
     """
 
     kind: str
     weights: str
     options: Mapping[str, Any]
-    min_score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -504,7 +502,6 @@ CLASSIFIER = {
     "kind": one_of(*CLASSIFIER_KINDS),
     "width": OPTIONS["width"],
     "weights": WEIGHTS,
-    "min_score": between(0, 1, "a score from 0 to 1", required=False),
 }
 MASSES = {
     "factor": _whole("voxels from 1 on"),

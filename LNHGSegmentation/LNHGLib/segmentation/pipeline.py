@@ -1,8 +1,8 @@
 """From a CT volume to its nodules: both networks, their fusion, and everything measured on the CT's own voxels.
 
 The stages follow each other in `segment`, and each gives new values: the prepared scan, the nodule image, the
-detector's boxes, the findings of both branches, those that the classifier leaves, their scores by the ensemble, the
-findings refined by it, the nodules on the CT.
+detector's boxes, the findings of both branches, their scores by the classifier and by the ensemble, the findings
+refined by the ensemble, the nodules on the CT.
 """
 
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def segment(
     with monitor.stage("fusion", "Joining both networks' findings", 0.76, 0.78):
         found = join_branches(scan, image, boxes, step, spec.generator.threshold, spec.fusion)
     found = classify_findings(scan, found, model, where, monitor)
-    found, patches = look_again(scan, found, predictor, spec, monitor)
+    found, patches = look_again(scan, found, predictor, spec, threshold, monitor)
     refined = refine_findings(scan, found, patches, spec, threshold)
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
         result = project_to_ct(volume, upright, scan.grid, refined, scan.sides, monitor)
@@ -247,24 +247,32 @@ def classify_findings(
 
 
 def look_again(
-    scan: PreparedScan, found: Findings, predictor: Ensemble, spec: Card, monitor: Monitor
+    scan: PreparedScan, found: Findings, predictor: Ensemble, spec: Card, threshold: float, monitor: Monitor
 ) -> tuple[Findings, dict[fusion.Finding, ensemble.EnsemblePatch]]:
-    """Let all members of the ensemble look at the findings that the classifier leaves, and score them, best first.
+    """Let all members of the ensemble look at the findings that can still be kept, and score them, best first.
+
+    Where scores are probabilities, one that would stay below the threshold even if the ensemble were sure is left out.
+    So is a box of the detector alone: probabilities are fitted on what the generator marks.
 
     Args:
         scan: the CT on the working grid.
         found: from `classify_findings`.
         predictor: the ensemble.
         spec: the model's card.
+        threshold: lowest score of a finding that is kept.
         monitor: progress and cancelling.
 
     Returns:
         The findings, and what the members made of the surroundings of each that has components.
     """
     with monitor.stage("ensemble", "Looking at each finding again", 0.82, 0.98):
-        lowest = spec.classifier.min_score if spec.classifier else 0.0
-        left = [f for f in found.fusion.findings if f.classifier_score is None or f.classifier_score >= lowest]
-        found = replace(found, fusion=replace(found.fusion, findings=left))
+        if spec.probability is not None:
+            sure = {one: replace(one, segmenter_score=1.0) for one in found.fusion.findings if one.labels}
+            left = [
+                one for one, best in sure.items()
+                if with_probability(best, found.labels, scan.grid, spec).score >= threshold
+            ]  # fmt: skip
+            found = replace(found, fusion=replace(found.fusion, findings=left))
         found, patches = rescore_findings(scan, found, predictor, spec.fusion)
         scored = {one: with_probability(one, found.labels, scan.grid, spec) for one in found.fusion.findings}
         ordered = sorted(scored.values(), key=lambda finding: -finding.score)

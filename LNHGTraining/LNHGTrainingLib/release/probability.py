@@ -39,15 +39,14 @@ REGRESSIONS = {
     "without the classifier": (("segmenter", "detector"), True),
     "without the detector": (("segmenter", "classifier"), True),
     "the classifier and the segmenter": (("segmenter", "classifier"), False),
+    "the classifier and the detector": (("detector", "classifier"), False),
     "the classifier and the size": (("classifier",), True),
     "the classifier": (("classifier",), False),
 }
 """What takes part in a regression: scores, and whether the size does. The best one goes into the card."""
 LARGEST_OUTLINED_MM = 30.0
 """LIDC's readers outlined no larger nodules: a larger finding that nobody outlined may be a mass, and is left out."""
-KEPT_NODULES = 0.99
-"""Part of the nodules that the classifier must leave to the ensemble."""
-RIDGE = 0.1
+RIDGE = 1.0
 """Weight of the squared coefficients beside the summed cross-entropy: few nodules must not drive one to infinity."""
 COLUMNS = ("scan", "z", "y", "x", "outcome", "provenance", "diameter_mm", *PARTS, "probability")
 BINS = 5
@@ -217,7 +216,7 @@ class Study:
     """What a calibration gave.
 
     Attributes:
-        card: the model's, with `probability`, `froc`, `threshold`, `classifier.min_score` and `calibration`.
+        card: the model's, with `probability`, `froc`, `threshold` and `calibration`.
         report: JSON-ready.
         rows: all findings.
         scores: their probabilities.
@@ -236,7 +235,7 @@ class Search:
     """What networks found.
 
     Attributes:
-        rows: what is false in whole scans, and what lies on the nodules of crops.
+        rows: what the segmenter marks falsely in whole scans, and on the nodules of crops.
         places: names of all scans, each with 0, and of all crops, each with its nodule.
         patients: of each.
         in_scans: nodules that the scans hold.
@@ -283,34 +282,28 @@ def run(
         rows += [row for row in score_scan(scan, one, device) if _is_false(row)]
     for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
         places[f"crop {number}"] = 1
-        rows += [row for row in score_crop(f"crop {number}", crop, uncut[0], device) if row.on]
+        rows += [
+            row for row in score_crop(f"crop {number}", crop, uncut[0], device) if row.on and row.segmenter is not None
+        ]
     patients = [scan.patient for scan in scans] + [crop.patient for crop in crops]
     in_scans = sum(n.readers >= MIN_READERS for scan in scans for n in scan.nodules)
     return _study(model, Search(rows, places, patients, in_scans), allowed, seed)
 
 
 def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
-    places, patients, fusion = search.places, search.patients, model.spec.fusion
-    least = np.quantile([row.classifier for row in search.rows if row.on], 1 - KEPT_NODULES)
-    min_score = float(np.floor(least * 1e4) / 1e4)
-    rows = [row for row in search.rows if row.classifier >= min_score]
+    rows, places, patients, fusion = search.rows, search.places, search.patients, model.spec.fusion
     whole = [not count for count in places.values()]
     scans, nodules = sum(whole), sum(places.values())
     weight, per_scan = search.in_scans / nodules, search.in_scans / scans
-    # a box of the detector alone is a finding where the detector counts, as in the pipeline
-    with_parts = [row for row in rows if row.segmenter is not None]
-    used = {name: rows if "detector" in kind[0] else with_parts for name, kind in REGRESSIONS.items()}
-    held = {name: held_out_probabilities(used[name], fusion.floor, weight, *kind) for name, kind in REGRESSIONS.items()}
-    losses = {name: cross_entropy(used[name], scores, weight) for name, scores in held.items()}
+    held = {name: held_out_probabilities(rows, fusion.floor, weight, *kind) for name, kind in REGRESSIONS.items()}
+    losses = {name: cross_entropy(rows, scores, weight) for name, scores in held.items()}
     best = min(losses, key=losses.get)
-    specs = {name: fit(used[name], fusion.floor, weight, *kind) for name, kind in REGRESSIONS.items()}
-    scored = {name: (used[name], probabilities(used[name], spec, fusion.floor)) for name, spec in specs.items()}
-    parts = [row for row in search.rows if row.segmenter is not None]
-    scored["the segmenter's own score"] = parts, np.array([row.segmenter for row in parts])
-    both = [combine(row.segmenter, row.detector, fusion.weight, fusion.floor) for row in search.rows]
-    scored["both branches without a classifier"] = search.rows, np.array(both)
-    found = {name: detections(*own, places, whole) for name, own in scored.items()}
-    rows, scores = scored[best]
+    specs = {name: fit(rows, fusion.floor, weight, *kind) for name, kind in REGRESSIONS.items()}
+    scored = {name: probabilities(rows, spec, fusion.floor) for name, spec in specs.items()}
+    scored["the segmenter's own score"] = np.array([row.segmenter for row in rows])
+    both = [combine(row.segmenter, row.detector, fusion.weight, fusion.floor) for row in rows]
+    scored["both branches without a classifier"] = np.array(both)
+    found = {name: detections(rows, scores, places, whole) for name, scores in scored.items()}
     rests_on = f"{nodules} nodules in crops and {scans} scans, of patients that the classifier did not see"
     froc = froc_part(found[best], rests_on)
     reached = [t for t, rate in zip(froc["thresholds"], froc["false_per_scan"], strict=True) if rate <= allowed]
@@ -328,7 +321,6 @@ def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
             "candidates": len(rows),
             "regression": best,
             "cross_entropy": losses,
-            "min_score": min_score,
             "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
             "threshold": reached[-1],
             "found": {name: metrics.detection_metrics(one, patients, seed) for name, one in found.items()},
@@ -338,16 +330,15 @@ def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
     kept = ("scans", "nodules", "nodules_per_scan", "candidates", "regression", "reliability")
     card = {key: value for key, value in model.card.items() if key != "results"} | {
         "threshold": reached[-1],
-        "classifier": model.card["classifier"] | {"min_score": min_score},
         "probability": {key: round(value, 4) for key, value in asdict(specs[best]).items()},
         "froc": froc,
         "calibration": {key: report[key] for key in kept},
     }
-    return Study(card, report, rows, scores, {name: metrics.froc(one) for name, one in found.items()})
+    return Study(card, report, rows, scored[best], {name: metrics.froc(one) for name, one in found.items()})
 
 
 def _is_false(row: ScoredFinding) -> bool:
-    return not row.touches and row.diameter_mm <= LARGEST_OUTLINED_MM
+    return row.segmenter is not None and not row.touches and row.diameter_mm <= LARGEST_OUTLINED_MM
 
 
 def cross_entropy(rows: Sequence[ScoredFinding], scores: np.ndarray, nodule: float = 1.0) -> float:
@@ -366,8 +357,7 @@ def cross_entropy(rows: Sequence[ScoredFinding], scores: np.ndarray, nodule: flo
 
 def _uncalibrated(model: Model) -> Model:
     """Return a model that leaves nothing out, and whose detector looks."""
-    card = {key: value for key, value in model.card.items() if key not in ("probability", "froc")}
-    return replace(model, card=card | {"classifier": model.card["classifier"] | {"min_score": 0.0}})
+    return replace(model, card={key: value for key, value in model.card.items() if key != "probability"})
 
 
 def _unseeing(models: Sequence[Model], scan: Scan, fold: int) -> Model:
@@ -438,8 +428,9 @@ def render(report: dict) -> str:
             f"trained on, and what is found falsely in {report['scans']} whole scans, whose patients the classifier "
             "did not see. The other networks saw crops of some of them, but no whole scan. Each probability is by a "
             f"regression on the other patients, with {report['nodules_per_scan']:.2g} nodules a scan, as these scans "
-            "have. Sensitivity at false findings a scan; CPM is the mean of all rates. The one with the best CPM, "
-            f"{report['regression']}, makes the model's probabilities.\n",
+            "have. Sensitivity at false findings a scan, by one regression on all; CPM is the mean of all rates. The "
+            f"regression with the lowest cross-entropy on the other patients, {report['regression']}, makes the "
+            "model's probabilities.\n",
             table,
             f"Findings of a probability of at least {trust['min_probability']:g}, in bins of equal weight:\n",
             bins,

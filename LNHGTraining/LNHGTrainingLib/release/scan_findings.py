@@ -91,7 +91,7 @@ def _find(prepared: PreparedScan, model: Model, device: str | torch.device) -> F
     boxes, step = pipeline.detect_boxes(prepared, model, where, monitor)
     found = pipeline.join_branches(prepared, image, boxes, step, spec.generator.threshold, spec.fusion)
     found = pipeline.classify_findings(prepared, found, model, where, monitor)
-    return pipeline.look_again(prepared, found, predictor, spec, monitor)[0]
+    return pipeline.look_again(prepared, found, predictor, spec, 0.0, monitor)[0]
 
 
 def match(

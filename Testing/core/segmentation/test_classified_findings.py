@@ -1,6 +1,4 @@
-"""A model with a classifier: its findings have probabilities, and the ensemble looks at what it leaves alone."""
-
-from dataclasses import replace
+"""A model with a classifier: its findings have probabilities, and the ensemble looks at what can be kept alone."""
 
 import numpy as np
 import pytest
@@ -60,23 +58,24 @@ def test_score_is_the_probability_of_all_parts_and_the_size(chest, model):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_ensemble_looks_at_what_the_classifier_leaves_alone(chest, model, tmp_path, monkeypatch):
-    asked, predict_at = [], Ensemble.predict_at
+def test_ensemble_looks_at_what_can_still_be_kept_alone(chest, model, monkeypatch):
+    model, asked, predict_at = with_stand_ins(model), [], Ensemble.predict_at
 
     def count(self, ct_norm, boxes):
         asked.append(len(boxes))
         return predict_at(self, ct_norm, boxes)
 
     monkeypatch.setattr(Ensemble, "predict_at", count)
-    every = segment(chest, with_stand_ins(model)).nodules
-    scores = sorted(nodule.classifier_score for nodule in every)
-    part = model.card["classifier"] | {"min_score": (scores[1] + scores[2]) / 2}
-    strict = write_model(tmp_path / "strict", classifier=True, probability=PROBABILITY)
-    strict = replace(strict, card=strict.card | {"classifier": part})
-    (left,) = segment(chest, with_stand_ins(strict)).nodules
+    nodules = segment(chest, model).nodules
+    sure = [
+        probability(model.spec.probability, 1.0, one.detector_score, one.classifier_score,
+                    sphere_diameter_mm(one.measurement.volume_mm3), 0.1)
+        for one in nodules
+    ]  # fmt: skip
+    between = (sorted(sure)[-1] + sorted(sure)[-2]) / 2
+    kept = segment(chest, model, threshold=between).nodules
     assert asked == [3, 1]
-    assert left.classifier_score == scores[2]
-    assert left.score == next(nodule.score for nodule in every if nodule.classifier_score == scores[2])
+    assert [one.score for one in kept] == [one.score for one in nodules if one.score >= between]
 
 
 def test_score_of_the_segmenter_is_that_of_all_members(chest, model, tmp_path):
@@ -98,13 +97,11 @@ def test_components_at_no_candidate_are_kept_where_the_card_says_so(chest, model
     assert {nodule.detector_score is None for nodule in kept.nodules} == {True, False}
 
 
-def test_detector_without_a_weight_does_not_look(chest, model, tmp_path):
-    blind = gate_generator(2.0)
-    boxes = segment(chest, with_stand_ins(model, generator=blind)).nodules
-    assert {nodule.provenance for nodule in boxes} == {"detector-box"}
-    for box in boxes:
-        assert box.classifier_score is not None
-        assert 0 < box.score < 1
+def test_boxes_alone_have_no_probability(chest, model):
+    assert not segment(chest, with_stand_ins(model, generator=gate_generator(2.0))).nodules
+
+
+def test_detector_without_a_weight_does_not_look(chest, tmp_path):
     without = write_model(tmp_path / "weightless", classifier=True, probability=PROBABILITY | {"detector": 0.0})
     result = segment(chest, with_stand_ins(without, Asked()))
     assert {nodule.provenance for nodule in result.nodules} == {"segmenter"}

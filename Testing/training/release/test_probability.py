@@ -162,15 +162,11 @@ def test_command_writes_the_card_and_what_it_rests_on(study, tmp_path, capsys):
     for part in probability.PARTS:
         assert (getattr(card.spec.probability, part) == 0) or part in parts
     assert size or card.spec.probability.log_diameter == 0
-    boxes = [row for row in csv.DictReader((out / "findings.csv").open()) if row["provenance"] == "detector-box"]
-    assert bool(boxes) == ("detector" in parts)  # as in the pipeline
     assert card.spec.froc.nodules == 3
     assert max(card.spec.froc.found) == 3
     assert expectation(card.spec.froc, card.spec.threshold).false_per_scan <= 2
     rows = list(csv.DictReader((out / "findings.csv").open()))
-    lowest = min(float(row["classifier"]) for row in rows if row["outcome"] == "nodule")
-    assert card.spec.classifier.min_score == pytest.approx(lowest, abs=0.01)  # three nodules: hardly one of a hundred
-    assert all(float(row["classifier"]) >= card.spec.classifier.min_score - 1e-4 for row in rows)
+    assert "detector-box" not in {row["provenance"] for row in rows}  # as in the pipeline
     assert {row["scan"] for row in rows if row["outcome"] == "nodule"} == {"crop 0", "crop 1", "crop 2"}
     assert {row["scan"] for row in rows if row["outcome"] == "false"} == {"scan-0", "scan-1"}
     assert "without the classifier" in capsys.readouterr().out
