@@ -50,7 +50,7 @@ class Findings:
     @property
     def threshold(self) -> float:
         """The least score of the findings that are shown."""
-        return float(self.segmentation.GetAttribute(SceneResults.THRESHOLD_ATTRIBUTE) or 0.0)
+        return float(SceneResults.valueOf(self.segmentation, SceneResults.THRESHOLD_ATTRIBUTE, (int, float)) or 0.0)
 
     @threshold.setter
     def threshold(self, score: float) -> None:

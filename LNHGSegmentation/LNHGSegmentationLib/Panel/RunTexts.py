@@ -128,13 +128,14 @@ def summary(segmentation, threshold: float) -> str:
         segmentation: The findings, None where there are none.
         threshold: Lowest score of the findings shown.
     """
-    if SceneResults.rowsOf(segmentation) is None:
+    run = SceneResults.runOf(segmentation)
+    if SceneResults.rowsOf(segmentation) is None or not run:
         return ""
-    run, findings, threshold = SceneResults.runOf(segmentation), Findings(segmentation), round(threshold, 4)
+    findings, threshold = Findings(segmentation), round(threshold, 4)
     least, digits = FindingsTexts.leastScore(threshold), FindingsTexts.decimals(threshold)
     rows, shown = findings.rows(), findings.shown(threshold)
     scores = [row["score"] for row in rows if row["score"] is not None]
-    highest = max(scores, default=run["highest"])
+    highest = max(scores, default=run.get("highest"))
     kind = _("probability") if scale_of(run) == PROBABILITY else _("score")
     kept = [row for row in shown if row["kept"]]
     found = [row for row in kept if row["score"] is not None and row["score"] >= threshold]
@@ -156,4 +157,4 @@ def summary(segmentation, threshold: float) -> str:
         (_("{count} rejected"), len(shown) - len(kept)),
     ):
         first += f", {text.format(count=count)}" if count else ""
-    return "\n".join([f"{first}.", *run["warnings"]])
+    return "\n".join([f"{first}.", *run.get("warnings", [])])

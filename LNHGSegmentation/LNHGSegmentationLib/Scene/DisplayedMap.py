@@ -54,9 +54,9 @@ def refresh(segmentation: slicer.vtkMRMLSegmentationNode, mode: str) -> slicer.v
     signal, shown = slicer.util.arrayFromVolume(source), slicer.util.arrayFromVolume(node)
     reader = SegmentReader(segmentation)
     crops = [crop for each in visibleSegments(segmentation) if (crop := reader.read(each)) is not None]
-    before = json.loads(node.GetAttribute(BOXES_ATTRIBUTE) or "{}")
-    if before and before["grid"] != _grid(node):  # Slicer turns the voxels of left-handed volumes when it loads a scene
-        shown[:] = 0
+    before = SceneResults.valueOf(node, BOXES_ATTRIBUTE, dict) or {}
+    if node.GetAttribute(BOXES_ATTRIBUTE) and before.get("grid") != _grid(node):
+        shown[:] = 0  # Slicer turns the voxels of left-handed volumes when it loads a scene; a scene may be damaged
     else:
         for spans in before.get("spans", []):
             shown[tuple(slice(*span) for span in spans)] = 0

@@ -11,6 +11,22 @@ RUN_ATTRIBUTE = "LNHG.Run"
 THRESHOLD_ATTRIBUTE = "LNHG.Threshold"  # lowest score of the findings that are shown of a result
 
 
+def valueOf(node: slicer.vtkMRMLNode | None, attribute: str, kind: type | tuple[type, ...]) -> object | None:
+    """Return a value that a node keeps as JSON; None where it keeps none, or a scene was damaged.
+
+    Args:
+        node: Of the scene.
+        attribute: Its name.
+        kind: What the value must be, such as `dict`.
+    """
+    text = node.GetAttribute(attribute) if node else None
+    try:
+        value = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, kind) else None
+
+
 def volumeOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> slicer.vtkMRMLScalarVolumeNode | None:
     """Return the CT that a segmentation was made on, None if it is not in the scene."""
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
@@ -43,13 +59,12 @@ def runOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> dict:
         `LNHGLib.measurement.score_scale`; scenes of older versions lack it) and ``froc``, what the model's card says to
         expect by threshold (None if it says nothing).
     """
-    return json.loads(segmentation.GetAttribute(RUN_ATTRIBUTE) or "{}") if segmentation else {}
+    return valueOf(segmentation, RUN_ATTRIBUTE, dict) or {}
 
 
 def rowsOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> list[dict] | None:
     """Return the findings of a result, None for no result."""
-    text = segmentation.GetAttribute(NODULES_ATTRIBUTE) if segmentation else None
-    return json.loads(text) if text else None
+    return valueOf(segmentation, NODULES_ATTRIBUTE, list)
 
 
 def isMap(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> bool:
@@ -74,14 +89,15 @@ def choose(parameter, segmentation: slicer.vtkMRMLSegmentationNode | None) -> No
         parameter.segmentation = segmentation
         parameter.heterogeneity = heterogeneityOf(segmentation)
         if segmentation is not None:
-            chosen = segmentation.GetAttribute(THRESHOLD_ATTRIBUTE)
-            parameter.threshold = float(chosen or runOf(segmentation)["threshold"])
+            told = (valueOf(segmentation, THRESHOLD_ATTRIBUTE, (int, float)), runOf(segmentation).get("threshold"))
+            scores = (float(each) for each in told if isinstance(each, int | float) and 0 <= each <= 1)
+            parameter.threshold = next(scores, 0.0)
 
 
 def results() -> list[slicer.vtkMRMLSegmentationNode]:
     """Return the scene's segmentations that LNHG made, the newest last."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return [node for node in nodes if node.GetAttribute(RUN_ATTRIBUTE) is not None]
+    return [node for node in nodes if "threshold" in runOf(node)]
 
 
 def latestOf(volumeNode: slicer.vtkMRMLScalarVolumeNode | None) -> slicer.vtkMRMLSegmentationNode | None:

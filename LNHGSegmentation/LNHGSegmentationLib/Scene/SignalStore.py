@@ -70,7 +70,7 @@ def _crops(segmentation) -> list[Crop]:
     if node is None or node.GetImageData() is None:
         return []
     values, start, crops = slicer.util.arrayFromVolume(node).ravel(), 0, []
-    for spans in json.loads(node.GetAttribute(BOXES_ATTRIBUTE)):
+    for spans in SceneResults.valueOf(node, BOXES_ATTRIBUTE, list) or []:
         box = tuple(slice(*span) for span in spans)
         shape = box_shape(box)
         stop = start + int(np.prod(shape))
@@ -82,10 +82,13 @@ def _crops(segmentation) -> list[Crop]:
 def _turn(segmentation) -> np.ndarray | None:
     """Return the matrix from the CT's voxels (z, y, x) to those it had when the signal was kept; None if it changed."""
     node = segmentation.GetNodeReference(ROLE)
-    text = node.GetAttribute(MATRIX_ATTRIBUTE) if node else None
-    if text is None:
+    if node is None or node.GetAttribute(MATRIX_ATTRIBUTE) is None:
         return np.eye(4)
-    turn = np.linalg.inv(json.loads(text)) @ ijkToRAS(SceneResults.volumeOf(segmentation))
+    try:
+        kept = np.array(SceneResults.valueOf(node, MATRIX_ATTRIBUTE, list), float)
+        turn = np.linalg.inv(kept) @ ijkToRAS(SceneResults.volumeOf(segmentation))
+    except (ValueError, TypeError, np.linalg.LinAlgError):  # a damaged scene
+        return None
     turn = turn[[2, 1, 0, 3]][:, [2, 1, 0, 3]]
     whole = np.rint(turn)
     isTurn = np.allclose(turn, whole, atol=SegmentVoxels.TOLERANCE) and abs(np.linalg.det(whole)) == 1
