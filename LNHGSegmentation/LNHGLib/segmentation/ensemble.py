@@ -37,6 +37,8 @@ ROOM = 8
 """Voxels around a box that its field has at least; the field of a box that needs more than `FIELD` grows."""
 FIELD_STEP = 8
 """Sides of fields are multiples of it, so that most have the same shape and no network needs padding."""
+HALF = 0.5
+"""A mass ends where the CT has fallen to this part of what it is inside."""
 RIM = 4
 """Voxels at the border of what they see; an outline that grows into them is not held there, and the first one stays."""
 
@@ -195,19 +197,24 @@ class Ensemble:
             lungs: as in `predict`.
         """
         factor, threshold = self.masses.factor, self.masses.threshold
-        seen = None if lungs is None else coarser(lungs, factor) > 0
-        marked = self.members[0].predict(coarser(ct_norm, factor), seen, replace(self.monitor, progress=None))
+        seen, afar = None if lungs is None else coarser(lungs, factor) > 0, coarser(ct_norm, factor)
+        marked = self.members[0].predict(afar, seen, replace(self.monitor, progress=None))
+        inside = ndimage.maximum_filter(np.minimum(marked, afar), 3)
         labels = components(marked > threshold)
         voxels, least = np.bincount(labels.ravel()), math.pi / 6 * (self.masses.min_diameter / factor) ** 3
         image = np.zeros([size * factor for size in marked.shape], np.float32)
         for number, box in enumerate(ndimage.find_objects(labels), 1):
             if voxels[number] >= least:
                 around = grow_box(box, 1, marked.shape)
-                fine = ndimage.zoom(marked[around], factor, order=1, mode="nearest", grid_mode=True)
+                fine, dense = (
+                    ndimage.zoom(array[around], factor, order=1, mode="nearest", grid_mode=True)
+                    for array in (marked, inside)
+                )
                 own = np.kron(labels[around] == number, np.ones((factor,) * 3, bool))
                 pieces = components(fine > threshold)
                 shown = np.isin(pieces, np.unique(pieces[own & (fine > threshold)]))
                 place = tuple(slice(part.start * factor, part.stop * factor) for part in around)
+                shown &= cut_field(ct_norm, place) >= HALF * dense
                 image[place][shown] = np.maximum(image[place], fine)[shown]
         return image[whole_box(ct_norm.shape)]
 
