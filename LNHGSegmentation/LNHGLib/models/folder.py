@@ -102,11 +102,13 @@ class Model:
         return {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
 
     def runs_on_openvino(self) -> bool:
-        """Whether OpenVINO is installed and knows all networks of the card."""
+        """Whether OpenVINO is installed, loads and knows all networks of the card."""
         if importlib.util.find_spec(OPENVINO) is None:
             return False
-        from LNHGLib.models import openvino_network
-
+        try:
+            from LNHGLib.models import openvino_network
+        except ImportError:  # a build for another system or processor
+            return False
         parts = (part for part in ("generator", SECOND, "detector", "classifier") if part in self.card)
         return all(openvino_network.supports(part, self.card[part]) for part in parts)
 

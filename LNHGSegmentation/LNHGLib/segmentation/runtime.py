@@ -5,11 +5,9 @@ torch is imported only where it runs something.
 
 import importlib.util
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from LNHGLib.errors import InputError
 from LNHGLib.models.folder import OPENVINO, RUNTIMES, Model
@@ -18,26 +16,12 @@ from LNHGLib.segmentation.devices import choose_device, has_gpu
 if TYPE_CHECKING:
     from torch import nn
 
+Network = "TorchNetwork | OpenVinoNetwork | OpenVinoDetector"
+"""What runs: `models.torch_network.TorchNetwork`, which explains the door, or its two like of OpenVINO."""
 Where = "torch.device | str"
 """What networks run on: a device of torch, or `OPENVINO`."""
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc", "bad allocation")
 """How CUDA, cuDNN, cuBLAS, torch's CPU allocator and OpenVINO put it in errors of no kind of their own."""
-
-
-class Network(Protocol):
-    """What runs: `models.torch_network.TorchNetwork`, which explains all this, or what OpenVINO runs."""
-
-    on_cpu: bool
-    halo: tuple[int, int, int]
-    multiple: int
-    slab: int | None
-
-    def predict(self, block: np.ndarray, check: Callable[[], None]) -> np.ndarray: ...  # noqa: D102
-    def detect(self, images: Sequence[np.ndarray], check: Callable[[], None]) -> list[np.ndarray]: ...  # noqa: D102
-    def widest(self) -> float: ...  # noqa: D102
-    def free_gpu_bytes(self) -> int: ...  # noqa: D102
-    def move_to_cpu(self) -> None: ...  # noqa: D102
-    def release(self) -> None: ...  # noqa: D102
 
 
 def as_network(network: "Network | nn.Module") -> Network:

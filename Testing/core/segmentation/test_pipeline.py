@@ -11,7 +11,7 @@ import pytest
 import torch
 from LNHGLib.errors import Cancelled, InputError
 from LNHGLib.image.volume import Grid, Source, Volume, resample
-from LNHGLib.segmentation import pipeline
+from LNHGLib.segmentation import devices, pipeline
 from tiny_model import NODULES, BlobDetector, centers_lps_mm, gate_generator, tiny_chest, with_stand_ins, write_model
 from torch import nn
 
@@ -243,12 +243,12 @@ def test_a_volume_without_lung_is_refused(model):
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0"])
 def test_an_unknown_device_is_refused(device):
     with pytest.raises(InputError, match="is unknown, expected auto, cpu, cuda or cuda:N"):
-        pipeline.choose_device(device)
+        devices.choose_device(device)
 
 
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="'cuda:77' is not there"):
-        pipeline.choose_device("cuda:77")
+        devices.choose_device("cuda:77")
 
 
 def test_a_threshold_out_of_range_is_refused(chest, model):
