@@ -28,10 +28,10 @@ class OpenVinoNetwork:
     """A generator or a classifier; the same door as `TorchNetwork`.
 
     Attributes:
-        halo, multiple, slab: as of `TorchNetwork`.
+        halo, multiple, slab, live_maps: as of `TorchNetwork`; fewer maps live, so that pieces may be larger.
     """
 
-    on_cpu = True
+    on_cpu, live_maps = True, 4
 
     def __init__(self, card: Mapping[str, Any], compiled: ov.CompiledModel) -> None:
         """Take a compiled network.

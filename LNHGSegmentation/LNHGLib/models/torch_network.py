@@ -17,7 +17,10 @@ class TorchNetwork:
         halo: of a generator, reach of its receptive field, zyx.
         multiple: of a generator, of which the sides of its input must be multiples.
         slab: of a generator, the slices of one input where it knows no other number.
+        live_maps: feature maps of the widest layer that live at the same time, with the copies that convolutions make.
     """
+
+    live_maps = 7
 
     def __init__(self, module: nn.Module) -> None:
         """Take a module, evaluated.

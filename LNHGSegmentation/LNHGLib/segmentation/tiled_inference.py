@@ -24,8 +24,6 @@ Shape = tuple[int, int, int]
 CPU_BYTES = 2_000_000_000
 """Memory for the feature maps of one piece on the CPU."""
 CUDA_FRACTION = 0.4
-LIVE_MAPS = 7
-"""Feature maps of the widest layer that live at the same time, with the copies that the convolutions make."""
 MIN_TILE_VOXELS = 32**3
 MAX_CUTS = 12
 CROP_MARGIN = 16
@@ -259,7 +257,7 @@ def plan_tiles(shape: Shape, halo: list[int], multiple: int, slab: int | None, b
 def _voxel_budget(network: Network) -> int:
     """Voxels of a piece whose feature maps fit the memory."""
     memory = CPU_BYTES if network.on_cpu else network.free_gpu_bytes() * CUDA_FRACTION
-    return max(MIN_TILE_VOXELS, int(memory / (4 * LIVE_MAPS * network.widest())))
+    return max(MIN_TILE_VOXELS, int(memory / (4 * network.live_maps * network.widest())))
 
 
 def reduce_tile_or_move_to_cpu(network: Network, size: int, least: int, monitor: Monitor) -> int:
