@@ -31,7 +31,7 @@ class OpenVinoNetwork:
         halo, multiple, slab, live_maps: as of `TorchNetwork`; fewer maps live, so that pieces may be larger.
     """
 
-    on_cpu, live_maps = True, 4
+    on_cpu, live_maps = True, 5
 
     def __init__(self, card: Mapping[str, Any], compiled: ov.CompiledModel) -> None:
         """Take a compiled network.
