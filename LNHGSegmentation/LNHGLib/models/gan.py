@@ -48,11 +48,13 @@ class Generator(nn.Module):
     """A network that predicts nodule images: `residual` gives the signal, `image` and `logits` say what it means.
 
     Subclasses have `halo`, the (z, y, x) reach of the receptive field, `multiple`, of which sides must be multiples,
-    and `options`, the keys of a card that build one.
+    `input_slices`, the slices of one input where they know no other number, and `options`, the keys of a card that
+    build one.
     """
 
     halo: tuple[int, int, int]
     multiple: int
+    input_slices: int | None = None
     options: tuple[str, ...] = ("width", "input_skip")
 
     def residual(self, x: Tensor) -> Tensor:
@@ -93,6 +95,7 @@ class PaperGenerator(Generator):
 
     halo = (8, 8, 8)
     multiple = 1
+    input_slices = 3
 
     def __init__(self, width: int = PAPER_CHANNELS, input_skip: bool = True) -> None:
         super().__init__()

@@ -16,21 +16,23 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
-from torch import nn
 
 from LNHGLib.image.boxes import Box, box_intersection, box_shape, box_start, box_union, box_within, grow_box, whole_box
 from LNHGLib.models.card import Card, FusionOptions, MassSpec
-from LNHGLib.models.gan import PaperGenerator
 from LNHGLib.segmentation.components import component_scores, components
 from LNHGLib.segmentation.fusion import Finding, combine
 from LNHGLib.segmentation.preprocessing import coarser
 from LNHGLib.segmentation.progress import Monitor
+from LNHGLib.segmentation.runtime import Network, as_network
 from LNHGLib.segmentation.tiled_inference import fields_at_once, run_generator, run_generator_on_fields
 
-PAPER_SLAB = 3
+if TYPE_CHECKING:
+    from torch import nn
+
 FIELD = 48
 """Voxels along each axis that the members see around a place."""
 ROOM = 8
@@ -66,19 +68,19 @@ class Member:
         rotated: rotate the CT by 180 degrees in the axial plane, predict, rotate back.
     """
 
-    network: nn.Module
+    network: "Network | nn.Module"
     slab: int | None = None
     rotated: bool = False
 
     @classmethod
-    def of(cls, network: nn.Module, slab: int | None = None) -> "Member":
+    def of(cls, network: "Network | nn.Module", slab: int | None = None) -> "Member":
         """Return the member that a network is.
 
         Args:
             network: a generator, on the device it is to run on.
             slab: slices of one input; None takes the paper's for the paper's generator, any number for others.
         """
-        return cls(network, slab or (PAPER_SLAB if isinstance(network, PaperGenerator) else None))
+        return cls(network, slab or as_network(network).slab)
 
     def predict(
         self, ct_norm: np.ndarray, lungs: np.ndarray | None = None, monitor: Monitor | None = None
@@ -123,7 +125,11 @@ class Ensemble:
 
     @classmethod
     def of(
-        cls, spec: Card, generator: nn.Module, second: nn.Module | None = None, monitor: Monitor | None = None
+        cls,
+        spec: Card,
+        generator: "Network | nn.Module",
+        second: "Network | nn.Module | None" = None,
+        monitor: Monitor | None = None,
     ) -> "Ensemble":
         """Make the ensemble that a model's card describes.
 
