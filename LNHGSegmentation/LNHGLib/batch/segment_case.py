@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from LNHGLib.batch.case import Case
 from LNHGLib.models import folder as models
+from LNHGLib.models.card import SECOND
 
 if TYPE_CHECKING:
     from LNHGLib.image.volume import Volume
@@ -51,8 +52,9 @@ class SegmentationSpec:
         torch.set_num_threads(min(threads, torch.get_num_threads()))
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         model = models.read(self.model)
-        for network in (model.generator, model.second_generator, model.detector):
-            network(where)
+        for part in ("generator", SECOND, "detector"):
+            if part in model.card:
+                model.network(part, where)
         return SegmentationJob(model, device, self.threshold)
 
 

@@ -76,8 +76,10 @@ class Model:
             device: a torch device or its name.
 
         Raises:
-            InputError: its file was changed, or does not fit the card.
+            InputError: the model has none, or its file was changed or does not fit the card.
         """
+        if part not in self.card:
+            raise InputError(f"The model {self.name} has no {part}, expected one here; choose a model that has one.")
         if part not in self._networks:
             self._networks[part] = self._build(part)
         return self._networks[part].to(device)

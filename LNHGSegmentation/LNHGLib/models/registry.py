@@ -1,13 +1,19 @@
 """Every generator, by its kind."""
 
 from LNHGLib.models.gan import Generator, PaperGenerator, StridedGenerator
+from LNHGLib.models.inception_unet import InceptionUNet
+from LNHGLib.models.nasnet_gcn import NASNetGCN
 from LNHGLib.models.unet import GatedUNet, UNet
+from LNHGLib.models.unet_2d import UNet2D
 
 KINDS: dict[str, type[Generator]] = {
     "paper": PaperGenerator,
     "strided": StridedGenerator,
     "unet": UNet,
     "gated-unet": GatedUNet,
+    "unet-2d": UNet2D,
+    "inception-unet": InceptionUNet,
+    "nasnet-gcn": NASNetGCN,
 }
 """By the name that a card gives; training adds what it compares them with."""
 

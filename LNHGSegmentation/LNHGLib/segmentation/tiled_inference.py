@@ -53,7 +53,7 @@ def run_generator(
 
     Args:
         generator: with attributes `halo` (zyx reach of its receptive field) and `multiple` (of which sides must be
-            multiples); on the device it is to run on.
+            multiples, one number or zyx); on the device it is to run on.
         ct_norm: float32 zyx, normalized CT.
         lungs: boolean zyx; only pieces with lung are run. None means everywhere.
         slab: slices of one input, where the network was trained on slabs (the paper's 3): slabs follow each other
@@ -106,7 +106,8 @@ def run_generator_on_fields(
     monitor = monitor or Monitor()
     result, done = np.zeros(fields.shape, np.float32), 0
     batch = 1 if slab else fields_at_once(generator, fields.shape[1:])
-    beyond = [(0, 0), *((0, -size % generator.multiple) for size in fields.shape[1:])]
+    sides = zip(fields.shape[1:], along_axes(generator.multiple), strict=True)
+    beyond = [(0, 0), *((0, -size % multiple) for size, multiple in sides)]
     while done < len(fields):
         some = fields[done : done + batch]
         if len(some) == 1:  # in pieces, where even this one does not fit the memory
@@ -211,16 +212,16 @@ def tiles_with_halo(todo: np.ndarray, generator: nn.Module, slab: int | None, bu
         slab: slices of one input, None for any number.
         budget: largest piece in voxels.
     """
-    shape, halo, multiple = todo.shape, list(generator.halo), generator.multiple
+    shape, halo, multiples = todo.shape, list(generator.halo), along_axes(generator.multiple)
     if slab:
         halo[0] = 0
-    for tile in tiles(shape, plan_tiles(shape, halo, multiple, slab, budget), (0, 0, 0)):
+    for tile in tiles(shape, plan_tiles(shape, halo, multiples, slab, budget), (0, 0, 0)):
         around = box_around_mask(todo[tile.target])
         if around is None:
             continue
         target = shift_box(around, box_start(tile.target))
         outer = []
-        for part, size, reach in zip(target, shape, halo, strict=True):
+        for part, size, reach, multiple in zip(target, shape, halo, multiples, strict=True):
             start = max(part.start - reach, 0) // multiple * multiple
             stop = min(math.ceil((part.stop + reach) / multiple), math.ceil(size / multiple)) * multiple
             outer.append(slice(start, stop))
@@ -231,7 +232,12 @@ def tiles_with_halo(todo: np.ndarray, generator: nn.Module, slab: int | None, bu
         yield target, tuple(outer)
 
 
-def plan_tiles(shape: Shape, halo: list[int], multiple: int, slab: int | None, budget: int) -> Shape:
+def along_axes(multiple: int | Shape) -> Shape:
+    """Return of what sides must be multiples, zyx, of a network that says it as one number or along each axis."""
+    return (multiple,) * 3 if isinstance(multiple, int) else multiple
+
+
+def plan_tiles(shape: Shape, halo: list[int], multiples: Shape, slab: int | None, budget: int) -> Shape:
     """Return the size of the equal tiles that compute least voxels, halos included, none larger than the budget.
 
     Where every tile is larger, the largest of the tiles that compute least.
@@ -239,12 +245,12 @@ def plan_tiles(shape: Shape, halo: list[int], multiple: int, slab: int | None, b
     Args:
         shape: of the volume, zyx.
         halo: reach of the receptive field, zyx.
-        multiple: of which a network's sides must be multiples.
+        multiples: of which a network's sides must be multiples, zyx.
         slab: slices of one input, None for any number.
         budget: largest piece in voxels.
     """
     choices = []
-    for axis, size in enumerate(shape):
+    for axis, (size, multiple) in enumerate(zip(shape, multiples, strict=True)):
         cores = [slab] if slab and axis == 0 else sorted({math.ceil(size / n) for n in range(1, MAX_CUTS + 1)})
         full = math.ceil(size / multiple) * multiple
         reach = 2 * (halo[axis] + multiple - 1)
@@ -260,7 +266,7 @@ def plan_tiles(shape: Shape, halo: list[int], multiple: int, slab: int | None, b
 def _voxel_budget(generator: nn.Module) -> int:
     """Voxels of a piece whose feature maps fit the memory, from the widest layer seen in a small trial run."""
     device = _device(generator)
-    side = max(16, generator.multiple)
+    side = max(16, *along_axes(generator.multiple))
     widest = [1.0]
 
     def note(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
