@@ -59,6 +59,7 @@ screenshots: setup  ## draw the pictures of the README with the real Slicer view
 
 requirements: | $(filter .uv/bin/uv,$(UV))  ## pin the requirement files again, with hashes, from pyproject.toml
 	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url -q -o requirements/runtime.txt
+	printf "%s ; python_version < '3'\n" torch torchvision | $(UV) pip compile pyproject.toml --extra fast --override - --constraint requirements/runtime.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url -q -o requirements/cpu.txt
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url -q -o requirements/dev.txt
 
 missing-packages:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the tests themselves run in parallel
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command lines do
+
+CACHE = tempfile.TemporaryDirectory(prefix="lnhg-test-cache-")  # goes when the tests end
+os.environ.setdefault("LNHG_CACHE", CACHE.name)
 
 ROOT = Path(__file__).parents[1]
 

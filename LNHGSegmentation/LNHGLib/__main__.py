@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from LNHGLib import __version__
-from LNHGLib.cli import batch, demo, devices, models, reader_study, report, segment
+from LNHGLib.cli import batch, benchmark, demo, devices, models, reader_study, report, segment
 from LNHGLib.cli.console import Parser, Stop, lasting_output, say, sentence_of, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError, WorkError
 
-COMMANDS = (segment, demo, batch, report, reader_study, devices, models)
+COMMANDS = (segment, demo, batch, report, reader_study, devices, models, benchmark)
 DONE, FAILED, WRONG = 0, 1, 2
 DEBUG = "LNHG_DEBUG"
 """Environment variable: set, an unexpected failure shows its traceback."""

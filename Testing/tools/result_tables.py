@@ -10,6 +10,7 @@ import json
 import re
 from pathlib import Path
 
+import pasted_masses
 from LNHGLib.files.text import markdown_table
 from LNHGTrainingLib.evaluation import branch_ablation, compare, map_study, markdown
 from LNHGTrainingLib.release import probability
@@ -79,6 +80,8 @@ def tables_of_study(report: dict) -> str:
         return "\n\n".join(blocks)
     if report["kind"] == "branches":
         return "\n\n".join(branch_ablation.render(report).strip().split("\n\n")[1:])
+    if report["kind"] == "masses":
+        return pasted_masses.render(report).strip()
     if report["kind"] == "probability":
         return "\n\n".join(probability.render(report).strip().split("\n\n")[1:])
     lines = [line for line in report["lines"] if line["size"] == "all"]

@@ -34,6 +34,7 @@ class BatchOptions:
     jobs: int = 1
     resume: bool = False
     scheduler: str | None = None
+    runtime: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def run(options: BatchOptions, tell: Tell, note: Callable[[str], None] = lambda 
         batch = _Batch(store, cohort.cases, f"Model {model.name}, threshold {threshold:g}")
         jobs = min(options.jobs, max(1, len(batch.left)))
         cluster = DaskCluster(client) if client else LocalCluster(jobs, store.memory)
-        spec = SegmentationSpec(model.folder.absolute(), options.device, options.threshold)
+        spec = SegmentationSpec(model.folder.absolute(), options.device, options.threshold, options.runtime)
         batch.work(Executor(spec, store, cluster), tell, lock.heartbeat)
     return BatchOutcome(Counter(record.status for record in batch.records.values()), batch.earlier, cohort.notes)
 

@@ -13,6 +13,7 @@ from LNHGLib.models.card import SECOND
 if TYPE_CHECKING:
     from LNHGLib.image.volume import Volume
     from LNHGLib.segmentation.pipeline import Result
+    from LNHGLib.segmentation.runtime import Where
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class SegmentationSpec:
         model: folder of the model.
         device: as `devices.choose_device` takes it; "auto" and "cuda" share several GPUs out among the processes.
         threshold: lowest score kept; None takes the model's.
+        runtime: as `runtime.choose_runtime` takes it.
     """
 
     model: Path
     device: str
     threshold: float | None
+    runtime: str = "auto"
 
     def prepare(self, index: int, jobs: int) -> "SegmentationJob":
         """Load the model onto the device of this process.
@@ -40,22 +43,21 @@ class SegmentationSpec:
             InputError: The model was changed, or the device is not there.
         """
         import SimpleITK as sitk  # noqa: N813
-        import torch
 
-        from LNHGLib.segmentation.devices import choose_device
+        from LNHGLib.segmentation import devices, runtime
 
-        device = self.device
-        if device in ("auto", "cuda") and torch.cuda.is_available() and torch.cuda.device_count() > 1:
-            device = f"cuda:{index % torch.cuda.device_count()}"
-        where = choose_device(device)
+        model, device = models.read(self.model), self.device
+        if device in ("auto", "cuda") and self.runtime != models.OPENVINO:
+            gpus = [found.id for found in devices.find() if found.id != "cpu"]
+            device = gpus[index % len(gpus)] if len(gpus) > 1 else device
+        where = runtime.choose_runtime(device, model, self.runtime)
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        torch.set_num_threads(min(threads, torch.get_num_threads()))
+        runtime.set_threads(where, threads)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-        model = models.read(self.model)
         for part in ("generator", SECOND, "detector"):
             if part in model.card:
                 model.network(part, where)
-        return SegmentationJob(model, device, self.threshold)
+        return SegmentationJob(model, where, self.threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ class SegmentationJob:
     """The three stages of a case, see `worker.Job`."""
 
     model: models.Model
-    device: str
+    where: "Where"
     threshold: float | None
 
     def read(self, case: Case, scratch: Path) -> "Volume":
@@ -80,7 +82,7 @@ class SegmentationJob:
         """
         from LNHGLib.segmentation import pipeline
 
-        return pipeline.segment(scan, self.model, device=self.device, threshold=self.threshold, progress=progress)
+        return pipeline.segment(scan, self.model, device=self.where, threshold=self.threshold, progress=progress)
 
     def write(self, case: Case, result: "Result", folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
         """Write the files of `lnhg segment`.

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from LNHGLib.cli.console import Stop, progress_printer, say
-from LNHGLib.figures.colors import DEFAULT_STYLE
 from LNHGLib.files.checksum import file_sha256
 
 EXPORT_HELP = """
@@ -35,9 +34,8 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
     add("--cases", metavar="LIST.csv", type=Path, help=text)
     add("--ct", metavar="FOLDER", type=Path, help="where the CTs are now, if they were moved")
     add("--layout", default="slice", help="slice (default), strip (three slices) or stack (to scroll)")
-    add("--colors", default=DEFAULT_STYLE.color_map, help="viridis or jet, the paper's (default: %(default)s)")
-    text = "default: {:g} {:g}".format(*DEFAULT_STYLE.signal_range)
-    add("--signal-range", metavar=("LOW", "HIGH"), type=float, nargs=2, default=DEFAULT_STYLE.signal_range, help=text)
+    add("--colors", help="viridis (default) or jet, the paper's")
+    add("--signal-range", metavar=("LOW", "HIGH"), type=float, nargs=2, help="default: as in the panel")
     add("--field-mm", type=float, default=60.0, help="side of the square shown (default: %(default)s)")
     add("--question", help="what the score answers")
     add("--ends", metavar=("ZERO", "HUNDRED"), nargs=2, help="what the scores 0 and 100 mean")
@@ -72,9 +70,11 @@ def _categories(text: str) -> int:
 
 
 def _export(options: argparse.Namespace, stop: Stop) -> None:
+    from LNHGLib.figures.colors import DEFAULT_STYLE
     from LNHGLib.reader_study import cases, design, export, images
 
-    style = images.RenderStyle(options.layout, options.colors, tuple(options.signal_range), field_mm=options.field_mm)
+    colors, signal_range = options.colors or DEFAULT_STYLE.color_map, options.signal_range or DEFAULT_STYLE.signal_range
+    style = images.RenderStyle(options.layout, colors, tuple(signal_range), field_mm=options.field_mm)
     wanted = export.StudyOptions(
         readers=design.parse_readers(options.readers),
         repeats=options.repeats,

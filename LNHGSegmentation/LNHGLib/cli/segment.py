@@ -37,6 +37,12 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of all commands that run the networks."""
     parser.add_argument("--device", default="auto", type=_device, help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=folder.RUNTIMES,
+        help="what computes: auto (default: OpenVINO on a CPU where it is installed, else torch), torch or openvino",
+    )
     parser.add_argument("--model", metavar="NAME|FOLDER", help="default: the first of lnhg models list")
     parser.add_argument("--threshold", metavar="S", type=_score, help="lowest score kept, 0 to 1; default: the model's")
     parser.add_argument("--json", action="store_true", help="progress as PROGRESS lines on stdout")
@@ -134,9 +140,10 @@ def segment_and_write(
     progress(0.0, "Loading the model")
     model = folder.load(options.model)
     from LNHGLib.results import writer
-    from LNHGLib.segmentation import devices, pipeline
+    from LNHGLib.segmentation import pipeline
+    from LNHGLib.segmentation.runtime import choose_runtime
 
-    devices.choose_device(options.device)
+    where = choose_runtime(options.device, model, options.runtime)
     progress(0.01, "Reading the CT")
     began = time.perf_counter()
     volume = read()
@@ -146,7 +153,7 @@ def segment_and_write(
         from LNHGLib.segmentation.point_prompt import segment_at
 
         find = functools.partial(segment_at, place_lps_mm=options.at)
-    result = find(volume, model, device=options.device, progress=part_of(progress, 0.05, 0.95), cancelled=stop.wished)
+    result = find(volume, model, device=where, progress=part_of(progress, 0.05, 0.95), cancelled=stop.wished)
     result.report["seconds"] = {"read": seconds, **result.report["seconds"]}
     progress(0.95, "Writing the results")
     stop.writing = True

@@ -16,10 +16,9 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from LNHGLib.errors import InputError
 
@@ -43,7 +42,7 @@ def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str], decim
     for row in rows:
         cells = []
         for value in map(row.get, columns):
-            if isinstance(value, float | np.floating):
+            if isinstance(value, Real) and not isinstance(value, Integral):
                 value = float(value) if math.isfinite(value) else None
             rounded = isinstance(value, float) and decimals is not None
             cells.append(round(value, decimals) if rounded else without_formula(value))
@@ -154,10 +153,8 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):  # of numpy, which is not imported for this
         return to_json(value.tolist())
-    if isinstance(value, np.generic):
-        return to_json(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
@@ -171,7 +168,7 @@ def json_text(value: Any) -> str:
     """
 
     def plain(item: object) -> object:
-        return item.item() if isinstance(item, np.generic) else str(item)
+        return item.item() if hasattr(item, "item") else str(item)
 
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=plain) + "\n"
 

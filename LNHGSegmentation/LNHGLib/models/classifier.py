@@ -2,7 +2,7 @@
 
 Fields are (B, 1, 32, 32, 32), normalized CT (see `segmentation.classification`). A network returns logits (B,). Three
 kinds: a small residual network of our own, the 3-D ResNet of the second stage of document 004 (docs/method.md, section
-9), and the MGI-CNN of document 002 (`mgi_cnn`).
+9), and the MGI-CNN of document 002 (`documents.mgi_cnn`).
 """
 
 from itertools import pairwise
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from LNHGLib.errors import InputError
-from LNHGLib.models.mgi_cnn import MgiCnn
+from LNHGLib.models.documents.mgi_cnn import MgiCnn
 
 
 class ResidualBlock(nn.Module):

@@ -5,10 +5,13 @@ package, added ones in the user's folder. Only the networks' own functions of `M
 """
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +27,14 @@ from LNHGLib.paths import BUNDLED_MODELS as BUNDLED
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from LNHGLib.models.openvino_network import OpenVinoDetector, OpenVinoNetwork
+
 CARD = archive.CARD
 README = "README.md"
 DEFAULT = "lnhg-1mm"
+OPENVINO = "openvino"
+"""Stands for a device where networks run on the CPU by OpenVINO instead of torch."""
+RUNTIMES = ("auto", "torch", OPENVINO)
 
 
 @dataclass(frozen=True)
@@ -68,21 +76,22 @@ class Model:
         """Return the classifier with its weights, for inference, on a device; refuses a changed file."""
         return self.network("classifier", device)
 
-    def network(self, part: str, device: Any = "cpu") -> "nn.Module":
+    def network(self, part: str, device: Any = "cpu") -> "nn.Module | OpenVinoNetwork | OpenVinoDetector":
         """Return the network of a part of the card, built at the first call and moved to the device at each.
 
         Args:
             part: "generator", "second_generator", "detector" or "classifier".
-            device: a torch device or its name.
+            device: a torch device or its name, or `OPENVINO`.
 
         Raises:
             InputError: the model has none, or its file was changed or does not fit the card.
         """
         if part not in self.card:
             raise InputError(f"The model {self.name} has no {part}, expected one here; choose a model that has one.")
-        if part not in self._networks:
-            self._networks[part] = self._build(part)
-        return self._networks[part].to(device)
+        key = f"{part}, {OPENVINO}" if device == OPENVINO else part
+        if key not in self._networks:
+            self._networks[key] = (self._compile if device == OPENVINO else self._build)(part)
+        return self._networks[key] if device == OPENVINO else self._networks[key].to(device)
 
     def weights(self, part: str) -> "dict[str, Tensor]":
         """Return the tensors of a part's network by name; refuses a changed file.
@@ -94,15 +103,45 @@ class Model:
         stored = load_tensors(_checked_content(self, self.card[part]["weights"]))
         return {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
 
+    def runs_on_openvino(self) -> bool:
+        """Whether OpenVINO is installed, loads and knows all networks of the card."""
+        if importlib.util.find_spec(OPENVINO) is None:
+            return False
+        try:
+            from LNHGLib.models import openvino_network
+        except ImportError:  # a build for another system or processor
+            return False
+        parts = (part for part in ("generator", SECOND, "detector", "classifier") if part in self.card)
+        return all(openvino_network.supports(part, self.card[part]) for part in parts)
+
+    def _compile(self, part: str) -> "OpenVinoNetwork | OpenVinoDetector":
+        from LNHGLib.models import openvino_network
+
+        card = self.card[part]
+        content = _checked_content(self, card["weights"])
+        with self._explain_misfit(part):
+            return openvino_network.load(part, card, content)
+
     def _build(self, part: str) -> "nn.Module":
         import torch
 
         from LNHGLib.models import classifier, detector, registry
 
         builders = {"detector": detector.build_detector, "classifier": classifier.build_classifier}
-        try:
+        with self._explain_misfit(part):
             network = builders.get(part, registry.build_generator)(self.card[part])
             network.load_state_dict(self.weights(part))
+        network.eval().requires_grad_(False)
+        if part == "detector":
+            return network
+        if part != "classifier":
+            network.fold_norms()
+        return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs, the U-net's body a third
+
+    @contextmanager
+    def _explain_misfit(self, part: str) -> Iterator[None]:
+        try:
+            yield
         except InputError:
             raise
         except Exception as error:
@@ -111,12 +150,6 @@ class Model:
                 f"{self.folder / self.card[part]['weights']} does not fit the {part} that {CARD} describes ({reason}); "
                 "take the whole folder again from its source."
             ) from error
-        network.eval().requires_grad_(False)
-        if part == "detector":
-            return network
-        if part != "classifier":
-            network.fold_norms()
-        return network.to(memory_format=torch.channels_last_3d)  # a quarter faster on CPUs, the U-net's body a third
 
 
 def user_folder() -> Path:

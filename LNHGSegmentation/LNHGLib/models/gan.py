@@ -50,11 +50,13 @@ class Generator(nn.Module):
     """A network that predicts nodule images: `residual` gives the signal, `image` and `logits` say what it means.
 
     Subclasses have `halo`, the (z, y, x) reach of the receptive field, `multiple`, of which sides must be multiples
-    (one number, or along z, y and x), and `options`, the keys of a card that build one.
+    (one number, or along z, y and x), `input_slices`, the slices of one input where they know no other number, and
+    `options`, the keys of a card that build one.
     """
 
     halo: tuple[int, int, int]
     multiple: int | tuple[int, int, int]
+    input_slices: int | None = None
     options: tuple[str, ...] = ("width", "input_skip")
 
     def residual(self, x: Tensor) -> Tensor:
@@ -95,6 +97,7 @@ class PaperGenerator(Generator):
 
     halo = (8, 8, 8)
     multiple = 1
+    input_slices = 3
 
     def __init__(self, width: int = PAPER_CHANNELS, input_skip: bool = True) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
 """Every generator, by its kind."""
 
+from LNHGLib.models.documents.inception_unet import InceptionUNet
+from LNHGLib.models.documents.nasnet_gcn import NASNetGCN
+from LNHGLib.models.documents.unet_2d import UNet2D
 from LNHGLib.models.gan import Generator, PaperGenerator, StridedGenerator
-from LNHGLib.models.inception_unet import InceptionUNet
-from LNHGLib.models.nasnet_gcn import NASNetGCN
 from LNHGLib.models.unet import GatedUNet, UNet
-from LNHGLib.models.unet_2d import UNet2D
 
 KINDS: dict[str, type[Generator]] = {
     "paper": PaperGenerator,

@@ -7,10 +7,10 @@ image is not seen: a generator is surer of patients that it was trained on.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import nn
+from scipy.special import expit
 
 from LNHGLib.image.boxes import Box, box_between, box_of_edges, box_start
 from LNHGLib.models.card import Card
@@ -18,6 +18,10 @@ from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from LNHGLib.segmentation.fusion import Finding
 from LNHGLib.segmentation.preprocessing import coarser
 from LNHGLib.segmentation.progress import Monitor
+from LNHGLib.segmentation.runtime import Network, as_network
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FIELD = 32
 """Voxels of a field along each axis, 1 mm each."""
@@ -109,7 +113,9 @@ def rounded(ct_norm: np.ndarray, window_hu: Sequence[float]) -> np.ndarray:
     return np.rint(ct_norm / step) * step
 
 
-def classify(network: nn.Module, fields: Sequence[np.ndarray], monitor: Monitor | None = None) -> np.ndarray:
+def classify(
+    network: "Network | nn.Module", fields: Sequence[np.ndarray], monitor: Monitor | None = None
+) -> np.ndarray:
     """Return the classifier's score of each field, the mean over four flips.
 
     Args:
@@ -120,11 +126,13 @@ def classify(network: nn.Module, fields: Sequence[np.ndarray], monitor: Monitor 
     Returns:
         Scores in 0..1, float64 (N,).
     """
-    monitor, device, scores = monitor or Monitor(), next(network.parameters()).device, []
+    monitor, network, scores = monitor or Monitor(), as_network(network), []
     for start in range(0, len(fields), BATCH):
         monitor.report(start / len(fields))
-        batch = torch.from_numpy(np.stack(fields[start : start + BATCH]))[:, None].to(device)
-        with torch.inference_mode():
-            flips = [network(batch.flip(axes)) for axes in ((), (3,), (4,), (3, 4))]
-        scores.append(torch.sigmoid(sum(flips) / len(flips)).double().cpu().numpy())
+        batch = np.stack(fields[start : start + BATCH])[:, None]
+        flips = [
+            network.predict(np.ascontiguousarray(np.flip(batch, axes)), monitor.check)
+            for axes in ((), (3,), (4,), (3, 4))
+        ]
+        scores.append(expit(np.mean(flips, axis=0)).astype(float))
     return np.concatenate(scores) if scores else np.zeros(0)

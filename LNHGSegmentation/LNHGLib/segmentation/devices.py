@@ -1,7 +1,10 @@
 """What the networks can run on here: the processor and each GPU with its memory. Only functions import torch."""
 
+import ctypes
+import importlib.util
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 CPU_NAMES = Path("/proc/cpuinfo")
+DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so", "amdhip64.dll")
+"""Libraries without which torch finds no GPU that it calls cuda: of NVIDIA's driver and of AMD's."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,15 @@ def find() -> list[Device]:
     return [*_gpus(), Device("cpu", _processor(), cores=cores)]
 
 
+def has_gpu() -> bool:
+    """Tell whether torch finds a GPU here; where no driver is installed, torch is not even imported."""
+    if "torch" not in sys.modules and (importlib.util.find_spec("torch") is None or not any(map(_can_load, DRIVERS))):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def choose_device(name: str) -> "torch.device":
     """Return the torch device for "auto", "cpu", "cuda" or "cuda:N".
 
@@ -48,7 +62,7 @@ def choose_device(name: str) -> "torch.device":
     """
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = torch.cuda.device_count() if has_gpu() else 0
     if name == "auto":
         return torch.device("cuda:0" if count else "cpu")
     if name == "cpu":
@@ -70,14 +84,24 @@ def describe(device: Device) -> str:
 
 
 def _gpus() -> list[Device]:
+    if not has_gpu():
+        return []
     import torch
 
     found = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    for index in range(torch.cuda.device_count()):
         free, whole = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
         found.append(Device(f"cuda:{index}", name, None, round(whole / GIB, 1), round(free / GIB, 1)))
     return found
+
+
+def _can_load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _processor() -> str:

@@ -16,27 +16,31 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
-from torch import nn
 
 from LNHGLib.image.boxes import Box, box_intersection, box_shape, box_start, box_union, box_within, grow_box, whole_box
 from LNHGLib.models.card import Card, FusionOptions, MassSpec
-from LNHGLib.models.gan import PaperGenerator
 from LNHGLib.segmentation.components import component_scores, components
 from LNHGLib.segmentation.fusion import Finding, combine
 from LNHGLib.segmentation.preprocessing import coarser
 from LNHGLib.segmentation.progress import Monitor
+from LNHGLib.segmentation.runtime import Network, as_network
 from LNHGLib.segmentation.tiled_inference import fields_at_once, run_generator, run_generator_on_fields
 
-PAPER_SLAB = 3
+if TYPE_CHECKING:
+    from torch import nn
+
 FIELD = 48
 """Voxels along each axis that the members see around a place."""
 ROOM = 8
 """Voxels around a box that its field has at least; the field of a box that needs more than `FIELD` grows."""
 FIELD_STEP = 8
 """Sides of fields are multiples of it, so that most have the same shape and no network needs padding."""
+HALF = 0.5
+"""A mass ends where the CT has fallen to this part of what it is inside."""
 RIM = 4
 """Voxels at the border of what they see; an outline that grows into them is not held there, and the first one stays."""
 
@@ -64,19 +68,19 @@ class Member:
         rotated: rotate the CT by 180 degrees in the axial plane, predict, rotate back.
     """
 
-    network: nn.Module
+    network: "Network | nn.Module"
     slab: int | None = None
     rotated: bool = False
 
     @classmethod
-    def of(cls, network: nn.Module, slab: int | None = None) -> "Member":
+    def of(cls, network: "Network | nn.Module", slab: int | None = None) -> "Member":
         """Return the member that a network is.
 
         Args:
             network: a generator, on the device it is to run on.
             slab: slices of one input; None takes the paper's for the paper's generator, any number for others.
         """
-        return cls(network, slab or (PAPER_SLAB if isinstance(network, PaperGenerator) else None))
+        return cls(network, slab or as_network(network).slab)
 
     def predict(
         self, ct_norm: np.ndarray, lungs: np.ndarray | None = None, monitor: Monitor | None = None
@@ -121,7 +125,11 @@ class Ensemble:
 
     @classmethod
     def of(
-        cls, spec: Card, generator: nn.Module, second: nn.Module | None = None, monitor: Monitor | None = None
+        cls,
+        spec: Card,
+        generator: "Network | nn.Module",
+        second: "Network | nn.Module | None" = None,
+        monitor: Monitor | None = None,
     ) -> "Ensemble":
         """Make the ensemble that a model's card describes.
 
@@ -195,19 +203,24 @@ class Ensemble:
             lungs: as in `predict`.
         """
         factor, threshold = self.masses.factor, self.masses.threshold
-        seen = None if lungs is None else coarser(lungs, factor) > 0
-        marked = self.members[0].predict(coarser(ct_norm, factor), seen, replace(self.monitor, progress=None))
+        seen, afar = None if lungs is None else coarser(lungs, factor) > 0, coarser(ct_norm, factor)
+        marked = self.members[0].predict(afar, seen, replace(self.monitor, progress=None))
+        inside = ndimage.maximum_filter(np.minimum(marked, afar), 3)
         labels = components(marked > threshold)
         voxels, least = np.bincount(labels.ravel()), math.pi / 6 * (self.masses.min_diameter / factor) ** 3
         image = np.zeros([size * factor for size in marked.shape], np.float32)
         for number, box in enumerate(ndimage.find_objects(labels), 1):
             if voxels[number] >= least:
                 around = grow_box(box, 1, marked.shape)
-                fine = ndimage.zoom(marked[around], factor, order=1, mode="nearest", grid_mode=True)
+                fine, dense = (
+                    ndimage.zoom(array[around], factor, order=1, mode="nearest", grid_mode=True)
+                    for array in (marked, inside)
+                )
                 own = np.kron(labels[around] == number, np.ones((factor,) * 3, bool))
                 pieces = components(fine > threshold)
                 shown = np.isin(pieces, np.unique(pieces[own & (fine > threshold)]))
                 place = tuple(slice(part.start * factor, part.stop * factor) for part in around)
+                shown &= cut_field(ct_norm, place) >= HALF * dense
                 image[place][shown] = np.maximum(image[place], fine)[shown]
         return image[whole_box(ct_norm.shape)]
 

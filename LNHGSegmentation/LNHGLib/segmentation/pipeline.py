@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import nn
 
 from LNHGLib.errors import InputError
 from LNHGLib.image.boxes import lps_box
@@ -31,12 +29,11 @@ from LNHGLib.segmentation import (
     fusion,
     native_grid,
 )
-from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.ensemble import Ensemble
-from LNHGLib.segmentation.out_of_memory import is_short
 from LNHGLib.segmentation.preprocessing import find_chest, from_canonical, normalize, onto_grid, working_grid
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.result import Result, make_report
+from LNHGLib.segmentation.runtime import Network, Where, choose_runtime, is_short
 from LNHGLib.segmentation.tiled_inference import CPU_TOOK_OVER, run_detector
 
 MIN_COMPONENT_LUNG_FRACTION = 1 / 3
@@ -80,7 +77,7 @@ def segment(
     volume: Volume,
     model: Model,
     *,
-    device: str = "auto",
+    device: "str | Where" = "auto",
     threshold: float | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -90,7 +87,7 @@ def segment(
     Args:
         volume: CT in HU, in any orientation.
         model: from `models.load`.
-        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N", or what `choose_runtime` chose.
         threshold: lowest score of a finding, 0..1; None takes the model's.
         progress: called with the fraction done, never falling, and what is being done.
         cancelled: asked often; true stops the work.
@@ -99,7 +96,7 @@ def segment(
         InputError: no lung in the CT, no such device, threshold out of range, or a model file that was changed.
         Cancelled: the user cancelled.
     """
-    where, spec = choose_device(device), model.spec
+    where, spec = choose_runtime(device, model), model.spec
     threshold = spec.threshold if threshold is None else threshold
     if not 0 <= threshold <= 1:
         raise InputError(f"The threshold is {threshold}, expected a score from 0 to 1; leave it out for the model's.")
@@ -139,7 +136,7 @@ def prepare_scan(upright: Volume, spec: Card, monitor: Monitor) -> PreparedScan:
         return PreparedScan(grid, ct_norm, inside, sides)
 
 
-def load_ensemble(model: Model, where: torch.device, monitor: Monitor) -> Ensemble:
+def load_ensemble(model: Model, where: Where, monitor: Monitor) -> Ensemble:
     """Return a model's predictor of nodule images on a device.
 
     Args:
@@ -152,7 +149,7 @@ def load_ensemble(model: Model, where: torch.device, monitor: Monitor) -> Ensemb
 
 
 def predict_nodule_image(
-    scan: PreparedScan, model: Model, where: torch.device, monitor: Monitor
+    scan: PreparedScan, model: Model, where: Where, monitor: Monitor
 ) -> tuple[Ensemble, np.ndarray]:
     """Let the first member of the model's ensemble look over the lungs.
 
@@ -170,9 +167,7 @@ def predict_nodule_image(
         return predictor, predictor.predict(scan.ct_norm, scan.lungs)
 
 
-def detect_boxes(
-    scan: PreparedScan, model: Model, where: torch.device, monitor: Monitor
-) -> tuple[np.ndarray | None, int]:
+def detect_boxes(scan: PreparedScan, model: Model, where: Where, monitor: Monitor) -> tuple[np.ndarray | None, int]:
     """Let the detector look at axial slices with lung, where there is one and the probabilities take note of it.
 
     Args:
@@ -223,9 +218,7 @@ def join_branches(
     return Findings(image, labels, joined)
 
 
-def classify_findings(
-    scan: PreparedScan, found: Findings, model: Model, where: torch.device, monitor: Monitor
-) -> Findings:
+def classify_findings(scan: PreparedScan, found: Findings, model: Model, where: Where, monitor: Monitor) -> Findings:
     """Give findings the score of the model's classifier; without one they stay as they are.
 
     Args:
@@ -404,7 +397,7 @@ def project_to_ct(
     return Result(volume, *arrays, nodules, {}, [patch for patch in around if patch])
 
 
-def load_network(load: Callable[[torch.device], nn.Module], where: torch.device, monitor: Monitor) -> nn.Module:
+def load_network(load: Callable[[Where], Network], where: Where, monitor: Monitor) -> Network:
     """Return a network on the device, or on the CPU where the device has not even room for the weights.
 
     Args:
@@ -415,7 +408,7 @@ def load_network(load: Callable[[torch.device], nn.Module], where: torch.device,
     try:
         return load(where)
     except (MemoryError, RuntimeError) as error:
-        if where.type == "cpu" or not is_short(error):
+        if not str(where).startswith("cuda") or not is_short(error):
             raise
     monitor.warn(CPU_TOOK_OVER, "on the CPU")
-    return load(torch.device("cpu"))
+    return load("cpu")

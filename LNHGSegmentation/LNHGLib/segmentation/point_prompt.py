@@ -12,12 +12,12 @@ from LNHGLib.image.volume import Grid, Volume, canonical
 from LNHGLib.models.card import Card, GridSpec
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation import components, fusion, pipeline
-from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.ensemble import RIM, Ensemble
 from LNHGLib.segmentation.pipeline import Findings, PreparedScan
 from LNHGLib.segmentation.preprocessing import normalize, onto_grid, working_grid
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.result import Result, make_report
+from LNHGLib.segmentation.runtime import Where, choose_runtime
 
 HALF_CUBE_MM = 72.0
 """Half a side of the cube that is looked at: a mass of 60 mm lies in it even where its rim is shown."""
@@ -32,7 +32,7 @@ def segment_at(
     model: Model,
     place_lps_mm: tuple[float, float, float],
     *,
-    device: str = "auto",
+    device: "str | Where" = "auto",
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Result:
@@ -53,7 +53,7 @@ def segment_at(
         InputError: the place lies outside the CT, or the segmenter outlines nothing within `REACH_MM` of it.
         Cancelled: the user cancelled.
     """
-    where, monitor, spec = choose_device(device), Monitor(progress, cancelled), model.spec
+    where, monitor, spec = choose_runtime(device, model), Monitor(progress, cancelled), model.spec
     upright = canonical(volume)
     index = upright.grid.lps_to_index(place_lps_mm)
     if (index < -0.5).any() or (index > np.array(upright.grid.shape) - 0.5).any():

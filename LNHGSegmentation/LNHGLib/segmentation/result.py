@@ -2,20 +2,21 @@
 
 import platform
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from LNHGLib import __version__
 from LNHGLib.image.fingerprint import voxels_sha256
 from LNHGLib.image.volume import Volume
 from LNHGLib.measurement import score_scale
 from LNHGLib.measurement.nodule import Nodule
-from LNHGLib.models.folder import Model
+from LNHGLib.models.folder import OPENVINO, Model
 from LNHGLib.segmentation import native_grid
 from LNHGLib.segmentation.progress import Monitor
+from LNHGLib.segmentation.runtime import Where, device_name
 
 if TYPE_CHECKING:
     from LNHGLib.segmentation.fusion import Fusion
@@ -44,7 +45,7 @@ class Result:
 def make_report(
     volume: Volume,
     model: Model,
-    device: torch.device,
+    where: Where,
     options: dict[str, Any],
     monitor: Monitor,
     fusion: "Fusion | None" = None,
@@ -54,20 +55,21 @@ def make_report(
     Args:
         volume: the input.
         model: what was run.
-        device: what it ran on.
+        where: what it ran on.
         options: what was asked for; the card's fusion options are added.
         monitor: knows the seconds by stage and the warnings.
         fusion: how both branches were joined; None where only one ran.
     """
-    cuda, path = device.type == "cuda", volume.source.path
+    runtime, path = OPENVINO if where == OPENVINO else "torch", volume.source.path
     if path and Path(path).exists():
         path = str(Path(path).absolute())  # to be found from any folder
     report = {
-        "versions": {"lnhg": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        "versions": {"lnhg": __version__, "python": platform.python_version(), runtime: version(runtime)},
         "model": {"name": model.name, "threshold": model.spec.threshold, "sha256": dict(model.card["files"])},
         "device": {
-            "used": str(device),
-            "name": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+            "used": "cpu" if where == OPENVINO else str(where),
+            "name": device_name(where),
+            "runtime": runtime,
         },
         "score_scale": score_scale.PROBABILITY if model.spec.probability else score_scale.MODEL,
         "options": {**options, "fusion": dict(model.card["fusion"])},

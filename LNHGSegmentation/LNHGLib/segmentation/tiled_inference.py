@@ -4,27 +4,26 @@ Arrays are zyx on the working grid; the CT is normalized to 0..1.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import nn
 
 from LNHGLib.errors import WorkError
 from LNHGLib.image.boxes import Box, box_around_mask, box_start, box_within, grow_box, shift_box
-from LNHGLib.segmentation.out_of_memory import suppress_out_of_memory
 from LNHGLib.segmentation.preprocessing import tiles
 from LNHGLib.segmentation.progress import Monitor
+from LNHGLib.segmentation.runtime import Network, as_network, suppress_out_of_memory
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Shape = tuple[int, int, int]
 
 CPU_BYTES = 2_000_000_000
 """Memory for the feature maps of one piece on the CPU."""
 CUDA_FRACTION = 0.4
-LIVE_MAPS = 7
-"""Feature maps of the widest layer that live at the same time, with the copies that the convolutions make."""
 MIN_TILE_VOXELS = 32**3
 MAX_CUTS = 12
 CROP_MARGIN = 16
@@ -41,7 +40,7 @@ FIELD_VOXELS = 48**3
 
 
 def run_generator(
-    generator: nn.Module,
+    generator: "Network | nn.Module",
     ct_norm: np.ndarray,
     lungs: np.ndarray | None = None,
     *,
@@ -52,8 +51,7 @@ def run_generator(
     """Run the generator over the lungs, in pieces with a halo: the same values as over the whole volume.
 
     Args:
-        generator: with attributes `halo` (zyx reach of its receptive field) and `multiple` (of which sides must be
-            multiples, one number or zyx); on the device it is to run on.
+        generator: from `Model.network`, on the device it is to run on.
         ct_norm: float32 zyx, normalized CT.
         lungs: boolean zyx; only pieces with lung are run. None means everywhere.
         slab: slices of one input, where the network was trained on slabs (the paper's 3): slabs follow each other
@@ -64,7 +62,7 @@ def run_generator(
     Returns:
         Nodule image G, float32 zyx; 0 in pieces without lung.
     """
-    monitor = monitor or Monitor()
+    monitor, generator = monitor or Monitor(), as_network(generator)
     result = np.zeros(ct_norm.shape, np.float32)
     todo = np.ones(ct_norm.shape, bool) if lungs is None else lungs.copy()
     total = max(np.count_nonzero(todo), 1)
@@ -74,23 +72,22 @@ def run_generator(
             budget = _voxel_budget(generator)
         if not budget:  # the GPU is too full even for the trial run
             budget = reduce_tile_or_move_to_cpu(generator, MIN_TILE_VOXELS, MIN_TILE_VOXELS, monitor)
-    with _stoppable(generator, monitor):
-        while todo.any():
-            with suppress_out_of_memory(), torch.inference_mode():
-                for target, outer in tiles_with_halo(todo, generator, slab, budget):
-                    beyond = [(0, max(s.stop - size, 0)) for s, size in zip(outer, ct_norm.shape, strict=True)]
-                    block = np.ascontiguousarray(np.pad(ct_norm[outer], beyond, mode="edge"), dtype=np.float32)
-                    values = generator(torch.from_numpy(block)[None, None].to(_device(generator)))[0, 0]
-                    result[target] = values[box_within(target, outer)].float().cpu().numpy()
-                    todo[target] = False
-                    monitor.report(1 - np.count_nonzero(todo) / total)
-            if todo.any():
-                budget = reduce_tile_or_move_to_cpu(generator, budget, MIN_TILE_VOXELS, monitor)
+    while todo.any():
+        with suppress_out_of_memory():
+            for target, outer in tiles_with_halo(todo, generator, slab, budget):
+                beyond = [(0, max(s.stop - size, 0)) for s, size in zip(outer, ct_norm.shape, strict=True)]
+                block = np.ascontiguousarray(np.pad(ct_norm[outer], beyond, mode="edge"), dtype=np.float32)
+                values = generator.predict(block[None, None], monitor.check)[0, 0]
+                result[target] = values[box_within(target, outer)]
+                todo[target] = False
+                monitor.report(1 - np.count_nonzero(todo) / total)
+        if todo.any():
+            budget = reduce_tile_or_move_to_cpu(generator, budget, MIN_TILE_VOXELS, monitor)
     return result
 
 
 def run_generator_on_fields(
-    generator: nn.Module, fields: np.ndarray, *, slab: int | None = None, monitor: Monitor | None = None
+    generator: "Network | nn.Module", fields: np.ndarray, *, slab: int | None = None, monitor: Monitor | None = None
 ) -> np.ndarray:
     """Run the generator over each of some small volumes, all of it, several at a time.
 
@@ -103,10 +100,10 @@ def run_generator_on_fields(
     Returns:
         Nodule images, float32 (n, z, y, x); they are the same, up to rounding, as one after the other.
     """
-    monitor = monitor or Monitor()
+    monitor, generator = monitor or Monitor(), as_network(generator)
     result, done = np.zeros(fields.shape, np.float32), 0
     batch = 1 if slab else fields_at_once(generator, fields.shape[1:])
-    sides = zip(fields.shape[1:], along_axes(generator.multiple), strict=True)
+    sides = zip(fields.shape[1:], generator.multiple, strict=True)
     beyond = [(0, 0), *((0, -size % multiple) for size, multiple in sides)]
     while done < len(fields):
         some = fields[done : done + batch]
@@ -115,29 +112,29 @@ def run_generator_on_fields(
             done += 1
             continue
         values = None
-        block = torch.from_numpy(np.pad(some, beyond, mode="edge"))[:, None]
-        with suppress_out_of_memory(), torch.inference_mode(), _stoppable(generator, monitor):
-            values = generator(block.to(_device(generator)))[(slice(None), 0, *map(slice, fields.shape[1:]))]
-            result[done : done + len(some)] = values.float().cpu().numpy()
+        block = np.pad(some, beyond, mode="edge")[:, None]
+        with suppress_out_of_memory():
+            values = generator.predict(block, monitor.check)
+            result[done : done + len(some)] = values[(slice(None), 0, *map(slice, fields.shape[1:]))]
             done += len(some)
         if values is None:
             batch = reduce_tile_or_move_to_cpu(generator, batch, 1, monitor)
     return result
 
 
-def fields_at_once(generator: nn.Module, shape: Shape) -> int:
+def fields_at_once(generator: "Network | nn.Module", shape: Shape) -> int:
     """Return how many fields the generator sees in one batch: few, so that memory stays bounded.
 
     Args:
         generator: on the device it is to run on.
         shape: of each field, zyx.
     """
-    most = FIELDS_AT_ONCE[_device(generator).type]
+    most = FIELDS_AT_ONCE["cpu" if as_network(generator).on_cpu else "cuda"]
     return min(most, max(1, most * FIELD_VOXELS // math.prod(shape)))
 
 
 def run_detector(
-    detector: nn.Module,
+    detector: "Network | nn.Module",
     ct_norm: np.ndarray,
     lungs: np.ndarray | None = None,
     *,
@@ -150,7 +147,8 @@ def run_detector(
     Every `step`-th slice from the first with lung on is scanned, those without lung are left out.
 
     Args:
-        detector: takes a list of (3, H, W) images, gives a list of dicts with `boxes` (x0, y0, x1, y1) and `scores`.
+        detector: from `Model.network`; as a module it takes a list of (3, H, W) images, and gives a list of dicts with
+            `boxes` (x0, y0, x1, y1) and `scores`.
         ct_norm: float32 zyx, normalized CT.
         lungs: boolean zyx; images are cropped to it and boxes outside are dropped. None means everywhere.
         step: slices between scanned slices.
@@ -160,28 +158,27 @@ def run_detector(
     Returns:
         (N, 6) rows z, y0, x0, y1, x1, score on the working grid.
     """
-    monitor = monitor or Monitor()
+    monitor, detector = monitor or Monitor(), as_network(detector)
     lungs = np.ones(ct_norm.shape, bool) if lungs is None else lungs
     with_lung = np.flatnonzero(lungs.any(axis=(1, 2)))
     scanned = range(int(with_lung[0]), int(with_lung[-1]) + 1, step) if len(with_lung) else []
     todo = [z for z in scanned if lungs[z].any()]
-    total, rows, batch = len(todo), [], BATCH[_device(detector).type]
-    with _stoppable(detector, monitor):
-        while todo:
-            found = None
-            with suppress_out_of_memory():
-                found = _detect(detector, ct_norm, lungs, todo[:batch], step)
-            if found is None:
-                batch = reduce_tile_or_move_to_cpu(detector, batch, 1, monitor)
-                continue
-            for z, boxes in zip(todo[:batch], found, strict=True):
-                rows += [
-                    (z, y0, x0, y1, x1, score)
-                    for y0, x0, y1, x1, score in boxes
-                    if score >= min_score and _lung_fraction(lungs[z], y0, x0, y1, x1) >= MIN_BOX_LUNG_FRACTION
-                ]
-            todo = todo[batch:]
-            monitor.report(1 - len(todo) / total)
+    total, rows, batch = len(todo), [], BATCH["cpu" if detector.on_cpu else "cuda"]
+    while todo:
+        found = None
+        with suppress_out_of_memory():
+            images, corners = _lung_crops(ct_norm, lungs, todo[:batch], step)
+            found = detector.detect(images, monitor.check)
+        if found is None:
+            batch = reduce_tile_or_move_to_cpu(detector, batch, 1, monitor)
+            continue
+        for z, (top, left), boxes in zip(todo[:batch], corners, found, strict=True):
+            for x0, y0, x1, y1, score in boxes.astype(float):
+                edges = y0 + top, x0 + left, y1 + top, x1 + left
+                if score >= min_score and _lung_fraction(lungs[z], *edges) >= MIN_BOX_LUNG_FRACTION:
+                    rows.append((z, *edges, score))
+        todo = todo[batch:]
+        monitor.report(1 - len(todo) / total)
     return np.array(rows, float).reshape(-1, 6)
 
 
@@ -200,7 +197,7 @@ def _lung_fraction(lung: np.ndarray, y0: float, x0: float, y1: float, x1: float)
     return inside.mean() if inside.size else 0.0
 
 
-def tiles_with_halo(todo: np.ndarray, generator: nn.Module, slab: int | None, budget: int) -> Iterator[tuple[Box, Box]]:
+def tiles_with_halo(todo: np.ndarray, generator: Network, slab: int | None, budget: int) -> Iterator[tuple[Box, Box]]:
     """Yield what is to be run: targets that hold all of `todo`, and what the network has to see for each.
 
     A target is the part of a tile around what is to do in it; a slab keeps its slices. What the network sees begins and
@@ -212,7 +209,7 @@ def tiles_with_halo(todo: np.ndarray, generator: nn.Module, slab: int | None, bu
         slab: slices of one input, None for any number.
         budget: largest piece in voxels.
     """
-    shape, halo, multiples = todo.shape, list(generator.halo), along_axes(generator.multiple)
+    shape, halo, multiples = todo.shape, list(generator.halo), generator.multiple
     if slab:
         halo[0] = 0
     for tile in tiles(shape, plan_tiles(shape, halo, multiples, slab, budget), (0, 0, 0)):
@@ -230,11 +227,6 @@ def tiles_with_halo(todo: np.ndarray, generator: nn.Module, slab: int | None, bu
             start = max(min(target[0].start, shape[0] - slab), 0)
             outer[0] = slice(start, start + slab)
         yield target, tuple(outer)
-
-
-def along_axes(multiple: int | Shape) -> Shape:
-    """Return of what sides must be multiples, zyx, of a network that says it as one number or along each axis."""
-    return (multiple,) * 3 if isinstance(multiple, int) else multiple
 
 
 def plan_tiles(shape: Shape, halo: list[int], multiples: Shape, slab: int | None, budget: int) -> Shape:
@@ -263,22 +255,13 @@ def plan_tiles(shape: Shape, halo: list[int], multiples: Shape, slab: int | None
     return min(plans)[3]
 
 
-def _voxel_budget(generator: nn.Module) -> int:
-    """Voxels of a piece whose feature maps fit the memory, from the widest layer seen in a small trial run."""
-    device = _device(generator)
-    side = max(16, *along_axes(generator.multiple))
-    widest = [1.0]
-
-    def note(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        widest.append(output.numel() / side**3)
-
-    with _hooked(generator, lambda module: module.register_forward_hook(note)), torch.inference_mode():
-        generator(torch.zeros(1, 1, side, side, side, device=device))
-    memory = torch.cuda.mem_get_info(device)[0] * CUDA_FRACTION if device.type == "cuda" else CPU_BYTES
-    return max(MIN_TILE_VOXELS, int(memory / (4 * LIVE_MAPS * max(widest))))
+def _voxel_budget(network: Network) -> int:
+    """Voxels of a piece whose feature maps fit the memory."""
+    memory = CPU_BYTES if network.on_cpu else network.free_gpu_bytes() * CUDA_FRACTION
+    return max(MIN_TILE_VOXELS, int(memory / (4 * network.live_maps * network.widest())))
 
 
-def reduce_tile_or_move_to_cpu(network: nn.Module, size: int, least: int, monitor: Monitor) -> int:
+def reduce_tile_or_move_to_cpu(network: Network, size: int, least: int, monitor: Monitor) -> int:
     """Return half the size after the device ran out of memory, or move to the CPU when the size is already the least.
 
     Args:
@@ -290,63 +273,30 @@ def reduce_tile_or_move_to_cpu(network: nn.Module, size: int, least: int, monito
     Raises:
         WorkError: the CPU itself has too little memory for the least.
     """
-    torch.cuda.empty_cache()
+    network.release()
     if size > least:
-        owner = "computer" if _on_cpu(network) else "GPU"
+        owner = "computer" if network.on_cpu else "GPU"
         monitor.warn(
             f"The {owner}'s memory was short: smaller pieces were computed, which took longer.", "small pieces"
         )
         return max(size // 2, least)
-    if _on_cpu(network):
+    if network.on_cpu:
         raise WorkError(
             "The computer's memory does not suffice for the smallest piece of work; close other programs and try again."
         )
     monitor.warn(CPU_TOOK_OVER, "on the CPU")
-    network.to("cpu")
+    network.move_to_cpu()
     return _voxel_budget(network) if least == MIN_TILE_VOXELS else BATCH["cpu"]
 
 
-def _detect(
-    detector: nn.Module, ct_norm: np.ndarray, lungs: np.ndarray, slices: list[int], step: int
-) -> list[np.ndarray]:
-    """Boxes (n, 5) y0, x0, y1, x1, score of each slice."""
+def _lung_crops(
+    ct_norm: np.ndarray, lungs: np.ndarray, slices: list[int], step: int
+) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+    """Images (3, H, W) of slices, cropped to the lungs with a margin, and the row and column where each begins."""
     images, corners = [], []
     for z in slices:
         around = [max(z - step, 0), z, min(z + step, len(ct_norm) - 1)]
         _, rows, columns = grow_box(box_around_mask(lungs[around]), (0, CROP_MARGIN, CROP_MARGIN), lungs[around].shape)
-        image = np.ascontiguousarray(ct_norm[around, rows, columns], dtype=np.float32)
-        images.append(torch.from_numpy(image).to(_device(detector)))
-        corners.append(np.array([rows.start, columns.start, rows.start, columns.start, 0.0]))
-    with torch.inference_mode():
-        outputs = detector(images)
-    found = []
-    for output, corner in zip(outputs, corners, strict=True):
-        boxes = output["boxes"].reshape(-1, 4)[:, [1, 0, 3, 2]]
-        rows = torch.cat([boxes, output["scores"].reshape(-1, 1)], dim=1).double().cpu().numpy()
-        found.append(rows + corner)
-    return found
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next((p.device for p in network.parameters()), torch.device("cpu"))
-
-
-def _on_cpu(network: nn.Module) -> bool:
-    return _device(network).type == "cpu"
-
-
-@contextmanager
-def _hooked(network: nn.Module, hook: Callable) -> Iterator[None]:
-    handles = [hook(module) for module in network.modules() if not any(module.children())]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
-    """Ask for the user's wish to stop at every layer: a piece as a whole may take longer than a user waits."""
-    with _hooked(network, lambda module: module.register_forward_pre_hook(lambda *_: monitor.check())):
-        yield
+        images.append(np.ascontiguousarray(ct_norm[around, rows, columns], dtype=np.float32))
+        corners.append((rows.start, columns.start))
+    return images, corners

@@ -167,7 +167,7 @@ def load(path: Path, device: str = "auto") -> tuple[Predict, int, dict]:
     Raises:
         InputError: there is no such file, or it is none of `train`.
     """
-    from LNHGLib.segmentation.pipeline import choose_device
+    from LNHGLib.segmentation.devices import choose_device
     from safetensors import SafetensorError, safe_open
 
     require()

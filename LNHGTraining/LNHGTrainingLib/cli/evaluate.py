@@ -70,7 +70,7 @@ def evaluate(options: argparse.Namespace) -> None:
         require_path(options.table, "the table of the crops")
     from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
-    from LNHGLib.segmentation.pipeline import choose_device
+    from LNHGLib.segmentation.devices import choose_device
 
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.evaluation import markdown, run
@@ -97,7 +97,7 @@ def calibrate(options: argparse.Namespace) -> None:
     """Choose a model's thresholds and rewrite its card."""
     require_path(options.data, "a folder with crops/", folder=True)
     from LNHGLib.models import folder as models
-    from LNHGLib.segmentation.pipeline import choose_device
+    from LNHGLib.segmentation.devices import choose_device
     from tqdm import tqdm
 
     from LNHGTrainingLib.release import calibrate as calibration
@@ -117,7 +117,7 @@ def fit_probability(options: argparse.Namespace) -> None:
     require_path(options.data, "a folder with crops/ and scans/", folder=True)
     from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
-    from LNHGLib.segmentation.pipeline import choose_device
+    from LNHGLib.segmentation.devices import choose_device
 
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.release import model_card, probability

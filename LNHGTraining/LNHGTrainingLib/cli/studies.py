@@ -108,7 +108,7 @@ def ablate_branches(options: argparse.Namespace) -> None:
     """Measure how well nodules are found by both branches and by each alone, and print the table."""
     from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
-    from LNHGLib.segmentation.pipeline import choose_device
+    from LNHGLib.segmentation.devices import choose_device
 
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.evaluation import branch_ablation

@@ -107,7 +107,7 @@ def mine(options: argparse.Namespace) -> None:
     """Write the places on the training scans that a model takes for nodules and that are none."""
     config = _read_config(options)
     from LNHGLib.models import folder as models
-    from LNHGLib.segmentation.pipeline import choose_device
+    from LNHGLib.segmentation.devices import choose_device
 
     from LNHGTrainingLib.data import hard_negatives
     from LNHGTrainingLib.data.background import load_sources

@@ -9,8 +9,8 @@ import torch
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.models import folder
 from LNHGLib.models.card import SECOND
+from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.ensemble import Ensemble, Member
-from LNHGLib.segmentation.pipeline import choose_device
 
 from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.evaluation.crops import Predict

@@ -21,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from LNHGLib.errors import InputError
-from LNHGLib.segmentation.pipeline import choose_device
+from LNHGLib.segmentation.devices import choose_device
 from torch import Tensor, distributed, nn
 
 from LNHGTrainingLib.training.sigterm import BrokenOff, StopSignal

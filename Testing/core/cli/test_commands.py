@@ -321,6 +321,12 @@ def test_a_damaged_model_does_not_verify(model_folder, tmp_path, capsys):
     assert "generator.safetensors is missing" in complaint(capsys)
 
 
+def test_help_loads_nothing_that_takes_long():
+    code = "import sys, LNHGLib.__main__ as cli; cli.parse(['models']); print(*{'numpy', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CORE, capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()
+
+
 def test_help_and_version_end_well(capsys):
     for arguments in (["--help"], ["segment", "--help"], ["--version"]):
         with pytest.raises(SystemExit) as ended:

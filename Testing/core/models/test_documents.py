@@ -5,8 +5,8 @@ import pytest
 import torch
 from LNHGLib.errors import InputError
 from LNHGLib.models.classifier import build_classifier
-from LNHGLib.models.mgi_cnn import SCALES, _scale
-from LNHGLib.models.nasnet import NASNet
+from LNHGLib.models.documents.mgi_cnn import SCALES, _scale
+from LNHGLib.models.documents.nasnet import NASNet
 from LNHGLib.models.registry import build_generator
 from LNHGLib.segmentation.tiled_inference import run_generator, run_generator_on_fields
 from torch import nn

@@ -11,7 +11,7 @@ import pytest
 import torch
 from LNHGLib.errors import Cancelled, InputError
 from LNHGLib.image.volume import Grid, Source, Volume, resample
-from LNHGLib.segmentation import pipeline
+from LNHGLib.segmentation import devices, pipeline
 from tiny_model import NODULES, BlobDetector, centers_lps_mm, gate_generator, tiny_chest, with_stand_ins, write_model
 from torch import nn
 
@@ -243,12 +243,12 @@ def test_a_volume_without_lung_is_refused(model):
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0"])
 def test_an_unknown_device_is_refused(device):
     with pytest.raises(InputError, match="is unknown, expected auto, cpu, cuda or cuda:N"):
-        pipeline.choose_device(device)
+        devices.choose_device(device)
 
 
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="'cuda:77' is not there"):
-        pipeline.choose_device("cuda:77")
+        devices.choose_device("cuda:77")
 
 
 def test_a_threshold_out_of_range_is_refused(chest, model):
@@ -286,8 +286,8 @@ def test_a_gpu_without_room_for_the_weights_leaves_the_work_to_the_cpu():
     monitor, asked = pipeline.Monitor(), []
 
     def load(where):
-        asked.append(where.type)
-        if where.type == "cuda":
+        asked.append(str(where))
+        if str(where) == "cuda":
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return BlobDetector()
 
@@ -311,7 +311,7 @@ def test_a_run_enters_the_stages_of_the_documents_in_their_order_and_each_once(c
         caller = frame.f_back
         if event == "call" and caller is not None and caller.f_code is pipeline.segment.__code__:
             file = Path(frame.f_code.co_filename)
-            if file.parent.name == "segmentation" and file.name not in ("progress.py", "devices.py"):
+            if file.parent.name == "segmentation" and file.name not in ("progress.py", "runtime.py"):
                 entered.append(frame.f_code.co_name)
 
     sys.setprofile(note)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from LNHGLib.errors import Cancelled, WorkError
 from LNHGLib.models.registry import build_generator
-from LNHGLib.segmentation import tiled_inference
+from LNHGLib.models.torch_network import TorchNetwork
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.tiled_inference import run_detector, run_generator
 from tiny_model import BlobDetector, gate_generator
@@ -140,7 +140,8 @@ class _OnGpu(_Small):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(tiled_inference, "_on_cpu", lambda network: getattr(network, "where", "cpu") == "cpu")
+    monkeypatch.setattr(TorchNetwork, "on_cpu", property(lambda self: getattr(self.module, "where", "cpu") == "cpu"))
+    monkeypatch.setattr(TorchNetwork, "free_gpu_bytes", lambda self: 10**9)
 
 
 def test_pieces_get_smaller_when_the_memory_does_not_suffice_and_it_is_told_once():

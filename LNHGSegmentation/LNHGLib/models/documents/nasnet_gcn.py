@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from LNHGLib.models import gan
-from LNHGLib.models.nasnet import MOBILE, NASNet
+from LNHGLib.models.documents.nasnet import MOBILE, NASNet
 from LNHGLib.models.unet import Probability
 
 SQUEEZE = 8

@@ -1,0 +1,247 @@
+"""The detector as OpenVINO graphs, with torchvision's ways of choosing boxes in NumPy; imports no torch.
+
+Two graphs: the pyramid of feature maps with what the region proposal network says of each place, and the head that
+judges proposals. What lies between them and behind them does what `detector.build_detector`'s network does in
+evaluation. Boxes are (x0, y0, x1, y1) in pixels, float32.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+from scipy.special import expit
+
+from LNHGLib.models.openvino_graph import Layers, upsample
+
+LEVELS = 5
+POOLED_LEVELS = 4
+"""The last level has anchors, but proposals are not judged by it."""
+POOLED_PX = 7
+SAMPLES = 2
+CANONICAL_PX, CANONICAL_LEVEL = 64.0, 4
+ANCHORS_PX = (4, 8, 16, 32, 64)
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+PADDED_TO = 32
+DELTA_CLAMP = np.float32(np.log(1000 / 16))
+PROPOSALS_BEFORE_NMS, PROPOSALS, DETECTIONS = 500, 100, 20
+MIN_PROPOSAL_PX, MIN_DETECTION_PX = 2.0, 1e-2
+BOX_WEIGHTS = np.float32([10, 10, 5, 5])
+
+Infer = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+
+
+def supports(card: Mapping[str, Any]) -> bool:
+    """Tell whether the detector of a card can be built here: the light backbone, all anchors' sides different levels.
+
+    Args:
+        card: the card's `detector` part.
+    """
+    return card.get("backbone") == "light" and len(card.get("anchors_px", ANCHORS_PX)) == LEVELS
+
+
+def build(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[ov.Model, ov.Model]:
+    """Build both graphs.
+
+    The first takes images (B, 3, H, W), normalized, sides multiples of 32, and gives the four maps (B, C, h, w), the
+    logits of all anchors (B, N) and their offsets (B, N, 4). The second takes the maps, then boxes (n, 4) and their
+    images' numbers (n,) for each map, and gives logits (n, 2) and offsets (n, 8) for all boxes, map by map.
+
+    Args:
+        card: the card's `detector` part.
+        weights: tensors by name, float32.
+    """
+    layers = Layers(weights)
+    image = ops.parameter([-1, 3, -1, -1], np.float32)
+    maps = _pyramid(layers, image)
+    places = [_places(layers, one) for one in maps]
+    joined = [ops.concat([place[i] for place in places], 1) for i in range(2)]
+    first = ov.Model([*maps[:POOLED_LEVELS], *joined], [image], "proposals")
+    return first, _head(layers, weights["backbone.fpn.layer_blocks.0.0.weight"].shape[0])
+
+
+def _pyramid(layers: Layers, image: ov.Node) -> list[ov.Node]:
+    body, stages = "backbone.body", []
+    y = ops.relu(layers.conv(image, f"{body}.stem.0", f"{body}.stem.1"))
+    for i in range(POOLED_LEVELS):
+        name = f"{body}.stage{i}"
+        inner = ops.relu(layers.conv(y, f"{name}.body.0", f"{name}.body.1", 2))
+        inner = layers.conv(inner, f"{name}.body.3", f"{name}.body.4")
+        y = ops.relu(ops.add(inner, layers.conv(y, f"{name}.short.0", f"{name}.short.1", 2)))
+        stages.append(y)
+    maps, above = [], None
+    for i in reversed(range(POOLED_LEVELS)):
+        inner = layers.conv(stages[i], f"backbone.fpn.inner_blocks.{i}.0")
+        above = inner if above is None else ops.add(inner, upsample(above, (2, 3)))
+        maps.insert(0, layers.conv(above, f"backbone.fpn.layer_blocks.{i}.0"))
+    every_second = ops.max_pool(maps[-1], [2, 2], [1, 1], [0, 0], [0, 0], [1, 1]).output(0)
+    return [*maps, every_second]
+
+
+def _places(layers: Layers, features: ov.Node) -> tuple[ov.Node, ov.Node]:
+    """Logits (B, N) and offsets (B, N, 4) of a map's anchors, row by row."""
+    y = ops.relu(layers.conv(features, "rpn.head.conv.0.0"))
+    last = np.array([0, 2, 3, 1])
+    logits = ops.transpose(layers.conv(y, "rpn.head.cls_logits"), last)
+    offsets = ops.transpose(layers.conv(y, "rpn.head.bbox_pred"), last)
+    return ops.reshape(logits, np.array([0, -1]), True), ops.reshape(offsets, np.array([0, -1, 4]), True)
+
+
+def _head(layers: Layers, channels: int) -> ov.Model:
+    maps = [ops.parameter([-1, channels, -1, -1], np.float32) for _ in range(POOLED_LEVELS)]
+    boxes = [ops.parameter([-1, 4], np.float32) for _ in range(POOLED_LEVELS)]
+    images = [ops.parameter([-1], np.int32) for _ in range(POOLED_LEVELS)]
+    pooled = [
+        ops.roi_align(*inputs, POOLED_PX, POOLED_PX, SAMPLES, 0.5 ** (level + 1), "avg", "asymmetric")
+        for level, inputs in enumerate(zip(maps, boxes, images, strict=True))
+    ]
+    y = ops.reshape(ops.concat(pooled, 0), np.array([0, -1]), True)
+    for name in ("fc6", "fc7"):
+        y = ops.relu(layers.linear(y, f"roi_heads.box_head.{name}"))
+    outputs = [layers.linear(y, f"roi_heads.box_predictor.{name}") for name in ("cls_score", "bbox_pred")]
+    return ov.Model(outputs, [*maps, *boxes, *images], "head")
+
+
+class Detector:
+    """Detects boxes on images with the two graphs."""
+
+    def __init__(self, card: Mapping[str, Any], propose: Infer, judge: Infer) -> None:
+        """Join the graphs.
+
+        Args:
+            card: the card's `detector` part.
+            propose: runs the first graph.
+            judge: runs the second.
+        """
+        self.card, self.propose, self.judge = card, propose, judge
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the boxes of each image with their scores, (n, 5), best first.
+
+        Args:
+            images: (3, H, W) each, normalized CT, float32.
+        """
+        shapes = [image.shape[1:] for image in images]
+        rows, columns = (-(-max(sides) // PADDED_TO) * PADDED_TO for sides in zip(*shapes, strict=True))
+        block = np.zeros((len(images), 3, rows, columns), np.float32)
+        for padded, image in zip(block, images, strict=True):
+            padded[:, : image.shape[1], : image.shape[2]] = (image - np.float32(0.5)) / np.float32(0.25)
+        *maps, logits, offsets = self.propose([block])
+        anchors = _anchors(self.card, rows, columns)
+        proposals = [
+            self._proposals(logits[number], offsets[number], anchors, shape) for number, shape in enumerate(shapes)
+        ]
+        return self._detections(maps, proposals, shapes)
+
+    def _proposals(
+        self, logits: np.ndarray, offsets: np.ndarray, anchors: Sequence[np.ndarray], shape: tuple[int, int]
+    ) -> np.ndarray:
+        """The best boxes of an image, (n, 4), from all its anchors (N,), (N, 4) by level."""
+        kept, start = [], 0
+        for level in anchors:
+            part = slice(start, start + len(level))
+            most = min(PROPOSALS_BEFORE_NMS, len(level))
+            best = np.argpartition(-logits[part], most - 1)[:most]
+            boxes = _clip(decode(offsets[part][best], level[best]), shape)
+            scores = expit(logits[part][best])
+            large = _sides(boxes).min(1) >= MIN_PROPOSAL_PX
+            boxes, scores = boxes[large], scores[large]
+            chosen = non_maximum_suppression(boxes, scores, self.card.get("rpn_nms", 0.7), PROPOSALS)
+            kept.append(np.column_stack([boxes[chosen], scores[chosen]]))
+            start += len(level)
+        joined = np.concatenate(kept)
+        return joined[np.argsort(-joined[:, 4], kind="stable")][:PROPOSALS, :4]
+
+    def _detections(
+        self, maps: Sequence[np.ndarray], proposals: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]
+    ) -> list[np.ndarray]:
+        boxes = np.concatenate(proposals)
+        numbers = np.repeat(np.arange(len(proposals), dtype=np.int32), [len(some) for some in proposals])
+        levels = _levels(boxes)
+        order = [np.flatnonzero(levels == level) for level in range(POOLED_LEVELS)]
+        asked = [some if len(some) else np.zeros(1, int) for some in order] if len(boxes) else []
+        if not asked:
+            return [np.zeros((0, 5), np.float32) for _ in proposals]
+        logits, offsets = self.judge([*maps, *(boxes[some] for some in asked), *(numbers[some] for some in asked)])
+        places = np.concatenate(asked)
+        scores, found = np.empty(len(boxes), np.float32), np.empty((len(boxes), 4), np.float32)
+        scores[places] = expit(logits[:, 1] - logits[:, 0])
+        found[places] = decode(offsets[:, 4:] / BOX_WEIGHTS, boxes[places])
+        return [
+            self._best(found[numbers == number], scores[numbers == number], shape)
+            for number, shape in enumerate(shapes)
+        ]
+
+    def _best(self, boxes: np.ndarray, scores: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        boxes = _clip(boxes, shape)
+        kept = (scores > self.card.get("min_score", 0.05)) & (_sides(boxes).min(1) >= MIN_DETECTION_PX)
+        boxes, scores = boxes[kept], scores[kept]
+        chosen = non_maximum_suppression(boxes, scores, self.card.get("nms", 0.3), DETECTIONS)
+        return np.column_stack([boxes[chosen], scores[chosen]])
+
+
+def decode(offsets: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Move and stretch boxes by offsets, divided by their weights.
+
+    Args:
+        offsets: (n, 4) dx, dy, dw, dh.
+        boxes: (n, 4).
+    """
+    sides = _sides(boxes)
+    centers = boxes[:, :2] + np.float32(0.5) * sides + offsets[:, :2] * sides
+    half = np.float32(0.5) * np.exp(np.minimum(offsets[:, 2:], DELTA_CLAMP)) * sides
+    return np.concatenate([centers - half, centers + half], axis=1)
+
+
+def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, max_iou: float, most: int) -> np.ndarray:
+    """Return the numbers of the boxes that overlap with no better one that is kept, best first.
+
+    Args:
+        boxes: (n, 4).
+        scores: (n,).
+        max_iou: largest intersection over union with a box that is kept.
+        most: how many are kept at most.
+    """
+    order, kept = np.argsort(-scores, kind="stable"), []
+    x0, y0, x1, y1 = np.ascontiguousarray(boxes[order].T)
+    areas, left = (x1 - x0) * (y1 - y0), np.arange(len(order))
+    while len(left) and len(kept) < most:
+        best, left = left[0], left[1:]
+        kept.append(best)
+        widths = np.minimum(x1[best], x1[left]) - np.maximum(x0[best], x0[left])
+        heights = np.minimum(y1[best], y1[left]) - np.maximum(y0[best], y0[left])
+        shared = np.maximum(widths, 0) * np.maximum(heights, 0)
+        left = left[shared <= max_iou * (areas[best] + areas[left] - shared)]
+    return order[kept]
+
+
+def _anchors(card: Mapping[str, Any], rows: int, columns: int) -> list[np.ndarray]:
+    """Anchors of each level, (N, 4), row by row and at each place ratio by ratio."""
+    heights = np.sqrt(np.float32(card.get("aspect_ratios", ASPECT_RATIOS)))
+    levels = []
+    for level, side in enumerate(card.get("anchors_px", ANCHORS_PX)):
+        stride = 2 ** (level + 1)
+        half = np.stack([1 / heights, heights], 1) * np.float32(side) / 2
+        cells = np.rint(np.concatenate([-half, half], 1))
+        y, x = np.meshgrid(np.arange(0, rows, stride), np.arange(0, columns, stride), indexing="ij")
+        corners = np.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(np.float32)
+        levels.append((corners + cells).reshape(-1, 4))
+    return levels
+
+
+def _levels(boxes: np.ndarray) -> np.ndarray:
+    """The map that judges each box: of the strides 2 to 16, by the box's side."""
+    sides = np.sqrt(_sides(boxes).prod(1))
+    with np.errstate(divide="ignore"):
+        wanted = np.floor(CANONICAL_LEVEL + np.log2(sides / np.float32(CANONICAL_PX)) + np.float32(1e-6))
+    return wanted.clip(1, POOLED_LEVELS).astype(int) - 1
+
+
+def _sides(boxes: np.ndarray) -> np.ndarray:
+    return boxes[:, 2:] - boxes[:, :2]
+
+
+def _clip(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    rows, columns = shape
+    return np.clip(boxes, 0, np.float32([columns, rows, columns, rows]))

@@ -1,0 +1,200 @@
+"""Networks that OpenVINO runs on the CPU, compiled once and kept in the user's cache folder; imports no torch.
+
+float32 throughout, also where a CPU offers less, so that results are those of torch up to rounding.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from LNHGLib.models import compile_cache, openvino_detector, openvino_graph
+from LNHGLib.models.openvino_graph import SLAB, Form
+
+GRAPHS = 1
+"""Raised whenever a builder of graphs changes: what was compiled before is not used any more."""
+SLABS_AT_ONCE = 16
+POLL_MS = 50
+
+
+class OpenVinoNetwork:
+    """A generator or a classifier; the same door as `TorchNetwork`.
+
+    Attributes:
+        halo, multiple, slab, live_maps: as of `TorchNetwork`; fewer maps live, so that pieces may be larger.
+    """
+
+    on_cpu, live_maps = True, 5
+
+    def __init__(self, card: Mapping[str, Any], compiled: ov.CompiledModel) -> None:
+        """Take a compiled network.
+
+        Args:
+            card: the card's part on it.
+            compiled: from `openvino_graph.build`.
+        """
+        self.compiled = compiled
+        self.form = Form.of(card) if card["kind"] in openvino_graph.GENERATORS else None
+        if self.form:
+            self.halo, self.multiple, self.slab = self.form.halo, self.form.multiple, self.form.slab
+
+    def predict(self, block: np.ndarray, check: Callable[[], None]) -> np.ndarray:
+        """As `TorchNetwork.predict`.
+
+        Args:
+            block: float32 (B, 1, D, H, W).
+            check: called often; what it raises stops the work.
+        """
+        if self.form is None or not self.form.planes:
+            return infer(self.compiled, [block], check)[0]
+        axes = range(2, 2 + self.form.planes)
+        return sum(self._slice_by_slice(block, axis, check) for axis in axes) / np.float32(self.form.planes)
+
+    def _slice_by_slice(self, block: np.ndarray, axis: int, check: Callable[[], None]) -> np.ndarray:
+        """Predict each slice across an axis from the slab around it."""
+        turned = np.moveaxis(block[:, 0], axis - 1, 1)
+        room = [(0, 0), (SLAB // 2, SLAB // 2), (0, 0), (0, 0)]
+        slabs = np.lib.stride_tricks.sliding_window_view(np.pad(turned, room, mode="edge"), SLAB, axis=1)
+        slabs = np.moveaxis(slabs, -1, 2).reshape(-1, 1, SLAB, *turned.shape[2:])
+        parts = [slabs[start : start + SLABS_AT_ONCE] for start in range(0, len(slabs), SLABS_AT_ONCE)]
+        slices = np.concatenate([infer(self.compiled, [part], check)[0] for part in parts])
+        return np.moveaxis(slices.reshape(turned.shape), 1, axis - 1)[:, None]
+
+    def widest(self) -> float:
+        """Return the values per voxel of a generator's widest layer."""
+        return self.form.widest
+
+    def release(self) -> None:
+        """Give memory back that is kept for the next piece."""
+        self.compiled.release_memory()
+
+
+class OpenVinoDetector:
+    """The detector; the same door as `TorchNetwork`."""
+
+    on_cpu = True
+
+    def __init__(self, card: Mapping[str, Any], proposals: ov.CompiledModel, head: ov.CompiledModel) -> None:
+        """Take both compiled graphs.
+
+        Args:
+            card: the card's `detector` part.
+            proposals: the first graph of `openvino_detector.build`.
+            head: the second.
+        """
+        self.card, self.graphs = card, (proposals, head)
+
+    def detect(self, images: Sequence[np.ndarray], check: Callable[[], None]) -> list[np.ndarray]:
+        """As `TorchNetwork.detect`.
+
+        Args:
+            images: float32 (3, H, W) each.
+            check: called often; what it raises stops the work.
+        """
+        propose, judge = ((lambda arrays, one=one: infer(one, arrays, check)) for one in self.graphs)
+        return openvino_detector.Detector(self.card, propose, judge).detect(images)
+
+    def release(self) -> None:
+        """Give memory back that is kept for the next piece."""
+        for graph in self.graphs:
+            graph.release_memory()
+
+
+def infer(compiled: ov.CompiledModel, arrays: Sequence[np.ndarray], check: Callable[[], None]) -> list[np.ndarray]:
+    """Run a graph; stop it in the middle where `check` raises.
+
+    Args:
+        compiled: the graph.
+        arrays: its inputs.
+        check: called often.
+    """
+    check()
+    request = compiled.create_infer_request()
+    request.start_async([np.ascontiguousarray(array) for array in arrays], share_inputs=True)
+    try:
+        while not request.wait_for(POLL_MS):
+            check()
+    except BaseException:
+        request.cancel()
+        with suppress(RuntimeError):  # says that it was cancelled
+            request.wait()
+        raise
+    request.wait()
+    return [tensor.data.copy() for tensor in request.output_tensors]
+
+
+@cache
+def core() -> ov.Core:
+    """OpenVINO, set to float32 and to as many threads as this process may use."""
+    made = ov.Core()
+    made.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"})
+    made.set_property("CPU", {"ENABLE_CPU_PINNING": False, "INFERENCE_NUM_THREADS": default_threads()})
+    return made
+
+
+def default_threads() -> int:
+    """Return how many threads compute: $OMP_NUM_THREADS where it is set, as torch has it, else one for each core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(int(wanted), cores) if wanted.isdecimal() and int(wanted) else cores
+
+
+def set_threads(threads: int) -> None:
+    """Let the networks that are loaded from now on compute with at most so many threads."""
+    core().set_property("CPU", {"INFERENCE_NUM_THREADS": min(threads, default_threads())})
+
+
+def supports(part: str, card: Mapping[str, Any]) -> bool:
+    """Tell whether a network can be built here.
+
+    Args:
+        part: "generator", "second_generator", "detector" or "classifier".
+        card: the card's part on it.
+    """
+    return (openvino_detector if part == "detector" else openvino_graph).supports(card)
+
+
+def load(part: str, card: Mapping[str, Any], content: bytes) -> OpenVinoNetwork | OpenVinoDetector:
+    """Return a network, from the cache where it was compiled before.
+
+    Args:
+        part: as `supports` takes it.
+        card: the card's part on it.
+        content: of its safetensors file, checked.
+    """
+    about = {"card": dict(card), "threads": core().get_property("CPU", "INFERENCE_NUM_THREADS"), "graphs": GRAPHS}
+    about |= {"openvino": ov.__version__, "cpu": core().get_property("CPU", "FULL_DEVICE_NAME")}
+    key = hashlib.sha256(content + json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+    if part == "detector":
+        graphs = cache(lambda: openvino_detector.build(card, _weights(content)))
+        return OpenVinoDetector(card, *(_compile(f"{key}-{i}", lambda i=i: graphs()[i]) for i in range(2)))
+    return OpenVinoNetwork(card, _compile(key, lambda: openvino_graph.build(card, _weights(content))))
+
+
+def _weights(content: bytes) -> dict[str, np.ndarray]:
+    """Tensors by name: float32, whole numbers as they are."""
+    from safetensors.numpy import load as load_tensors
+
+    stored = load_tensors(content)
+    return {name: value.astype(np.float32) if value.dtype.kind == "f" else value for name, value in stored.items()}
+
+
+def _compile(key: str, build: Callable[[], ov.Model]) -> ov.CompiledModel:
+    """Return a graph compiled, from the cache or into it."""
+    kept = compile_cache.read(key)
+    if kept is not None:
+        try:
+            return core().import_model(io.BytesIO(kept), "CPU")
+        except RuntimeError:
+            pass  # of another build of OpenVINO
+    compiled = core().compile_model(build(), "CPU")
+    blob = compiled.export_model()
+    compile_cache.keep(key, blob if isinstance(blob, bytes) else blob.getvalue())
+    return compiled
