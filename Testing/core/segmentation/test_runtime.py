@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from LNHGLib.batch.segment_case import SegmentationSpec
 from LNHGLib.errors import InputError
 from LNHGLib.models import folder as models
 from LNHGLib.models.folder import OPENVINO
@@ -127,6 +128,13 @@ def test_without_a_detector_both_find_the_same(classifier, tmp_path):
     np.testing.assert_array_equal(on_openvino.labels, on_torch.labels)
     for one, other in zip(on_openvino.nodules, on_torch.nodules, strict=True):
         assert one.score == pytest.approx(other.score, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["torch", OPENVINO])
+def test_a_batch_takes_a_model_without_a_detector(name, tmp_path):
+    model = write_model(tmp_path / "tiny", detector=False, second=True)
+    job = SegmentationSpec(model.folder, "cpu", None, name).prepare(0, 1)
+    assert str(job.where) == {"torch": "cpu"}.get(name, name)
 
 
 def images(model, where, ct_norm):

@@ -1,6 +1,7 @@
 """The list of all systems: parameters are counted in the networks, trainings are those that studies rest on."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_every_system_of_the_documents_is_there(rows):
 def test_parameters_are_those_of_the_documents(rows, name, counts):
     for count in counts:
         assert count in rows[name][1]
+
+
+def test_the_bundled_model_has_all_its_networks_in_the_list(rows):
+    for part in ("generator", "second generator", "detector", "classifier"):
+        assert re.search(rf"\b{part} \d", rows["LNHG, bundled"][1])
+        assert re.search(rf"\b{part} [\d,]+ steps", rows["LNHG, bundled"][3])
 
 
 def test_what_was_not_trained_or_built_says_so(rows):

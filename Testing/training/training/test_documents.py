@@ -45,11 +45,15 @@ def trained(request, data, tmp_path_factory):
 
 def test_a_first_stage_is_trained_exported_and_segments_a_scan(trained, tmp_path):
     name, path = trained
-    out, card = tmp_path / "model", small_data.RESOURCES / "document-model.toml"
+    """With a coarser look for masses, which a card may name for any network."""
+    out, card = tmp_path / "model", tmp_path / "card.toml"
+    masses = "\n[masses]\nfactor = 2\nthreshold = 0.5\nmin_diameter = 20\n"
+    card.write_text((small_data.RESOURCES / "document-model.toml").read_text() + masses)
     command = ["export", str(path), "none", "--config", str(card), "--set", f"name={name}", str(out)]
     assert main([*command, "--set", "grid.spacing_mm=[4.0, 4.0, 4.0]"]) == 0
     model = models.load(str(out))
     assert (model.name, model.spec.detector, model.spec.fusion.weight) == (name, None, 0)
+    assert model.spec.masses.factor == 2
     result = pipeline.segment(tiny_chest(spacing_mm=(8.0, 4.0, 4.0)), model, threshold=0.0)
     assert all(nodule.provenance == "segmenter" for nodule in result.nodules)
     assert np.isfinite(result.heterogeneity).all()
