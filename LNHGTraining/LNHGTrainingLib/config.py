@@ -59,7 +59,7 @@ class Data:
 class GeneratorNetwork:
     """The table `generator`; `threshold` cuts the nodule image into a mask, the rest builds the network."""
 
-    kind: Literal["paper", "strided", "unet", "gated-unet", "monai-unet"]
+    kind: Literal["paper", "strided", "unet", "gated-unet", "unet-2d", "inception-unet", "nasnet-gcn", "monai-unet"]
     threshold: float
     width: int | None = None
     input_skip: bool | None = None
@@ -77,7 +77,13 @@ class CriticNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterLoss:
-    """The table `loss`: weights of the generator's terms, and what the terms themselves need."""
+    """The table `loss`: weights of the generator's terms, and what the terms themselves need.
+
+    Attributes:
+        batch_dice: weight of document 002's Dice over the whole batch.
+        generalized_dice: weight of document 001's generalized Dice.
+        nodule_weight: of a nodule's voxel in the cross-entropy; one of the background weighs 1.
+    """
 
     mse: float
     dice: float
@@ -89,17 +95,25 @@ class SegmenterLoss:
     adversarial_from_step: int
     critic_steps: int
     penalty: float
+    batch_dice: float = 0.0
+    generalized_dice: float = 0.0
+    nodule_weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterOptimizer:
-    """The table `optimizer`: the rate is halved every `halve_every` epochs down to `floor`."""
+    """The table `optimizer`: the rate is halved every `halve_every` epochs down to `floor`.
+
+    The generator's optimizer is Adam, or gradient descent with Nesterov's momentum, the first of `betas`.
+    """
 
     rate: float
     halve_every: int
     floor: float
     betas: list[float]
     ema_decay: float
+    kind: Literal["adam", "sgd"] = "adam"
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +256,7 @@ class DetectorConfig(TrainingConfig):
 class ClassifierNetwork:
     """The table `classifier`: see `LNHGLib.models.classifier.build_classifier`."""
 
-    kind: Literal["residual", "resnet-48"]
+    kind: Literal["residual", "resnet-48", "mgi-cnn"]
     width: int | None = None
 
 

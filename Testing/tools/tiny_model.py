@@ -100,10 +100,12 @@ def with_stand_ins(
     return _WithStandIns(model.folder, {**model.card, "stand-ins": (generator, detector or BlobDetector())})
 
 
-def write_model(folder: Path, second: bool = False, classifier: bool = False, **changes) -> models.Model:
+def write_model(
+    folder: Path, second: bool = False, classifier: bool = False, detector: bool = True, **changes
+) -> models.Model:
     """Write a tiny model folder; `changes` replace parts of its card.
 
-    It may have a second generator, which is blind, and a classifier with random weights.
+    It may have a second generator, which is blind, and a classifier with random weights, and may lack a detector.
     """
     folder.mkdir(parents=True)
     detector_spec = {
@@ -139,5 +141,9 @@ def write_model(folder: Path, second: bool = False, classifier: bool = False, **
         "threshold": 0.3,
         "files": files,
     }
+    if not detector:
+        (folder / card.pop("detector")["weights"]).unlink()
+        del files["detector.safetensors"]
+        card["fusion"]["weight"] = 0.0
     (folder / "model.json").write_text(json.dumps({**card, **changes}))
     return models.read(folder)

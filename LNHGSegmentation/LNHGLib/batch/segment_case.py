@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from LNHGLib.batch.case import Case
 from LNHGLib.models import folder as models
+from LNHGLib.models.card import SECOND
 
 if TYPE_CHECKING:
     from LNHGLib.image.volume import Volume
@@ -53,8 +54,9 @@ class SegmentationSpec:
         threads = max(1, (os.cpu_count() or 1) // jobs)
         runtime.set_threads(where, threads)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-        for network in (model.generator, model.second_generator, model.detector):
-            network(where)
+        for part in ("generator", SECOND, "detector"):
+            if part in model.card:
+                model.network(part, where)
         return SegmentationJob(model, where, self.threshold)
 
 

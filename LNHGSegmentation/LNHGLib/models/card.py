@@ -24,9 +24,12 @@ GENERATOR_OPTIONS: dict[str, tuple[str, ...]] = {
     "strided": ("width", "input_skip"),
     "unet": ("width", "planes"),
     "gated-unet": ("width", "planes"),
+    "unet-2d": ("width",),
+    "inception-unet": ("width",),
+    "nasnet-gcn": ("width",),
 }
 """Keys that build each kind of generator, as its class names them in `options`; other kinds are the training's."""
-CLASSIFIER_KINDS = ("residual", "resnet-48")
+CLASSIFIER_KINDS = ("residual", "resnet-48", "mgi-cnn")
 OLD_KEYS = {"half_turn": "rotate_180", "trim": "prune_attachments"}
 """Keys of older cards, and what they are called today."""
 
@@ -209,7 +212,7 @@ class Card:
         grid: what the networks work on.
         generator: finds and outlines nodules.
         second_generator: looks at what the first one found; None where the model has none.
-        detector: removes false positives.
+        detector: removes false positives; None where the model has none.
         fusion: how both branches are joined.
         masses: a coarser look for large nodules; None where there is none.
         classifier: sorts candidates; None where the model has none.
@@ -222,12 +225,17 @@ class Card:
     grid: GridSpec
     generator: GeneratorSpec
     second_generator: GeneratorSpec | None
-    detector: DetectorSpec
+    detector: DetectorSpec | None
     fusion: FusionOptions
     masses: MassSpec | None = None
     classifier: ClassifierSpec | None = None
     probability: ProbabilitySpec | None = None
     froc: FrocSpec | None = None
+
+    @property
+    def two_stages(self) -> bool:
+        """Whether a classifier alone decides on what the generator marks: nothing else could."""
+        return self.detector is None and self.classifier is not None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Card":
@@ -236,14 +244,14 @@ class Card:
         Args:
             values: content of `model.json`.
         """
-        grid, detector = values["grid"], values["detector"]
+        grid, detector = values["grid"], values.get("detector")
         return cls(
             threshold=values["threshold"],
             window_hu=tuple(values["window_hu"]),
             grid=GridSpec(**{**grid, **({"spacing_mm": tuple(grid["spacing_mm"])} if "spacing_mm" in grid else {})}),
             generator=_generator(values["generator"]),
             second_generator=_generator(values[SECOND]) if SECOND in values else None,
-            detector=DetectorSpec(**{field.name: detector[field.name] for field in fields(DetectorSpec)}),
+            detector=detector and DetectorSpec(**{each.name: detector[each.name] for each in fields(DetectorSpec)}),
             fusion=FusionOptions(**values["fusion"]),
             masses=MassSpec(**values["masses"]) if "masses" in values else None,
             classifier=_classifier(values["classifier"]) if "classifier" in values else None,
@@ -286,12 +294,7 @@ def check(values: Any, path: Path) -> None:
         for part, keys in PARTS.items():
             if part in values:
                 _check(values[part], keys, f"{part}.")
-        if "froc" in values:
-            _check_froc(values["froc"])
-        for part in (part for part in ("generator", "detector", SECOND, "classifier") if part in values):
-            if values[part]["weights"] not in values["files"]:
-                name = values[part]["weights"]
-                raise InputError(f"'files' lacks {name!r}, expected its SHA-256; mend the model card.")
+        _check_agreement(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -325,6 +328,19 @@ def _check_generator(values: Mapping[str, Any], part: str) -> None:
     if isinstance(values.get("kind"), str) and values["kind"] not in GENERATOR_OPTIONS:
         known |= {name: ANYTHING for name in values if name not in GENERATOR}
     _check(values, known if part != SECOND else known | {"threshold": NUMBER_FROM_0}, f"{part}.")
+
+
+def _check_agreement(values: Mapping[str, Any]) -> None:
+    """Refuse parts that contradict each other: a table of false findings, the weight of no detector, unlisted files."""
+    if "froc" in values:
+        _check_froc(values["froc"])
+    weight = values["fusion"].get("weight", FusionOptions.weight)
+    if "detector" not in values and weight != 0:
+        raise InputError(f"'fusion.weight' is {weight}, expected 0 in a card without a detector; mend the model card.")
+    for part in (part for part in ("generator", "detector", SECOND, "classifier") if part in values):
+        if values[part]["weights"] not in values["files"]:
+            name = values[part]["weights"]
+            raise InputError(f"'files' lacks {name!r}, expected its SHA-256; mend the model card.")
 
 
 def _check_froc(values: Mapping[str, Any]) -> None:
@@ -449,7 +465,7 @@ CARD = {
     "files": Key(_is_file_table, "file names with their SHA-256 in hex"),
     "fusion": Key(PART.accepts, "the fusion options"),
     "generator": Key(PART.accepts, "the generator's description"),
-    "detector": Key(PART.accepts, "the detector's description"),
+    "detector": Key(PART.accepts, "the detector's description", False),
     SECOND: Key(PART.accepts, "the second generator's description", False),
     "masses": Key(PART.accepts, "the coarser look's options", False),
     "classifier": Key(PART.accepts, "the classifier's description", False),

@@ -1,8 +1,8 @@
 """Networks that tell candidates that are nodules from those that are none, by a small field of the CT around each.
 
-Fields are (B, 1, 32, 32, 32), normalized CT (see `segmentation.classification`). A network returns logits (B,). Two
-kinds: a small residual network of our own, and the 3-D ResNet of the second stage of document 004 (docs/method.md,
-section 9).
+Fields are (B, 1, 32, 32, 32), normalized CT (see `segmentation.classification`). A network returns logits (B,). Three
+kinds: a small residual network of our own, the 3-D ResNet of the second stage of document 004 (docs/method.md, section
+9), and the MGI-CNN of document 002 (`documents.mgi_cnn`).
 """
 
 from itertools import pairwise
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from LNHGLib.errors import InputError
+from LNHGLib.models.documents.mgi_cnn import MgiCnn
 
 
 class ResidualBlock(nn.Module):
@@ -89,7 +90,7 @@ class ResNet48(nn.Module):
         return nodule - other
 
 
-KINDS: dict[str, type[nn.Module]] = {"residual": ResidualClassifier, "resnet-48": ResNet48}
+KINDS: dict[str, type[nn.Module]] = {"residual": ResidualClassifier, "resnet-48": ResNet48, "mgi-cnn": MgiCnn}
 """By the name that a card gives."""
 
 
@@ -97,7 +98,7 @@ def build_classifier(spec: dict) -> nn.Module:
     """Return the classifier that a card or a configuration describes.
 
     Args:
-        spec: `kind`, one of `KINDS`, and `width` for the kind "residual".
+        spec: `kind`, one of `KINDS`, and maybe `width`, which the kind "resnet-48" has not.
 
     Raises:
         InputError: unknown kind.
@@ -106,5 +107,5 @@ def build_classifier(spec: dict) -> nn.Module:
         raise InputError(
             f"The classifier's kind is {spec.get('kind')!r}, expected one of {', '.join(KINDS)}; mend model.json."
         )
-    options = {"width": spec["width"]} if spec["kind"] == "residual" and spec.get("width") else {}
+    options = {"width": spec["width"]} if spec["kind"] != "resnet-48" and spec.get("width") else {}
     return KINDS[spec["kind"]](**options)

@@ -84,8 +84,10 @@ class Model:
             device: a torch device or its name, or `OPENVINO`.
 
         Raises:
-            InputError: its file was changed, or does not fit the card.
+            InputError: the model has none, or its file was changed or does not fit the card.
         """
+        if part not in self.card:
+            raise InputError(f"The model {self.name} has no {part}, expected one here; choose a model that has one.")
         key = f"{part}, {OPENVINO}" if device == OPENVINO else part
         if key not in self._networks:
             self._networks[key] = (self._compile if device == OPENVINO else self._build)(part)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from LNHGLib.errors import InputError
+
 PAPER_CHANNELS = 32
 
 
@@ -47,13 +49,13 @@ def _one_channel(conv: nn.Conv3d, x: Tensor) -> Tensor:
 class Generator(nn.Module):
     """A network that predicts nodule images: `residual` gives the signal, `image` and `logits` say what it means.
 
-    Subclasses have `halo`, the (z, y, x) reach of the receptive field, `multiple`, of which sides must be multiples,
-    `input_slices`, the slices of one input where they know no other number, and `options`, the keys of a card that
-    build one.
+    Subclasses have `halo`, the (z, y, x) reach of the receptive field, `multiple`, of which sides must be multiples
+    (one number, or along z, y and x), `input_slices`, the slices of one input where they know no other number, and
+    `options`, the keys of a card that build one.
     """
 
     halo: tuple[int, int, int]
-    multiple: int
+    multiple: int | tuple[int, int, int]
     input_slices: int | None = None
     options: tuple[str, ...] = ("width", "input_skip")
 
@@ -195,9 +197,21 @@ class Critic(nn.Module):
         return self.head(self.pool(self.features(image)).flatten(1)).squeeze(1)
 
 
+def require_multiple_of_4(width: int) -> int:
+    """Return `width`, of which a network builds halves and quarters.
+
+    Raises:
+        InputError: it is no multiple of 4.
+    """
+    if width % 4:
+        raise InputError(f"`width` is {width}, expected a multiple of 4; mend the configuration.")
+    return width
+
+
 def initialize(network: nn.Module) -> None:
     """Kaiming-normal convolutions and linear layers with zero bias; batch normalization at identity."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -26,14 +26,14 @@ class Form:
 
     Attributes:
         halo: reach of the receptive field, zyx.
-        multiple: of which the sides of its input must be multiples.
+        multiple: of which the sides of its input must be multiples, zyx.
         widest: feature maps of the widest layer, counted at full resolution.
         slab: slices of one input, where the network knows no other.
         planes: in how many planes it predicts slice by slice from slabs; 0 where it predicts volumes at once.
     """
 
     halo: tuple[int, int, int]
-    multiple: int
+    multiple: tuple[int, int, int]
     widest: int
     slab: int | None = None
     planes: int = 0
@@ -47,10 +47,10 @@ class Form:
         """
         kind, planes = card["kind"], card.get("planes", 1)
         if kind == "paper":
-            return cls((8, 8, 8), 1, 8 * card.get("width", 32), slab=SLAB)
+            return cls((8, 8, 8), (1, 1, 1), 8 * card.get("width", 32), slab=SLAB)
         if kind == "strided":
-            return cls((32, 32, 32), 8, card.get("width", 16))
-        return cls((1 if planes == 1 else 44, 44, 44), 8, SLAB * card.get("width", 64), planes=planes)
+            return cls((32, 32, 32), (8, 8, 8), card.get("width", 16))
+        return cls((1 if planes == 1 else 44, 44, 44), (8, 8, 8), SLAB * card.get("width", 64), planes=planes)
 
 
 class Layers:

@@ -1,5 +1,8 @@
 """Every generator, by its kind."""
 
+from LNHGLib.models.documents.inception_unet import InceptionUNet
+from LNHGLib.models.documents.nasnet_gcn import NASNetGCN
+from LNHGLib.models.documents.unet_2d import UNet2D
 from LNHGLib.models.gan import Generator, PaperGenerator, StridedGenerator
 from LNHGLib.models.unet import GatedUNet, UNet
 
@@ -8,6 +11,9 @@ KINDS: dict[str, type[Generator]] = {
     "strided": StridedGenerator,
     "unet": UNet,
     "gated-unet": GatedUNet,
+    "unet-2d": UNet2D,
+    "inception-unet": InceptionUNet,
+    "nasnet-gcn": NASNetGCN,
 }
 """By the name that a card gives; training adds what it compares them with."""
 

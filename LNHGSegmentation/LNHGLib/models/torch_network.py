@@ -15,7 +15,7 @@ class TorchNetwork:
 
     Attributes:
         halo: of a generator, reach of its receptive field, zyx.
-        multiple: of a generator, of which the sides of its input must be multiples.
+        multiple: of a generator, of which the sides of its input must be multiples, zyx.
         slab: of a generator, the slices of one input where it knows no other number.
         live_maps: feature maps of the widest layer that live at the same time, with the copies that convolutions make.
     """
@@ -29,7 +29,9 @@ class TorchNetwork:
             module: a generator with `halo` and `multiple`, the detector, or a classifier.
         """
         self.module = module
-        self.halo, self.multiple = getattr(module, "halo", (0, 0, 0)), getattr(module, "multiple", 1)
+        multiple = getattr(module, "multiple", 1)
+        self.halo = getattr(module, "halo", (0, 0, 0))
+        self.multiple = (multiple,) * 3 if isinstance(multiple, int) else multiple
         self.slab = getattr(module, "input_slices", None)
 
     @property
@@ -61,7 +63,7 @@ class TorchNetwork:
 
     def widest(self) -> float:
         """Return the values per voxel of a generator's widest layer, seen in a small trial run."""
-        side = max(TRIAL_SIDE, self.multiple)
+        side = max(TRIAL_SIDE, *self.multiple)
         seen = [1.0]
 
         def note(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:

@@ -168,7 +168,7 @@ def predict_nodule_image(
 
 
 def detect_boxes(scan: PreparedScan, model: Model, where: Where, monitor: Monitor) -> tuple[np.ndarray | None, int]:
-    """Let the detector look at axial slices with lung; where the model's probabilities take no note of it, it does not.
+    """Let the detector look at axial slices with lung, where there is one and the probabilities take note of it.
 
     Args:
         scan: the CT on the working grid.
@@ -179,10 +179,10 @@ def detect_boxes(scan: PreparedScan, model: Model, where: Where, monitor: Monito
     Returns:
         (N, 6) rows z, y0, x0, y1, x1, score on the working grid, or None, and the slices between scanned slices.
     """
-    if model.spec.probability is not None and model.spec.probability.detector == 0:
+    spec, probability = model.spec.detector, model.spec.probability
+    if spec is None or (probability is not None and probability.detector == 0):
         return None, 1
     with monitor.stage("detector", "Checking slice by slice (detector)", 0.5, 0.76):
-        spec = model.spec.detector
         step = max(1, round(spec.slice_step_mm / scan.grid.spacing_mm[0]))
         detector = load_network(model.detector, where, monitor)
         boxes = run_detector(detector, scan.ct_norm, scan.lungs, step=step, min_score=spec.min_score, monitor=monitor)
@@ -276,6 +276,8 @@ def look_again(
 def with_probability(finding: fusion.Finding, labels: np.ndarray, grid: Grid, spec: Card) -> fusion.Finding:
     """Return a finding whose score is the probability that it is a nodule; without the card's calibration, as it is.
 
+    Of two stages alone, generator and classifier, the second one decides: its score is the finding's.
+
     Args:
         finding: scored by all parts.
         labels: component numbers, int (z, y, x).
@@ -283,7 +285,7 @@ def with_probability(finding: fusion.Finding, labels: np.ndarray, grid: Grid, sp
         spec: the model's card.
     """
     if spec.probability is None:
-        return finding
+        return replace(finding, score=finding.classifier_score) if spec.two_stages else finding
     diameter_mm = classification.finding_diameter_mm(labels, finding, grid.voxel_volume_mm3)
     parts = finding.segmenter_score, finding.detector_score, finding.classifier_score
     score = calibration.probability(spec.probability, *parts, diameter_mm, spec.fusion.floor)

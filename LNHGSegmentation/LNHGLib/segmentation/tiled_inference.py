@@ -103,7 +103,8 @@ def run_generator_on_fields(
     monitor, generator = monitor or Monitor(), as_network(generator)
     result, done = np.zeros(fields.shape, np.float32), 0
     batch = 1 if slab else fields_at_once(generator, fields.shape[1:])
-    beyond = [(0, 0), *((0, -size % generator.multiple) for size in fields.shape[1:])]
+    sides = zip(fields.shape[1:], generator.multiple, strict=True)
+    beyond = [(0, 0), *((0, -size % multiple) for size, multiple in sides)]
     while done < len(fields):
         some = fields[done : done + batch]
         if len(some) == 1:  # in pieces, where even this one does not fit the memory
@@ -208,16 +209,16 @@ def tiles_with_halo(todo: np.ndarray, generator: Network, slab: int | None, budg
         slab: slices of one input, None for any number.
         budget: largest piece in voxels.
     """
-    shape, halo, multiple = todo.shape, list(generator.halo), generator.multiple
+    shape, halo, multiples = todo.shape, list(generator.halo), generator.multiple
     if slab:
         halo[0] = 0
-    for tile in tiles(shape, plan_tiles(shape, halo, multiple, slab, budget), (0, 0, 0)):
+    for tile in tiles(shape, plan_tiles(shape, halo, multiples, slab, budget), (0, 0, 0)):
         around = box_around_mask(todo[tile.target])
         if around is None:
             continue
         target = shift_box(around, box_start(tile.target))
         outer = []
-        for part, size, reach in zip(target, shape, halo, strict=True):
+        for part, size, reach, multiple in zip(target, shape, halo, multiples, strict=True):
             start = max(part.start - reach, 0) // multiple * multiple
             stop = min(math.ceil((part.stop + reach) / multiple), math.ceil(size / multiple)) * multiple
             outer.append(slice(start, stop))
@@ -228,7 +229,7 @@ def tiles_with_halo(todo: np.ndarray, generator: Network, slab: int | None, budg
         yield target, tuple(outer)
 
 
-def plan_tiles(shape: Shape, halo: list[int], multiple: int, slab: int | None, budget: int) -> Shape:
+def plan_tiles(shape: Shape, halo: list[int], multiples: Shape, slab: int | None, budget: int) -> Shape:
     """Return the size of the equal tiles that compute least voxels, halos included, none larger than the budget.
 
     Where every tile is larger, the largest of the tiles that compute least.
@@ -236,12 +237,12 @@ def plan_tiles(shape: Shape, halo: list[int], multiple: int, slab: int | None, b
     Args:
         shape: of the volume, zyx.
         halo: reach of the receptive field, zyx.
-        multiple: of which a network's sides must be multiples.
+        multiples: of which a network's sides must be multiples, zyx.
         slab: slices of one input, None for any number.
         budget: largest piece in voxels.
     """
     choices = []
-    for axis, size in enumerate(shape):
+    for axis, (size, multiple) in enumerate(zip(shape, multiples, strict=True)):
         cores = [slab] if slab and axis == 0 else sorted({math.ceil(size / n) for n in range(1, MAX_CUTS + 1)})
         full = math.ceil(size / multiple) * multiple
         reach = 2 * (halo[axis] + multiple - 1)

@@ -1,4 +1,4 @@
-"""The command `lnhg-train nnunet`."""
+"""The commands `lnhg-train nnunet`, `methods` and `lungs`."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from LNHGTrainingLib.cli.options import require_at_least, require_path
 
 
 def add_commands(commands: "argparse._SubParsersAction") -> None:
-    """Add `nnunet` to the parser of `lnhg-train`.
+    """Add `nnunet`, `methods` and `lungs` to the parser of `lnhg-train`.
 
     Args:
         commands: Its subparsers.
@@ -27,6 +27,14 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default cpu)")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of all folds; a killed run goes on in it")
     parser.set_defaults(run=train_nnunet)
+
+    parser = commands.add_parser("methods", help="list every system of the documents, with its parameters and recipe")
+    parser.set_defaults(run=list_methods)
+
+    parser = commands.add_parser("lungs", help="compare the lungs as document 001 isolates them with those found here")
+    parser.add_argument("ct", type=Path, metavar="CT", help="chest CT, as lnhg segment takes it")
+    parser.add_argument("out", type=Path, metavar="OUT.png", help="picture of both outlines to write")
+    parser.set_defaults(run=compare_lungs)
 
 
 def train_nnunet(options: argparse.Namespace) -> None:
@@ -46,3 +54,23 @@ def train_nnunet(options: argparse.Namespace) -> None:
         return
     budget = nnunet.Budget(options.epochs, options.iterations, options.seed, not options.no_mirroring)
     print(nnunet.train(options.out, cases, options.fold, budget, options.device))
+
+
+def list_methods(_options: argparse.Namespace) -> None:
+    """Print every system of the documents, with its parameters, its recipe and how long it was trained."""
+    from LNHGTrainingLib.baselines import methods
+
+    print(methods.render(), end="")
+
+
+def compare_lungs(options: argparse.Namespace) -> None:
+    """Find the lungs of a CT in both ways, plot both outlines and print how far they agree."""
+    from LNHGLib.files.atomic import atomic_file
+    from LNHGLib.image.reader import read_volume
+
+    from LNHGTrainingLib.baselines import lung_isolation
+
+    with atomic_file(options.out) as part:
+        found = lung_isolation.compare(read_volume(options.ct), part)
+    first, second = (f"{name} {found[name]:.2f} L" for name in lung_isolation.COLORS)
+    print(f"{options.out}: {first}, {second}, Dice {found['dice']:.3f}")

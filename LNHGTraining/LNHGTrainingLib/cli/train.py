@@ -13,6 +13,8 @@ CARD_TEXTS = ("name", "description")
 PARTS = ("generator", "second_generator", "detector", "classifier")
 BRANCHES = ("segmenter", "detector", "classifier")
 CHECKPOINT = "a checkpoint that training wrote"
+NONE = Path("none")
+"""What `export` takes in place of a detector for a system that has none."""
 
 
 def add_training(commands: "argparse._SubParsersAction") -> None:
@@ -45,7 +47,7 @@ def add_release(commands: "argparse._SubParsersAction") -> None:
     """
     parser = commands.add_parser("export", help="make a model folder from the checkpoints of both branches")
     parser.add_argument("segmenter", type=Path, metavar="SEGMENTER", help="checkpoint of the segmenter")
-    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="checkpoint of the detector")
+    parser.add_argument("detector", type=Path, metavar="DETECTOR", help=f"checkpoint of the detector, or `{NONE}`")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="description of the model (TOML)")
     _add_set(parser)
     parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write")
@@ -120,12 +122,13 @@ def mine(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Make a model folder from two checkpoints."""
-    for path in (options.segmenter, options.detector):
+    detector = None if options.detector == NONE else options.detector
+    for path in (options.segmenter, *([detector] if detector else [])):
         require_path(path, CHECKPOINT)
     config = settings.override(settings.read(options.config), options.settings)
     from LNHGTrainingLib.release.export import export as export_model
 
-    export_model(options.segmenter, options.detector, config, options.out)
+    export_model(options.segmenter, detector, config, options.out)
     print(options.out)
 
 

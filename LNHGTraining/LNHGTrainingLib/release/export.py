@@ -26,14 +26,14 @@ KEPT = ("threshold", "rotate_180", "half_turn", "prune_attachments", "trim", "mi
 NETWORKS = ("generator", "detector", "classifier", "window_hu")
 
 
-def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.Model:
+def export(segmenter: Path, detector: Path | None, config: dict, out: Path) -> models.Model:
     """Write `model.json`, README.md and safetensors weights of the averaged networks into `out`, in one step.
 
     Weights are stored in float16: half the bytes, and no outline changes by what is rounded off.
 
     Args:
         segmenter: Checkpoint of the segmenter.
-        detector: Checkpoint of the detector.
+        detector: Checkpoint of the detector; None for a system without one.
         config: The card's parts that training does not know (see Resources/lnhg-1mm.toml); `generator` and `detector`
             there override the training configurations'.
         out: Folder to write; must not exist.
@@ -42,18 +42,20 @@ def export(segmenter: Path, detector: Path, config: dict, out: Path) -> models.M
         InputError: A checkpoint is missing, the windows of the branches differ, or `out` exists.
     """
     _require_new(out)
-    states = {"generator": checkpoint.load(segmenter), "detector": checkpoint.load(detector)}
+    states = {"generator": checkpoint.load(segmenter)}
+    if detector is not None:
+        states["detector"] = checkpoint.load(detector)
     windows = [state["config"]["window_hu"] for state in states.values()]
-    if windows[0] != windows[1]:
+    if windows[0] != windows[-1]:
         raise InputError(
             f"The branches were trained with windows {windows[0]} and {windows[1]} HU; expected one window."
         )
     with atomic_folder(out, what="The model") as folder:
         card = {"schema": SCHEMA, **config, "window_hu": windows[0], "files": {}}
-        for part, build in (("generator", build_generator), ("detector", build_detector)):
-            name = f"{part}.safetensors"
-            card[part] = states[part]["config"][part] | config.get(part, {}) | {"weights": name}
-            _save(build(card[part]), states[part]["ema"], folder / name)
+        for part, state in states.items():
+            name, build = f"{part}.safetensors", build_detector if part == "detector" else build_generator
+            card[part] = state["config"][part] | config.get(part, {}) | {"weights": name}
+            _save(build(card[part]), state["ema"], folder / name)
             card["files"][name] = file_sha256(folder / name)
         card["training"] = config.get("training", {}) | {part: _recipe(state) for part, state in states.items()}
         data = states["generator"]["config"]["data"]

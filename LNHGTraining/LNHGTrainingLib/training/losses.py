@@ -61,15 +61,51 @@ def dice_loss(logits: Tensor, mask: Tensor, known: Tensor, smooth: float = 1.0) 
     return (1 - overlap[holds]).mean() if holds.any() else logits.sum() * 0
 
 
-def cross_entropy(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """Return the mean binary cross-entropy over known voxels.
+def batch_dice_loss(logits: Tensor, mask: Tensor, known: Tensor, smooth: float = 1.0) -> Tensor:
+    """Return 1 - soft Dice of the whole batch, as document 002 has it (register M4): what is false costs anywhere.
+
+    Args:
+        logits: of the probability of a nodule.
+        mask: the nodule, 0 or 1.
+        known: 1 where the reference is known, else 0.
+        smooth: voxels added to both parts of the fraction.
+    """
+    probability, mask = torch.sigmoid(logits) * known, mask * known
+    return 1 - (2 * (probability * mask).sum() + smooth) / (probability.sum() + mask.sum() + smooth)
+
+
+def generalized_dice_loss(logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+    """Return 1 - generalized Dice of nodule and background, as document 001 has it, per sample (register T10).
+
+    Each class weighs 1 / volume^2; one that a sample lacks does not count.
 
     Args:
         logits: of the probability of a nodule.
         mask: the nodule, 0 or 1.
         known: 1 where the reference is known, else 0.
     """
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    probability, axes = torch.sigmoid(logits), (1, 2, 3, 4)
+    overlap, total = torch.zeros(len(mask), device=mask.device), torch.zeros(len(mask), device=mask.device)
+    for truth, predicted in ((mask * known, probability * known), ((1 - mask) * known, (1 - probability) * known)):
+        volume = truth.sum(axes)
+        weight = (volume > 0) / volume.clamp(min=1) ** 2
+        overlap = overlap + 2 * weight * (truth * predicted).sum(axes)
+        total = total + weight * (volume + predicted.sum(axes))
+    holds = total > 0
+    return (1 - overlap[holds] / total[holds]).mean() if holds.any() else logits.sum() * 0
+
+
+def cross_entropy(logits: Tensor, mask: Tensor, known: Tensor, nodule_weight: float = 1.0) -> Tensor:
+    """Return the mean binary cross-entropy over known voxels.
+
+    Args:
+        logits: of the probability of a nodule.
+        mask: the nodule, 0 or 1.
+        known: 1 where the reference is known, else 0.
+        nodule_weight: how many times as much a voxel of a nodule counts as one of the background.
+    """
+    weight = torch.as_tensor(nodule_weight, dtype=logits.dtype, device=logits.device)
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, mask, reduction="none", pos_weight=weight)
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 

@@ -24,9 +24,11 @@ from LNHGTrainingLib.training.distributed import MicroBatches, mean_gradients
 from LNHGTrainingLib.training.ema import update_ema
 from LNHGTrainingLib.training.losses import (
     Perceptual,
+    batch_dice_loss,
     critic_loss,
     cross_entropy,
     dice_loss,
+    generalized_dice_loss,
     halved_rate,
     masked_mse,
     precision,
@@ -60,8 +62,12 @@ class SegmenterRun(Run):
         self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         slab = tuple(config.critic.slab) if config.critic.slab else None
         self.critic = Critic(config.critic.width, slab, config.critic.stride).to(device)
-        betas = tuple(config.optimizer.betas)
-        self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), betas=betas)
+        betas, decay = tuple(config.optimizer.betas), config.optimizer.weight_decay
+        if config.optimizer.kind == "sgd":
+            options = {"lr": config.optimizer.rate, "momentum": betas[0], "nesterov": True, "weight_decay": decay}
+            self.generator_optimizer = torch.optim.SGD(self.generator.parameters(), **options)
+        else:
+            self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), betas=betas, weight_decay=decay)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), betas=betas)
         weights = config.loss.perceptual_network
         wanted = weights != "off" and config.loss.perceptual > 0
@@ -118,10 +124,14 @@ class SegmenterRun(Run):
             residual = self.generator.residual(batch.image).float()
         fake = self.generator.image(residual, batch.image)
         terms = {"mse": masked_mse(fake, batch.target, batch.known)}
-        if weights.dice or weights.cross_entropy:
+        if any((weights.dice, weights.cross_entropy, weights.batch_dice, weights.generalized_dice)):
             logits = self.generator.logits(residual, self.config.generator.threshold, weights.sharpness)
             terms["dice"] = dice_loss(logits, batch.mask, batch.known)
-            terms["cross_entropy"] = cross_entropy(logits, batch.mask, batch.known)
+            terms["cross_entropy"] = cross_entropy(logits, batch.mask, batch.known, weights.nodule_weight)
+            if weights.batch_dice:
+                terms["batch_dice"] = batch_dice_loss(logits, batch.mask, batch.known)
+            if weights.generalized_dice:
+                terms["generalized_dice"] = generalized_dice_loss(logits, batch.mask, batch.known)
         with precision(self.config.precision, self.device):
             if self.perceptual is not None:
                 terms["perceptual"] = self.perceptual(fake * batch.known, batch.target * batch.known)

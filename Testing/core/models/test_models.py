@@ -159,6 +159,17 @@ def test_a_malformed_card_is_refused_by_the_name_of_the_key(a_copy, key, value):
         models.verify(a_copy)
 
 
+def test_a_card_without_a_detector_gives_it_no_weight(a_copy):
+    change(a_copy, "detector", ...)
+    with pytest.raises(InputError, match=r"'fusion.weight' is 0.5, expected 0 in a card without a detector"):
+        models.read(a_copy)
+    change(a_copy, "fusion.weight", 0)
+    model = models.read(a_copy)
+    assert model.spec.detector is None
+    with pytest.raises(InputError, match="The model tiny has no detector, expected one"):
+        model.detector()
+
+
 def test_weights_without_a_checksum_are_refused(a_copy):
     change(a_copy, "files", {"detector.safetensors": "0" * 64})
     with pytest.raises(InputError, match=r"'files' lacks 'generator\.safetensors'"):

@@ -44,6 +44,26 @@ def segment(chest, model, threshold=0.0):
     return pipeline.segment(chest, model, threshold=threshold)
 
 
+def test_a_model_without_a_detector_scores_by_its_segmenter_alone(chest, tmp_path):
+    model = write_model(tmp_path / "tiny", detector=False)
+    result = segment(chest, model)
+    assert result.report["fusion"]["state"].startswith("no detector looked")
+    assert len(result.nodules) == 3
+    for nodule in result.nodules:
+        assert (nodule.provenance, nodule.detector_score) == ("segmenter", None)
+        assert nodule.score == pytest.approx(nodule.segmenter_score, abs=1e-6)
+
+
+def test_of_two_stages_the_second_decides(chest, tmp_path):
+    model = write_model(tmp_path / "tiny", detector=False, classifier=True)
+    result = segment(chest, model)
+    assert result.report["score_scale"] == "model"  # no probability: nothing calibrated it
+    assert len(result.nodules) == 3
+    assert [nodule.score for nodule in result.nodules] == [nodule.classifier_score for nodule in result.nodules]
+    (shown,) = segment_at(chest, model, tuple(centers_lps_mm(chest)[0])).nodules
+    assert shown.score == shown.classifier_score
+
+
 def test_score_is_the_probability_of_all_parts_and_the_size(chest, model):
     result = segment(chest, with_stand_ins(model))
     assert result.report["score_scale"] == "probability"

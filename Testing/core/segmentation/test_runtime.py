@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from LNHGLib.batch.segment_case import SegmentationSpec
 from LNHGLib.errors import InputError
 from LNHGLib.models import folder as models
 from LNHGLib.models.folder import OPENVINO
@@ -68,6 +69,17 @@ def test_a_u_net_of_slabs_is_left_to_torch(model):
     assert not models.Model(model.folder, model.card | {"generator": model.card["generator"] | spec}).runs_on_openvino()
 
 
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [("generator", "unet-2d"), ("generator", "inception-unet"), ("generator", "nasnet-gcn"), ("classifier", "mgi-cnn")],
+)
+def test_a_network_of_another_document_is_left_to_torch(model, part, kind):
+    other = models.Model(model.folder, model.card | {part: model.card[part] | {"kind": kind}})
+    assert choose_runtime("cpu", other) == torch.device("cpu")
+    with pytest.raises(InputError, match="'tiny' has a network that is not built for OpenVINO"):
+        choose_runtime("cpu", other, OPENVINO)
+
+
 def test_who_asks_for_torch_gets_it(model):
     assert choose_runtime("cpu", model, "torch") == torch.device("cpu")
 
@@ -103,6 +115,26 @@ def test_both_find_the_same_and_the_report_names_what_ran(model):
     for name, result in (("torch", on_torch), (OPENVINO, on_openvino)):
         assert (result.report["device"]["used"], result.report["device"]["runtime"]) == ("cpu", name)
         assert name in result.report["versions"]
+
+
+@pytest.mark.parametrize("classifier", [False, True])
+def test_without_a_detector_both_find_the_same(classifier, tmp_path):
+    model, chest = write_model(tmp_path / "tiny", detector=False, classifier=classifier), tiny_chest()
+    assert choose_runtime("cpu", model, OPENVINO) == OPENVINO
+    on_torch, on_openvino = (
+        pipeline.segment(chest, model, device=where, threshold=0) for where in (torch.device("cpu"), OPENVINO)
+    )
+    assert len(on_torch.nodules) == 3
+    np.testing.assert_array_equal(on_openvino.labels, on_torch.labels)
+    for one, other in zip(on_openvino.nodules, on_torch.nodules, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["torch", OPENVINO])
+def test_a_batch_takes_a_model_without_a_detector(name, tmp_path):
+    model = write_model(tmp_path / "tiny", detector=False, second=True)
+    job = SegmentationSpec(model.folder, "cpu", None, name).prepare(0, 1)
+    assert str(job.where) == {"torch": "cpu"}.get(name, name)
 
 
 def images(model, where, ct_norm):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from LNHGLib.errors import InputError
@@ -105,6 +107,42 @@ def test_unknown_voxels_do_not_count():
     right = torch.ones(1, 1, 1, 2, 2)
     assert losses.masked_mse(wrong, right, known).item() == 0
     assert losses.cross_entropy(wrong * 50, right, known).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_dice_of_a_batch_counts_what_is_false_in_samples_without_a_nodule():
+    """Document 002: p = 1/2 on 2 x 4 voxels, 4 of them nodule, so 1 - (2 * 2 + 1) / (4 + 4 + 1) (register M4)."""
+    mask = images(1, 0)
+    assert losses.batch_dice_loss(images(0, 0), mask, torch.ones_like(mask)).item() == pytest.approx(4 / 9)
+    found, known = images(50, 50), images(1, 0)
+    assert losses.batch_dice_loss(found, mask, torch.ones_like(mask)).item() == pytest.approx(1 - 9 / 13)
+    assert losses.batch_dice_loss(found, mask, known).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_generalized_dice_weighs_classes_by_their_squared_volume():
+    """Document 001: one voxel of four is nodule, p = 1/2 everywhere.
+
+    Nodule: weight 1, overlap 2 * 1/2, total 1 + 2. Background: weight 1/9, overlap 2 * 3/2, total 3 + 2.
+    """
+    mask = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 2, 2)
+    loss = losses.generalized_dice_loss(torch.zeros_like(mask), mask, torch.ones_like(mask))
+    assert loss.item() == pytest.approx(1 - (1 + 3 / 9) / (3 + 5 / 9))
+    right = 100 * (mask - 0.5)
+    assert losses.generalized_dice_loss(right, mask, torch.ones_like(mask)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_generalized_dice_is_bounded_where_there_is_no_nodule():
+    """Register T10: the original weighed an absent nodule by 1 / epsilon."""
+    mask = images(0)
+    known = torch.ones_like(mask)
+    assert losses.generalized_dice_loss(images(0), mask, known).item() == pytest.approx(1 - 2 * 2 / (4 + 2))
+    assert losses.generalized_dice_loss(images(0), mask, 0 * known).item() == 0
+
+
+def test_a_voxel_of_a_nodule_weighs_seven_times_as_much():
+    """Document 001: with p = 1/2, a quarter nodule costs ln 2 * (3 + 7) / 4."""
+    mask = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 2, 2)
+    loss = losses.cross_entropy(torch.zeros_like(mask), mask, torch.ones_like(mask), 7.0)
+    assert loss.item() == pytest.approx(math.log(2) * 10 / 4)
 
 
 @pytest.fixture(scope="module")

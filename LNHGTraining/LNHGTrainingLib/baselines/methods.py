@@ -1,0 +1,119 @@
+"""The list of all systems of the documents: their networks, how they are trained here, and how long they were."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from LNHGLib.files.text import markdown_table
+from LNHGLib.models import folder as models
+from LNHGLib.models.card import SECOND
+from LNHGLib.models.classifier import build_classifier
+from LNHGLib.models.detector import build_detector
+from LNHGLib.models.gan import Critic
+
+from LNHGTrainingLib import config as settings
+from LNHGTrainingLib.baselines.monai_unet import build_generator
+from LNHGTrainingLib.paths import RESOURCES
+
+BUILDERS = {
+    "generator": build_generator,
+    SECOND: build_generator,
+    "detector": build_detector,
+    "classifier": build_classifier,
+}
+FEW_STEPS = 1000
+"""A training of fewer steps is marked as barely one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A system of a document.
+
+    Attributes:
+        name: as tables call it.
+        document: numbers of the documents that describe it.
+        recipes: configurations of its trainings.
+        settings: what is changed in them, as for `--set`.
+        model: name of the model that holds it, in place of recipes.
+        parts: those parts of the model alone; all, when empty.
+        command: what trains or scores it, where that is no recipe.
+        missing: said in the place of its parameters, where there is no network to count.
+        steps: of its training; 0: not trained.
+        folds: how many such trainings there were.
+        study: where they were scored, in Resources/Studies.
+        row: the method's name there, in a file of several.
+    """
+
+    name: str
+    document: str
+    recipes: list[str] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+    model: str = ""
+    parts: list[str] = field(default_factory=list)
+    command: str = ""
+    missing: str = ""
+    steps: int = 0
+    folds: int = 0
+    study: str = ""
+    row: str = ""
+
+
+def systems() -> list[System]:
+    """Return all systems, in the order of Resources/methods.toml."""
+    table = tomllib.loads((RESOURCES / "methods.toml").read_text(encoding="utf-8"))
+    return [settings.build(System, each, "system.") for each in table["system"]]
+
+
+def render() -> str:
+    """Return the list as a Markdown table."""
+    columns = ["system", "document", "parameters", "trained by", "trained"]
+    rows = [[one.name, one.document, _parameters(one), _trained_by(one), _trained(one)] for one in systems()]
+    return markdown_table(columns, rows)
+
+
+def count_parameters(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many trainable parameters each network of a recipe or a card has, by its part.
+
+    Args:
+        config: nested tables.
+    """
+    with torch.device("meta"):
+        networks = {part: build(config[part]) for part, build in BUILDERS.items() if part in config}
+        if config.get("loss", {}).get("adversarial"):
+            critic = config["critic"]
+            networks["critic"] = Critic(critic["width"], critic.get("slab"), critic["stride"])
+    return {part: sum(p.numel() for p in network.parameters()) for part, network in networks.items()}
+
+
+def _parameters(system: System) -> str:
+    if system.missing:
+        return system.missing
+    tables = [settings.read(RESOURCES / name) for name in system.recipes]
+    if system.model:
+        card = models.load(system.model).card
+        tables = [{part: card[part] for part in system.parts or BUILDERS if part in card}]
+    try:
+        counts = [count_parameters(settings.override(table, system.settings)) for table in tables]
+    except ImportError as error:
+        return f"needs {error.name}"
+    return ", ".join(f"{part} {count:,}" for each in counts for part, count in each.items()).replace("_", " ")
+
+
+def _trained_by(system: System) -> str:
+    changes = "".join(f" --set {change}" for change in system.settings)
+    if system.model and not system.command:
+        return f"model {system.model}"
+    return system.command or f"{', '.join(system.recipes)}{changes}" or "-"
+
+
+def _trained(system: System) -> str:
+    if system.model:
+        training = models.load(system.model).card.get("training", {})
+        steps = {part: training[part]["checkpoint_step"] for part in system.parts or BUILDERS if part in training}
+        return ", ".join(f"{part} {count:,} steps" for part, count in steps.items()).replace("_", " ")
+    if not system.steps:
+        return "not trained"
+    barely = ", barely trained" if system.steps < FEW_STEPS else ""
+    return f"{system.steps:,} steps, {system.folds} {'folds' if system.folds > 1 else 'fold'}{barely}"

@@ -1,0 +1,74 @@
+"""The list of all systems: parameters are counted in the networks, trainings are those that studies rest on."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.baselines import methods
+from LNHGTrainingLib.config import override, read
+from LNHGTrainingLib.paths import RESOURCES
+
+STUDIES = Path(__file__).parents[3] / "Resources" / "Studies"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """The list by the names of the systems; each row as its cells."""
+    lines = methods.render().splitlines()[2:]
+    return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)}
+
+
+def test_every_system_of_the_documents_is_there(rows):
+    named = ("LNHG, bundled", "L-MSE", "L-VGG", "L-RF", "U-net", "NoduleNet", "nnU-Net", "MONAI U-Net")
+    assert {"LNHG, the paper's networks", *named} <= rows.keys()
+    assert {row[0] for row in rows.values()} == {"000, 003", "001", "002", "004", "none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("LNHG, the paper's networks", ("generator 2,326,273", "critic 1,162,305")),
+        ("NASNet with global convolutions", ("generator 22,005,284",)),
+        ("2-D U-net and MGI-CNN", ("generator 1,617,091", "classifier 21,440,515")),
+        ("3-D U-Net and 3-D ResNet", ("generator 125,201", "classifier 2,078,306")),
+    ],
+)
+def test_parameters_are_those_of_the_documents(rows, name, counts):
+    for count in counts:
+        assert count in rows[name][1]
+
+
+def test_the_bundled_model_has_all_its_networks_in_the_list(rows):
+    for part in ("generator", "second generator", "detector", "classifier"):
+        assert re.search(rf"\b{part} \d", rows["LNHG, bundled"][1])
+        assert re.search(rf"\b{part} [\d,]+ steps", rows["LNHG, bundled"][3])
+
+
+def test_what_was_not_trained_or_built_says_so(rows):
+    for name in ("LNHG, the paper's networks", "NASNet with global convolutions", "2-D U-net and MGI-CNN"):
+        assert rows[name][3] == "not trained"
+    assert rows["NoduleNet"][1:] == ["not built", "-", "not trained"]
+    assert rows["nnU-Net"][3] == "300 steps, 5 folds, barely trained"
+
+
+@pytest.mark.parametrize("system", methods.systems(), ids=lambda system: system.name)
+def test_a_system_names_recipes_that_build_and_the_trainings_of_its_study(system):
+    for name in system.recipes:
+        override(read(RESOURCES / name), system.settings)
+    assert bool(system.steps) == bool(system.folds) == bool(system.study)
+    if not system.study:
+        return
+    path = STUDIES / system.study
+    if system.row:
+        (found,) = (one for one in json.loads(path.read_text())["methods"] if one["name"] == system.row)
+    else:
+        found = json.loads((path / "summary.json").read_text())
+    assert [f"fold {n}: step {system.steps}," in found["split"] for n in range(system.folds)] == [True] * system.folds
+    assert f"fold {system.folds}:" not in found["split"]
+
+
+def test_the_command_prints_the_list(capsys):
+    assert main(["methods"]) == 0
+    assert capsys.readouterr().out == methods.render()

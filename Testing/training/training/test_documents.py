@@ -1,0 +1,112 @@
+"""Systems of the other documents: each trains by its recipe, becomes a model that segments a CT, and is scored."""
+
+import numpy as np
+import pytest
+import small_data
+import torch
+from LNHGLib.models import folder as models
+from LNHGLib.segmentation import pipeline
+from LNHGTrainingLib import config as settings
+from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.config import SegmenterConfig, build
+from LNHGTrainingLib.training import classifier, segmenter
+from tiny_model import tiny_chest, write_model
+
+RECIPES = {"document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4}
+"""With the least width of each."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    small_data.write_crops(folder)
+    return folder
+
+
+def recipe(name: str, data, fold: int = 1) -> dict:
+    """Return a recipe cut down to two steps of a tiny network on small patches; all else is as shipped."""
+    config = settings.read(small_data.RESOURCES / f"{name}.toml") | {"data": small_data.data_config(data)}
+    config |= {"steps": 2, "epoch_steps": 2, "batch": 2, "validate_crops": 1}
+    config["generator"]["width"] = RECIPES[name]
+    config["sampling"]["sides"] = [[min(side, 32) for side in config["sampling"]["sides"][0]]]
+    return settings.hold_out(config, fold)
+
+
+SLOW = {"document-001-nasnet": [pytest.mark.slow]}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=SLOW.get(name, [])) for name in RECIPES])
+def trained(request, data, tmp_path_factory):
+    """Return a recipe's name and its checkpoint after two steps."""
+    out = tmp_path_factory.mktemp(request.param)
+    segmenter.train(recipe(request.param, data), out)
+    return request.param, out / "last.pt"
+
+
+def test_a_first_stage_is_trained_exported_and_segments_a_scan(trained, tmp_path):
+    name, path = trained
+    """With a coarser look for masses, which a card may name for any network."""
+    out, card = tmp_path / "model", tmp_path / "card.toml"
+    masses = "\n[masses]\nfactor = 2\nthreshold = 0.5\nmin_diameter = 20\n"
+    card.write_text((small_data.RESOURCES / "document-model.toml").read_text() + masses)
+    command = ["export", str(path), "none", "--config", str(card), "--set", f"name={name}", str(out)]
+    assert main([*command, "--set", "grid.spacing_mm=[4.0, 4.0, 4.0]"]) == 0
+    model = models.load(str(out))
+    assert (model.name, model.spec.detector, model.spec.fusion.weight) == (name, None, 0)
+    assert model.spec.masses.factor == 2
+    result = pipeline.segment(tiny_chest(spacing_mm=(8.0, 4.0, 4.0)), model, threshold=0.0)
+    assert all(nodule.provenance == "segmenter" for nodule in result.nodules)
+    assert np.isfinite(result.heterogeneity).all()
+
+
+def test_a_first_stage_is_scored_on_crops_by_the_command_of_all_methods(trained, data, tmp_path):
+    files = ("--crops", data / "crops" / "luna16_crops.h5", "--table", data / "crops" / "luna16_crops.csv")
+    command = ["crossvalidate", trained[1], tmp_path / "out", "--name", trained[0], *files]
+    assert main([str(part) for part in command]) == 0
+    assert "fold 1: step 2, threshold" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def run_of(name: str, data) -> segmenter.SegmenterRun:
+    return segmenter.SegmenterRun(build(SegmenterConfig, recipe(name, data)), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("document-001-nasnet", {"cross_entropy": 1.0, "generalized_dice": 1.0}),
+        ("document-002-unet", {"batch_dice": 1.0}),
+        ("document-004-unet", {"dice": 1.0}),
+    ],
+)
+def test_a_recipe_has_the_losses_of_its_document(name, terms, data):
+    run = run_of(name, data)
+    found = run.generator_terms(segmenter.SegmenterPatches(small_data.load(data), [], [], run.config).batch(0, 2))
+    weights = {term: getattr(run.config.loss, term) for term in found}
+    assert {term: weight for term, weight in weights.items() if weight} == terms
+    assert not run.adversarial()
+
+
+def test_a_recipe_has_the_optimizer_of_its_document(data):
+    descent = run_of("document-002-unet", data).generator_optimizer
+    assert isinstance(descent, torch.optim.SGD)
+    assert (descent.defaults["momentum"], descent.defaults["nesterov"]) == (0.9, True)
+    adam = run_of("document-004-unet", data).generator_optimizer
+    assert isinstance(adam, torch.optim.Adam)
+    assert adam.defaults["weight_decay"] == 1e-5
+    assert run_of("document-001-nasnet", data).config.loss.nodule_weight == 7
+
+
+def test_a_second_stage_is_trained_and_decides_in_the_model(data, tmp_path):
+    small_data.write_scans(data, {"patient-0": [4, 2], "patient-1": [3]})
+    gate = write_model(tmp_path / "gate", detector=False)
+    config = settings.read(small_data.RESOURCES / "document-002-mgi-cnn.toml") | {"models": [str(gate.folder)]}
+    config |= {"steps": 2, "epoch_steps": 2, "batch": 4}
+    config["data"] = small_data.data_config(data) | {"scans": "scans/lidc_scans.h5"}
+    config["classifier"]["width"] = 2
+    best = classifier.train(config, tmp_path / "run")
+    assert main(["part", "classifier", "--model", str(gate.folder), str(best), str(tmp_path / "two")]) == 0
+    model = models.load(str(tmp_path / "two"))
+    assert model.spec.two_stages
+    assert model.spec.classifier.options == {"width": 2}
+    result = pipeline.segment(tiny_chest(), model, threshold=0.0)
+    assert [nodule.score for nodule in result.nodules] == [nodule.classifier_score for nodule in result.nodules]
