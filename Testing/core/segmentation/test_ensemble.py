@@ -235,7 +235,7 @@ def test_a_nodule_in_a_real_scan_and_its_cube_give_the_same_image(data_dir):
     center = np.rint(grid.lps_to_index(middle)).astype(int)
     cube = ct[tuple(slice(c - 25, c + 25) for c in center)]
     predictor = Ensemble.of(model.spec, model.generator(), model.second_generator())
-    (whole,) = at(predictor, ct, place(center, 20))
+    (whole,) = at(predictor, ct, place(center, 18))
     np.testing.assert_allclose(predictor.predict_center(cube)[1:49, 1:49, 1:49], whole.image, atol=1e-5)
     assert whole.image[24, 24, 24] > 0.3
 
