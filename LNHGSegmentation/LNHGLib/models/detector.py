@@ -5,6 +5,7 @@ statistics and no resizing (register F4, F7). Boxes are (x0, y0, x1, y1) in pixe
 """
 
 from collections import OrderedDict
+from math import log2
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, generalized_box_iou_loss
+from torchvision.ops.poolers import LevelMapper
 
 DELTA_CLAMP = 4.135166556742356  # ln(1000 / 16)
 ANCHORS_PX = (4, 8, 16, 32, 64)
@@ -186,14 +188,28 @@ def build_detector(spec: dict) -> FasterRCNN:
     if kind == "resnet50-c4":
         backbone, head, features = _resnet50_c4(), _ConvFive(), 2048
         anchors = AnchorGenerator((sizes,), (ratios,))
-        pool = MultiScaleRoIAlign(["0"], 14, 2)
+        pool = _pool_at([16], 14)
     else:
         backbone = light_backbone(spec.get("width", 16)) if kind == "light" else _resnet50_fpn()
         features = 256 if kind == "light" else 1024
         head = TwoMLPHead(backbone.out_channels * 49, features)
         anchors = AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * len(sizes))
-        pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2, canonical_scale=64 if kind == "light" else 224)
+        pool = _pool_at([2, 4, 8, 16], 7, 64) if kind == "light" else _pool_at([4, 8, 16, 32], 7)
     return _assemble(backbone, anchors, pool, head, _predictor(features), spec)
+
+
+def _pool_at(strides: list[int], size: int, canonical_px: int = 224) -> MultiScaleRoIAlign:
+    """Return the pooling over maps of known strides: torchvision guesses them from the first images, small ones wrong.
+
+    Args:
+        strides: of the maps.
+        size: of what is pooled.
+        canonical_px: side of the boxes that the map of stride 16 is for.
+    """
+    pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], size, 2, canonical_scale=canonical_px)
+    pool.scales = [1 / stride for stride in strides]
+    pool.map_levels = LevelMapper(int(log2(strides[0])), int(log2(strides[-1])), canonical_px, pool.canonical_level)
+    return pool
 
 
 def _predictor(features: int) -> FastRCNNPredictor:

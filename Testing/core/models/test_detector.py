@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from LNHGLib.models.detector import build_detector, giou_loss, unit_boxes
@@ -188,6 +190,19 @@ def test_the_roi_predictor_starts_near_no_offset():
     fresh = build_detector({"backbone": "light"}).roi_heads.box_predictor
     assert fresh.bbox_pred.weight.std().item() == pytest.approx(0.001, rel=0.1)
     assert fresh.cls_score.weight.std().item() == pytest.approx(0.01, rel=0.2)
+
+
+@pytest.mark.parametrize("backbone", ["light", "resnet50-fpn", "resnet50-c4"])
+def test_a_small_first_image_changes_nothing_of_later_ones(backbone):
+    torch.manual_seed(0)
+    network = build_detector({"backbone": backbone, "width": 4, "min_score": 0.0}).eval()
+    image = torch.rand(3, 96, 128)
+    with torch.inference_mode():
+        fresh = copy.deepcopy(network)([image])[0]["boxes"]
+        network([torch.rand(3, 20, 22)])
+        later = network([image])[0]["boxes"]
+    assert len(fresh)
+    torch.testing.assert_close(later, fresh)
 
 
 def test_an_unknown_backbone_is_refused_by_name():
