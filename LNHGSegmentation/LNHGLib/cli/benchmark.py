@@ -44,9 +44,16 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
     from LNHGLib.image.reader import read_volume
     from LNHGLib.phantom.chest import make_phantom
     from LNHGLib.segmentation import pipeline
+    from LNHGLib.segmentation.runtime import choose_runtime
 
     model = folder.load(options.model)
-    wheres = _loaded(model, options.device)
+    wheres: dict[str, Where] = {"torch": choose_runtime(options.device, model, "torch")}
+    if model.runs_on_openvino():
+        wheres[folder.OPENVINO] = folder.OPENVINO
+    for where in wheres.values():  # networks are loaded before, so that no run waits for them
+        for part in ("generator", folder.SECOND, "detector", "classifier"):
+            if part in model.card:
+                model.network(part, where)
     volume = read_volume(options.ct) if options.ct else make_phantom().volume
     progress, turns = progress_printer(False), [name for _ in range(options.repeats) for name in wheres]
     results: dict[str, list[Result]] = {name: [] for name in wheres}
@@ -58,20 +65,6 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
     print(seconds_table(seconds), end="")
     if len(results) > 1:
         print(f"\n{_agreement(*(some[-1] for some in results.values()))}")
-
-
-def _loaded(model: folder.Model, device: str) -> "dict[str, Where]":
-    """Return what each runtime that is there runs on, with the networks loaded, so that no run waits for them."""
-    from LNHGLib.segmentation.runtime import choose_runtime
-
-    wheres = {"torch": choose_runtime(device, model, "torch")}
-    if model.runs_on_openvino():
-        wheres[folder.OPENVINO] = folder.OPENVINO
-    for where in wheres.values():
-        for part in ("generator", folder.SECOND, "detector", "classifier"):
-            if part in model.card:
-                model.network(part, where)
-    return wheres
 
 
 def seconds_table(seconds: Mapping[str, Sequence[Seconds]]) -> str:

@@ -40,7 +40,15 @@ def drawable(text: str) -> str:
     Ideographs are read as in Mandarin; what is no letter of any script becomes its number in Unicode.
     """
     _, missing = _fonts_for(frozenset(text))
-    return "".join(_in_latin(char) if char in missing else char for char in text)
+    drawn = []
+    for char in text:
+        if char not in missing:
+            drawn.append(char)
+        elif latin := anyascii(char):
+            drawn.append(latin if latin.isprintable() else " ")
+        elif unicodedata.category(char) in ("Cs", "Co", "Cn"):
+            drawn.append(f"[{ord(char):X}]")
+    return "".join(drawn)
 
 
 def undrawable(texts: Iterable[str]) -> str:
@@ -74,10 +82,3 @@ def _drawn_by(path: str) -> frozenset[int]:
         return frozenset(FT2Font(path).get_charmap())
     except (OSError, RuntimeError):  # a font that went, or that is damaged
         return frozenset()
-
-
-def _in_latin(char: str) -> str:
-    latin = anyascii(char)
-    if latin:
-        return latin if latin.isprintable() else " "
-    return f"[{ord(char):X}]" if unicodedata.category(char) in ("Cs", "Co", "Cn") else ""

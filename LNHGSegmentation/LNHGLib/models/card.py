@@ -333,7 +333,18 @@ def _check_generator(values: Mapping[str, Any], part: str) -> None:
 def _check_agreement(values: Mapping[str, Any]) -> None:
     """Refuse parts that contradict each other: a table of false findings, the weight of no detector, unlisted files."""
     if "froc" in values:
-        _check_froc(values["froc"])
+        froc = values["froc"]
+        for name in ("found", "false_per_scan"):
+            if len(froc[name]) != len(froc["thresholds"]):
+                raise InputError(
+                    f"'froc.{name}' has {len(froc[name])} rows, expected one for each of the "
+                    f"{len(froc['thresholds'])} of 'froc.thresholds'; mend the model card."
+                )
+        if froc["found"][-1] > froc["nodules"]:
+            raise InputError(
+                f"'froc.found' ends with {froc['found'][-1]}, expected at most the {froc['nodules']} of "
+                "'froc.nodules'; mend the model card."
+            )
     weight = values["fusion"].get("weight", FusionOptions.weight)
     if "detector" not in values and weight != 0:
         raise InputError(f"'fusion.weight' is {weight}, expected 0 in a card without a detector; mend the model card.")
@@ -341,21 +352,6 @@ def _check_agreement(values: Mapping[str, Any]) -> None:
         if values[part]["weights"] not in values["files"]:
             name = values[part]["weights"]
             raise InputError(f"'files' lacks {name!r}, expected its SHA-256; mend the model card.")
-
-
-def _check_froc(values: Mapping[str, Any]) -> None:
-    """Refuse a table whose columns do not belong together."""
-    for name in ("found", "false_per_scan"):
-        if len(values[name]) != len(values["thresholds"]):
-            raise InputError(
-                f"'froc.{name}' has {len(values[name])} rows, expected one for each of the "
-                f"{len(values['thresholds'])} of 'froc.thresholds'; mend the model card."
-            )
-    if values["found"][-1] > values["nodules"]:
-        raise InputError(
-            f"'froc.found' ends with {values['found'][-1]}, expected at most the {values['nodules']} of "
-            "'froc.nodules'; mend the model card."
-        )
 
 
 def _classifier(values: Mapping[str, Any]) -> ClassifierSpec:
@@ -413,14 +409,6 @@ def _is_file_table(files: Any) -> bool:
     )
 
 
-def _is_triple(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(is_number(v) and v > 0 for v in value)
-
-
-def _is_window(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
-
-
 def _whole(expected: str, required: bool = True) -> Key:
     return Key(lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0, expected, required)
 
@@ -449,7 +437,12 @@ WEIGHTS = Key(
 )
 GRID_KINDS = '{"kind": "spacing", "spacing_mm": [z, y, x]} or {"kind": "fov", "size": 256}'
 GRIDS = {
-    "spacing": {"kind": TEXT, "spacing_mm": Key(_is_triple, GRID_KINDS)},
+    "spacing": {
+        "kind": TEXT,
+        "spacing_mm": Key(
+            lambda v: isinstance(v, list) and len(v) == 3 and all(is_number(mm) and mm > 0 for mm in v), GRID_KINDS
+        ),
+    },
     "fov": {"kind": TEXT, "size": _whole(GRID_KINDS)},
 }
 CARD = {
@@ -460,7 +453,9 @@ CARD = {
     "description": Key(lambda v: isinstance(v, str), "text"),
     "licence": Key(TEXT.accepts, "the license's name"),
     "grid": Key(lambda v: isinstance(v, dict) and v.get("kind") in GRIDS, GRID_KINDS),
-    "window_hu": Key(_is_window, "[low, high] in HU"),
+    "window_hu": Key(
+        lambda v: isinstance(v, list) and len(v) == 2 and all(map(is_number, v)) and v[0] < v[1], "[low, high] in HU"
+    ),
     "threshold": FRACTION,
     "files": Key(_is_file_table, "file names with their SHA-256 in hex"),
     "fusion": Key(PART.accepts, "the fusion options"),

@@ -145,12 +145,6 @@ def light_backbone(width: int = 16, out_channels: int = 64) -> BackboneWithFPN:
     return BackboneWithFPN(nn.Sequential(stages), names, channels[1:], out_channels)
 
 
-def _resnet50_fpn() -> BackboneWithFPN:
-    body = resnet50(weights=None)
-    names = {f"layer{i + 1}": str(i) for i in range(4)}
-    return BackboneWithFPN(body, names, [256, 512, 1024, 2048], 256)
-
-
 class _ConvFive(nn.Module):
     """ResNet's conv5 stage as RoI head: (N, 1024, 14, 14) -> (N, 2048)."""
 
@@ -160,14 +154,6 @@ class _ConvFive(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer4(x).mean((2, 3))
-
-
-def _resnet50_c4() -> nn.Module:
-    body = resnet50(weights=None)
-    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
-    backbone = nn.Sequential(OrderedDict((name, getattr(body, name)) for name in names))
-    backbone.out_channels = 1024
-    return backbone
 
 
 def build_detector(spec: dict) -> FasterRCNN:
@@ -186,16 +172,28 @@ def build_detector(spec: dict) -> FasterRCNN:
         raise ValueError(f"Backbone {kind!r} is unknown; expected light, resnet50-fpn or resnet50-c4: mend model.json.")
     sizes, ratios = tuple(spec.get("anchors_px", ANCHORS_PX)), tuple(spec.get("aspect_ratios", (0.5, 1.0, 2.0)))
     if kind == "resnet50-c4":
-        backbone, head, features = _resnet50_c4(), _ConvFive(), 2048
+        body = resnet50(weights=None)
+        names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+        backbone = nn.Sequential(OrderedDict((name, getattr(body, name)) for name in names))
+        backbone.out_channels = 1024
+        head, features = _ConvFive(), 2048
         anchors = AnchorGenerator((sizes,), (ratios,))
         pool = _pool_at([16], 14)
     else:
-        backbone = light_backbone(spec.get("width", 16)) if kind == "light" else _resnet50_fpn()
-        features = 256 if kind == "light" else 1024
+        if kind == "light":
+            backbone, features = light_backbone(spec.get("width", 16)), 256
+        else:
+            names = {f"layer{i + 1}": str(i) for i in range(4)}
+            backbone, features = BackboneWithFPN(resnet50(weights=None), names, [256, 512, 1024, 2048], 256), 1024
         head = TwoMLPHead(backbone.out_channels * 49, features)
         anchors = AnchorGenerator(tuple((size,) for size in sizes), (ratios,) * len(sizes))
         pool = _pool_at([2, 4, 8, 16], 7, 64) if kind == "light" else _pool_at([4, 8, 16, 32], 7)
-    return _assemble(backbone, anchors, pool, head, _predictor(features), spec)
+    predictor = FastRCNNPredictor(features, NODULE + 1)  # begins as the paper's: N(0, 0.01) and N(0, 0.001)
+    nn.init.normal_(predictor.cls_score.weight, std=0.01)
+    nn.init.normal_(predictor.bbox_pred.weight, std=0.001)
+    for layer in (predictor.cls_score, predictor.bbox_pred):
+        nn.init.zeros_(layer.bias)
+    return _assemble(backbone, anchors, pool, head, predictor, spec)
 
 
 def _pool_at(strides: list[int], size: int, canonical_px: int = 224) -> MultiScaleRoIAlign:
@@ -210,16 +208,6 @@ def _pool_at(strides: list[int], size: int, canonical_px: int = 224) -> MultiSca
     pool.scales = [1 / stride for stride in strides]
     pool.map_levels = LevelMapper(int(log2(strides[0])), int(log2(strides[-1])), canonical_px, pool.canonical_level)
     return pool
-
-
-def _predictor(features: int) -> FastRCNNPredictor:
-    """Scores and offsets of a RoI, started as the paper does: N(0, 0.01) and N(0, 0.001)."""
-    predictor = FastRCNNPredictor(features, NODULE + 1)
-    nn.init.normal_(predictor.cls_score.weight, std=0.01)
-    nn.init.normal_(predictor.bbox_pred.weight, std=0.001)
-    for layer in (predictor.cls_score, predictor.bbox_pred):
-        nn.init.zeros_(layer.bias)
-    return predictor
 
 
 def _assemble(

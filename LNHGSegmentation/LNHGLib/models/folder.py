@@ -88,10 +88,18 @@ class Model:
         """
         if part not in self.card:
             raise InputError(f"The model {self.name} has no {part}, expected one here; choose a model that has one.")
-        key = f"{part}, {OPENVINO}" if device == OPENVINO else part
+        if device != OPENVINO:
+            if part not in self._networks:
+                self._networks[part] = self._build(part)
+            return self._networks[part].to(device)
+        key = f"{part}, {OPENVINO}"
         if key not in self._networks:
-            self._networks[key] = (self._compile if device == OPENVINO else self._build)(part)
-        return self._networks[key] if device == OPENVINO else self._networks[key].to(device)
+            from LNHGLib.models import openvino_network
+
+            content = _checked_content(self, self.card[part]["weights"])
+            with self._explain_misfit(part):
+                self._networks[key] = openvino_network.load(part, self.card[part], content)
+        return self._networks[key]
 
     def weights(self, part: str) -> "dict[str, Tensor]":
         """Return the tensors of a part's network by name; refuses a changed file.
@@ -113,14 +121,6 @@ class Model:
             return False
         parts = (part for part in ("generator", SECOND, "detector", "classifier") if part in self.card)
         return all(openvino_network.supports(part, self.card[part]) for part in parts)
-
-    def _compile(self, part: str) -> "OpenVinoNetwork | OpenVinoDetector":
-        from LNHGLib.models import openvino_network
-
-        card = self.card[part]
-        content = _checked_content(self, card["weights"])
-        with self._explain_misfit(part):
-            return openvino_network.load(part, card, content)
 
     def _build(self, part: str) -> "nn.Module":
         import torch

@@ -55,9 +55,15 @@ def build(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[o
     layers = Layers(weights)
     image = ops.parameter([-1, 3, -1, -1], np.float32)
     maps = _pyramid(layers, image)
-    places = [_places(layers, one) for one in maps]
-    joined = [ops.concat([place[i] for place in places], 1) for i in range(2)]
-    first = ov.Model([*maps[:POOLED_LEVELS], *joined], [image], "proposals")
+    logits, offsets, channels_last = [], [], np.array([0, 2, 3, 1])
+    for features in maps:  # anchors row by row
+        y = ops.relu(layers.conv(features, "rpn.head.conv.0.0"))
+        scores = ops.transpose(layers.conv(y, "rpn.head.cls_logits"), channels_last)
+        moves = ops.transpose(layers.conv(y, "rpn.head.bbox_pred"), channels_last)
+        logits.append(ops.reshape(scores, np.array([0, -1]), True))
+        offsets.append(ops.reshape(moves, np.array([0, -1, 4]), True))
+    outputs = [*maps[:POOLED_LEVELS], ops.concat(logits, 1), ops.concat(offsets, 1)]
+    first = ov.Model(outputs, [image], "proposals")
     return first, _head(layers, weights["backbone.fpn.layer_blocks.0.0.weight"].shape[0])
 
 
@@ -77,15 +83,6 @@ def _pyramid(layers: Layers, image: ov.Node) -> list[ov.Node]:
         maps.insert(0, layers.conv(above, f"backbone.fpn.layer_blocks.{i}.0"))
     every_second = ops.max_pool(maps[-1], [2, 2], [1, 1], [0, 0], [0, 0], [1, 1]).output(0)
     return [*maps, every_second]
-
-
-def _places(layers: Layers, features: ov.Node) -> tuple[ov.Node, ov.Node]:
-    """Logits (B, N) and offsets (B, N, 4) of a map's anchors, row by row."""
-    y = ops.relu(layers.conv(features, "rpn.head.conv.0.0"))
-    last = np.array([0, 2, 3, 1])
-    logits = ops.transpose(layers.conv(y, "rpn.head.cls_logits"), last)
-    offsets = ops.transpose(layers.conv(y, "rpn.head.bbox_pred"), last)
-    return ops.reshape(logits, np.array([0, -1]), True), ops.reshape(offsets, np.array([0, -1, 4]), True)
 
 
 def _head(layers: Layers, channels: int) -> ov.Model:
@@ -158,7 +155,10 @@ class Detector:
     ) -> list[np.ndarray]:
         boxes = np.concatenate(proposals)
         numbers = np.repeat(np.arange(len(proposals), dtype=np.int32), [len(some) for some in proposals])
-        levels = _levels(boxes)
+        with np.errstate(divide="ignore"):
+            doublings = np.log2(np.sqrt(_sides(boxes).prod(1)) / np.float32(CANONICAL_PX))
+        wanted = np.floor(CANONICAL_LEVEL + doublings + np.float32(1e-6))
+        levels = wanted.clip(1, POOLED_LEVELS).astype(int) - 1  # the map of strides 2 to 16 that judges each box
         order = [np.flatnonzero(levels == level) for level in range(POOLED_LEVELS)]
         asked = [some if len(some) else np.zeros(1, int) for some in order] if len(boxes) else []
         if not asked:
@@ -168,18 +168,14 @@ class Detector:
         scores, found = np.empty(len(boxes), np.float32), np.empty((len(boxes), 4), np.float32)
         scores[places] = expit(logits[:, 1] - logits[:, 0])
         found[places] = decode(offsets[:, 4:] / BOX_WEIGHTS, boxes[places])
-        return [
-            self._best(found[numbers == number], scores[numbers == number], shape)
-            for number, shape in enumerate(shapes)
-        ]
-
-    def _best(self, boxes: np.ndarray, scores: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        boxes = _clip(boxes, shape)
-        kept = (scores > self.card.get("min_score", 0.05)) & (_sides(boxes).min(1) >= MIN_DETECTION_PX)
-        boxes, scores = boxes[kept], scores[kept]
-        chosen = non_maximum_suppression(boxes, scores, self.card.get("nms", 0.3), DETECTIONS)
-        return np.column_stack([boxes[chosen], scores[chosen]])
-
+        best = []
+        for number, shape in enumerate(shapes):
+            of_image, own_scores = _clip(found[numbers == number], shape), scores[numbers == number]
+            kept = (own_scores > self.card.get("min_score", 0.05)) & (_sides(of_image).min(1) >= MIN_DETECTION_PX)
+            of_image, own_scores = of_image[kept], own_scores[kept]
+            chosen = non_maximum_suppression(of_image, own_scores, self.card.get("nms", 0.3), DETECTIONS)
+            best.append(np.column_stack([of_image[chosen], own_scores[chosen]]))
+        return best
 
 def decode(offsets: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Move and stretch boxes by offsets, divided by their weights.
@@ -228,14 +224,6 @@ def _anchors(card: Mapping[str, Any], rows: int, columns: int) -> list[np.ndarra
         corners = np.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(np.float32)
         levels.append((corners + cells).reshape(-1, 4))
     return levels
-
-
-def _levels(boxes: np.ndarray) -> np.ndarray:
-    """The map that judges each box: of the strides 2 to 16, by the box's side."""
-    sides = np.sqrt(_sides(boxes).prod(1))
-    with np.errstate(divide="ignore"):
-        wanted = np.floor(CANONICAL_LEVEL + np.log2(sides / np.float32(CANONICAL_PX)) + np.float32(1e-6))
-    return wanted.clip(1, POOLED_LEVELS).astype(int) - 1
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:

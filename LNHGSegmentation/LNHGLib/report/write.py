@@ -190,6 +190,7 @@ class _ReportWriter:
     def _write_pages(self, folder: Path) -> None:
         """Write the pages, with pictures if the CT is in the DICOM series or where the result says."""
         from LNHGLib.figures.writing import undrawable
+        from LNHGLib.report.dicom_identity import text_of
         from LNHGLib.report.page import PageOptions, names_on_pages, write_pages
 
         self.progress(0.6, "Reading the CT")
@@ -206,7 +207,12 @@ class _ReportWriter:
             shown.get("scale", DEFAULT_STYLE.scale),
             tuple(shown.get("signal_range", DEFAULT_STYLE.signal_range)),
         )
-        options = PageOptions(self.options.case, self._patient(), style, no_picture)
+        patient = []
+        if self.options.identity and self.series is not None:
+            for name, tags in IDENTITY.items():
+                values = (text_of(self.series.slices[0], tag) or text_of(self.series.stated, tag) for tag in tags)
+                patient.append((name, ", ".join(filter(None, values)) or "not in the DICOM series"))
+        options = PageOptions(self.options.case, patient, style, no_picture)
         if strange := undrawable(names_on_pages(case, options)):
             some = f"{strange[:MAX_NAMES]}{'...' if len(strange) > MAX_NAMES else ''}"
             self.notes.append(
@@ -214,18 +220,6 @@ class _ReportWriter:
                 "in Mandarin; install a font of that script, such as Noto Sans."
             )
         write_pages(case, folder, self.options.form, options)
-
-    def _patient(self) -> list[tuple[str, str]]:
-        """Return what the pages say of the patient, name and value; nothing where it was not asked for."""
-        if not self.options.identity or self.series is None:
-            return []
-        from LNHGLib.report.dicom_identity import text_of
-
-        lines = []
-        for name, tags in IDENTITY.items():
-            values = (text_of(self.series.slices[0], tag) or text_of(self.series.stated, tag) for tag in tags)
-            lines.append((name, ", ".join(filter(None, values)) or "not in the DICOM series"))
-        return lines
 
     def _with_pictures(self) -> ReportCase:
         """Return the case with its CT.

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +48,13 @@ def find() -> list[Device]:
 
 def has_gpu() -> bool:
     """Tell whether torch finds a GPU here; where no driver is installed, torch is not even imported."""
-    if "torch" not in sys.modules and (importlib.util.find_spec("torch") is None or not any(map(_can_load, DRIVERS))):
-        return False
+    if "torch" not in sys.modules:
+        drivers = []
+        for library in DRIVERS if importlib.util.find_spec("torch") else ():
+            with suppress(OSError):
+                drivers.append(ctypes.CDLL(library))
+        if not drivers:
+            return False
     import torch
 
     return torch.cuda.is_available()
@@ -94,14 +100,6 @@ def _gpus() -> list[Device]:
         name = torch.cuda.get_device_name(index)
         found.append(Device(f"cuda:{index}", name, None, round(whole / GIB, 1), round(free / GIB, 1)))
     return found
-
-
-def _can_load(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
 
 
 def _processor() -> str:

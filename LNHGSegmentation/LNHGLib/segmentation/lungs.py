@@ -81,7 +81,10 @@ def _body(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
 
     Slice by slice because in three dimensions the outside air runs through mouth and trachea into the lungs.
     """
-    padding = _padding(hu)
+    # Constant corners outside a scanner's round field of view, which may touch lung that is cut by it.
+    constant, _ = ndimage.label((np.ptp(hu, axis=0) == 0) & (hu[0] < LUNG_MEAN_HU[0]) & (len(hu) > 1))
+    corners = constant[[0, 0, -1, -1], [0, -1, 0, -1]]
+    padding = np.broadcast_to(np.isin(constant, corners[corners > 0]), hu.shape)
     labels, _ = ndimage.label(_opened((hu > TISSUE_HU) | padding, WALL_MM, spacing_mm) & ~padding)
     tissue = labels == 1 + np.bincount(labels.ravel(), minlength=2)[1:].argmax()
     gaps, count = ndimage.label(~(tissue | padding), structure=_IN_PLANE)
@@ -95,14 +98,6 @@ def _body(hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     outside = rim & ~cut_lung
     outside[0] = False
     return ~(outside[gaps] | padding)
-
-
-def _padding(hu: np.ndarray) -> np.ndarray:
-    """Return the constant corners outside a scanner's round field of view, which may touch lung that is cut by it."""
-    constant = (np.ptp(hu, axis=0) == 0) & (hu[0] < LUNG_MEAN_HU[0]) & (len(hu) > 1)
-    labels, _ = ndimage.label(constant)
-    corners = labels[[0, 0, -1, -1], [0, -1, 0, -1]]
-    return np.broadcast_to(np.isin(labels, corners[corners > 0]), hu.shape)
 
 
 def _airway(air: np.ndarray, hu: np.ndarray, spacing_mm: Spacing) -> np.ndarray:

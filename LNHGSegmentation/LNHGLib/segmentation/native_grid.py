@@ -94,15 +94,9 @@ def outline(
         return None
     there = target.crop(place)
     mask = resample(own.astype(np.float32), part, there, fill=0.0) >= 0.5
-    mask = mask if mask.any() else _nearest(own, part, there)
+    if not mask.any():
+        nearest = np.rint(there.lps_to_index(part.index_to_lps(np.argwhere(own)))).astype(int)
+        nearest = nearest[((nearest >= 0) & (nearest < there.shape)).all(1)]
+        mask[tuple(nearest.T)] = True
     signal = np.where(mask, resample(generated[crop], part, there, fill=0.0), 0)
     return Outline(place, mask, signal.astype(np.float32)) if mask.any() else None
-
-
-def _nearest(own: np.ndarray, part: Grid, there: Grid) -> np.ndarray:
-    """Return the target voxels that are nearest to the voxels of a nodule."""
-    index = np.rint(there.lps_to_index(part.index_to_lps(np.argwhere(own)))).astype(int)
-    index = index[((index >= 0) & (index < there.shape)).all(1)]
-    mask = np.zeros(there.shape, bool)
-    mask[tuple(index.T)] = True
-    return mask

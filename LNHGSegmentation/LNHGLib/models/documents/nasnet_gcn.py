@@ -98,15 +98,12 @@ class _Combination(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, last: bool = False) -> None:
         super().__init__()
-        dilations = (2, 3, 4, 5) if last else (3, 6)
-        self.ways = nn.ModuleList(
-            [
-                _conv(c_in, c_out, 1),
-                *([_conv(c_in, c_out, 3)] if last else []),
-                *(_dilated(c_in, c_out, dilation) for dilation in dilations),
-                _Global(c_in, c_out, ON_LAST if last else ON_TAPS),
-            ]
-        )
+        ways = [_conv(c_in, c_out, 1), *([_conv(c_in, c_out, 3)] if last else [])]
+        for dilation in (2, 3, 4, 5) if last else (3, 6):
+            room, spread = (0, dilation, dilation), (1, dilation, dilation)
+            depthwise = nn.Conv3d(c_in, c_in, (1, 3, 3), padding=room, dilation=spread, groups=c_in, bias=False)
+            ways.append(nn.Sequential(depthwise, nn.Conv3d(c_in, c_out, 1), *_rest(c_out)))
+        self.ways = nn.ModuleList([*ways, _Global(c_in, c_out, ON_LAST if last else ON_TAPS)])
         joined = len(self.ways) * c_out
         self.before, self.after = _Excitation(c_in), nn.Sequential(_Excitation(joined), _conv(joined, c_out, 1))
 
@@ -122,12 +119,6 @@ def _rest(channels: int) -> nn.Sequential:
 
 def _conv(c_in: int, c_out: int, size: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv3d(c_in, c_out, (1, size, size), padding=(0, size // 2, size // 2)), *_rest(c_out))
-
-
-def _dilated(c_in: int, c_out: int, dilation: int) -> nn.Sequential:
-    room, spread = (0, dilation, dilation), (1, dilation, dilation)
-    depthwise = nn.Conv3d(c_in, c_in, (1, 3, 3), padding=room, dilation=spread, groups=c_in, bias=False)
-    return nn.Sequential(depthwise, nn.Conv3d(c_in, c_out, 1), *_rest(c_out))
 
 
 def _enlarged(x: Tensor, shape: tuple[int, int]) -> Tensor:
