@@ -177,6 +177,7 @@ class Detector:
             best.append(np.column_stack([of_image[chosen], own_scores[chosen]]))
         return best
 
+
 def decode(offsets: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Move and stretch boxes by offsets, divided by their weights.
 

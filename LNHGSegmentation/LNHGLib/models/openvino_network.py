@@ -54,15 +54,15 @@ class OpenVinoNetwork:
         """
         if self.form is None or not self.form.planes:
             return infer(self.compiled, [block], check)[0]
-        images, room = [], [(0, 0), (SLAB // 2, SLAB // 2), (0, 0), (0, 0)]
+        image, room = 0, [(0, 0), (SLAB // 2, SLAB // 2), (0, 0), (0, 0)]
         for axis in range(1, 1 + self.form.planes):  # each slice across it from the slab around it
             turned = np.moveaxis(block[:, 0], axis, 1)
             slabs = np.lib.stride_tricks.sliding_window_view(np.pad(turned, room, mode="edge"), SLAB, axis=1)
             slabs = np.moveaxis(slabs, -1, 2).reshape(-1, 1, SLAB, *turned.shape[2:])
             parts = [slabs[start : start + SLABS_AT_ONCE] for start in range(0, len(slabs), SLABS_AT_ONCE)]
             slices = np.concatenate([infer(self.compiled, [part], check)[0] for part in parts])
-            images.append(np.moveaxis(slices.reshape(turned.shape), 1, axis)[:, None])
-        return sum(images) / np.float32(self.form.planes)
+            image = image + np.moveaxis(slices.reshape(turned.shape), 1, axis)[:, None]
+        return image / np.float32(self.form.planes)
 
     def widest(self) -> float:
         """Return the values per voxel of a generator's widest layer."""

@@ -94,14 +94,14 @@ class UNet(Probability):
         """Image (B, 1, D, H, W): of one slab, or of a deeper volume, slice by slice in each of the planes."""
         if x.shape[2] == self.slab:
             return super().forward(x)
-        images = []
+        image = 0
         for axis in range(2, 2 + self.planes):
             padded = nn.functional.pad(x.movedim(axis, 2), (0, 0, 0, 0, 1, 1), mode="replicate")
             slabs = padded.unfold(2, self.slab, 1).permute(2, 0, 1, 5, 3, 4)
             middle = [super(UNet, self).forward(some.flatten(0, 1))[:, :, 1] for some in slabs.split(SLABS)]
             slices = torch.cat(middle).unflatten(0, slabs.shape[:2]).permute(1, 2, 0, 3, 4)
-            images.append(slices.movedim(2, axis))
-        return sum(images) / self.planes
+            image = image + slices.movedim(2, axis)
+        return image / self.planes
 
 
 class GatedUNet(UNet):

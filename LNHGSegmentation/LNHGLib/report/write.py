@@ -190,7 +190,6 @@ class _ReportWriter:
     def _write_pages(self, folder: Path) -> None:
         """Write the pages, with pictures if the CT is in the DICOM series or where the result says."""
         from LNHGLib.figures.writing import undrawable
-        from LNHGLib.report.dicom_identity import text_of
         from LNHGLib.report.page import PageOptions, names_on_pages, write_pages
 
         self.progress(0.6, "Reading the CT")
@@ -209,6 +208,8 @@ class _ReportWriter:
         )
         patient = []
         if self.options.identity and self.series is not None:
+            from LNHGLib.report.dicom_identity import text_of
+
             for name, tags in IDENTITY.items():
                 values = (text_of(self.series.slices[0], tag) or text_of(self.series.stated, tag) for tag in tags)
                 patient.append((name, ", ".join(filter(None, values)) or "not in the DICOM series"))

@@ -49,11 +49,13 @@ def find() -> list[Device]:
 def has_gpu() -> bool:
     """Tell whether torch finds a GPU here; where no driver is installed, torch is not even imported."""
     if "torch" not in sys.modules:
-        drivers = []
-        for library in DRIVERS if importlib.util.find_spec("torch") else ():
+        if importlib.util.find_spec("torch") is None:
+            return False
+        for library in DRIVERS:
             with suppress(OSError):
-                drivers.append(ctypes.CDLL(library))
-        if not drivers:
+                ctypes.CDLL(library)
+                break
+        else:
             return False
     import torch
 

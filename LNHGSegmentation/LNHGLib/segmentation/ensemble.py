@@ -166,11 +166,20 @@ class Ensemble:
             ct_norm: normalized CT, float32 (z, y, x).
             boxes: of candidates, or of places.
         """
-        for box, patch in zip(boxes, self._patches(ct_norm, boxes), strict=True):
-            if self.masses is not None and max(box_shape(box)) >= self.masses.min_diameter:
-                wide, image = self._masses_around(ct_norm, box)
-                patch = replace(patch, image=np.maximum(patch.image, image[box_within(patch.box, wide)]))
-            yield patch
+        silent, done = replace(self.monitor, progress=None), 0
+        for fields in self._batches([field_around(box) for box in boxes]):
+            self.monitor.report(done / len(boxes))
+            seen = np.stack([cut_field(ct_norm, field) for field in fields])
+            images = sum(member.predict_fields(seen, silent) for member in self.members) / len(self.members)
+            for field, image in zip(fields, images, strict=True):
+                inside = box_intersection(field, whole_box(ct_norm.shape))
+                patch = EnsemblePatch(inside, image[box_within(inside, field)])
+                if self.masses is not None and max(box_shape(boxes[done])) >= self.masses.min_diameter:
+                    wide, masses = self._masses_around(ct_norm, boxes[done])
+                    patch = replace(patch, image=np.maximum(patch.image, masses[box_within(inside, wide)]))
+                yield patch
+                done += 1
+                self.monitor.report(done / len(boxes))
 
     def mass_at(self, ct_norm: np.ndarray, place: Sequence[int]) -> Box | None:
         """Return the box of the mass that a place lies in, seen at the coarser scale; None where there is none.
@@ -223,19 +232,6 @@ class Ensemble:
                 shown &= cut_field(ct_norm, place) >= HALF * dense
                 image[place][shown] = np.maximum(image[place], fine)[shown]
         return image[whole_box(ct_norm.shape)]
-
-    def _patches(self, ct_norm: np.ndarray, boxes: Sequence[Box]) -> Iterator[EnsemblePatch]:
-        """Yield what all members make of the field around each box at the working grid's scale."""
-        silent, done = replace(self.monitor, progress=None), 0
-        for fields in self._batches([field_around(box) for box in boxes]):
-            self.monitor.report(done / len(boxes))
-            seen = np.stack([cut_field(ct_norm, field) for field in fields])
-            images = sum(member.predict_fields(seen, silent) for member in self.members) / len(self.members)
-            for field, image in zip(fields, images, strict=True):
-                inside = box_intersection(field, whole_box(ct_norm.shape))
-                yield EnsemblePatch(inside, image[box_within(inside, field)])
-                done += 1
-                self.monitor.report(done / len(boxes))
 
     def _batches(self, fields: Sequence[Box]) -> Iterator[list[Box]]:
         """Yield fields of one shape that follow each other, at most as many as every member sees at once."""

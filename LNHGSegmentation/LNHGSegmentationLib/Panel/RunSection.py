@@ -51,7 +51,7 @@ class RunSection(VTKObservationMixin):
         self._tick = qt.QTimer()
         self._tick.setInterval(TICK_MS)
         self._tick.timeout.connect(self._showProgress)
-        self.ui.applyButton.clicked.connect(self._onButton)
+        self.ui.applyButton.clicked.connect(lambda *_args: self.onCancel() if self._isBusy() else self.onApply())
         self.ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
         self._fillDevices()
         if not packageInstall.missing():
@@ -113,12 +113,6 @@ class RunSection(VTKObservationMixin):
             self.onApply()
         if outcome.state == "failed":
             slicer.util.errorDisplay(outcome.message)
-
-    def _onButton(self, *_args) -> None:
-        if self._isBusy():
-            self.onCancel()
-        else:
-            self.onApply()
 
     def _isBusy(self) -> bool:
         """Return whether a run is under way, or waits for its packages."""

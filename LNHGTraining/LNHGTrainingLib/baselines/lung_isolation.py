@@ -1,6 +1,5 @@
 """The lungs as document 001 isolates them, beside those of this program (docs/method.md, section 13.1)."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -68,20 +67,16 @@ def compare(volume: Volume, picture: Path) -> dict[str, float]:
     """
     upright = canonical(volume)
     masks = {"document 001": isolate_lungs(upright.array), "here": find_lungs(upright)}
-    _plot(upright.array, masks, picture)
-    liters = {name: float(mask.sum()) * upright.grid.voxel_volume_mm3 / 1e6 for name, mask in masks.items()}
-    return liters | {"dice": dice(*masks.values())}
-
-
-def _plot(hu: np.ndarray, masks: Mapping[str, np.ndarray], path: Path) -> None:
     with_lung = np.flatnonzero(masks["here"].any(axis=(1, 2)))
     slices = [int(with_lung[int(part * (len(with_lung) - 1))]) for part in PICTURED]
     figure = Figure(figsize=(4 * len(slices), 4.4), layout="constrained")
     for axes, z in zip(figure.subplots(1, len(slices)), slices, strict=True):
-        axes.imshow(hu[z], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+        axes.imshow(upright.array[z], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
         for name, mask in masks.items():
             axes.contour(mask[z], [0.5], colors=COLORS[name], linewidths=1)
             axes.plot([], [], color=COLORS[name], label=name)
         axes.set_axis_off()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(masks), frameon=False)
-    figure.savefig(path, dpi=100, format="png")
+    figure.savefig(picture, dpi=100, format="png")
+    liters = {name: float(mask.sum()) * upright.grid.voxel_volume_mm3 / 1e6 for name, mask in masks.items()}
+    return liters | {"dice": dice(*masks.values())}

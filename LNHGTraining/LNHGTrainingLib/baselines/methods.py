@@ -69,7 +69,12 @@ def systems() -> list[System]:
 def render() -> str:
     """Return the list as a Markdown table."""
     columns = ["system", "document", "parameters", "trained by", "trained"]
-    rows = [[one.name, one.document, _parameters(one), _trained_by(one), _trained(one)] for one in systems()]
+    rows = []
+    for one in systems():
+        by = one.command or f"model {one.model}"
+        if not one.command and not one.model:
+            by = ", ".join(one.recipes) + "".join(f" --set {change}" for change in one.settings) or "-"
+        rows.append([one.name, one.document, _parameters(one), by, _trained(one)])
     return markdown_table(columns, rows)
 
 
@@ -99,13 +104,6 @@ def _parameters(system: System) -> str:
     except ImportError as error:
         return f"needs {error.name}"
     return ", ".join(f"{part} {count:,}" for each in counts for part, count in each.items()).replace("_", " ")
-
-
-def _trained_by(system: System) -> str:
-    changes = "".join(f" --set {change}" for change in system.settings)
-    if system.model and not system.command:
-        return f"model {system.model}"
-    return system.command or f"{', '.join(system.recipes)}{changes}" or "-"
 
 
 def _trained(system: System) -> str:

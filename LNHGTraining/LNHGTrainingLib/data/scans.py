@@ -112,15 +112,13 @@ def read_scans(path: Path, table: Path, folds: Sequence[int]) -> Iterator[Scan]:
                 raise InputError(
                     f"{path}: {patient} has no fold in {table}, expected one; add the patient to the table."
                 )
-            if of_patient[patient] in folds:
-                yield _read(name, patient, group)
-
-
-def _read(name: str, patient: str, group: h5py.Group) -> Scan:
-    bits, numbers, nodules = group["reader_masks"][:], group["nodule"][:], []
-    for number, box in enumerate(ndimage.find_objects(numbers.astype(int)), 1):
-        if box is not None:
-            own = np.where(numbers[box] == number, bits[box], 0)
-            outlines = np.stack([mask for reader in range(8) if (mask := (own >> reader) & 1).any()]).astype(bool)
-            nodules.append(ScanNodule(number, len(outlines), box, outlines))
-    return Scan(name, patient, group["ct"][:], group["lungs"][:] > 0, nodules, group.attrs["affine_index_to_lps"])
+            if of_patient[patient] not in folds:
+                continue
+            bits, numbers, nodules = group["reader_masks"][:], group["nodule"][:], []
+            for number, box in enumerate(ndimage.find_objects(numbers.astype(int)), 1):
+                if box is not None:
+                    own = np.where(numbers[box] == number, bits[box], 0)
+                    outlines = [mask for reader in range(8) if (mask := (own >> reader) & 1).any()]
+                    nodules.append(ScanNodule(number, len(outlines), box, np.stack(outlines).astype(bool)))
+            affine = group.attrs["affine_index_to_lps"]
+            yield Scan(name, patient, group["ct"][:], group["lungs"][:] > 0, nodules, affine)

@@ -135,7 +135,10 @@ class SegmenterPatches:
         chest = sample_augmentation(rng, place, self.sampling.planes)
         chest = replace(chest, center=tuple(place - 2 * chest.matrix @ offset))
         parts = sample_patch(volume, chest, tuple(2 * length for length in side))
-        hu, mask, known = (_halved(part.astype(np.float32)) for part in parts)
+        depth, height, width = side
+        hu, mask, known = (
+            part.astype(np.float32).reshape(depth, 2, height, 2, width, 2).mean((1, 3, 5)) for part in parts
+        )
         crop = self.crops[self.large[rng.integers(len(self.large))]]
         enlarged = float(crop.row["luna_diameter_exact_mm"]) / (rng.uniform(*MASS_MM) / 2)
         nodule = sample_augmentation(rng, np.full(3, CUBE / 2), self.sampling.planes)
@@ -154,9 +157,3 @@ class SegmenterPatches:
         hu = sample_ground_glass(rng, self.sampling.ground_glass, hu, mask)
         hu = sample_cavity(rng, self.sampling.cavity, hu, mask)
         return simulate_scanner(hu, augmentation), mask, known
-
-
-def _halved(array: np.ndarray) -> np.ndarray:
-    """Return means of 2 x 2 x 2 voxels: (2D, 2H, 2W) -> (D, H, W)."""
-    depth, height, width = (length // 2 for length in array.shape)
-    return array.reshape(depth, 2, height, 2, width, 2).mean((1, 3, 5))

@@ -8,7 +8,7 @@ patients that they were not fitted on: each patient's findings get their probabi
 FROC curves come from one regression on all findings, as it runs: scores of several regressions have no common order.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -274,12 +274,19 @@ def run(
             "expected some of both; give a model that holds a fold out."
         )
     crops = load_crops(data / recipe["crops"], table, unseen, MIN_READERS)
-    uncut = [_uncalibrated(one) for one in (model, *held_out)]
+    uncut = [
+        replace(one, card={key: value for key, value in one.card.items() if key != "probability"})
+        for one in (model, *held_out)
+    ]  # leave nothing out, and their detectors look
     searching = [_unseeing(uncut, scan, folds[scan.patient]) for scan in scans]
     rows, places = [], {}
     for scan, one in zip(tqdm(scans, unit="scan", disable=None), searching, strict=True):
         places[scan.name] = 0
-        rows += [row for row in score_scan(scan, one, device) if _is_false(row)]
+        rows += [
+            row
+            for row in score_scan(scan, one, device)
+            if row.segmenter is not None and not row.touches and row.diameter_mm <= LARGEST_OUTLINED_MM
+        ]
     for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
         places[f"crop {number}"] = 1
         rows += [
@@ -337,10 +344,6 @@ def _study(model: Model, search: Search, allowed: float, seed: int) -> Study:
     return Study(card, report, rows, scored[best], {name: metrics.froc(one) for name, one in found.items()})
 
 
-def _is_false(row: ScoredFinding) -> bool:
-    return row.segmenter is not None and not row.touches and row.diameter_mm <= LARGEST_OUTLINED_MM
-
-
 def cross_entropy(rows: Sequence[ScoredFinding], scores: np.ndarray, nodule: float = 1.0) -> float:
     """Return the mean cross-entropy of probabilities; what touches a nodule and does not hit it is left out.
 
@@ -353,11 +356,6 @@ def cross_entropy(rows: Sequence[ScoredFinding], scores: np.ndarray, nodule: flo
     truth = np.array([bool(rows[n].on) for n in counted])
     right = np.clip(np.where(truth, scores[counted], 1 - scores[counted]), 1e-9, 1)
     return float(np.average(-np.log(right), weights=np.where(truth, nodule, 1.0)))
-
-
-def _uncalibrated(model: Model) -> Model:
-    """Return a model that leaves nothing out, and whose detector looks."""
-    return replace(model, card={key: value for key, value in model.card.items() if key != "probability"})
 
 
 def _unseeing(models: Sequence[Model], scan: Scan, fold: int) -> Model:
@@ -451,19 +449,15 @@ def write(study: Study, out: Path, overwrite: bool = False) -> None:
     Raises:
         InputError: the folder holds something that must not be replaced.
     """
+    lines = []
+    for row, score in zip(study.rows, study.scores, strict=True):
+        outcome = "nodule" if row.on else "near a nodule" if row.touches else "false"
+        values = asdict(row) | dict(zip("zyx", row.center, strict=True)) | {"outcome": outcome}
+        lines.append(values | {"probability": float(score)})
     with atomic_folder(out, overwrite, output_files.PROBABILITY) as folder:
-        write_csv(folder / "findings.csv", _lines(study.rows, study.scores), COLUMNS, decimals=4)
+        write_csv(folder / "findings.csv", lines, COLUMNS, decimals=4)
         write_json(folder / "probability.json", study.report)
         (folder / "probability.md").write_text(render(study.report), encoding="utf-8")
         plots.reliability_plot(study.report["reliability"], folder / "reliability.png")
         title = f"{study.report['scans']} scans, {study.report['nodules']} nodules"
         plots.froc_of_scores(study.curves, title, folder / "froc.png")
-
-
-def _lines(rows: Iterable[ScoredFinding], scores: np.ndarray) -> list[dict]:
-    lines = []
-    for row, score in zip(rows, scores, strict=True):
-        outcome = "nodule" if row.on else "near a nodule" if row.touches else "false"
-        values = asdict(row) | dict(zip("zyx", row.center, strict=True)) | {"outcome": outcome}
-        lines.append(values | {"probability": float(score)})
-    return lines
