@@ -63,8 +63,17 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
     seconds = {name: [result.report["seconds"] for result in some] for name, some in results.items()}
     print(f"Seconds of {model.name}, medians of {count(options.repeats, 'run')} of each runtime in turn:\n")
     print(seconds_table(seconds), end="")
-    if len(results) > 1:
-        print(f"\n{_agreement(*(some[-1] for some in results.values()))}")
+    if len(results) < 2:
+        return
+    one, other = (some[-1] for some in results.values())
+    if len(one.nodules) != len(other.nodules):
+        print(f"\nThey found {len(one.nodules)} and {len(other.nodules)} nodules.")
+        return
+    apart = max((abs(a.score - b.score) for a, b in zip(one.nodules, other.nodules, strict=True)), default=0.0)
+    marked = (one.labels > 0).sum() + (other.labels > 0).sum()
+    dice = 2 * ((one.labels > 0) & (other.labels > 0)).sum() / max(marked, 1)
+    found = count(len(one.nodules), "nodule")
+    print(f"\nBoth found {found}: scores differ by {apart:.1e} at most, Dice {dice:.4f}.")
 
 
 def seconds_table(seconds: Mapping[str, Sequence[Seconds]]) -> str:
@@ -83,13 +92,3 @@ def seconds_table(seconds: Mapping[str, Sequence[Seconds]]) -> str:
         ratios = (f"{medians[first][stage] / max(medians[name][stage], 1e-3):.2f}" for name in others)
         rows.append([stage, *(f"{medians[name][stage]:.1f}" for name in medians), *ratios])
     return markdown_table(["stage", *medians, *(f"{first} / {name}" for name in others)], rows)
-
-
-def _agreement(one: "Result", other: "Result") -> str:
-    """How far two runtimes' findings agree, as a sentence."""
-    if len(one.nodules) != len(other.nodules):
-        return f"They found {len(one.nodules)} and {len(other.nodules)} nodules."
-    apart = max((abs(a.score - b.score) for a, b in zip(one.nodules, other.nodules, strict=True)), default=0.0)
-    marked = (one.labels > 0).sum() + (other.labels > 0).sum()
-    dice = 2 * ((one.labels > 0) & (other.labels > 0)).sum() / max(marked, 1)
-    return f"Both found {count(len(one.nodules), 'nodule')}: scores differ by {apart:.1e} at most, Dice {dice:.4f}."

@@ -31,12 +31,13 @@ def unpack(path: Path, folder: Path) -> None:
             raise InputError(
                 f"{path} holds {len(homes) or 'no'} files named {CARD}, expected one; give the archive of a model."
             )
-        stray = next((name for name in names if not _is_plain_file_of(name, homes[0])), None)
-        if stray is not None:
-            raise InputError(
-                f"{path} holds {stray!r} outside or below the model's folder, expected only {CARD} and the files it "
-                "lists; take the model again from its source."
-            )
+        for name in names:  # each in the card's folder, with a name on every system that leads nowhere else
+            where = PurePosixPath(name)
+            if where.parent != homes[0] or ".." in where.parts or not PLAIN_NAME.fullmatch(where.name):
+                raise InputError(
+                    f"{path} holds {name!r} outside or below the model's folder, expected only {CARD} and the files it "
+                    "lists; take the model again from its source."
+                )
         size = sum(archive.getinfo(name).file_size for name in names)
         room = min(MAX_BYTES, shutil.disk_usage(folder).free - zip_scans.SPARE_BYTES)
         if size > room:
@@ -47,9 +48,3 @@ def unpack(path: Path, folder: Path) -> None:
         for name in names:
             with archive.open(name) as packed, (folder / PurePosixPath(name).name).open("wb") as file:
                 shutil.copyfileobj(packed, file)
-
-
-def _is_plain_file_of(name: str, base: PurePosixPath) -> bool:
-    """Whether a member lies in the card's folder under a name that is a name on every system and leads nowhere."""
-    where = PurePosixPath(name)
-    return where.parent == base and ".." not in where.parts and PLAIN_NAME.fullmatch(where.name) is not None

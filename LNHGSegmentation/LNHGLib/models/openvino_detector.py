@@ -125,7 +125,15 @@ class Detector:
         for padded, image in zip(block, images, strict=True):
             padded[:, : image.shape[1], : image.shape[2]] = (image - np.float32(0.5)) / np.float32(0.25)
         *maps, logits, offsets = self.propose([block])
-        anchors = _anchors(self.card, rows, columns)
+        heights = np.sqrt(np.float32(self.card.get("aspect_ratios", ASPECT_RATIOS)))
+        anchors = []  # (N, 4) of each level, row by row and at each place ratio by ratio
+        for level, side in enumerate(self.card.get("anchors_px", ANCHORS_PX)):
+            stride = 2 ** (level + 1)
+            half = np.stack([1 / heights, heights], 1) * np.float32(side) / 2
+            cells = np.rint(np.concatenate([-half, half], 1))
+            y, x = np.meshgrid(np.arange(0, rows, stride), np.arange(0, columns, stride), indexing="ij")
+            corners = np.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(np.float32)
+            anchors.append((corners + cells).reshape(-1, 4))
         proposals = [
             self._proposals(logits[number], offsets[number], anchors, shape) for number, shape in enumerate(shapes)
         ]
@@ -211,20 +219,6 @@ def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, max_iou: floa
         shared = np.maximum(widths, 0) * np.maximum(heights, 0)
         left = left[shared <= max_iou * (areas[best] + areas[left] - shared)]
     return order[kept]
-
-
-def _anchors(card: Mapping[str, Any], rows: int, columns: int) -> list[np.ndarray]:
-    """Anchors of each level, (N, 4), row by row and at each place ratio by ratio."""
-    heights = np.sqrt(np.float32(card.get("aspect_ratios", ASPECT_RATIOS)))
-    levels = []
-    for level, side in enumerate(card.get("anchors_px", ANCHORS_PX)):
-        stride = 2 ** (level + 1)
-        half = np.stack([1 / heights, heights], 1) * np.float32(side) / 2
-        cells = np.rint(np.concatenate([-half, half], 1))
-        y, x = np.meshgrid(np.arange(0, rows, stride), np.arange(0, columns, stride), indexing="ij")
-        corners = np.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(np.float32)
-        levels.append((corners + cells).reshape(-1, 4))
-    return levels
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:

@@ -6,8 +6,6 @@ measurements, and viewers show a bidirectional measurement only from such lines.
 the second kind of group only, with the center of its box.
 """
 
-from collections.abc import Sequence
-
 import highdicom as hd
 import numpy as np
 import pydicom
@@ -136,16 +134,27 @@ def _measurement_groups(
 
 
 def _axes(nodule: ReportNodule, series: OriginalSeries) -> list[hd.sr.Measurement]:
-    """Return a measured nodule's axes with their lines on the slice."""
-    m = nodule.measurement
-    return [
-        _number(name, value, codes.UCUM.Millimeter, coordinates=_line(ends, series))
-        for name, value, ends in (
-            (codes.SCT.LongAxis, m.long_axis_mm, m.long_axis_ends_lps_mm),
-            (codes.SCT.ShortAxis, m.short_axis_mm, m.short_axis_ends_lps_mm),
-        )
-        if ends is not None
-    ]
+    """Return a measured nodule's axes, each with its line on a slice, or in space where it lies within none."""
+    m, axes = nodule.measurement, []
+    for name, value, ends in (
+        (codes.SCT.LongAxis, m.long_axis_mm, m.long_axis_ends_lps_mm),
+        (codes.SCT.ShortAxis, m.short_axis_mm, m.short_axis_ends_lps_mm),
+    ):
+        if ends is None:
+            continue
+        along = series.grid.lps_to_index(np.array(ends))[:, 0]
+        number = int(np.rint(along[0]))
+        if np.abs(along - number).max() > SAME_SLICE or not 0 <= number < len(series.files):
+            kind = hd.sr.GraphicTypeValues3D.POLYLINE
+            line = hd.sr.CoordinatesForMeasurement3D(kind, np.array(ends), series.frame_of_reference_uid)
+        else:
+            rows_columns = series.found.place.pixels_of(np.array(ends), number)
+            columns_rows = rows_columns[:, ::-1] + 0.5  # the origin is the corner of the first pixel, not its center
+            image, frame = series.image(number)
+            source = hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frame)
+            line = hd.sr.CoordinatesForMeasurement(hd.sr.GraphicTypeValues.POLYLINE, columns_rows, source)
+        axes.append(_number(name, value, codes.UCUM.Millimeter, coordinates=line))
+    return axes
 
 
 def _measurements(nodule: ReportNodule, scale: str) -> list[hd.sr.Measurement]:
@@ -172,22 +181,6 @@ def _score(score: float, scale: str, coordinates: hd.sr.CoordinatesForMeasuremen
     if scale == score_scale.PROBABILITY:
         return _number(dicom_codes.PROBABILITY, 100 * score, codes.UCUM.Percent, coordinates=coordinates)
     return _number(dicom_codes.SCORE, score, codes.UCUM.NoUnits, coordinates=coordinates)
-
-
-def _line(
-    ends: Sequence[Sequence[float]], series: OriginalSeries
-) -> hd.sr.CoordinatesForMeasurement | hd.sr.CoordinatesForMeasurement3D:
-    """Return a line on its slice, in space where it does not lie within one slice."""
-    along = series.grid.lps_to_index(np.array(ends))[:, 0]
-    number = int(np.rint(along[0]))
-    if np.abs(along - number).max() > SAME_SLICE or not 0 <= number < len(series.files):
-        kind = hd.sr.GraphicTypeValues3D.POLYLINE
-        return hd.sr.CoordinatesForMeasurement3D(kind, np.array(ends), series.frame_of_reference_uid)
-    rows_columns = series.found.place.pixels_of(np.array(ends), number)
-    columns_rows = rows_columns[:, ::-1] + 0.5  # the origin is the corner of the first pixel, not its center
-    image, frame = series.image(number)
-    source = hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frame)
-    return hd.sr.CoordinatesForMeasurement(hd.sr.GraphicTypeValues.POLYLINE, columns_rows, source)
 
 
 def _evaluation(name: Code, value: Code) -> hd.sr.QualitativeEvaluation:

@@ -57,7 +57,7 @@ def lung_air(hu: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarra
 
 
 def lung_region(air: np.ndarray, airway: np.ndarray, body: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Close each lung on its own, so that nodules and vessels lie inside and the mediastinum does not.
+    """Close each lung on its own with a ball, so that nodules and vessels lie inside and the mediastinum does not.
 
     Args:
         air: The lungs' air, as from `lung_air`; so are `airway` and `body`.
@@ -68,11 +68,16 @@ def lung_region(air: np.ndarray, airway: np.ndarray, body: np.ndarray, spacing_m
     Returns:
         Boolean array like `air`.
     """
-    region = np.zeros_like(air)
+    region, reach = np.zeros_like(air), [int(np.ceil(CLOSING_MM / s)) for s in spacing_mm]
+    rz, ry, rx = (length + 1 for length in reach)
     for side in split_lungs(air, spacing_mm):
-        reach = [int(np.ceil(CLOSING_MM / s)) for s in spacing_mm]
         box = grow_box(box_around_mask(side), reach, side.shape)
-        region[box] |= _closed(side[box], spacing_mm)
+        lung = side[box]
+        below, above = (rz if end.any() else 0 for end in (lung[0], lung[-1]))  # one that the scan's end cuts goes on
+        padded = np.pad(np.pad(lung, ((below, above), (0, 0), (0, 0)), mode="edge"), ((0, 0), (ry, ry), (rx, rx)))
+        near = distance_mm(padded, spacing_mm) <= CLOSING_MM
+        closed = distance_mm(~near, spacing_mm) > CLOSING_MM - MARGIN_MM
+        region[box] |= ndimage.binary_fill_holes(closed)[below : below + len(lung), ry:-ry, rx:-rx]
     return region & body & ~_opened(airway, MAIN_AIRWAY_MM, spacing_mm)
 
 
@@ -130,16 +135,6 @@ def _trachea(lumen: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     off_mm = np.array([0.0] + [abs(x.start + x.stop - lumen.shape[2]) / 2 * dx for _, _, x in boxes])
     length[(off_mm > 60) | (length < 20)] = 0
     return (stacks == length.argmax()) & (stacks > 0) if length.any() else np.zeros_like(lumen)
-
-
-def _closed(lung: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Close with a ball, fill what is enclosed and grow by the margin; a lung that the scan's end cuts goes on."""
-    rz, ry, rx = (int(np.ceil(CLOSING_MM / s)) + 1 for s in spacing_mm)
-    below, above = (rz if end.any() else 0 for end in (lung[0], lung[-1]))
-    padded = np.pad(np.pad(lung, ((below, above), (0, 0), (0, 0)), mode="edge"), ((0, 0), (ry, ry), (rx, rx)))
-    near = distance_mm(padded, spacing_mm) <= CLOSING_MM
-    closed = distance_mm(~near, spacing_mm) > CLOSING_MM - MARGIN_MM
-    return ndimage.binary_fill_holes(closed)[below : below + len(lung), ry:-ry, rx:-rx]
 
 
 def _opened(mask: np.ndarray, radius_mm: float, spacing_mm: Spacing) -> np.ndarray:

@@ -175,26 +175,13 @@ def run_detector(
         for z, (top, left), boxes in zip(todo[:batch], corners, found, strict=True):
             for x0, y0, x1, y1, score in boxes.astype(float):
                 edges = y0 + top, x0 + left, y1 + top, x1 + left
-                if score >= min_score and _lung_fraction(lungs[z], *edges) >= MIN_BOX_LUNG_FRACTION:
+                low, high = np.floor(edges[:2]).astype(int), np.ceil(edges[2:]).astype(int)
+                inside = lungs[z, max(low[0], 0) : high[0], max(low[1], 0) : high[1]]
+                if score >= min_score and inside.size and inside.mean() >= MIN_BOX_LUNG_FRACTION:
                     rows.append((z, *edges, score))
         todo = todo[batch:]
         monitor.report(1 - len(todo) / total)
     return np.array(rows, float).reshape(-1, 6)
-
-
-def _lung_fraction(lung: np.ndarray, y0: float, x0: float, y1: float, x1: float) -> float:
-    """Return the part of a box's area that lies in the lung of its slice; 0 for a box without a pixel.
-
-    Args:
-        lung: bool (y, x).
-        y0: first row.
-        x0: first column.
-        y1: last row.
-        x1: last column.
-    """
-    low, high = np.floor([y0, x0]).astype(int), np.ceil([y1, x1]).astype(int)
-    inside = lung[max(low[0], 0) : high[0], max(low[1], 0) : high[1]]
-    return inside.mean() if inside.size else 0.0
 
 
 def tiles_with_halo(todo: np.ndarray, generator: Network, slab: int | None, budget: int) -> Iterator[tuple[Box, Box]]:

@@ -74,7 +74,16 @@ def render() -> str:
         by = one.command or f"model {one.model}"
         if not one.command and not one.model:
             by = ", ".join(one.recipes) + "".join(f" --set {change}" for change in one.settings) or "-"
-        rows.append([one.name, one.document, _parameters(one), by, _trained(one)])
+        if one.model:
+            training = models.load(one.model).card.get("training", {})
+            steps = {part: training[part]["checkpoint_step"] for part in one.parts or BUILDERS if part in training}
+            trained = ", ".join(f"{part} {count:,} steps" for part, count in steps.items()).replace("_", " ")
+        elif one.steps:
+            barely = ", barely trained" if one.steps < FEW_STEPS else ""
+            trained = f"{one.steps:,} steps, {one.folds} {'folds' if one.folds > 1 else 'fold'}{barely}"
+        else:
+            trained = "not trained"
+        rows.append([one.name, one.document, _parameters(one), by, trained])
     return markdown_table(columns, rows)
 
 
@@ -104,14 +113,3 @@ def _parameters(system: System) -> str:
     except ImportError as error:
         return f"needs {error.name}"
     return ", ".join(f"{part} {count:,}" for each in counts for part, count in each.items()).replace("_", " ")
-
-
-def _trained(system: System) -> str:
-    if system.model:
-        training = models.load(system.model).card.get("training", {})
-        steps = {part: training[part]["checkpoint_step"] for part in system.parts or BUILDERS if part in training}
-        return ", ".join(f"{part} {count:,} steps" for part, count in steps.items()).replace("_", " ")
-    if not system.steps:
-        return "not trained"
-    barely = ", barely trained" if system.steps < FEW_STEPS else ""
-    return f"{system.steps:,} steps, {system.folds} {'folds' if system.folds > 1 else 'fold'}{barely}"

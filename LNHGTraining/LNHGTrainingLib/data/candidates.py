@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from LNHGLib.files.atomic import atomic_file
-from LNHGLib.image.boxes import box_between, box_of_edges, box_start
+from LNHGLib.image.boxes import box_between, box_of_edges, box_start, shift_box
 from LNHGLib.image.volume import Grid
 from LNHGLib.models import folder as models
 from LNHGLib.models.card import FusionOptions
@@ -132,7 +132,10 @@ def find_candidates(
             sides = (*(center - shown_start), *(shown_stop - 1 - center))
             reach = np.clip(sides, -1, SIDE // 2).astype(np.int8)
         if reach.min() >= MIN_REACH:
-            yield _cube(volume.hu, center, -1000), reach, nodule, marked, volume.patient, scan
+            cube, start = np.full((SIDE,) * 3, -1000, volume.hu.dtype), center - SIDE // 2
+            inside = box_between(np.maximum(start, 0), np.minimum(start + SIDE, volume.hu.shape))
+            cube[shift_box(inside, -start)] = volume.hu[inside]
+            yield cube, reach, nodule, marked, volume.patient, scan
 
 
 def bright_places(volume: LabeledVolume, where: np.ndarray, count: int) -> np.ndarray:
@@ -148,14 +151,6 @@ def bright_places(volume: LabeledVolume, where: np.ndarray, count: int) -> np.nd
     tops = (smooth == ndimage.maximum_filter(smooth, 2 * BRIGHT_DISTANCE - 5)) & (smooth > BRIGHT_HU)
     found = np.argwhere(tops & where & ~near)
     return np.random.default_rng(0).permutation(found)[:count]
-
-
-def _cube(array: np.ndarray, center: np.ndarray, fill: int) -> np.ndarray:
-    start = center - SIDE // 2
-    inside = box_between(np.maximum(start, 0), np.minimum(start + SIDE, array.shape))
-    cube = np.full((SIDE,) * 3, fill, array.dtype)
-    cube[tuple(slice(one.start - low, one.stop - low) for one, low in zip(inside, start, strict=True))] = array[inside]
-    return cube
 
 
 def collect(volumes: Iterable[tuple], scan: bool) -> Candidates:
