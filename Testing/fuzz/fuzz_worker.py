@@ -54,6 +54,7 @@ class Outcome:
 def replace_networks() -> None:
     """Let a threshold stand for the generators and nothing for the detector; their files are read all the same."""
     from LNHGLib.batch import run as batch
+    from LNHGLib.models.folder import Model
     from LNHGLib.models.gan import PaperGenerator
     from LNHGLib.segmentation import pipeline
 
@@ -74,6 +75,7 @@ def replace_networks() -> None:
         return found
 
     pipeline.load_network, pipeline.detect_boxes, pipeline.classify_findings = load, no_boxes, classify
+    Model.runs_on_openvino = lambda _model: False  # nothing is compiled: weights are read as torch reads them
     batch.Executor.run = lambda _executor, _cases: (nothing for nothing in ())
 
 
