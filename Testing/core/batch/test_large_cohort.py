@@ -6,7 +6,6 @@
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import time
@@ -28,7 +27,8 @@ pytestmark = pytest.mark.slow
 CORE = Path(cli.__file__).parents[1]
 COARSE_MM = (8.0, 4.0, 4.0)
 GOOD, BROKEN, KILLS = int(os.environ.get("LNHG_COHORT", "12")), 10, 3
-GROWTH_MB = 30.0
+GROWTH_MB = 70.0
+"""Of a dozen cases: OpenVINO loads 160 MB over the first ten, then about 1 MB a case up to a plateau (LNHG_COHORT=40)."""
 ALONE, FASTER = 4, 1.5
 
 
@@ -108,8 +108,9 @@ def test_as_many_cases_come_out_as_went_in(whole):
 def test_memory_stays_flat_over_the_cohort(whole):
     peaks = [float(row["peak_memory_mb"]) for row in rows(whole[0]) if row["status"] == "done"]
     half, quarter = len(peaks) // 2, 3 * len(peaks) // 4  # in the first half workers still load what cases need
-    early, late = statistics.median(peaks[half:quarter]), statistics.median(peaks[quarter:])
+    early, late = max(peaks[half:quarter]), max(peaks[quarter:])  # the median would tell which worker was busier
     print(f"peak memory of a worker: {early:.0f} MB early, {late:.0f} MB late")
+    print("MB by case:", *map(round, peaks))
     assert late - early < GROWTH_MB
 
 
