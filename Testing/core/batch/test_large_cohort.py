@@ -28,7 +28,7 @@ CORE = Path(cli.__file__).parents[1]
 COARSE_MM = (8.0, 4.0, 4.0)
 GOOD, BROKEN, KILLS = int(os.environ.get("LNHG_COHORT", "12")), 10, 3
 GROWTH_MB = 70.0
-"""Of a dozen cases: OpenVINO loads 160 MB over the first ten, then about 1 MB a case up to a plateau (LNHG_COHORT=40)."""
+"""Of a dozen cases: OpenVINO loads 160 MB over the first ten, then 1 MB a case up to a plateau (LNHG_COHORT=40)."""
 ALONE, FASTER = 4, 1.5
 
 
