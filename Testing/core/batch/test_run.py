@@ -165,7 +165,7 @@ def is_alive(process: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_its_tables_and_resume_goes_on(tmp_path, lnhg, started, log, number):
     make_scans(tmp_path / "in", a="one", b="two", c="long")
-    process = started()
+    process = started("--jobs", "1")
     wait_for(
         lambda: "c" in computed(log) and {"a", "b"} <= {note["case"] for note in noted(log) if note["step"] == "write"}
     )
