@@ -221,6 +221,8 @@ def join_branches(
 def classify_findings(scan: PreparedScan, found: Findings, model: Model, where: Where, monitor: Monitor) -> Findings:
     """Give findings the score of the model's classifier; without one they stay as they are.
 
+    Where scores are probabilities a box of the detector alone is left out: they are fitted on what the generator marks.
+
     Args:
         scan: the CT on the working grid.
         found: from `join_branches`.
@@ -228,6 +230,8 @@ def classify_findings(scan: PreparedScan, found: Findings, model: Model, where: 
         where: what it runs on.
         monitor: progress and cancelling.
     """
+    if model.spec.probability is not None:
+        found = without_boxes(found)
     if model.spec.classifier is None:
         return found
     findings = found.fusion.findings
@@ -239,13 +243,18 @@ def classify_findings(scan: PreparedScan, found: Findings, model: Model, where: 
     return replace(found, fusion=replace(found.fusion, findings=scored))
 
 
+def without_boxes(found: Findings) -> Findings:
+    """Return the findings that have components, without the boxes of the detector alone."""
+    findings = [finding for finding in found.fusion.findings if finding.labels]
+    return replace(found, fusion=replace(found.fusion, findings=findings))
+
+
 def look_again(
     scan: PreparedScan, found: Findings, predictor: Ensemble, spec: Card, threshold: float, monitor: Monitor
 ) -> tuple[Findings, dict[fusion.Finding, ensemble.EnsemblePatch]]:
     """Let all members of the ensemble look at the findings that can still be kept, and score them, best first.
 
     Where scores are probabilities, one that would stay below the threshold even if the ensemble were sure is left out.
-    So is a box of the detector alone: probabilities are fitted on what the generator marks.
 
     Args:
         scan: the CT on the working grid.
@@ -260,7 +269,7 @@ def look_again(
     """
     with monitor.stage("ensemble", "Looking at each finding again", 0.82, 0.98):
         if spec.probability is not None:
-            sure = {one: replace(one, segmenter_score=1.0) for one in found.fusion.findings if one.labels}
+            sure = {one: replace(one, segmenter_score=1.0) for one in found.fusion.findings}
             left = [
                 one for one, best in sure.items()
                 if with_probability(best, found.labels, scan.grid, spec).score >= threshold

@@ -283,15 +283,11 @@ def run(
     for scan, one in zip(tqdm(scans, unit="scan", disable=None), searching, strict=True):
         places[scan.name] = 0
         rows += [
-            row
-            for row in score_scan(scan, one, device)
-            if row.segmenter is not None and not row.touches and row.diameter_mm <= LARGEST_OUTLINED_MM
+            row for row in score_scan(scan, one, device) if not row.touches and row.diameter_mm <= LARGEST_OUTLINED_MM
         ]
     for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
         places[f"crop {number}"] = 1
-        rows += [
-            row for row in score_crop(f"crop {number}", crop, uncut[0], device) if row.on and row.segmenter is not None
-        ]
+        rows += [row for row in score_crop(f"crop {number}", crop, uncut[0], device) if row.on]
     patients = [scan.patient for scan in scans] + [crop.patient for crop in crops]
     in_scans = sum(n.readers >= MIN_READERS for scan in scans for n in scan.nodules)
     return _study(model, Search(rows, places, patients, in_scans), allowed, seed)

@@ -32,10 +32,10 @@ class ScoredFinding:
     Attributes:
         scan: name of the scan.
         patient: patient identifier.
-        provenance: "fused", "segmenter" or "detector-box".
-        segmenter: score in 0..1; None where the segmenter found nothing there.
-        detector: likewise.
-        classifier: likewise.
+        provenance: "fused" or "segmenter".
+        segmenter: score in 0..1.
+        detector: score in 0..1; None where the detector found nothing there.
+        classifier: score in 0..1.
         diameter_mm: of the ball of equal volume.
         center: index (z, y, x) in the scan.
         on: numbers of the nodules that it may hit: of enough readers, with the centroid in their consensus.
@@ -45,9 +45,9 @@ class ScoredFinding:
     scan: str
     patient: str
     provenance: str
-    segmenter: float | None
+    segmenter: float
     detector: float | None
-    classifier: float | None
+    classifier: float
     diameter_mm: float
     center: tuple[int, int, int]
     on: tuple[int, ...]
@@ -55,7 +55,7 @@ class ScoredFinding:
 
 
 def score_scan(scan: Scan, model: Model, device: str | torch.device) -> list[ScoredFinding]:
-    """Return what a model finds in a scan, with the scores of its parts.
+    """Return what a model finds in a scan, with the scores of its parts; no boxes of the detector alone.
 
     Args:
         scan: whole, at 1 mm.
@@ -68,7 +68,7 @@ def score_scan(scan: Scan, model: Model, device: str | torch.device) -> list[Sco
 
 
 def score_crop(name: str, crop: LabeledVolume, model: Model, device: str | torch.device) -> list[ScoredFinding]:
-    """Return what a model finds in a crop, with the scores of its parts.
+    """Return what a model finds in a crop, with the scores of its parts; no boxes of the detector alone.
 
     Args:
         name: of the crop.
@@ -90,7 +90,7 @@ def _find(prepared: PreparedScan, model: Model, device: str | torch.device) -> F
     predictor, image = pipeline.predict_nodule_image(prepared, model, where, monitor)
     boxes, step = pipeline.detect_boxes(prepared, model, where, monitor)
     found = pipeline.join_branches(prepared, image, boxes, step, spec.generator.threshold, spec.fusion)
-    found = pipeline.classify_findings(prepared, found, model, where, monitor)
+    found = pipeline.classify_findings(prepared, pipeline.without_boxes(found), model, where, monitor)
     return pipeline.look_again(prepared, found, predictor, spec, 0.0, monitor)[0]
 
 
