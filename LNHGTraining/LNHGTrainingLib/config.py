@@ -223,14 +223,15 @@ class DetectorSampling:
     """The table `sampling`.
 
     Attributes:
-        mosaic: fraction of batches made of crops side by side; the rest are chest slices.
+        mosaic: fraction of batches made of crops side by side; the rest are parts of chest slices.
+        whole: fraction of batches made of whole slices of chests.
         tiles: crops of a mosaic along each side.
         tile: pixels of a crop along each side.
-        chest: pixels of a chest slice along each side.
+        chest: pixels of a part of a chest slice along each side.
         nodule: fraction of tiles cut through the nodule's middle part.
         placed: most nodules pasted into a chest slice.
         min_area: pixels of the smallest box that counts.
-        negative: fraction of tiles at locations that look like nodules and are none.
+        negative: fraction of tiles, and of whole slices, at locations that look like nodules and are none.
     """
 
     mosaic: float
@@ -241,6 +242,7 @@ class DetectorSampling:
     placed: int
     min_area: int
     negative: float = 0.0
+    whole: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,8 +57,38 @@ def giou_loss(deltas: Tensor, targets: Tensor, weights: tuple[float, ...] = (1.0
     )
 
 
+def on_ignored(boxes: Tensor, target: dict[str, Tensor]) -> Tensor:
+    """Return which boxes have their middle where an image is to be ignored in training, bool (N,).
+
+    Args:
+        boxes: (N, 4) x0, y0, x1, y1.
+        target: of the image; `ignored`, bool (H, W), may be missing.
+    """
+    ignored = target.get("ignored", torch.zeros(1, 1, dtype=torch.bool, device=boxes.device))
+    (rows, columns), (x, y) = ignored.shape, ((boxes[:, :2] + boxes[:, 2:]) / 2).floor().long().unbind(1)
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    return inside & ignored[y.clamp(0, rows - 1), x.clamp(0, columns - 1)]
+
+
 class GIoURegionProposalNetwork(RegionProposalNetwork):
-    """Torchvision's RPN with the GIoU loss; images without nodules train it as well (register F2)."""
+    """Torchvision's RPN with the GIoU loss; images without nodules train it as well (register F2).
+
+    What an image's target says is to be ignored is neither nodule nor background.
+    """
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return labels (1 nodule, 0 background, -1 neither) and the matched boxes of each image's anchors.
+
+        Args:
+            anchors: (n, 4) boxes of each image.
+            targets: `boxes`, and `ignored` where some of the image is to be.
+        """
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        for label, boxes, target in zip(labels, anchors, targets, strict=True):
+            label[(label == 0) & on_ignored(boxes, target)] = -1
+        return labels, matched
 
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
@@ -95,18 +125,20 @@ class GIoURoIHeads(RoIHeads):
             features: feature maps by level.
             proposals: (n, 4) boxes of each image.
             image_shapes: rows and columns of each image.
-            targets: `boxes` and `labels` of each image, in training.
+            targets: `boxes` and `labels` of each image, in training; proposals on what is `ignored` take no part.
         """
         if self.training:
+            pairs = zip(proposals, targets, strict=True)
+            proposals = [boxes[~on_ignored(boxes, target)] for boxes, target in pairs]
             proposals, _, labels, expected = self.select_training_samples(proposals, targets)
         pooled = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         logits, deltas = self.box_predictor(pooled)
         if self.training:
             labels, expected = torch.cat(labels), torch.cat(expected)
             positive = torch.where(labels == NODULE)[0]
-            chosen = deltas.view(len(labels), -1, 4)[positive, NODULE]
+            chosen = deltas.view(len(labels), NODULE + 1, 4)[positive, NODULE]
             box = giou_loss(chosen, expected[positive], self.box_coder.weights)
-            score = nn.functional.cross_entropy(logits, labels)
+            score = nn.functional.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
             return [], {"loss_classifier": score, "loss_box_reg": box / max(len(positive), 1)}
         detections = zip(*self.postprocess_detections(logits, deltas, proposals, image_shapes), strict=True)
         return [dict(zip(("boxes", "scores", "labels"), found, strict=True)) for found in detections], {}

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from LNHGLib.models.detector import build_detector, giou_loss, unit_boxes
+from LNHGLib.models.detector import build_detector, giou_loss, on_ignored, unit_boxes
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import generalized_box_iou_loss
 
@@ -90,6 +90,35 @@ def test_images_without_nodules_train_the_classifiers(light):
     assert losses["loss_classifier"] > 0
     assert losses["loss_box_reg"] == losses["loss_rpn_box_reg"] == 0
     assert light.rpn.head.cls_logits.weight.grad.abs().sum() > 0
+
+
+def test_what_is_ignored_is_neither_nodule_nor_background(light):
+    """Anchors and proposals with their middle on it take no part, those of a nodule beside it do."""
+    ignored = torch.zeros(64, 64, dtype=torch.bool)
+    ignored[:, :40] = True
+    image, target = torch.rand(3, 64, 64), nodule_target((44, 20, 60, 36)) | {"ignored": ignored}
+    anchors = light.rpn.anchor_generator(*light_features(light, image))
+    (labels,), _ = light.rpn.assign_targets_to_anchors(anchors, [target])
+    middle = (anchors[0][:, 0] + anchors[0][:, 2]) / 2
+    assert (labels[(middle >= 0) & (middle < 40)] == -1).sum() > 0
+    assert not (labels[(middle >= 0) & (middle < 40)] == 0).any()
+    assert (labels[(middle >= 40) & (middle < 64)] == 0).any()
+    assert (labels == 1).any()
+    assert on_ignored(torch.tensor([[30.0, 10, 40, 20], [36, 10, 46, 20], [-9, 0, 1, 9]]), target).tolist() == [
+        True,
+        False,
+        False,
+    ]
+    light.train().zero_grad()
+    everything = nodule_target() | {"ignored": torch.ones(64, 64, dtype=torch.bool)}
+    losses = light([image], [everything])
+    sum(losses.values()).backward()
+    assert losses["loss_classifier"] == 0
+
+
+def light_features(light, image):
+    images, _ = light.transform([image])
+    return images, list(light.backbone(images.tensors).values())
 
 
 def test_a_box_at_coordinate_zero_is_trained_on(light):
