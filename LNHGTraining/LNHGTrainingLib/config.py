@@ -39,6 +39,7 @@ class Data:
         split: "nodule" lets a patient be on both sides, to show by how much that flatters.
         min_readers: fewest readers of a nodule to train on.
         hard_negatives: a file that `lnhg-train mine` wrote; none when empty.
+        injector: a checkpoint that `lnhg-train train injector` wrote; none when empty.
         scans: HDF5 file of whole scans with the readers' outlines (see `data.scans`); none when empty.
     """
 
@@ -52,6 +53,7 @@ class Data:
     background_folder: str
     background: list[BackgroundFile]
     hard_negatives: str = ""
+    injector: str = ""
     scans: str = ""
 
 
@@ -126,6 +128,7 @@ class SegmenterSampling:
         surround: at what is around them.
         background: anywhere in the lungs of whole scans and backgrounds.
         pasted: there, with a nodule pasted in.
+        injected: there, with a nodule that CT-GAN made.
         mass: there at half the resolution, with an enlarged nodule pasted in (see `ensemble`, coarse scale).
         negative: at what looks like a nodule and is none.
         cavity: fraction of nodules made cavities.
@@ -140,6 +143,7 @@ class SegmenterSampling:
     surround: float = 0.0
     background: float = 0.0
     pasted: float = 0.0
+    injected: float = 0.0
     mass: float = 0.0
     negative: float = 0.0
     cavity: float = 0.0
@@ -187,6 +191,45 @@ class SegmenterConfig(TrainingConfig):
     critic: CriticNetwork
     loss: SegmenterLoss
     optimizer: SegmenterOptimizer
+    sampling: SegmenterSampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoduleNetNetwork:
+    """The table `generator` of NoduleNet; its image is 0 outside of outlines, so `threshold` is."""
+
+    kind: Literal["nodulenet"]
+    threshold: float
+    width: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoduleNetOptimizer:
+    """The table `optimizer`: the rate falls to a tenth at each of `drops`, fractions of the steps."""
+
+    rate: float
+    momentum: float
+    weight_decay: float
+    drops: list[float]
+    ema_decay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoduleNetStages:
+    """The table `stages`: fractions of the steps from which boxes are classified, and nodules outlined."""
+
+    classify_from: float
+    outline_from: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoduleNetConfig(TrainingConfig):
+    """Configuration of NoduleNet; its patches are the segmenter's."""
+
+    target: Literal["intensity"] = "intensity"
+    generator: NoduleNetNetwork
+    optimizer: NoduleNetOptimizer
+    stages: NoduleNetStages
     sampling: SegmenterSampling
 
 
@@ -308,6 +351,48 @@ class ClassifierConfig(TrainingConfig):
     sampling: ClassifierSampling
     models: list[str]
     without: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectorNetwork:
+    """The tables `injector` and `discriminator`: see `baselines.ct_gan`."""
+
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectorLoss:
+    """The table `loss`: the weight of the mean absolute difference; the discriminator's part weighs 1."""
+
+    absolute: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectorOptimizer:
+    """The table `optimizer`: both networks are trained by Adam, at one rate each."""
+
+    rate: float
+    discriminator_rate: float
+    betas: list[float]
+    ema_decay: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectorSampling:
+    """The table `sampling`: least and greatest diameter of the nodules."""
+
+    diameter_mm: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectorConfig(TrainingConfig):
+    """Configuration of CT-GAN."""
+
+    injector: InjectorNetwork
+    discriminator: InjectorNetwork
+    loss: InjectorLoss
+    optimizer: InjectorOptimizer
+    sampling: InjectorSampling
 
 
 def build(kind: type[T], table: dict, where: str = "") -> T:

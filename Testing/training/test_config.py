@@ -7,7 +7,16 @@ import small_data
 import torch
 from LNHGLib.errors import InputError
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.config import ClassifierConfig, DetectorConfig, SegmenterConfig, build, override, read, to_table
+from LNHGTrainingLib.config import (
+    ClassifierConfig,
+    DetectorConfig,
+    InjectorConfig,
+    SegmenterConfig,
+    build,
+    override,
+    read,
+    to_table,
+)
 from LNHGTrainingLib.data.segmenter_batches import Batch
 from LNHGTrainingLib.training import detector as train_detector
 from LNHGTrainingLib.training import segmenter
@@ -74,7 +83,7 @@ def terms(*settings: str) -> dict[str, float]:
     ablated = run(*settings)
     image = torch.rand(1, 1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
     mask = (image > 0.5).float()
-    found = ablated.generator_terms(Batch(image, image * mask, mask, torch.ones_like(image)))
+    found = ablated.generator_terms(Batch(image, image * mask, mask, torch.ones_like(image), torch.zeros(1).bool()))
     return {name: getattr(ablated.config.loss, name) * term.item() for name, term in found.items()}
 
 
@@ -132,7 +141,7 @@ def test_bf16_leaves_the_gradient_penalty_in_fp32(monkeypatch):
 
     monkeypatch.setattr(ablated.critic.features[0], "forward", noted)
     image = torch.rand(1, 1, 8, 16, 16)
-    values = ablated.critic_step([(0, Batch(image, image, image, torch.ones_like(image)))])
+    values = ablated.critic_step([(0, Batch(image, image, image, torch.ones_like(image), torch.zeros(1).bool()))])
     assert seen == [torch.bfloat16, torch.bfloat16, torch.float32]
     assert all(p.grad.dtype == torch.float32 for p in ablated.critic.parameters())
     assert math.isfinite(values["critic"])
@@ -199,7 +208,7 @@ SHIPPED = sorted(
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_are_complete_and_come_back_from_tables(path):
-    kinds = {"detector": DetectorConfig, "classifier": ClassifierConfig}
+    kinds = {"detector": DetectorConfig, "classifier": ClassifierConfig, "injector": InjectorConfig}
     table = read(path)
     kind = next((kind for part, kind in kinds.items() if part in table), SegmenterConfig)
     config = build(kind, table)

@@ -14,6 +14,7 @@ from LNHGLib.models.detector import build_detector
 from LNHGLib.models.gan import Critic
 
 from LNHGTrainingLib import config as settings
+from LNHGTrainingLib.baselines.ct_gan import Discriminator, Injector
 from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.paths import RESOURCES
 
@@ -22,6 +23,8 @@ BUILDERS = {
     SECOND: build_generator,
     "detector": build_detector,
     "classifier": build_classifier,
+    "injector": lambda table: Injector(table["width"]),
+    "discriminator": lambda table: Discriminator(table["width"]),
 }
 FEW_STEPS = 1000
 """A training of fewer steps is marked as barely one."""

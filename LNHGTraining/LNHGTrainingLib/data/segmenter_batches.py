@@ -1,15 +1,15 @@
-"""Batches for the segmenter: nodules, what is around them, nodule-free lung, and nodules pasted into it."""
+"""Batches for the segmenter: nodules, what is around them, nodule-free lung, nodules pasted or injected into it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from LNHGLib.segmentation.preprocessing import normalize
 from torch import Tensor
 
-from LNHGTrainingLib.config import SegmenterConfig
-from LNHGTrainingLib.data import hard_negatives
+from LNHGTrainingLib.config import NoduleNetConfig, SegmenterConfig
+from LNHGTrainingLib.data import hard_negatives, injection
 from LNHGTrainingLib.data.augmentation import (
     paste_nodule,
     sample_augmentation,
@@ -20,8 +20,9 @@ from LNHGTrainingLib.data.augmentation import (
 )
 from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
 from LNHGTrainingLib.data.hard_negatives import Background, Locations
+from LNHGTrainingLib.data.injection import HALF
 
-KINDS = ("nodule", "surround", "background", "pasted", "negative", "mass")
+KINDS = ("nodule", "surround", "background", "pasted", "negative", "mass", "injected")
 SOLID_TEXTURE = 4.5
 """Of the readers' mean rating from 1, ground glass, to 5: what is rated lower is part-solid at most."""
 MASS_MM = (25.0, 60.0)
@@ -34,16 +35,20 @@ Patch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors (B, 1, D, H, W): normalized CT, nodule image to reach, mask, known voxels."""
+    """Tensors (B, 1, D, H, W): normalized CT, nodule image to reach, mask, known voxels.
+
+    `injected`, bool (B,), tells which nodules CT-GAN made.
+    """
 
     image: Tensor
     target: Tensor
     mask: Tensor
     known: Tensor
+    injected: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on `device`."""
-        return Batch(*(part.to(device) for part in (self.image, self.target, self.mask, self.known)))
+        return Batch(*(getattr(self, part.name).to(device) for part in fields(self)))
 
 
 class SegmenterPatches:
@@ -61,16 +66,17 @@ class SegmenterPatches:
         crops: Sequence[LabeledVolume],
         backgrounds: Sequence[Background],
         negatives: Sequence[Locations],
-        config: SegmenterConfig,
+        config: SegmenterConfig | NoduleNetConfig,
     ) -> None:
         self.crops, self.backgrounds, self.negatives, self.config = crops, backgrounds, negatives, config
         self.sampling = config.sampling
         fractions = np.array([getattr(self.sampling, kind) for kind in KINDS])
         if not backgrounds:
-            fractions[[2, 3, 5]] = 0
+            fractions[[2, 3, 5, 6]] = 0
         if not negatives:
             fractions[4] = 0
         self.fractions = fractions / fractions.sum()
+        self.injector = injection.load(config.data) if fractions[6] else None
         weighted = self.sampling.faint_weight != 1 or self.sampling.large_weight != 1
         rows = [crop.row for crop in crops] if weighted or self.sampling.mass else []
         faint = np.array([float(row.get("att_texture") or 5) < SOLID_TEXTURE for row in rows], bool)
@@ -93,18 +99,24 @@ class SegmenterPatches:
         side = tuple(self.sampling.sides[rng.integers(len(self.sampling.sides))])
         if number:
             rng = np.random.default_rng([self.config.seed, step, number])
-        patches = [self._patch(rng, side) for _ in range(size)]
+        patches, injected = zip(*(self._patch(rng, side) for _ in range(size)), strict=True)
         hu, mask, known = (np.stack(part)[:, None].astype(np.float32) for part in zip(*patches, strict=True))
         image = torch.from_numpy(normalize(hu, self.config.window_hu))
         mask = torch.from_numpy(mask)
         target = image * mask if self.config.target == "intensity" else mask
-        return Batch(image, target, mask, torch.from_numpy(known))
+        return Batch(image, target, mask, torch.from_numpy(known), torch.tensor(injected))
 
-    def _patch(self, rng: np.random.Generator, side: Side) -> Patch:
-        """Sample a patch of any kind."""
+    def _patch(self, rng: np.random.Generator, side: Side) -> tuple[Patch, bool]:
+        """Sample a patch of any kind, and tell whether it holds an injected nodule."""
         kind = KINDS[rng.choice(len(KINDS), p=self.fractions)]
+        if kind == "injected":
+            return self._injected(rng, side)
         if kind == "mass":
-            return self._mass(rng, side)
+            return self._mass(rng, side), False
+        return self._as_scanned(kind, rng, side), False
+
+    def _as_scanned(self, kind: str, rng: np.random.Generator, side: Side) -> Patch:
+        """Sample a patch at the scale of the scans."""
         if kind in ("background", "pasted"):
             volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
             hu, mask, known = self._augmented(volume, rng, lung[rng.integers(len(lung))].astype(float), side)
@@ -121,6 +133,14 @@ class SegmenterPatches:
             return self._augmented(location.volume, rng, location.center + rng.uniform(-reach, reach), side)
         reach = np.full(3, 0.42 * CUBE) if kind == "surround" else np.asarray(side) * 0.35
         return self._augmented(self._crop(rng), rng, CUBE / 2 + rng.uniform(-reach, reach), side)
+
+    def _injected(self, rng: np.random.Generator, side: Side) -> tuple[Patch, bool]:
+        """Sample a chest with a nodule that CT-GAN made."""
+        volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
+        reach = HALF + int(1.1 * max(side))
+        part, middle, injected = self.injector.inject_into(rng, volume, lung, reach)
+        shift = np.asarray(side) * 0.35
+        return self._augmented(part, rng, middle + rng.uniform(-shift, shift), side), injected
 
     def _crop(self, rng: np.random.Generator) -> LabeledVolume:
         """Choose a crop at random, faint nodules as often as the configuration asks."""

@@ -120,6 +120,21 @@ def masked_mse(image: Tensor, target: Tensor, known: Tensor) -> Tensor:
     return ((image - target).square() * known).sum() / known.sum().clamp(min=1)
 
 
+def discriminator_squares(real: Tensor, fake: Tensor) -> Tensor:
+    """Return what CT-GAN's discriminator minimizes: it should say 1 of real cubes and 0 of generated ones.
+
+    Args:
+        real: what it says of real cubes, of any shape.
+        fake: what it says of generated ones.
+    """
+    return ((real - 1).square().mean() + fake.square().mean()) / 2
+
+
+def adversarial_squares(fake: Tensor) -> Tensor:
+    """Return the injector's part of it: the discriminator should say 1 of `fake`."""
+    return (fake - 1).square().mean()
+
+
 class Perceptual(nn.Module):
     """MSE between VGG-19 features after the ReLU of the last, 16th, convolution (register L6, L7, L14).
 

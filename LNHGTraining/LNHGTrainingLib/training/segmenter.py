@@ -37,10 +37,7 @@ from LNHGTrainingLib.training.losses import (
 from LNHGTrainingLib.training.run import Run
 from LNHGTrainingLib.training.sigterm import StopSignal
 from LNHGTrainingLib.training.tensorboard_images import segmenter_examples
-from LNHGTrainingLib.training.validate import crop_dice
-
-SMALL_MM, LARGE_MM = 6.0, 10.0
-"""Diameters between the sizes whose Dice the log tells apart."""
+from LNHGTrainingLib.training.validate import dice_by_size
 
 
 class SegmenterRun(Run):
@@ -151,21 +148,20 @@ class SegmenterRun(Run):
         if self.adversarial():
             for repeat in range(self.config.loss.critic_steps):
                 losses = self.critic_step(batches, repeat)
-        return losses | self.generator_step(batches) | {"rate": rate}
+        counted = {}
+        if self.config.sampling.injected:
+            counted["injected"] = float(sum(int(batch.injected.sum()) for _, batch in batches))
+        return losses | self.generator_step(batches) | counted | {"rate": rate}
 
     def validate(
         self, crops: CropDataset, stop: StopSignal, plot: bool
     ) -> tuple[float, dict[str, float], dict[str, np.ndarray | None]]:
         """Score the averaged generator by Dice, as `Run.validate`."""
         window = self.config.window_hu
-        scores = crop_dice(self.ema, crops, window, self.config.generator.threshold, stop)
-        dice = float(np.mean(scores))
-        diameter = np.array([float(crop.row["luna_diameter_exact_mm"]) for crop in crops])
-        small, large = diameter < SMALL_MM, diameter >= LARGE_MM
-        sizes = {"small": small, "middle": ~small & ~large, "large": large}
-        by_size = {f"dice_{name}": float(np.mean(scores[chosen])) for name, chosen in sizes.items() if chosen.any()}
+        metrics = dice_by_size(self.ema, crops, window, self.config.generator.threshold, stop)
         examples = stop.unless_given(lambda: segmenter_examples(self.ema, crops, window)) if plot else None
-        return dice, {"dice": dice, "best": max(dice, self.best), **by_size}, {"ct-reference-generated": examples}
+        best = max(metrics["dice"], self.best)
+        return metrics["dice"], metrics | {"best": best}, {"ct-reference-generated": examples}
 
 
 def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") -> Path:

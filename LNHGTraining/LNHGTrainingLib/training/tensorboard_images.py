@@ -8,8 +8,10 @@ from LNHGLib.segmentation.ensemble import Ensemble, Member
 from LNHGLib.segmentation.preprocessing import normalize
 from torch import nn
 
+from LNHGTrainingLib.baselines.ct_gan import SIDE, hide
 from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
 from LNHGTrainingLib.data.detector_batches import slice_boxes
+from LNHGTrainingLib.data.injector_batches import InjectorCubes
 from LNHGTrainingLib.training.validate import detect
 
 EXAMPLES = 4
@@ -50,6 +52,21 @@ def detector_examples(detector: nn.Module, crops: Sequence[LabeledVolume], windo
         boxes, scores = found[:, [2, 1, 4, 3]], [f"{score:.2f}" for score in found[:, 5]]
         pictures.append(_boxes(picture, boxes, "red", scores))
     return np.hstack(pictures)
+
+
+def injector_examples(injector: nn.Module, cubes: InjectorCubes) -> np.ndarray:
+    """Show the middle slices of equalized cubes in rows: CT, what the injector sees, what it makes of it.
+
+    Args:
+        injector: of CT-GAN.
+        cubes: of which the first are shown.
+    """
+    rows, device = [], next(injector.parameters()).device
+    for number in range(min(EXAMPLES, len(cubes.crops))):
+        cube = torch.from_numpy(cubes.cube(number))[None, None].to(device)
+        shown = [part[0, 0, SIDE // 2].cpu().numpy() for part in (cube, hide(cube), injector.eval()(hide(cube)))]
+        rows.append(np.hstack(shown))
+    return _gray((np.vstack(rows) + 1) / 2)
 
 
 def _gray(image: np.ndarray) -> np.ndarray:

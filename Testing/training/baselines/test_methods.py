@@ -32,6 +32,7 @@ def test_every_system_of_the_documents_is_there(rows):
         ("LNHG, the paper's networks", ("generator 2,326,273", "critic 1,162,305")),
         ("NASNet with global convolutions", ("generator 22,005,284",)),
         ("2-D U-net and MGI-CNN", ("generator 1,617,091", "classifier 21,440,515")),
+        ("CT-GAN, which makes nodules to train on", ("injector 26,021,761", "discriminator 4,328,121")),
         ("3-D U-Net and 3-D ResNet", ("generator 125,201", "classifier 2,078,306")),
     ],
 )

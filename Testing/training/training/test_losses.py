@@ -58,6 +58,13 @@ def test_the_critic_loss_sends_no_gradient_to_the_generator():
     assert fake.grad is None
 
 
+def test_the_squares_of_a_discriminator_are_known_by_hand():
+    """Real cubes at 0.5 and 1, generated ones at 0.25: (0.25 / 2 + 0.0625) / 2, and 0.75^2 for the injector."""
+    real, fake = torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.25])
+    assert losses.discriminator_squares(real, fake).item() == pytest.approx(0.09375)
+    assert losses.adversarial_squares(fake).item() == pytest.approx(0.5625)
+
+
 def test_the_rate_halves_every_four_epochs_down_to_the_floor():
     """Register L8."""
     rates = [losses.halved_rate(1e-4, epoch) for epoch in range(60)]

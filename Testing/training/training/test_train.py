@@ -84,7 +84,7 @@ def batch_of(value: float) -> Batch:
     mask = torch.zeros_like(image)
     mask[..., 4:10, 4:10, 4:10] = 1
     image = image + mask * value
-    return Batch(image, image * mask, mask, torch.ones_like(image))
+    return Batch(image, image * mask, mask, torch.ones_like(image), torch.zeros(len(image), dtype=torch.bool))
 
 
 def test_the_critic_sees_the_reference_as_real(segmenter_config, monkeypatch):
