@@ -5,16 +5,15 @@ silently run another model. The parts `training`, `calibration` and `results` te
 computed from them, and they may hold anything.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted, shown
 
 SCHEMA = 1
 SECOND = "second_generator"
@@ -27,6 +26,7 @@ GENERATOR_OPTIONS: dict[str, tuple[str, ...]] = {
     "unet-2d": ("width",),
     "inception-unet": ("width",),
     "nasnet-gcn": ("width",),
+    "nodulenet": ("width",),
 }
 """Keys that build each kind of generator, as its class names them in `options`; other kinds are the training's."""
 CLASSIFIER_KINDS = ("residual", "resnet-48", "mgi-cnn")
@@ -283,7 +283,7 @@ def check(values: Any, path: Path) -> None:
         raise InputError(f"{path} holds a {type(values).__name__}, expected a JSON object; take the model again.")
     if values.get("schema") != SCHEMA:
         raise InputError(
-            f"{path}: 'schema' is {values.get('schema')!r}, expected {SCHEMA}; "
+            f"{path}: 'schema' is {quoted(values.get('schema'))}, expected {SCHEMA}; "
             "use the LNHG version made for this model."
         )
     try:
@@ -309,12 +309,14 @@ def _check(values: Mapping[str, Any], keys: Mapping[str, Key], where: str) -> No
     """
     for name in values:
         if name not in keys:
-            raise InputError(f"'{where}{name}' is unknown, expected one of {', '.join(keys)}; mend the model card.")
+            raise InputError(
+                f"'{where}{shown(name)}' is unknown, expected one of {', '.join(keys)}; mend the model card."
+            )
     for name, key in keys.items():
         if name not in values and not key.required:
             continue
         if name not in values or not key.accepts(values[name]):
-            met = json.dumps(values[name], default=str)[:60] if values.get(name) is not None else "missing"
+            met = quoted(values[name]) if values.get(name) is not None else "missing"
             raise InputError(f"'{where}{name}' is {met}, expected {key.expected}; mend the model card.")
 
 
@@ -351,7 +353,7 @@ def _check_agreement(values: Mapping[str, Any]) -> None:
     for part in (part for part in ("generator", "detector", SECOND, "classifier") if part in values):
         if values[part]["weights"] not in values["files"]:
             name = values[part]["weights"]
-            raise InputError(f"'files' lacks {name!r}, expected its SHA-256; mend the model card.")
+            raise InputError(f"'files' lacks {quoted(name)}, expected its SHA-256; mend the model card.")
 
 
 def _classifier(values: Mapping[str, Any]) -> ClassifierSpec:
@@ -374,8 +376,8 @@ def _generator(values: Mapping[str, Any]) -> GeneratorSpec:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a number and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a value is a finite number and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def between(low: float, high: float, expected: str, required: bool = True) -> Key:
@@ -398,41 +400,52 @@ def one_of(*values: Any, required: bool = True) -> Key:
         required: whether the key must be there.
     """
     return Key(
-        lambda v: (type(v), v) in {(type(each), each) for each in values}, " or ".join(map(str, values)), required
+        lambda v: any(type(v) is type(each) and v == each for each in values), " or ".join(map(str, values)), required
     )
 
 
 def _is_file_table(files: Any) -> bool:
     return isinstance(files, dict) and all(
-        re.fullmatch(r"[\w.-]+", name) and isinstance(sha, str) and re.fullmatch(r"[0-9a-f]{64}", sha)
+        re.fullmatch(r"[\w.-]{1,100}", name) and isinstance(sha, str) and re.fullmatch(r"[0-9a-f]{64}", sha)
         for name, sha in files.items()
     )
 
 
-def _whole(expected: str, required: bool = True) -> Key:
-    return Key(lambda v: isinstance(v, int) and not isinstance(v, bool) and v > 0, expected, required)
+def _whole(most: int, expected: str, required: bool = True) -> Key:
+    return Key(lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 < v <= most, expected, required)
 
 
-def _numbers(expected: str) -> Key:
-    return Key(lambda v: isinstance(v, list) and bool(v) and all(is_number(n) and n > 0 for n in v), expected, False)
+def _numbers(most: float, expected: str) -> Key:
+    return Key(
+        lambda v: isinstance(v, list) and 0 < len(v) <= MANY and all(is_number(n) and 0 < n <= most for n in v),
+        expected,
+        False,
+    )
 
 
 def _is_rising(values: Any, strictly: bool = False) -> bool:
-    """Return whether a value is a list of finite numbers from 0 on, each at least as large as the one before."""
-    if not isinstance(values, list) or not values or not all(is_number(v) and 0 <= v < math.inf for v in values):
+    """Return whether a value is a list of numbers from 0 on, each at least as large as the one before."""
+    if not isinstance(values, list) or not values or not all(is_number(v) and 0 <= v <= LARGEST for v in values):
         return False
     return all(a < b if strictly else a <= b for a, b in pairwise(values))
 
 
+LARGEST, MANY = 1e6, 64
+"""Largest number of a table or a factor, and longest list of sizes: more is no description of a network."""
+SPACING_MM = (0.2, 20.0)
+"""Of the voxels that networks work on."""
+HU = (-32768, 65535)
+"""What a CT can hold."""
 ANYTHING = Key(lambda _value: True, "anything", False)
 FLAG = Key(lambda v: isinstance(v, bool), "true or false", False)
 FRACTION = between(0, 1, "a score from 0 to 1")
-FACTOR = Key(lambda v: is_number(v) and math.isfinite(v), "a number")
-NUMBER_FROM_0 = Key(lambda v: is_number(v) and v >= 0, "a number from 0 on", False)
+FACTOR = between(-LARGEST, LARGEST, "a number")
+FROM_0 = between(0, 1000, "a number from 0 to 1000")
+NUMBER_FROM_0 = replace(FROM_0, required=False)
 PART = Key(lambda v: isinstance(v, dict), "a JSON object")
 TEXT = Key(lambda v: isinstance(v, str) and bool(v), "text")
 WEIGHTS = Key(
-    lambda v: isinstance(v, str) and re.fullmatch(r"[\w-][\w.-]*\.safetensors", v) is not None,
+    lambda v: isinstance(v, str) and re.fullmatch(r"[\w-][\w.-]{0,80}\.safetensors", v) is not None,
     "a .safetensors file of this folder",
 )
 GRID_KINDS = '{"kind": "spacing", "spacing_mm": [z, y, x]} or {"kind": "fov", "size": 256}'
@@ -440,21 +453,23 @@ GRIDS = {
     "spacing": {
         "kind": TEXT,
         "spacing_mm": Key(
-            lambda v: isinstance(v, list) and len(v) == 3 and all(is_number(mm) and mm > 0 for mm in v), GRID_KINDS
+            lambda v: isinstance(v, list) and len(v) == 3 and all(between(*SPACING_MM, "").accepts(mm) for mm in v),
+            f"[z, y, x] from {SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm",
         ),
     },
-    "fov": {"kind": TEXT, "size": _whole(GRID_KINDS)},
+    "fov": {"kind": TEXT, "size": _whole(2048, "pixels from 1 to 2048")},
 }
 CARD = {
     "schema": ANYTHING,
     "name": Key(
-        lambda v: isinstance(v, str) and bool(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", v)), "a name like lnhg-1mm"
+        lambda v: isinstance(v, str) and bool(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", v)), "a name like lnhg-1mm"
     ),
     "description": Key(lambda v: isinstance(v, str), "text"),
     "licence": Key(TEXT.accepts, "the license's name"),
-    "grid": Key(lambda v: isinstance(v, dict) and v.get("kind") in GRIDS, GRID_KINDS),
+    "grid": Key(lambda v: isinstance(v, dict) and v.get("kind") in list(GRIDS), GRID_KINDS),
     "window_hu": Key(
-        lambda v: isinstance(v, list) and len(v) == 2 and all(map(is_number, v)) and v[0] < v[1], "[low, high] in HU"
+        lambda v: isinstance(v, list) and len(v) == 2 and all(map(between(*HU, "").accepts, v)) and v[0] < v[1],
+        "[low, high] in HU",
     ),
     "threshold": FRACTION,
     "files": Key(_is_file_table, "file names with their SHA-256 in hex"),
@@ -473,32 +488,32 @@ CARD = {
 GENERATOR = {
     "kind": TEXT,
     "weights": WEIGHTS,
-    "threshold": Key(NUMBER_FROM_0.accepts, NUMBER_FROM_0.expected),
+    "threshold": FROM_0,
     "rotate_180": FLAG,
     "half_turn": FLAG,
     "trim": FLAG,
     "prune_attachments": FLAG,
-    "slab": _whole("slices from 1 on", required=False),
+    "slab": _whole(512, "slices from 1 to 512", required=False),
 }
 OPTIONS = {
-    "width": _whole("channels from 1 on", required=False),
+    "width": _whole(4096, "channels from 1 to 4096", required=False),
     "input_skip": FLAG,
     "planes": one_of(1, 2, 3, required=False),
 }
 DETECTOR = {
     "backbone": TEXT,
     "weights": WEIGHTS,
-    "slice_step_mm": Key(lambda v: is_number(v) and v > 0, "millimeters above 0"),
+    "slice_step_mm": between(0.1, 100, "0.1 to 100 mm"),
     "min_score": FRACTION,
     "width": OPTIONS["width"],
-    "anchors_px": _numbers("pixels above 0"),
-    "aspect_ratios": _numbers("ratios above 0"),
+    "anchors_px": _numbers(4096, "pixels above 0"),
+    "aspect_ratios": _numbers(100, "ratios above 0"),
     "nms": between(0, 1, "an overlap from 0 to 1", required=False),
     "rpn_nms": between(0, 1, "an overlap from 0 to 1", required=False),
     "rpn_positive_iou": between(0, 1, "an overlap from 0 to 1", required=False),
     "rpn_negative_iou": between(0, 1, "an overlap from 0 to 1", required=False),
-    "train_proposals": _whole("a number from 1 on", required=False),
-    "roi_samples": _whole("a number from 1 on", required=False),
+    "train_proposals": _whole(10**6, "a number from 1 to a million", required=False),
+    "roi_samples": _whole(10**6, "a number from 1 to a million", required=False),
 }
 FUSION = {
     "overlap": one_of("touch", "strict", required=False),
@@ -515,8 +530,8 @@ CLASSIFIER = {
     "weights": WEIGHTS,
 }
 MASSES = {
-    "factor": _whole("voxels from 1 on"),
-    "threshold": NUMBER_FROM_0,
+    "factor": _whole(64, "voxels from 1 to 64"),
+    "threshold": FROM_0,
     "min_diameter": between(1, 1000, "1 to 1000 voxels"),
 }
 PROBABILITY = {field.name: FACTOR for field in fields(ProbabilitySpec)}
@@ -526,8 +541,8 @@ FROC = {
     ),
     "found": Key(lambda v: _is_rising(v) and all(isinstance(n, int) for n in v), "whole numbers that do not fall"),
     "false_per_scan": Key(_is_rising, "numbers from 0 on that do not fall"),
-    "nodules": _whole("a number from 1 on"),
-    "scans": _whole("a number from 1 on"),
+    "nodules": _whole(10**6, "a number from 1 to a million"),
+    "scans": _whole(10**6, "a number from 1 to a million"),
     "rests_on": TEXT,
 }
 PARTS = {

@@ -197,14 +197,18 @@ class Critic(nn.Module):
         return self.head(self.pool(self.features(image)).flatten(1)).squeeze(1)
 
 
-def require_multiple_of_4(width: int) -> int:
-    """Return `width`, of which a network builds halves and quarters.
+def require_multiple(width: int, number: int) -> int:
+    """Return `width`, of which a network builds parts.
+
+    Args:
+        width: channels.
+        number: of which it must be a multiple.
 
     Raises:
-        InputError: it is no multiple of 4.
+        InputError: it is none.
     """
-    if width % 4:
-        raise InputError(f"`width` is {width}, expected a multiple of 4; mend the configuration.")
+    if width % number:
+        raise InputError(f"`width` is {width}, expected a multiple of {number}; mend the configuration.")
     return width
 
 

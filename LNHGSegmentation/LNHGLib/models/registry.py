@@ -2,6 +2,7 @@
 
 from LNHGLib.models.documents.inception_unet import InceptionUNet
 from LNHGLib.models.documents.nasnet_gcn import NASNetGCN
+from LNHGLib.models.documents.nodulenet import NoduleNet
 from LNHGLib.models.documents.unet_2d import UNet2D
 from LNHGLib.models.gan import Generator, PaperGenerator, StridedGenerator
 from LNHGLib.models.unet import GatedUNet, UNet
@@ -14,6 +15,7 @@ KINDS: dict[str, type[Generator]] = {
     "unet-2d": UNet2D,
     "inception-unet": InceptionUNet,
     "nasnet-gcn": NASNetGCN,
+    "nodulenet": NoduleNet,
 }
 """By the name that a card gives; training adds what it compares them with."""
 

@@ -11,7 +11,7 @@ from LNHGTrainingLib.cli.options import add_device, require_path
 CARD_TEXTS = ("name", "description")
 """What `second` and `part` can change in a card beside the network."""
 PARTS = ("generator", "second_generator", "detector", "classifier")
-BRANCHES = ("segmenter", "detector", "classifier", "injector")
+BRANCHES = ("segmenter", "detector", "classifier", "nodulenet", "injector")
 CHECKPOINT = "a checkpoint that training wrote"
 NONE = Path("none")
 """What `export` takes in place of a detector for a system that has none."""

@@ -18,6 +18,8 @@ from LNHGTrainingLib.training.sigterm import StopSignal
 
 LUNG_CUBES = 40
 """Two lungs of 5 liters hold the volume of forty 50 mm cubes: a rate per scan from crops."""
+SMALL_MM, LARGE_MM = 6.0, 10.0
+"""Diameters between the sizes whose Dice the log tells apart."""
 RATES = (1, 2, 4, 8)
 """False findings per two lungs at which the sensitivity is read."""
 
@@ -42,6 +44,26 @@ def crop_dice(
         return dice(found & crop.known, crop.mask)
 
     return np.array(map_over_ranks(score, crops, stop))
+
+
+def dice_by_size(
+    generator: nn.Module, crops: Sequence[LabeledVolume], window_hu: list, threshold: float, stop: StopSignal
+) -> dict[str, float]:
+    """Return the mean Dice of `crop_dice`, of all crops and of those of each size, by name.
+
+    Args:
+        generator: as `crop_dice` takes it.
+        crops: likewise.
+        window_hu: likewise.
+        threshold: likewise.
+        stop: likewise.
+    """
+    scores = crop_dice(generator, crops, window_hu, threshold, stop)
+    diameter = np.array([float(crop.row["luna_diameter_exact_mm"]) for crop in crops])
+    small, large = diameter < SMALL_MM, diameter >= LARGE_MM
+    sizes = {"small": small, "middle": ~small & ~large, "large": large}
+    by_size = {f"dice_{name}": float(np.mean(scores[chosen])) for name, chosen in sizes.items() if chosen.any()}
+    return {"dice": float(np.mean(scores)), **by_size}
 
 
 def detect(detector: nn.Module, hu: np.ndarray, window_hu: list, step: int) -> np.ndarray:

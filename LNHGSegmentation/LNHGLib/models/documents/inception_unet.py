@@ -52,7 +52,7 @@ class InceptionUNet(Probability):
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        w = gan.require_multiple_of_4(width)
+        w = gan.require_multiple(width, 4)
         self.top = nn.Sequential(_conv(1, w), _conv(w, w))
         self.middle = nn.Sequential(Inception(w, w, 2), _conv(w, 2 * w), _conv(2 * w, 2 * w))
         self.bottom = nn.Sequential(Inception(2 * w, 2 * w, 2), _conv(2 * w, w), Inception(w, w, 1))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, avg_pool3d, max_pool3d, pad
 
-from LNHGLib.models.gan import require_multiple_of_4
+from LNHGLib.models.gan import require_multiple
 
 EPSILON = 1e-3
 MOBILE = 44
@@ -32,7 +32,7 @@ class NASNet(nn.Module):
 
     def __init__(self, width: int = MOBILE) -> None:
         super().__init__()
-        require_multiple_of_4(width)
+        require_multiple(width, 4)
         first = 32 * width // MOBILE
         self.stem = nn.Sequential(nn.Conv3d(1, first, (1, 3, 3), (1, 2, 2), bias=False), _norm(first))
         cells: list[nn.Module] = [_Reduction(first, first, width // 4, before=0)]
