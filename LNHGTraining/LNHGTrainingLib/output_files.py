@@ -5,5 +5,6 @@ EVALUATION = ("nodules.csv", "findings.csv", "summary.json", "summary.md", *PLOT
 COMPARISON = ("pairs.csv", "comparison.json", "comparison.md")
 MAPS = ("maps.csv", "maps.json", "maps.md")
 PROBABILITY = ("findings.csv", "probability.json", "probability.md", "reliability.png", "froc.png")
-BRANCH_ABLATION = ("branches.json", "branches.md")
+WAND = ("wand.csv", "wand.json", "wand.md")
+DETECTION = ("findings.csv", "detection.json", "detection.md", "froc.png")
 """All that each command writes; a folder that holds anything else is never replaced by it."""

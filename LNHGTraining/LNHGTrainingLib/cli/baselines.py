@@ -1,15 +1,15 @@
-"""The commands `lnhg-train nnunet`, `methods` and `lungs`."""
+"""The commands `lnhg-train nnunet`, `methods`, `lungs` and `wand`."""
 
 import argparse
 from pathlib import Path
 
 from LNHGLib.errors import InputError
 
-from LNHGTrainingLib.cli.options import require_at_least, require_path
+from LNHGTrainingLib.cli.options import add_overwrite, fold_numbers, require_at_least, require_path
 
 
 def add_commands(commands: "argparse._SubParsersAction") -> None:
-    """Add `nnunet`, `methods` and `lungs` to the parser of `lnhg-train`.
+    """Add `nnunet`, `methods`, `lungs` and `wand` to the parser of `lnhg-train`.
 
     Args:
         commands: Its subparsers.
@@ -35,6 +35,17 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("ct", type=Path, metavar="CT", help="chest CT, as lnhg segment takes it")
     parser.add_argument("out", type=Path, metavar="OUT.png", help="picture of both outlines to write")
     parser.set_defaults(run=compare_lungs)
+
+    parser = commands.add_parser("wand", help="compare labels by a click, as in document 001, with the readers")
+    parser.add_argument("--crops", type=Path, required=True, metavar="FILE.h5", help="crops around nodules")
+    parser.add_argument("--table", type=Path, required=True, metavar="FILE.csv", help="table of the crops")
+    parser.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (default 3)")
+    parser.add_argument("--folds", type=fold_numbers, metavar="N[,N]", help="these folds alone")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N crops only")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    add_overwrite(parser)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
+    parser.set_defaults(run=compare_wands)
 
 
 def train_nnunet(options: argparse.Namespace) -> None:
@@ -74,3 +85,24 @@ def compare_lungs(options: argparse.Namespace) -> None:
         found = lung_isolation.compare(read_volume(options.ct), part)
     first, second = (f"{name} {found[name]:.2f} L" for name in lung_isolation.COLORS)
     print(f"{options.out}: {first}, {second}, Dice {found['dice']:.3f}")
+
+
+def compare_wands(options: argparse.Namespace) -> None:
+    """Label nodules by a click in every way, compare the labels with the readers and print the table."""
+    from LNHGLib.files.atomic import require_free
+    from tqdm import tqdm
+
+    from LNHGTrainingLib import output_files
+    from LNHGTrainingLib.baselines import wand_study
+    from LNHGTrainingLib.evaluation import crops
+
+    require_free(options.out, options.overwrite, output_files.WAND)
+    rows = crops.select_rows(options.table, crops.Selection(options.folds, options.min_readers, limit=options.limit))
+    read = tqdm(crops.read_crops(options.crops, rows), total=len(rows), unit="nodule", disable=None)
+    found = wand_study.measure(read)
+    folds = "all folds" if options.folds is None else f"folds {' '.join(map(str, options.folds))}"
+    data = f"{len(rows)} crops of {options.crops.stem}, {folds}, at least {options.min_readers} readers"
+    result = wand_study.report(found, data, options.seed)
+    wand_study.write(result, found, options.out, options.overwrite)
+    print(wand_study.render(result))
+    print(options.out)
