@@ -9,10 +9,10 @@ from LNHGLib.segmentation import pipeline
 from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.config import SegmenterConfig, build
-from LNHGTrainingLib.training import classifier, segmenter
+from LNHGTrainingLib.training import classifier, nodulenet, segmenter
 from tiny_model import tiny_chest, write_model
 
-RECIPES = {"document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4}
+RECIPES = {"document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4, "nodulenet": 3}
 """With the least width of each."""
 
 
@@ -39,7 +39,8 @@ SLOW = {"document-001-nasnet": [pytest.mark.slow]}
 def trained(request, data, tmp_path_factory):
     """Return a recipe's name and its checkpoint after two steps."""
     out = tmp_path_factory.mktemp(request.param)
-    segmenter.train(recipe(request.param, data), out)
+    branch = nodulenet if request.param == "nodulenet" else segmenter
+    branch.train(recipe(request.param, data), out)
     return request.param, out / "last.pt"
 
 
