@@ -5,8 +5,10 @@
 
 `check` (the default) loads the packages in this process of its own and prints lines of JSON; each says how far it came,
 so that the last one tells the culprit even where loading a broken package ends the process. `install` brings what is
-missing, and anew what does not load. GROUP is segmentation (the default), training, which has all of segmentation, or
-tensorboard: training draws its curves with it where it is there.
+missing, and anew what does not load. GROUP is cpu, which runs the networks on a CPU by OpenVINO without PyTorch,
+segmentation, which runs them by PyTorch, training, which has all of segmentation, or tensorboard: training draws its
+curves with it where it is there. Without a GROUP, `check` takes cpu, segmentation or both, whichever is there, and
+`install` takes segmentation.
 
 PyTorch is installed where it is missing: by default the build that fits this computer's driver, chosen by
 light-the-torch as the PyTorch extension of 3D Slicer does; what the extension has installed stays.
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check or install; returns 0 where all is well, 1 where something does not work, 2 for wrong arguments."""
     try:
         options = parse(arguments)
-        packages = package_list.needed(options.groups or ["segmentation"])
+        there = package_list.complete() if options.command == "check" else []
+        packages = package_list.needed(options.groups or there or ["segmentation"])
         if options.command == "check":
             return 0 if package_list.load([package.module for package in packages]) else 1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 RUN = {
     "model": {"name": "lnhg-1mm", "threshold": 0.5},
-    "device": {"used": "cpu", "name": "made-up"},
+    "device": {"used": "cpu", "name": "made-up", "runtime": "openvino"},
     "options": {"threshold": 0.25},
     "fusion": {"highest_score": 0.9},
     "warnings": [],

@@ -45,6 +45,7 @@ class FakeCore:
         self.python.write_text(f'#!/bin/sh\n"{sys.executable}" "{CORE_SCRIPT}" "{folder}" "$@"\n')
         self.python.chmod(0o755)
         self.mode = "segment"
+        self.runtimes, self.models = ["openvino", "torch"], {"paper": ["torch"]}
         self.devices = [{"id": "cpu", "name": "Made-up CPU", "cores": 8, "memory_gib": None, "free_gib": None}]
 
     @property
@@ -61,7 +62,8 @@ class FakeCore:
 
     @devices.setter
     def devices(self, devices: list[dict]) -> None:
-        self._devices_file.write_text(json.dumps({"devices": devices}))
+        answer = {"devices": devices, "runtimes": self.runtimes, "models": self.models}
+        self._devices_file.write_text(json.dumps(answer))
 
     @property
     def pids(self) -> list[int]:

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 TORCH = {"torch", "torchvision"}
 ALL = TORCH | {"matplotlib", "safetensors", "anyascii"}
+CPU_ONLY = ALL - TORCH | {"openvino"}
 PLAYER = """#!/bin/sh
 # Called like PythonSlicer: -m LNHGLib.packages check|install ...
 cd "{folder}"
@@ -108,6 +109,17 @@ def host(monkeypatch, tmp_path, scene):
 @pytest.fixture
 def logic(host):
     logic = PackageInstall(python=str(host.python))
+    logic.group = "segmentation"
+    yield logic
+    logic.cleanup()
+
+
+@pytest.fixture
+def cpu_only(host):
+    """What is offered where no NVIDIA driver is: OpenVINO alone."""
+    (host.folder / "all").write_text(" ".join(CPU_ONLY))
+    (host.folder / "PyTorchUtils.py").unlink()
+    logic = PackageInstall(python=str(host.python))
     yield logic
     logic.cleanup()
 
@@ -164,9 +176,9 @@ def test_question_names_the_packages_their_sizes_and_the_free_disk(host, install
     install()
     [question] = host.questions
     assert all(f"   {name}\n" in question for name in ALL)
-    assert "Download: about 282 MB. On the disk: about 1.3 GB; 80.0 GB are free in" in question
+    assert "Download: about 280 MB. On the disk: about 1.3 GB; 80.0 GB are free in" in question
     assert str(room.package_folder()) in question
-    assert question.endswith("Install now?")
+    assert question.endswith("GPU or CPU, by PyTorch, about 280 MB. Another choice is under Set-up.\nInstall now?")
 
 
 def test_only_what_is_missing_is_asked_for(host, install):
@@ -328,6 +340,79 @@ def test_packages_that_load_for_ever_are_ended(host, check, logic, monkeypatch):
     assert not logic.isWorking
 
 
+def test_a_computer_without_a_gpu_is_offered_openvino_alone(host, cpu_only, run_events):
+    """Neither torch nor its extension nor light-the-torch, and the size is what pip takes beyond Slicer's packages."""
+    section, outcomes = InstallSection(cpu_only), []
+    assert [section.ui.packagesSelector.itemText(index) for index in range(2)] == [
+        "CPU only, about 80 MB",
+        "GPU or CPU, by PyTorch, about 280 MB",
+    ]
+    assert section.ui.packagesSelector.currentText == "CPU only, about 80 MB"
+    assert section.ui.repairButton.text == "Install"
+    assert not cpu_only.ensure(lambda *_: None, outcomes.append)
+    run_events(lambda: outcomes)
+    assert outcomes[0].state == "done"
+    assert host.calls[0][1:5] == ["-m", "LNHGLib.packages", "install", "cpu"]
+    [question] = host.questions
+    assert all(f"   {name}\n" in question for name in CPU_ONLY)
+    assert "torch" not in question.replace("PyTorch", "")
+    assert "Download: about 80 MB." in question
+    assert section.ui.repairButton.text == "Repair"
+    assert cpu_only.missing() == []
+    section.cleanup()
+
+
+def test_a_gpu_is_offered_pytorch_first(host, monkeypatch):
+    monkeypatch.setattr(room.shutil, "which", lambda _name: "/usr/bin/nvidia-smi")
+    logic = PackageInstall(python=str(host.python))
+    assert logic.group == "segmentation"
+    assert logic.choices()["segmentation"] == "GPU or CPU, by PyTorch, about 3.5 GB"
+
+
+@pytest.mark.parametrize(
+    ("present", "group"), [(CPU_ONLY, "cpu"), (ALL, "segmentation"), (ALL | CPU_ONLY, "cpu"), (set(), "cpu")]
+)
+def test_openvino_or_pytorch_is_enough(host, present, group):
+    host.has(*present)
+    logic = PackageInstall(python=str(host.python))
+    assert logic.group == group
+    assert (logic.missing() == []) is bool(present)
+    if present:
+        assert logic.ensure(lambda *_: None, lambda _outcome: None)
+    assert host.questions == []
+
+
+def test_pytorch_can_be_added_to_openvino(host, run_events, monkeypatch):
+    host.has(*CPU_ONLY)
+    (host.folder / "all").write_text(" ".join(ALL | CPU_ONLY))
+    logic, installed = PackageInstall(python=str(host.python)), []
+    section, logic.onInstalled = InstallSection(logic), lambda: installed.append(logic.missing())
+    assert section.ui.installLabel.text == "The Python packages are there."
+    section.ui.packagesSelector.setCurrentIndex(1)
+    assert section.ui.installLabel.text == "Not there yet: torch, torchvision."
+    assert host.calls == []
+    host.breaks(torch="ModuleNotFoundError: No module named 'torch'")
+    section.ui.repairButton.click()
+    run_events(lambda: installed)
+    assert host.calls[0][4] == "segmentation"
+    assert installed == [[]]
+    section.cleanup()
+
+
+def test_openvino_that_ends_the_process_is_named_and_repaired(host, cpu_only, run_events):
+    host.has(*CPU_ONLY)
+    host.says("Illegal instruction", status=132)
+    told = []
+    cpu_only.check(told.append)
+    run_events(lambda: told)
+    assert told[0].faults == {"openvino": "Illegal instruction"}
+    cpu_only.repair(host.errors.append)
+    run_events(lambda: host.calls)
+    assert "   openvino\n" in host.questions[0]
+    assert "matplotlib" not in host.questions[0]
+    run_events(lambda: not cpu_only.isWorking)
+
+
 def test_section_says_what_is_missing_before_the_first_run(host, logic):
     host.has(*TORCH)
     text = InstallSection(logic).ui.installLabel.text
@@ -336,12 +421,14 @@ def test_section_says_what_is_missing_before_the_first_run(host, logic):
 
 
 def test_everything_is_found_and_loads_where_the_core_runs(scene, run_events):
-    logic, found = PackageInstall(python=sys.executable), []
+    logic = PackageInstall(python=sys.executable)
     assert logic.missing() == []
-    logic.check(found.append)
-    run_events(lambda: found)
-    assert found[0].faults == {}
-    assert set(found[0].versions) == ALL
+    for group, names in (("segmentation", ALL), ("cpu", CPU_ONLY)):
+        found, logic.group = [], group
+        logic.check(found.append)
+        run_events(lambda found=found: found)
+        assert found[0].faults == {}
+        assert set(found[0].versions) == names
 
 
 @pytest.fixture

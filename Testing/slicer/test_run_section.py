@@ -11,7 +11,8 @@ import fakes
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib.Core.RunTime import Clock, RunTime, liters
+from LNHGSegmentationLib.Core.RunTime import PANEL_S, Clock
+from LNHGLib.results import run_times
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel import RunTexts
 from LNHGSegmentationLib.Scene import SceneResults
@@ -22,6 +23,12 @@ GPUS = [
     {"id": "cuda:1", "name": "Small GPU", "cores": None, "memory_gib": 8.0, "free_gib": 7.6},
 ]
 CPU = {"id": "cpu", "name": "Made-up CPU", "cores": 8, "memory_gib": None, "free_gib": None}
+TAKES = "Takes about 20 seconds on the CPU (8 cores) by OpenVINO."
+
+
+@pytest.fixture(autouse=True)
+def no_runs_before(tmp_path, monkeypatch):
+    monkeypatch.setenv("LNHG_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -90,7 +97,7 @@ def test_why_the_devices_are_not_known_is_said_where_the_time_stands(core, with_
     assert panel.ui.applyButton.enabled
     core.python.write_text(working)
     run(panel, run_events)
-    run_events(lambda: panel.ui.expectedLabel.text == "Takes a few seconds on the CPU (8 cores).")
+    run_events(lambda: panel.ui.expectedLabel.text == TAKES)
 
 
 def test_devices_are_not_known_when_the_child_dies_without_a_word(core, request, run_events):
@@ -131,7 +138,7 @@ def test_chosen_device_reaches_the_child_process(with_gpus, panel, run_events):
     choose(panel.ui.deviceSelector, "cuda:1")
     assert panel._parameter.device == "cuda:1"
     run(panel, run_events)
-    assert panel.core.arguments[6:8] == ["--device", "cuda:1"]
+    assert panel.core.arguments[6:10] == ["--device", "cuda:1", "--runtime", "auto"]
 
 
 def test_device_of_another_computers_scene_is_refused_in_the_tooltip(panel, run_events):
@@ -148,13 +155,13 @@ def test_device_of_another_computers_scene_is_refused_in_the_tooltip(panel, run_
 def test_expected_time_is_shown_before_the_start(panel, run_events):
     fakes.make_ct_node()
     run_events(lambda: panel.ui.expectedLabel.text.startswith("Takes"))
-    assert panel.ui.expectedLabel.text == "Takes a few seconds on the CPU (8 cores)."
+    assert panel.ui.expectedLabel.text == TAKES
 
 
 def test_time_on_a_gpu_is_not_made_up_before_its_first_run(with_gpus, panel, run_events):
     fakes.make_ct_node()
     run_events(lambda: "Large GPU" in panel.ui.expectedLabel.text)
-    assert panel.ui.expectedLabel.text == "On Large GPU. How long it takes is known after the first run."
+    assert panel.ui.expectedLabel.text == "On Large GPU by PyTorch. How long it takes is known after the first run."
 
 
 def test_why_nothing_can_be_started_is_said_where_the_time_stands(panel):
@@ -162,36 +169,94 @@ def test_why_nothing_can_be_started_is_said_where_the_time_stands(panel):
     assert "Select a chest CT" in panel.ui.expectedLabel.text
 
 
-@pytest.fixture
-def run_time(tmp_path):
-    return RunTime(qt.QSettings(str(tmp_path / "settings.ini"), qt.QSettings.IniFormat))
+def test_time_is_that_of_earlier_runs_by_model_program_and_device(with_gpus, panel, run_events):
+    ct = fakes.make_ct_node()
+    liters = run_times.lung_liters(slicer.util.arrayFromVolume(ct), ct.GetSpacing()[::-1])
+    for device, seconds in (("Large GPU", 300.0), ("cpu", 600.0)):
+        run_times.keep("lnhg-1mm", "torch", device, run_times.Run(liters, 0.0, seconds))
+    run_times.keep("lnhg-1mm", "openvino", "cpu", run_times.Run(2 * liters, 0.0, 240.0))
+    run_events(lambda: panel.ui.expectedLabel.text == "Takes about 5 minutes on Large GPU by PyTorch.")
+    panel._parameter.runtime = "openvino"
+    assert panel.ui.expectedLabel.text == "Takes about 2 minutes on the CPU (8 cores) by OpenVINO."
+    panel._parameter.runtime, panel._parameter.device = "torch", "cpu"
+    assert panel.ui.expectedLabel.text == "Takes about 10 minutes on the CPU (8 cores) by PyTorch."
+    panel._parameter.runtime, panel._parameter.model = "auto", "paper"
+    assert panel.ui.expectedLabel.text.endswith(" on the CPU (8 cores) by PyTorch.")
+    assert "10 minutes" not in panel.ui.expectedLabel.text
 
 
-def test_time_of_earlier_runs_counts_by_model_and_device(a_ct, run_time):
-    assert run_time.expected(a_ct, "m", GPUS[0]) is None
-    for seconds in (20.0, 30.0, 500.0):
-        run_time.learn(a_ct, "m", GPUS[0], seconds)
-    assert run_time.expected(a_ct, "m", GPUS[0]) == pytest.approx(30.0, rel=0.01)
-    assert run_time.expected(a_ct, "m", GPUS[1]) is None
-    assert run_time.expected(a_ct, "other", GPUS[0]) is None
+def test_time_counts_what_the_panel_itself_takes(panel, run_events):
+    ct = fakes.make_ct_node()
+    run_events(lambda: panel.logic.devices.areKnown)
+    core = run_times.expected_s("lnhg-1mm", "openvino", "cpu", run_times.MIN_LITERS)
+    assert panel.sections[0]._expected() == pytest.approx(core + PANEL_S)
+    assert panel.sections[0]._runTime._litersOf(ct) == run_times.MIN_LITERS
 
 
-def test_larger_cts_take_longer(a_ct, run_time):
-    run_time.learn(a_ct, "m", CPU, 30.0)
-    before = run_time.expected(a_ct, "m", CPU)
-    a_ct.SetSpacing(*(2 * each for each in a_ct.GetSpacing()))
-    assert run_time.expected(a_ct, "m", CPU) > 4 * before
+# What computes -----------------------------------------------------------------------------------
 
 
-def test_damaged_settings_are_as_none(a_ct, run_time):
-    run_time._settings.setValue("LNHG/SecondsPerLiter", "{broken")
-    assert run_time.expected(a_ct, "m", CPU) == pytest.approx(8 + 1.1 * liters(a_ct))
-
-
-def test_a_run_teaches_the_time_it_took(panel, run_events):
+def test_what_computes_is_chosen_by_keys_and_reaches_the_child_process(panel, run_events):
+    run_events(lambda: panel.logic.devices.areKnown)
     fakes.make_ct_node()
+    assert items(panel.ui.runtimeSelector) == ["Automatic", "OpenVINO (CPU only)", "PyTorch (GPU or CPU)"]
+    choose(panel.ui.runtimeSelector, "torch")
+    assert panel._parameter.runtime == "torch"
+    assert panel.ui.expectedLabel.text.endswith("on the CPU (8 cores) by PyTorch.")
     run(panel, run_events)
-    assert "lnhg-1mm on cpu" in slicer.app.userSettings().value("LNHG/SecondsPerLiter")
+    assert panel.core.arguments[8:10] == ["--runtime", "torch"]
+    assert SceneResults.runOf(panel._parameter.segmentation)["runtime"] == "openvino"  # as the core says
+
+
+@pytest.fixture
+def without_torch(core):
+    core.runtimes, core.models = ["openvino"], {"lnhg-1mm": ["openvino"], "paper": []}
+    core.devices = [CPU]
+
+
+def test_a_computer_without_pytorch_is_ready(without_torch, panel, run_events):
+    fakes.make_ct_node()
+    run_events(lambda: panel.ui.expectedLabel.text == TAKES)
+    assert panel.ui.applyButton.enabled
+    assert items(panel.ui.runtimeSelector)[2] == "PyTorch, not installed"
+
+
+def test_what_is_not_installed_or_does_not_know_the_model_is_refused_with_the_cure(without_torch, panel, run_events):
+    fakes.make_ct_node()
+    run_events(lambda: panel.logic.devices.areKnown)
+    panel._parameter.runtime = "torch"
+    assert not panel.ui.applyButton.enabled
+    assert "PyTorch is not installed" in panel.ui.applyButton.toolTip
+    panel._parameter.runtime, panel._parameter.model = "auto", "paper"
+    assert panel.ui.applyButton.toolTip.startswith("paper needs PyTorch on this device: install it under Set-up")
+    panel._parameter.model = ""
+    assert panel.ui.applyButton.enabled
+
+
+def test_openvino_on_a_gpu_is_refused_and_takes_the_cpu_where_the_device_is_automatic(with_gpus, panel, run_events):
+    fakes.make_ct_node()
+    run_events(lambda: panel.logic.devices.areKnown)
+    panel._parameter.runtime = "openvino"
+    assert panel.ui.expectedLabel.text == TAKES
+    panel._parameter.device = "cuda:1"
+    assert "OpenVINO cannot compute lnhg-1mm on this device" in panel.ui.applyButton.toolTip
+
+
+def test_a_click_is_possible_where_nothing_is_installed_yet(core, request, run_events):
+    core.runtimes, core.models = [], {}
+    core.devices = [CPU]
+    panel = request.getfixturevalue("panel")
+    fakes.make_ct_node()
+    run_events(lambda: panel.logic.devices.areKnown)
+    assert panel.ui.applyButton.enabled
+
+
+def test_what_was_installed_is_seen_at_once(without_torch, panel, run_events):
+    run_events(lambda: panel.logic.devices.areKnown)
+    panel.core.runtimes = ["openvino", "torch"]
+    panel.core.devices = [CPU]
+    panel.install.onInstalled()
+    run_events(lambda: items(panel.ui.runtimeSelector)[2] == "PyTorch (GPU or CPU)")
 
 
 def test_time_left_follows_experience_first_and_progress_later():

@@ -27,6 +27,7 @@ SETTINGS = {
     "rangeHigh": 0.8,
     "segmentStyle": "fill",
     "device": "cpu",
+    "runtime": "torch",
     "model": "paper",
 }
 
@@ -198,6 +199,18 @@ def test_scene_of_an_older_version_keeps_its_own_scale_and_says_so(panel):
     assert "not a probability" in panel.ui.thresholdLabel.toolTip
     assert "with a score of at least" in panel.ui.statusLabel.text
     assert not panel.ui.expectationLabel.isVisibleTo(panel.uiWidget)
+
+
+def test_scene_of_an_older_version_takes_what_computes_by_itself_and_runs(panel, run_events):
+    panel._parameter.runtime = "torch"
+    slicer.mrmlScene.Clear()
+    slicer.mrmlScene.ReadFromMRB(str(OLD_SCENE), True)
+    assert panel._parameter.runtime == "auto"
+    assert panel.ui.runtimeSelector.currentText == "Automatic"
+    panel.ui.applyButton.click()
+    run_events(lambda: not panel.logic.isRunning)
+    assert panel.core.arguments[8:10] == ["--runtime", "auto"]
+    assert SceneResults.runOf(panel._parameter.segmentation)["runtime"] == "openvino"
 
 
 def test_scene_of_probabilities_is_loaded_with_what_to_expect(panel, run_events, tmp_path):

@@ -89,13 +89,14 @@ def test_run_keeps_half_of_the_models_score_or_one_probability_in_twenty(a_ct, c
 
 
 def test_child_is_called_as_the_command_line_contract_says(a_ct, core, run_events):
-    run = Run(core, a_ct, model="lnhg-1mm", device="cpu")
+    run = Run(core, a_ct, model="lnhg-1mm", device="cpu", runtime="torch")
     run.wait_for_end(run_events)
     lowest = min(0.05, run.logic.models()["lnhg-1mm"]["threshold"])  # its scores are probabilities
     dash_m, package, verb, ct, out, *options = core.arguments
     assert (dash_m, package, verb) == ("-m", "LNHGLib", "segment")
     assert Path(ct).parent == Path(out).parent == run.folder
-    assert options == ["--json", "--device", "cpu", "--model", "lnhg-1mm", "--threshold", f"{lowest:.4f}"]
+    where = ["--device", "cpu", "--runtime", "torch"]
+    assert options == ["--json", *where, "--model", "lnhg-1mm", "--threshold", f"{lowest:.4f}"]
     cwd = next(line[4:] for line in core.log.read_text().splitlines() if line.startswith("cwd"))
     assert (Path(cwd) / "LNHGLib").is_dir()
 

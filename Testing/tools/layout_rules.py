@@ -436,7 +436,8 @@ def requirement_files_agree(root: Path) -> list[str]:
 def slicer_installs_what_the_project_needs(root: Path) -> list[str]:
     """Lower bounds in Slicer are those of pyproject.toml; torch comes as the PyTorch extension brings it."""
     project = pyproject(root)["project"]
-    needs = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["training"]])
+    extras = [need for extra in ("training", "fast") for need in project["optional-dependencies"][extra]]
+    needs = map(Requirement, [*project["dependencies"], *extras])
     known = {need.name: str(need.specifier) for need in needs}
     core = root / "LNHGSegmentation/LNHGLib"
     calls = [

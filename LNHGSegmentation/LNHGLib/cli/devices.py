@@ -3,10 +3,11 @@
 import argparse
 import json
 from dataclasses import asdict
+from importlib.metadata import version
 
 from LNHGLib.cli.console import Stop
-from LNHGLib.models import compile_cache
-from LNHGLib.segmentation import devices
+from LNHGLib.models import compile_cache, folder
+from LNHGLib.segmentation import devices, runtime
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -30,8 +31,11 @@ def run(options: argparse.Namespace, _stop: Stop) -> None:
         removed = compile_cache.clear()
         print(f"{removed / 2**20:.0f} MB of compiled networks removed from {compile_cache.cache_folder()}")
         return
-    found = devices.find()
+    found, installed = devices.find(), runtime.installed()
     if options.json:
-        print(json.dumps({"devices": [asdict(device) for device in found]}))
-    else:
-        print("\n".join(map(devices.describe, found)))
+        models = {model.name: runtime.runtimes_of(model) for model in folder.available()}
+        print(json.dumps({"devices": [asdict(device) for device in found], "runtimes": installed, "models": models}))
+        return
+    print("\n".join(map(devices.describe, found)))
+    names = " or ".join(f"{name} {version(name)}" for name in installed)
+    print(f"networks run by {names or 'nothing yet: install OpenVINO with python -m LNHGLib.packages install cpu'}")

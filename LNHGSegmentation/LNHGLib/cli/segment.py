@@ -136,7 +136,7 @@ def segment_and_write(
         read: Returns the CT.
         overwrite: Whether results in OUT may be replaced.
     """
-    progress = progress_printer(options.json)
+    began, progress = time.perf_counter(), progress_printer(options.json)
     progress(0.0, "Loading the model")
     model = folder.load(options.model)
     from LNHGLib.results import writer
@@ -145,9 +145,9 @@ def segment_and_write(
 
     where = choose_runtime(options.device, model, options.runtime)
     progress(0.01, "Reading the CT")
-    began = time.perf_counter()
+    reading = time.perf_counter()
     volume = read()
-    seconds = round(time.perf_counter() - began, 3)
+    seconds = round(time.perf_counter() - reading, 3)
     find = functools.partial(pipeline.segment, threshold=options.threshold)
     if getattr(options, "at", None):
         from LNHGLib.segmentation.point_prompt import segment_at
@@ -158,5 +158,23 @@ def segment_and_write(
     progress(0.95, "Writing the results")
     stop.writing = True
     writer.write_result(result, options.out, overwrite)
+    if not getattr(options, "at", None):
+        keep_run_time(result, time.perf_counter() - began)
     progress(1.0, "Done")
     return result
+
+
+def keep_run_time(result: "Result", whole_s: float) -> None:
+    """Note how long a run took, for what the panel says of the next one.
+
+    Args:
+        result: Of the run.
+        whole_s: Seconds that the command took.
+    """
+    from LNHGLib.results import run_times
+
+    volume, device, stages_s = result.volume, result.report["device"], sum(result.report["seconds"].values())
+    name = "cpu" if device["used"] == "cpu" else device["name"]
+    liters = run_times.lung_liters(volume.array, volume.grid.spacing_mm)
+    run = run_times.Run(round(liters, 3), round(whole_s - stages_s, 3), round(stages_s, 3))
+    run_times.keep(result.report["model"]["name"], device["runtime"], name, run)

@@ -34,7 +34,8 @@ README = "README.md"
 DEFAULT = "lnhg-1mm"
 OPENVINO = "openvino"
 """Stands for a device where networks run on the CPU by OpenVINO instead of torch."""
-RUNTIMES = ("auto", "torch", OPENVINO)
+TORCH = "torch"
+RUNTIMES = ("auto", TORCH, OPENVINO)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +48,9 @@ def find() -> list[Device]:
 
 def has_gpu() -> bool:
     """Tell whether torch finds a GPU here; where no driver is installed, torch is not even imported."""
+    if importlib.util.find_spec("torch") is None:
+        return False
     if "torch" not in sys.modules:
-        if importlib.util.find_spec("torch") is None:
-            return False
         for library in DRIVERS:
             with suppress(OSError):
                 ctypes.CDLL(library)
@@ -77,10 +77,10 @@ def choose_device(name: str) -> "torch.device":
         return torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind != "cuda" or (name != "cuda" and not index.isdecimal()):
-        raise InputError(f"Device {name!r} is unknown, expected auto, cpu, cuda or cuda:N; choose one of these.")
+        raise InputError(f"Device {quoted(name)} is unknown, expected auto, cpu, cuda or cuda:N; choose one of these.")
     if int(index or 0) >= count:
         have = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
-        raise InputError(f"Device {name!r} is not there, this machine has {have}; use auto or cpu.")
+        raise InputError(f"Device {quoted(name)} is not there, this machine has {have}; use auto or cpu.")
     return torch.device("cuda", int(index or 0))
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from LNHGLib.errors import InputError
-from LNHGLib.models.folder import OPENVINO, RUNTIMES, Model
+from LNHGLib.models.folder import OPENVINO, RUNTIMES, TORCH, Model
 from LNHGLib.segmentation.devices import choose_device, has_gpu
 
 if TYPE_CHECKING:
@@ -33,6 +33,16 @@ def as_network(network: "Network | nn.Module") -> Network:
     return TorchNetwork(network)
 
 
+def installed() -> list[str]:
+    """Return the runtimes that are installed here, best first for a CPU; none is loaded."""
+    return [name for name in (OPENVINO, TORCH) if importlib.util.find_spec(name) is not None]
+
+
+def runtimes_of(model: Model) -> list[str]:
+    """Return the runtimes of this computer that compute all of a model's networks, the CPU's of "auto" first."""
+    return [name for name in installed() if name == TORCH or model.runs_on_openvino()]
+
+
 def choose_runtime(device: "str | Where", model: Model, runtime: str = "auto") -> "Where":
     """Return what a model's networks run on: a device of torch, or `OPENVINO`.
 
@@ -50,11 +60,18 @@ def choose_runtime(device: "str | Where", model: Model, runtime: str = "auto") -
     if runtime not in RUNTIMES:
         raise InputError(f"Runtime {runtime!r} is unknown, expected one of {', '.join(RUNTIMES)}; choose one of these.")
     on_cpu = device == "cpu" or (device == "auto" and (runtime == OPENVINO or not has_gpu()))
-    if runtime == "torch" or (runtime == "auto" and not (on_cpu and model.runs_on_openvino())):
+    if runtime == TORCH or (runtime == "auto" and not (on_cpu and model.runs_on_openvino())):
+        if TORCH not in installed():
+            wanted = f"model {model.name!r}" if on_cpu else f"device {device!r}"
+            wanted = "--runtime torch" if runtime == TORCH else wanted
+            raise InputError(
+                f"PyTorch is not installed, and {wanted} needs it; in Slicer install it under Set-up, else with: "
+                "python -m LNHGLib.packages install."
+            )
         return choose_device(device)
     if not on_cpu:
         raise InputError(f"OpenVINO computes on the CPU here, device {device!r} was given; use --device cpu, or torch.")
-    if importlib.util.find_spec(OPENVINO) is None:
+    if OPENVINO not in installed():
         raise InputError("OpenVINO is not installed; install it with: pip install openvino, or use --runtime torch.")
     if not model.runs_on_openvino():
         raise InputError(

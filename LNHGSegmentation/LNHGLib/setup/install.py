@@ -1,7 +1,7 @@
 """Installs the packages that are missing, and anew those that do not load. Needs nothing beyond Python itself and pip.
 
-torch and torchvision come as the PyTorch extension of 3D Slicer brings them: light-the-torch chooses the build that
-fits the computer's driver. What Slicer itself brings stays as it is.
+Where torch and torchvision are asked for, they come as the PyTorch extension of 3D Slicer brings them: light-the-torch
+chooses the build that fits the computer's driver. What Slicer itself brings stays as it is.
 """
 
 import importlib
@@ -98,4 +98,4 @@ def check(packages: Sequence[Package], wished: Callable[[], bool]) -> Check:
     if status is None:
         return Check({}, {names[0]: f"the packages did not load within {CHECK_LIMIT_S} s"})
     told = [line for line in said if line.startswith("{")]  # packages may have something to say as well
-    return package_list.read_check(status, (told or said)[-1])
+    return package_list.read_check(status, (told or said)[-1], names[0])

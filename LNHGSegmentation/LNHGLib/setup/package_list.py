@@ -33,6 +33,7 @@ class Package:
 
 
 TORCH = Package("torch", "2.6", "torch", 250, 1200), Package("torchvision", "0.21", "torchvision", 10, 20)
+OPENVINO = Package("openvino", "2025.0", "openvino", 60, 190)
 SLICERS = (
     Package("numpy", "2.0", "numpy", 20, 75),
     Package("scipy", "1.14", "scipy", 40, 130),
@@ -41,14 +42,17 @@ SLICERS = (
     Package("highdicom", "0.27", "highdicom", 10, 40),
 )
 """Slicer brings these, and its own stay; elsewhere they are installed as well."""
-SEGMENTATION = (
-    *TORCH,
-    Package("matplotlib", "3.9", "matplotlib", 20, 50),
+WITHOUT_NETWORKS = (
+    Package("matplotlib", "3.9", "matplotlib", 18, 50),
     Package("safetensors", "0.5", "safetensors", 1, 2),
     Package("anyascii", "0.3.2", "anyascii", 1, 1),
 )
+SEGMENTATION = (*TORCH, *WITHOUT_NETWORKS)
+CPU = "cpu"
+"""The group that runs the networks on a CPU by OpenVINO: no torch, and megabytes instead of gigabytes."""
 GROUPS = {
     "segmentation": SEGMENTATION,
+    CPU: (OPENVINO, *WITHOUT_NETWORKS),
     "training": (
         *SEGMENTATION,
         Package("h5py", "3.12", "h5py", 6, 20),
@@ -58,6 +62,8 @@ GROUPS = {
     "tensorboard": (Package("tensorboard", "2.18", "tensorboard", 20, 80),),
 }
 """In the order of loading: torchvision fails where torch does not fit."""
+RUN_NETWORKS = (CPU, "segmentation")
+"""The groups of which one is enough to segment."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ def needed(groups: Iterable[str]) -> list[Package]:
         if group not in GROUPS:
             raise InputError(f"{group!r} is no group of packages, expected {' or '.join(GROUPS)}; name one of these.")
     return list(dict.fromkeys(package for group in groups for package in GROUPS[group]))
+
+
+def complete() -> list[str]:
+    """Return those of `RUN_NETWORKS` of which nothing is missing here; nothing is loaded."""
+    return [group for group in RUN_NETWORKS if not missing(GROUPS[group])]
 
 
 def missing(packages: Iterable[Package]) -> list[Package]:
@@ -137,8 +148,14 @@ def _tell(trying: str | None, versions: dict[str, str], faults: dict[str, str]) 
     print(json.dumps({"trying": trying, "versions": versions, "faults": faults}), flush=True)
 
 
-def read_check(status: int, last_line: str) -> Check:
-    """What the last line of a check says, and the status with which it ended."""
+def read_check(status: int, last_line: str, first: str = "torch") -> Check:
+    """Return what a check said.
+
+    Args:
+        status: with which it ended.
+        last_line: its last line.
+        first: the package that gets the fault where the line does not say which has it.
+    """
     try:
         told = json.loads(last_line)
         faults = dict(told["faults"])
@@ -146,7 +163,7 @@ def read_check(status: int, last_line: str) -> Check:
             faults[told["trying"]] = f"loading it ended the process (status {status})"
         return Check(dict(told["versions"]), faults)
     except (ValueError, KeyError, TypeError):
-        return Check({}, {"torch": last_line or f"Python ended with status {status}"})
+        return Check({}, {first: last_line or f"Python ended with status {status}"})
 
 
 def summary(found: Check) -> str:

@@ -53,16 +53,17 @@ class PointPrompt(CoreTask):
         self._voxels = slicer.util.arrayFromVolume(volumeNode)[box].copy()
         super().__init__(onEnded, python=python, launcher=launcher)
 
-    def begin(self, model: str = "", device: str = "auto") -> None:
+    def begin(self, model: str = "", device: str = "auto", runtime: str = "auto") -> None:
         """Start the search; returns at once.
 
         Args:
             model: Name or folder of the model; empty stands for the default one.
             device: "auto", "cpu" or "cuda:N".
+            runtime: "auto", "openvino" or "torch".
         """
         place = ",".join(f"{value:.3f}" for value in self._placeLPS)
         ct, out = str(self.folder / "ct.nrrd"), str(self.folder / "result")
-        options = ["--device", device, *(["--model", model] if model else [])]
+        options = ["--device", device, "--runtime", runtime, *(["--model", model] if model else [])]
         self.start(["segment", ct, out, f"--at={place}", "--json", *options])
 
     def whyNotStarted(self, error: Exception) -> str:

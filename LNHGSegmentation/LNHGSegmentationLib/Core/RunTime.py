@@ -1,60 +1,44 @@
-"""How long a run takes: expected before it starts from earlier runs on this computer, and what is left meanwhile.
+"""How long a run takes: expected before it starts from earlier runs on this computer, and what is left meanwhile."""
 
-A run takes a fixed time to start and a time in proportion to the volume that the CT covers, as the networks see the
-lungs on a grid of their own. Each run tells how many seconds a liter took on its device; the median of the last ones
-counts.
-"""
-
-import json
-import statistics
 import time
 
-import numpy as np
 import slicer
 
-SETTING = "LNHG/SecondsPerLiter"
-KEPT_RUNS = 5
-START_S = 8.0  # to load the packages and the networks
-CPU_SECONDS_PER_LITER = 1.1  # of the whole scans in the README's table, on two cores; before the first run
+PANEL_S = 4.0  # to hand the CT over to the core, and to load the result
 SURE_FRACTION = 0.25  # from here on the time a run has taken tells more than earlier runs
-LITER_MM3 = 1e6
-
-
-def liters(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> float:
-    """Return the volume that a CT covers."""
-    return float(np.prod(volumeNode.GetImageData().GetDimensions()) * np.prod(volumeNode.GetSpacing())) / LITER_MM3
 
 
 class RunTime:
-    """What is known about this computer, kept in the application's settings."""
+    """What the core has noted of this computer's runs, for the CTs of a scene."""
 
-    def __init__(self, settings=None) -> None:
-        """Read the settings.
+    def __init__(self) -> None:
+        self._liters: tuple[tuple[str, int], float] = (("", 0), 0.0)  # of the CT that was asked for last
+
+    def expected(
+        self, volumeNode: slicer.vtkMRMLScalarVolumeNode, model: str, runtime: str, device: dict
+    ) -> float | None:
+        """Return the seconds from the click to the findings, None where no earlier run tells.
 
         Args:
-            settings: A ``QSettings``; by default the user's.
+            volumeNode: The CT.
+            model: Name of the model.
+            runtime: What computes it, "openvino" or "torch".
+            device: As `Devices.taken` returns it.
         """
-        self._settings = settings or slicer.app.userSettings()
+        from LNHGLib.results import run_times  # here, as it would slow down Slicer's start
 
-    def expected(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, model: str, device: dict) -> float | None:
-        """Return the seconds that a run will take, None where this cannot be known before the first run on a GPU."""
-        rates = self._rates().get(_key(model, device))
-        if rates:
-            return START_S + statistics.median(rates) * liters(volumeNode)
-        return START_S + CPU_SECONDS_PER_LITER * liters(volumeNode) if device["id"] == "cpu" else None
+        name = "cpu" if device["id"] == "cpu" else device["name"]
+        seconds = run_times.expected_s(model, runtime, name, self._litersOf(volumeNode)) if runtime else None
+        return None if seconds is None else PANEL_S + seconds
 
-    def learn(self, volumeNode: slicer.vtkMRMLScalarVolumeNode, model: str, device: dict, seconds: float) -> None:
-        """Remember how long a run took."""
-        rates, key = self._rates(), _key(model, device)
-        rate = max(seconds - START_S, 0.1 * seconds) / liters(volumeNode)
-        rates[key] = [*rates.get(key, []), round(rate, 4)][-KEPT_RUNS:]
-        self._settings.setValue(SETTING, json.dumps(rates))
+    def _litersOf(self, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> float:
+        from LNHGLib.results.run_times import lung_liters
 
-    def _rates(self) -> dict[str, list[float]]:
-        try:
-            return json.loads(self._settings.value(SETTING) or "{}")
-        except (TypeError, ValueError):
-            return {}
+        key = volumeNode.GetID(), volumeNode.GetImageData().GetMTime()
+        if self._liters[0] != key:
+            array, spacing = slicer.util.arrayFromVolume(volumeNode), volumeNode.GetSpacing()[::-1]
+            self._liters = key, lung_liters(array, spacing)
+        return self._liters[1]
 
 
 class Clock:
@@ -81,7 +65,3 @@ class Clock:
             return by_progress if fraction >= SURE_FRACTION else by_experience
         trust = min(fraction / SURE_FRACTION, 1.0)
         return trust * by_progress + (1 - trust) * by_experience
-
-
-def _key(model: str, device: dict) -> str:
-    return f"{model} on {'cpu' if device['id'] == 'cpu' else device['name']}"

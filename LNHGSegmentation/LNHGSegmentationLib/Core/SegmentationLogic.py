@@ -67,6 +67,7 @@ class SegmentationLogic(VTKObservationMixin):
         onEnded: Callable[[TaskOutcome], None],
         model: str = "",
         device: str = "auto",
+        runtime: str = "auto",
     ) -> None:
         """Start a run; returns at once.
 
@@ -78,6 +79,7 @@ class SegmentationLogic(VTKObservationMixin):
             onEnded: Called once at the end, unless the run is stopped.
             model: Name or folder of the model; empty stands for the default one.
             device: "auto", "cpu" or "cuda:N".
+            runtime: "auto", "openvino" or "torch".
 
         Raises:
             ValueError: The node is no CT volume.
@@ -95,7 +97,7 @@ class SegmentationLogic(VTKObservationMixin):
             onEnded(outcome)
 
         self._run = SegmentationRun(volumeNode, onProgress, ended, self._python, self._launcher)
-        self._run.begin(SegmentationRequest(model, device, threshold))
+        self._run.begin(SegmentationRequest(model, device, runtime, threshold))
 
     @property
     def isSearching(self) -> bool:
@@ -109,6 +111,7 @@ class SegmentationLogic(VTKObservationMixin):
         onEnded: Callable[[TaskOutcome], None],
         model: str = "",
         device: str = "auto",
+        runtime: str = "auto",
     ) -> None:
         """Outline the nodule at a place that the reader shows; returns at once.
 
@@ -118,6 +121,7 @@ class SegmentationLogic(VTKObservationMixin):
             onEnded: Called once with the result of a `PointPrompt`, unless the search is stopped.
             model: Name or folder of the model; empty stands for the default one.
             device: "auto", "cpu" or "cuda:N".
+            runtime: "auto", "openvino" or "torch".
 
         Raises:
             ValueError: The place lies outside the CT.
@@ -131,7 +135,7 @@ class SegmentationLogic(VTKObservationMixin):
             onEnded(outcome)
 
         self._search = PointPrompt(volumeNode, positionRAS, ended, self._python, self._launcher)
-        self._search.begin(model, device)
+        self._search.begin(model, device, runtime)
 
     def stopSearch(self) -> None:
         """End the search at a place at once, silently."""

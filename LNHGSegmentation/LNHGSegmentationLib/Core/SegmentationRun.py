@@ -22,11 +22,13 @@ class SegmentationRequest:
     Attributes:
         model: Name or folder of the model; empty stands for the default one.
         device: "auto", "cpu" or "cuda:N".
+        runtime: "auto", "openvino" or "torch".
         threshold: Lowest score of a finding that is kept; None for the model's own.
     """
 
     model: str = ""
     device: str = "auto"
+    runtime: str = "auto"
     threshold: float | None = None
 
 
@@ -76,7 +78,8 @@ class SegmentationRun(CoreTask):
         model = ["--model", request.model] if request.model else []
         threshold = [] if request.threshold is None else ["--threshold", f"{request.threshold:.4f}"]
         ct, out = str(self.folder / "ct.nrrd"), str(self.folder / "result")
-        self.start(["segment", ct, out, "--json", "--device", request.device, *model, *threshold])
+        where = ["--device", request.device, "--runtime", request.runtime]
+        self.start(["segment", ct, out, "--json", *where, *model, *threshold])
 
     def handOver(self) -> None:
         """Write the CT."""

@@ -34,17 +34,18 @@ class MissedNodule(VTKObservationMixin):
         self._logic, self._say, self._onEnded = logic, say, onEnded
         self._findings: Findings | None = None
         self._point: slicer.vtkMRMLMarkupsFiducialNode | None = None
-        self._device = "auto"
+        self._device = self._runtime = "auto"
 
-    def start(self, findings: Findings, device: str) -> None:
+    def start(self, findings: Findings, device: str, runtime: str) -> None:
         """Let the user click.
 
         Args:
             findings: Get the nodule.
             device: That the segmenter runs on: "auto", "cpu" or "cuda:N".
+            runtime: What computes it: "auto", "openvino" or "torch".
         """
         self.stop()
-        self._findings, self._device = findings, device
+        self._findings, self._device, self._runtime = findings, device, runtime
         self._point = slicer.mrmlScene.AddNewNodeByClass(POINT_CLASS, _("missed nodule"))
         self._point.CreateDefaultDisplayNodes()
         self._point.SetHideFromEditors(True)
@@ -122,7 +123,7 @@ class MissedNodule(VTKObservationMixin):
 
         self._say(_("The segmenter outlines the nodule..."))
         model = SceneResults.runOf(findings.segmentation).get("model", "")
-        self._logic.outlineAt(findings.volumeNode, position, outlined, model, self._device)
+        self._logic.outlineAt(findings.volumeNode, position, outlined, model, self._device, self._runtime)
 
     def _end(self, number: int | None, message: str) -> None:
         self._findings = None

@@ -253,7 +253,7 @@ class FindingsSection(VTKObservationMixin):
         if self.ui.addButton.checked:
             self._watch.follow()
             self._escape.setEnabled(True)
-            self._missed.start(self.findings, self._parameter.device)
+            self._missed.start(self.findings, self._parameter.device, self._parameter.runtime)
         else:
             self._stopAdding()
 

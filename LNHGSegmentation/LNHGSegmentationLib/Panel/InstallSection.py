@@ -21,12 +21,14 @@ class InstallSection:
         self._logic.onTold, self._logic.onProgress, self._logic.onChanged = self._show, self._showProgress, self._update
         self.uiWidget = slicer.util.loadUI(str(RESOURCES / "UI" / "Install.ui"))
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        for group, text in packageInstall.choices().items():
+            self.ui.packagesSelector.addItem(text, group)
+        self.ui.packagesSelector.setCurrentIndex(self.ui.packagesSelector.findData(packageInstall.group))
+        self.ui.packagesSelector.currentIndexChanged.connect(self._onChosen)
         self.ui.checkButton.clicked.connect(self.onCheck)
         self.ui.repairButton.clicked.connect(self.onRepair)
         self.ui.installCancelButton.clicked.connect(self.onCancel)
-        missing = packageInstall.missing()
-        text = _("Not there yet: {packages}. You are asked before they are installed, at the first run.")
-        self._show(text.format(packages=", ".join(missing)) if missing else _("The Python packages are there."))
+        self._showMissing()
         self._update()
 
     def setParameter(self, _parameter: Parameter | None) -> None:
@@ -45,7 +47,7 @@ class InstallSection:
             self._logic.check(lambda check: self._show(summary(check), isProblem=bool(check.faults)))
 
     def onRepair(self, *_args) -> None:
-        """Install anew what does not load."""
+        """Install what is missing, and anew what does not load."""
         with slicer.util.tryWithErrorDisplay(_("The packages are not repaired.")):
             self._logic.repair(slicer.util.errorDisplay)
 
@@ -55,10 +57,26 @@ class InstallSection:
         self._show(_("Cancelling..."))
         self._logic.cancel()
 
+    def _onChosen(self, *_args) -> None:
+        """Take what the networks are to run by; nothing is installed before the user asks for it."""
+        self._logic.group = self.ui.packagesSelector.itemData(self.ui.packagesSelector.currentIndex)
+        self._showMissing()
+        self._update()
+
+    def _showMissing(self) -> None:
+        lacking, missing = self._logic.lacking(), self._logic.missing()
+        text = _("The Python packages are there.")
+        if lacking:
+            text = _("Not there yet: {packages}.").format(packages=", ".join(lacking))
+            if missing:
+                text += " " + _("You are asked before they are installed, at the first run.")
+        self._show(text)
+
     def _update(self) -> None:
         """Show what can be clicked: nothing that began already can begin again."""
-        for button in (self.ui.checkButton, self.ui.repairButton):
-            button.setEnabled(not self._logic.isWorking)
+        for widget in (self.ui.checkButton, self.ui.repairButton, self.ui.packagesSelector):
+            widget.setEnabled(not self._logic.isWorking)
+        self.ui.repairButton.setText(_("Install") if self._logic.lacking() else _("Repair"))
         for widget in (self.ui.installProgressBar, self.ui.installCancelButton):
             widget.setVisible(self._logic.isInstalling)
         self.ui.installCancelButton.setEnabled(True)

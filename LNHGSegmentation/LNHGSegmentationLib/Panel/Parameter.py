@@ -15,6 +15,7 @@ class Parameter:
         inputVolume: The CT to segment.
         model: Name or folder of the model; empty stands for the default one.
         device: Where the networks run: "auto", "cpu" or "cuda:N".
+        runtime: What computes them: "auto", "openvino" or "torch".
         threshold: Lowest score of the findings shown; a new result sets it to its model's own.
         overlayVisible: Whether the heterogeneity map lies over the CT in the slice views.
         overlayOpacity: Opacity of the map, 0 to 1.
@@ -31,6 +32,7 @@ class Parameter:
     inputVolume: vtkMRMLScalarVolumeNode
     model: str = ""
     device: str = "auto"
+    runtime: str = "auto"
     threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
     overlayVisible: bool = True
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6

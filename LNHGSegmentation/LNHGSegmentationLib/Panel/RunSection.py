@@ -28,18 +28,16 @@ class RunSection(VTKObservationMixin):
         self,
         logic: SegmentationLogic,
         packageInstall: PackageInstall,
-        runTime: RunTime | None = None,
     ) -> None:
         """Build the section.
 
         Args:
             logic: Runs the segmentation.
             packageInstall: Provides the Python packages before the first run.
-            runTime: What is known about the time a run takes.
         """
         super().__init__()
         self._logic, self._packageInstall = logic, packageInstall
-        self._devices, self._runTime = logic.devices, runTime or RunTime()
+        self._devices, self._runTime = logic.devices, RunTime()
         self._parameter: Parameter | None = None
         self._guiTag = self._volume = self._segmentation = self._clock = None
         self._waiting = None  # the CT that is segmented when the packages are installed
@@ -53,7 +51,9 @@ class RunSection(VTKObservationMixin):
         self._tick.timeout.connect(self._showProgress)
         self.ui.applyButton.clicked.connect(lambda *_args: self.onCancel() if self._isBusy() else self.onApply())
         self.ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
+        self.ui.runtimeSelector.currentIndexChanged.connect(self._onRuntimeChosen)
         self._fillDevices()
+        packageInstall.onInstalled = self._onPackagesChanged
         if not packageInstall.missing():
             self._devices.find(self._onDevicesFound)
 
@@ -87,7 +87,8 @@ class RunSection(VTKObservationMixin):
             if self._packageInstall.ensure(self._onProgress, self._onInstalled):
                 self._devices.find(self._onDevicesFound)
                 self._clock = Clock(self._expected())
-                self._logic.start(p.inputVolume, self._onProgress, self._onEnded, model=p.model, device=p.device)
+                where = {"model": p.model, "device": p.device, "runtime": p.runtime}
+                self._logic.start(p.inputVolume, self._onProgress, self._onEnded, **where)
                 self._tick.start()
             else:
                 self._waiting = p.inputVolume
@@ -130,9 +131,7 @@ class RunSection(VTKObservationMixin):
     def _onEnded(self, outcome: TaskOutcome) -> None:
         if outcome.state == "done":
             segmentation, p = outcome.result.segmentation, self._parameter
-            run, volumeNode = SceneResults.runOf(segmentation), SceneResults.volumeOf(segmentation)
-            if run["device"]:
-                self._runTime.learn(volumeNode, run["model"], run["device"], self._clock.seconds)
+            volumeNode = SceneResults.volumeOf(segmentation)
             Overlay.setUpCT(volumeNode)
             if volumeNode is p.inputVolume:  # an earlier result stays in the scene, hidden
                 isFirst = p.segmentation is None
@@ -155,10 +154,15 @@ class RunSection(VTKObservationMixin):
     def _expected(self) -> float | None:
         """Return the seconds that a run would take now."""
         p = self._parameter
-        device = self._devices.taken(p.device)
+        device, runtime = self._taken()
         if device is None or self._whyNot():
             return None
-        return self._runTime.expected(p.inputVolume, self._models.name(p.model), device)
+        return self._runTime.expected(p.inputVolume, self._models.name(p.model), runtime, device)
+
+    def _taken(self) -> tuple[dict | None, str]:
+        """Return the device that a run would take now and what would compute it: None and empty while not known."""
+        p, devices = self._parameter, self._devices
+        return devices.taken(p.device, p.runtime), devices.computing(p.device, p.runtime, self._models.name(p.model))
 
     def _update(self, *_args) -> None:
         p, running = self._parameter, self._isBusy()
@@ -170,26 +174,35 @@ class RunSection(VTKObservationMixin):
                 selector.addItem(RunTexts.absentDevice(p.device, self._devices.areKnown), p.device)
             selector.setCurrentIndex(selector.findData(p.device))
             selector.blockSignals(was)
+            selector = self.ui.runtimeSelector
+            was = selector.blockSignals(True)
+            selector.setCurrentIndex(max(selector.findData(p.runtime), 0))
+            selector.blockSignals(was)
             self._observe(p.inputVolume, p.segmentation)
         reason = self._whyNot()
         self.ui.applyButton.setText(_("Cancel") if running else _("Segment nodules"))
         self.ui.applyButton.setEnabled(not self._isCancelling if running else not reason)
         self.ui.applyButton.setToolTip(RunTexts.applyToolTip(running, reason))
         self.ui.progressBar.setVisible(running)
-        for choice in (self.ui.inputSelector, self._models, self.ui.deviceSelector):
+        for choice in (self.ui.inputSelector, self._models, self.ui.deviceSelector, self.ui.runtimeSelector):
             choice.setEnabled(not running)
         self.ui.expectedLabel.setVisible(not running)
         if p is not None and not running:
-            device = self._devices.taken(p.device)
-            expectation = RunTexts.expectation(self._expected(), device, self._devices.trouble)
+            device, runtime = self._taken()
+            expectation = RunTexts.expectation(self._expected(), device, runtime, self._devices.trouble)
             self.ui.expectedLabel.setText(reason or expectation)
             self._setStatus(RunTexts.summary(p.segmentation, p.threshold))
 
     def _whyNot(self) -> str:
         """Return why a run cannot be started now, or an empty string."""
         p = self._parameter
-        device = p.device if p and self._devices.areKnown and not self._devices.taken(p.device) else ""
-        return RunTexts.whyNot(p.inputVolume if p else None, device)
+        absent = idle = ""
+        if p and self._devices.areKnown:
+            device, runtime = self._taken()
+            absent = "" if device else p.device
+            isIdle = self._devices.runtimes() and not runtime  # where nothing is installed, a click installs it
+            idle = "" if not isIdle else RunTexts.idleRuntime(p.runtime, self._models.name(p.model), self._devices)
+        return RunTexts.whyNot(p.inputVolume if p else None, absent, idle)
 
     def _stopClock(self) -> None:
         self._tick.stop()
@@ -223,16 +236,29 @@ class RunSection(VTKObservationMixin):
         if self._clock is not None:
             self._clock.expected_s = self._expected()
 
+    def _onPackagesChanged(self) -> None:
+        """Ask again what there is to compute with."""
+        self._devices.forget()
+        self._devices.find(self._onDevicesFound)
+
     def _fillDevices(self) -> None:
-        """List the devices without taking any of them for a choice."""
-        selector = self.ui.deviceSelector
-        was = selector.blockSignals(True)
-        selector.clear()
-        for key, text in RunTexts.deviceItems(self._devices.all()):
-            selector.addItem(text, key)
-        selector.blockSignals(was)
+        """List the devices and programs without taking any of them for a choice."""
+        for selector, items in (
+            (self.ui.deviceSelector, RunTexts.deviceItems(self._devices.all())),
+            (self.ui.runtimeSelector, RunTexts.runtimeItems(self._devices)),
+        ):
+            was = selector.blockSignals(True)
+            selector.clear()
+            for key, text in items:
+                selector.addItem(text, key)
+            selector.blockSignals(was)
 
     def _onDeviceChosen(self, *_args) -> None:
         device = self.ui.deviceSelector.itemData(self.ui.deviceSelector.currentIndex)
         if self._parameter is not None and device:
             self._parameter.device = device
+
+    def _onRuntimeChosen(self, *_args) -> None:
+        runtime = self.ui.runtimeSelector.itemData(self.ui.runtimeSelector.currentIndex)
+        if self._parameter is not None and runtime:
+            self._parameter.runtime = runtime

@@ -3,6 +3,7 @@
 from LNHGLib.measurement.score_scale import PROBABILITY, scale_of
 from slicer.i18n import tr as _
 
+from LNHGSegmentationLib.Core.Devices import Devices
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel import FindingsTexts
 from LNHGSegmentationLib.Scene import SceneResults
@@ -10,12 +11,16 @@ from LNHGSegmentationLib.Scene import SceneResults
 MINUTE = 60
 
 
-def whyNot(volumeNode, absentDevice: str) -> str:
+RUNTIMES = {"openvino": "OpenVINO", "torch": "PyTorch"}
+
+
+def whyNot(volumeNode, absentDevice: str, idleRuntime: str) -> str:
     """Return why a run cannot be started, or an empty string.
 
     Args:
         volumeNode: The CT, None where none is chosen.
         absentDevice: The chosen device where this computer lacks it, else an empty text.
+        idleRuntime: Why the chosen program cannot compute the networks here, or an empty text.
     """
     if volumeNode is None:
         return _("Select a chest CT; load one with Add Data or the DICOM module if there is none.")
@@ -32,7 +37,36 @@ def whyNot(volumeNode, absentDevice: str) -> str:
         return _("The device {device} is not on this computer: choose another one under Advanced.").format(
             device=absentDevice
         )
-    return ""
+    return idleRuntime
+
+
+def idleRuntime(runtime: str, model: str, devices: Devices) -> str:
+    """Return why nothing can compute the networks as chosen: on another device, or with another program, it can.
+
+    Args:
+        runtime: That was chosen: "auto", "openvino" or "torch".
+        model: Name of the model.
+        devices: Knows what is installed here.
+    """
+    if runtime in RUNTIMES and runtime not in devices.runtimes():
+        text = _("{program} is not installed: choose another program under Advanced, or install it under Set-up.")
+        return text.format(program=RUNTIMES[runtime])
+    if "torch" in devices.runtimes():
+        return _("OpenVINO cannot compute {model} on this device: choose Automatic under Advanced.").format(model=model)
+    text = _("{model} needs PyTorch on this device: install it under Set-up, or choose another under Advanced.")
+    return text.format(model=model)
+
+
+def runtimeItems(devices: Devices) -> list[tuple[str, str]]:
+    """Return the choices of the list of programs: what the core calls them, and what the user reads."""
+    texts = {"openvino": _("OpenVINO (CPU only)"), "torch": _("PyTorch (GPU or CPU)")}
+    if devices.areKnown:
+        absent = _("{program}, not installed")
+        texts = {
+            key: text if key in devices.runtimes() else absent.format(program=RUNTIMES[key])
+            for key, text in texts.items()
+        }
+    return [("auto", _("Automatic")), *texts.items()]
 
 
 def applyToolTip(running: bool, reason: str) -> str:
@@ -47,17 +81,20 @@ def applyToolTip(running: bool, reason: str) -> str:
     return reason or _("Find and outline the nodules of the selected CT. You can go on working meanwhile.")
 
 
-def expectation(seconds: float | None, device: dict | None, trouble: str) -> str:
+def expectation(seconds: float | None, device: dict | None, runtime: str, trouble: str) -> str:
     """Return how long a run will take and on what, or why this is not known.
 
     Args:
         seconds: That it takes, None while this is not known.
         device: That it runs on, None while this is not known.
+        runtime: What computes it, "openvino" or "torch".
         trouble: Why the devices are not known, or an empty text.
     """
     if device is None:
         return trouble
     name = deviceName(device)
+    if runtime:
+        name = _("{device} by {program}").format(device=name, program=RUNTIMES[runtime])
     if seconds is None:
         return _("On {device}. How long it takes is known after the first run.").format(device=name)
     return _("Takes {duration} on {device}.").format(duration=duration(seconds), device=name)

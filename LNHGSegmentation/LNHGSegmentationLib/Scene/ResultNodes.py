@@ -199,5 +199,6 @@ def _runOf(report: dict) -> dict:
         "score_scale": scale_of(report),
         "froc": model.get("froc"),
         "device": {"id": device["used"], "name": device["name"]} if device else None,
+        "runtime": device.get("runtime", "torch") if device else None,
         "warnings": report.get("warnings", []),
     }

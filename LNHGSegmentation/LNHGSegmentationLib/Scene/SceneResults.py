@@ -55,9 +55,9 @@ def runOf(segmentation: slicer.vtkMRMLSegmentationNode | None) -> dict:
 
     Returns:
         ``model``, its own ``threshold``, the ``lowest`` score that was kept, the ``highest`` seen (None if
-        there was none), the ``device`` (None if the core did not say), ``warnings``, the ``score_scale`` (see
-        `LNHGLib.measurement.score_scale`; scenes of older versions lack it) and ``froc``, what the model's card says to
-        expect by threshold (None if it says nothing).
+        there was none), the ``device`` and the ``runtime`` (None if the core did not say), ``warnings``, the
+        ``score_scale`` (see `LNHGLib.measurement.score_scale`) and ``froc``, what the model's card says to expect by
+        threshold (None if it says nothing). Scenes of older versions lack some.
     """
     return valueOf(segmentation, RUN_ATTRIBUTE, dict) or {}
 

@@ -1,12 +1,14 @@
 """The Python packages that the core needs beyond Slicer's own: looked for and installed only when first needed.
 
-A child process installs them (`LNHGLib.packages`): Slicer loads none of them, and its window goes on. torch comes as
-the PyTorch extension brings it; the extension's own call would load torch into Slicer and stop the window meanwhile.
+A child process installs them (`LNHGLib.packages`): Slicer loads none of them, and its window goes on. Two sets of
+packages run the networks: by OpenVINO on the CPU alone, or by PyTorch. torch comes as the PyTorch extension brings it;
+the extension's own call would load torch into Slicer and stop the window meanwhile.
 """
 
 import importlib
 import importlib.util
 import logging
+import shutil
 import sys
 from collections.abc import Callable
 
@@ -17,12 +19,13 @@ from slicer.i18n import tr as _
 from LNHGSegmentationLib.Core.CoreTask import CoreTask, TaskOutcome
 
 TITLE = "Lung Nodules (LNHG)"
-GROUP = "segmentation"
 CHECK_LIMIT_MS = 180_000
 
 
 class PackageCheck(CoreTask):
     """The packages are loaded in the core's interpreter; its result is a ``LNHGLib.setup.package_list.Check``."""
+
+    group = ""
 
     def read(self, status: int, lastLine: str) -> object:
         """Return what loads.
@@ -31,15 +34,16 @@ class PackageCheck(CoreTask):
             status: Exit status of the child.
             lastLine: Its last line.
         """
-        from LNHGLib.setup.package_list import read_check
+        from LNHGLib.setup.package_list import GROUPS, read_check
 
-        return read_check(status, lastLine)
+        return read_check(status, lastLine, GROUPS[self.group][0].module)
 
 
 class PackageInstallation(CoreTask):
     """The packages are installed; its result is a sentence."""
 
     CANCELLED = "Cancelled: packages that were not finished are installed anew the next time."
+    group = ""
 
     def read(self, status: int, lastLine: str) -> str:
         """Return what the core says.
@@ -52,7 +56,7 @@ class PackageInstallation(CoreTask):
             RuntimeError: They are not installed.
         """
         said = lastLine or _("Python ended with status {status}").format(status=status)
-        if status != 0 or _lacking():
+        if status != 0 or _lacking(self.group):
             raise RuntimeError(said)
         return lastLine
 
@@ -61,6 +65,8 @@ class PackageInstall:
     """Sees to it that the child process finds its packages; nothing of it blocks.
 
     Attributes:
+        group: What is checked and installed, of ``LNHGLib.setup.package_list.RUN_NETWORKS``: "cpu" or "segmentation".
+        onInstalled: Called when packages were installed.
         onTold: Called with a sentence on how the packages stand, and whether it tells of a problem.
         onProgress: Called with the fraction done, 0 to 1, and what is being done.
         onChanged: Called when `isWorking` or `isInstalling` has changed.
@@ -76,11 +82,24 @@ class PackageInstall:
         self._launcher, self._python = launcher, python
         self._task: PackageCheck | PackageInstallation | None = None
         self._waiting: list[tuple[Callable[[float, str], None], Callable[[TaskOutcome], None]]] = []
+        self.group = self._likely()
         self.forgetListener()
 
     def forgetListener(self) -> None:
         """Tell nobody any more how the packages stand."""
-        self.onTold = self.onProgress = self.onChanged = lambda *_: None
+        self.onTold = self.onProgress = self.onChanged = self.onInstalled = lambda *_: None
+
+    def choices(self) -> dict[str, str]:
+        """Return the groups to choose from, with what the user reads of each."""
+        from LNHGLib.setup import package_list
+        from LNHGLib.setup.room import Room, size
+
+        names = {package_list.CPU: _("CPU only"), "segmentation": _("GPU or CPU, by PyTorch")}
+        about = _("{name}, about {size}")
+        return {
+            group: about.format(name=name, size=size(Room(package_list.GROUPS[group]).download_mb))
+            for group, name in names.items()
+        }
 
     @property
     def isWorking(self) -> bool:
@@ -93,11 +112,15 @@ class PackageInstall:
         return isinstance(self._task, PackageInstallation)
 
     def missing(self) -> list[str]:
-        """Return the names of the packages that are not there; nothing is loaded."""
-        return [package.name for package in _lacking()]
+        """Return the names of the packages without which nothing runs; nothing is loaded."""
+        return [] if self._isReady() else self.lacking()
+
+    def lacking(self) -> list[str]:
+        """Return the names of the group's packages that are not there; nothing is loaded."""
+        return [package.name for package in _lacking(self.group)]
 
     def ensure(self, onProgress: Callable[[float, str], None], onEnded: Callable[[TaskOutcome], None]) -> bool:
-        """Return whether all packages are there; else ask the user, and install what is missing in the background.
+        """Return whether networks can run; else ask the user, and install what the group lacks in the background.
 
         Args:
             onProgress: Called with the fraction done, 0 to 1, and what is being done.
@@ -107,10 +130,9 @@ class PackageInstall:
             RuntimeError: One sentence: the user declines, or nothing can be installed.
         """
         if not self.isInstalling:
-            lacking = _lacking()
-            if not lacking:
+            if self._isReady():
                 return True
-            self._install(lacking, {})
+            self._install(_lacking(self.group), {})
         self._waiting.append((onProgress, onEnded))
         return False
 
@@ -123,13 +145,14 @@ class PackageInstall:
         Raises:
             RuntimeError: That interpreter is not found.
         """
-        from LNHGLib.setup.package_list import Check
+        from LNHGLib.setup.package_list import GROUPS, Check
 
+        first = GROUPS[self.group][0].module
         limit = _("the packages did not load within {limit} s").format(limit=CHECK_LIMIT_MS // 1000)
 
         def ended(outcome: TaskOutcome) -> None:
             self._setTask(None)
-            onChecked(outcome.result or Check({}, {"torch": outcome.message}))
+            onChecked(outcome.result or Check({}, {first: outcome.message}))
 
         def giveUp() -> None:
             if self._task is task:
@@ -137,12 +160,13 @@ class PackageInstall:
                 ended(TaskOutcome("failed", limit))
 
         task = PackageCheck(ended, python=self._python, launcher=self._launcher)
-        task.start(["check", GROUP], "LNHGLib.packages")
+        task.group = self.group
+        task.start(["check", self.group], "LNHGLib.packages")
         self._setTask(task)
         qt.QTimer.singleShot(CHECK_LIMIT_MS, giveUp)
 
     def repair(self, onFailed: Callable[[str], None]) -> None:
-        """Look what does not load, and install it anew after asking the user.
+        """Look what is missing or does not load, and install it after asking the user.
 
         Args:
             onFailed: Called with one sentence.
@@ -152,7 +176,7 @@ class PackageInstall:
         """
 
         def checked(check: object) -> None:
-            wrong = _lacking(check.faults)
+            wrong = _lacking(group, check.faults)
             if not wrong:
                 self.onTold(_("All packages load: there is nothing to repair."), False)
                 return
@@ -167,6 +191,7 @@ class PackageInstall:
             if outcome.state == "failed":
                 onFailed(outcome.message)
 
+        group = self.group
         self.onTold(_("Loading the packages..."), False)
         self.check(checked)
 
@@ -197,6 +222,7 @@ class PackageInstall:
             if outcome.state == "failed":
                 logging.error("LNHG: installing failed: %s", outcome.message)
             self.onTold(outcome.message or outcome.result, outcome.state == "failed")
+            self.onInstalled()
             waiting, self._waiting = self._waiting, []
             for _onProgress, onEnded in waiting:
                 onEnded(outcome)
@@ -212,7 +238,9 @@ class PackageInstall:
                 )
             room = package_room.Room(packages)
             room.require()
-            if not slicer.util.confirmOkCancelDisplay(f"{room.question(faults)}\n{_('Install now?')}", TITLE):
+            chosen = _("{choice}. Another choice is under Set-up.").format(choice=self.choices()[self.group])
+            question = f"{room.question(faults)}\n\n{chosen}\n{_('Install now?')}"
+            if not slicer.util.confirmOkCancelDisplay(question, TITLE):
                 raise RuntimeError(_("Nothing was installed: nodules cannot be segmented without these packages."))
             task = PackageInstallation(ended, tellProgress, self._python, self._launcher)
         except RuntimeError as error:
@@ -220,19 +248,36 @@ class PackageInstall:
             raise
         if self._task is not None:  # a check that is under way has nothing to say any more
             self._task.stop()
-        task.start(["install", GROUP, "--yes", "--progress-lines"], "LNHGLib.packages")
+        task.group = self.group
+        task.start(["install", self.group, "--yes", "--progress-lines"], "LNHGLib.packages")
         self._setTask(task)
+
+    def _isReady(self) -> bool:
+        """Return whether one of the groups that run the networks is there."""
+        from LNHGLib.setup import package_list
+
+        importlib.invalidate_caches()
+        return bool(package_list.complete())
+
+    def _likely(self) -> str:
+        """Return the group to begin with: what is there, else PyTorch where there is an NVIDIA GPU."""
+        from LNHGLib.setup import package_list
+
+        here = package_list.complete()
+        if len(here) == 1:
+            return here[0]
+        return "segmentation" if shutil.which("nvidia-smi") else package_list.CPU
 
     def _setTask(self, task: CoreTask | None) -> None:
         self._task = task
         self.onChanged()
 
 
-def _lacking(faults: dict[str, str] | None = None) -> list:
-    """Return the packages that are not there or, by import name, do not load."""
+def _lacking(group: str, faults: dict[str, str] | None = None) -> list:
+    """Return the packages of a group that are not there or, by import name, do not load."""
     from LNHGLib.setup import package_list
 
     importlib.invalidate_caches()
-    packages = package_list.needed([GROUP])
+    packages = package_list.needed([group])
     absent = package_list.missing(packages)
     return [package for package in packages if package in absent or package.module in (faults or {})]

@@ -1,6 +1,8 @@
 """The list of devices, with a GPU that torch is made to report."""
 
 import json
+import re
+import sys
 
 import pytest
 from LNHGLib.__main__ import main
@@ -32,16 +34,38 @@ def test_gpus_come_first_with_their_memory(two_gpus):
 
 def test_command_prints_a_line_a_device(two_gpus, capsys):
     assert main(["devices"]) == 0
-    first, second, third = capsys.readouterr().out.splitlines()
+    first, second, third, fourth = capsys.readouterr().out.splitlines()
     assert first == "cuda:0  Small GPU, 24 GiB, 10 GiB free"
     assert second.startswith("cuda:1")
     assert third.startswith("cpu")
+    assert re.fullmatch(r"networks run by openvino [\d.]+ or torch [\d.]+", fourth)
 
 
 def test_json_is_one_line_that_programs_read(two_gpus, capsys):
     assert main(["devices", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert [device["id"] for device in json.loads(line)["devices"]] == ["cuda:0", "cuda:1", "cpu"]
+    told = json.loads(line)
+    assert [device["id"] for device in told["devices"]] == ["cuda:0", "cuda:1", "cpu"]
+    assert told["runtimes"] == ["openvino", "torch"]
+    assert told["models"]["lnhg-1mm"] == ["openvino", "torch"]
+
+
+@pytest.mark.parametrize(
+    ("absent", "runtimes", "words"),
+    [
+        (["torch"], ["openvino"], "networks run by openvino "),
+        (["openvino"], ["torch"], "networks run by torch "),
+        (["torch", "openvino"], [], "networks run by nothing yet: install OpenVINO"),
+    ],
+)
+def test_what_is_not_installed_is_not_listed(absent, runtimes, words, monkeypatch, capsys):
+    for name in absent:
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    assert main(["devices", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["runtimes"] == told["models"]["lnhg-1mm"] == runtimes
+    assert main(["devices"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(words)
 
 
 def test_processor_without_a_name_in_the_system_still_has_one(monkeypatch, tmp_path):
