@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from LNHGLib import __version__
 from LNHGLib.cli import batch, benchmark, demo, devices, models, reader_study, report, segment
-from LNHGLib.cli.console import Parser, Stop, lasting_output, say, sentence_of, use_huge_pages
+from LNHGLib.cli.console import Parser, Stop, lasting_output, say, sentence_of, short_words, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError, WorkError
 
 COMMANDS = (segment, demo, batch, report, reader_study, devices, models, benchmark)
@@ -31,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Cancelled, WorkError) as error:
         return _fail(str(error), FAILED)
     except Exception as error:
-        if isinstance(error, OSError) and (refused := sentence_of(error)):
-            return _fail(refused, WRONG)
         if os.environ.get(DEBUG):
             traceback.print_exc()
+        if isinstance(error, OSError) and (refused := sentence_of(error)):
+            return _fail(refused, WRONG)
         reason = " ".join(str(error).split()) or "no reason given"
         sentence = f"failed: {type(error).__name__}: {reason}; set {DEBUG}=1 to see where."
         if isinstance(error, MemoryError):
@@ -54,6 +54,7 @@ def _fail(sentence: str, status: int) -> int:
 
 class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
+        message = short_words(message)
         raise InputError(f"{message}; see: {self.prog} --help")
 
 

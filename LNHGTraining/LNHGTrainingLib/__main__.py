@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from LNHGLib.cli.console import Parser, lasting_output, say, sentence_of, use_huge_pages
+from LNHGLib.cli.console import Parser, lasting_output, say, sentence_of, short_words, use_huge_pages
 from LNHGLib.errors import Cancelled, InputError
 from LNHGLib.setup import package_list
 
@@ -28,6 +28,7 @@ class _Parser(Parser):
     """Says what is wrong in one sentence."""
 
     def error(self, message: str) -> NoReturn:
+        message = short_words(message)
         raise InputError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
 
 
@@ -56,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         return _fail("Cancelled.", 1)
     except Exception as error:
-        if isinstance(error, OSError) and (refused := sentence_of(error)):
-            return _fail(refused, 2)
         if os.environ.get(DEBUG):
             traceback.print_exc()
+        if isinstance(error, OSError) and (refused := sentence_of(error)):
+            return _fail(refused, 2)
         if isinstance(error, ModuleNotFoundError) and error.name in INSTALLED:
             return _fail(f"{error.name} is not installed: run {INSTALL}, in 3D Slicer by PythonSlicer.", 1)
         return _fail(f"failed: {type(error).__name__}: {error}; set {DEBUG}=1 to see where.", 1)

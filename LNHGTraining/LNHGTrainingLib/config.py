@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted, shown
 
 T = TypeVar("T")
 
@@ -411,7 +411,8 @@ def build(kind: type[T], table: dict, where: str = "") -> T:
     for key in table:
         if key not in known:
             raise InputError(
-                f"The configuration has no key `{where}{key}`, expected one of {', '.join(known)}; correct the key."
+                f"The configuration has no key `{where}{shown(key)}`, expected one of {', '.join(known)}; correct the "
+                "key."
             )
     for name, each in known.items():
         if name not in table and each.default is MISSING and each.default_factory is MISSING:
@@ -433,7 +434,7 @@ def _checked(kind: Any, value: Any, key: str) -> Any:
         return float(value)
     if type(value) is kind:
         return value
-    raise InputError(f"`{key}` is {value!r}, expected {_expected(kind)}; correct the configuration.")
+    raise InputError(f"`{key}` is {quoted(value)}, expected {_expected(kind)}; correct the configuration.")
 
 
 def _expected(kind: Any) -> str:
@@ -482,7 +483,7 @@ def read(path: Path) -> dict:
             f"{path} cannot be read ({error.strerror}), expected a TOML configuration; check --config."
         ) from error
     except ValueError as error:
-        raise InputError(f"{path} is no valid TOML ({error}); mend it.") from error
+        raise InputError(f"{path} is no valid TOML ({shown(error, 80)}); mend it.") from error
     bases = config.pop("base", [])
     names = [bases] if isinstance(bases, str) else bases
     return reduce(_merged, [*(read(path.parent / name) for name in names), renamed(config)])
@@ -524,7 +525,8 @@ def override(config: dict, settings: list[str]) -> dict:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise InputError(f"--set {setting!r} has no value, expected key=value, as in loss.mse=0; add the value.")
+            met = quoted(setting)
+            raise InputError(f"--set {met} has no value, expected key=value, as in loss.mse=0; add the value.")
         try:
             value: object = tomllib.loads(f"value = {text.strip()}")["value"]
         except tomllib.TOMLDecodeError:
@@ -537,12 +539,14 @@ def override(config: dict, settings: list[str]) -> dict:
 def _replaced(table: dict, path: list[str], value: object, key: str) -> dict:
     name, *rest = path
     if name not in table or (rest and not isinstance(table[name], dict)):
-        raise InputError(f"--set {key}: no {name!r} here, expected one of {', '.join(table)}; the file names all keys.")
+        raise InputError(
+            f"--set {shown(key)}: no {quoted(name)} here, expected one of {', '.join(table)}; the file names all keys."
+        )
     old = table[name]
     if rest:
         return table | {name: _replaced(old, rest, value, key)}
     if isinstance(old, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(old):
-        raise InputError(f"--set {key} is {value!r}, expected a value like {old!r}; give such a value.")
+        raise InputError(f"--set {key} is {quoted(value)}, expected a value like {quoted(old)}; give such a value.")
     return table | {name: value}

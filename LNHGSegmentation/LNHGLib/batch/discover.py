@@ -4,12 +4,13 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from LNHGLib.batch import case_names
 from LNHGLib.batch.case import FAILED, SKIPPED, Case
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, listed, quoted
 from LNHGLib.files.text import read_csv
 from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_header, single_file, zip_scans
@@ -72,9 +73,7 @@ def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
     if len(paths) == 1 and first.suffix.lower() == ".csv":
         return _numbered(_listed(first), [])
     if len(paths) == 1 and first.is_file() and dicom_header.is_dicom(first):  # stands for its series, as in `segment`
-        return _numbered(
-            [Case("", case_names.readable(Path(first.name)), first.absolute(), size=first.stat().st_size)], []
-        )
+        return _numbered([Case("", case_names.readable(Path(first.name)), first.absolute(), size=_bytes([first]))], [])
     base = first.absolute() if first.is_dir() else first.absolute().parent
     if len(paths) > 1:  # names below the deepest common folder are the user's, those above are not shown
         base = Path(os.path.commonpath([path.absolute().parent for path in paths]))
@@ -83,8 +82,9 @@ def find_cases(inputs: Sequence[str], out: Path) -> Cohort:
         _search(path, found, out.resolve())
     cases = list(_cases(found))
     if not cases:
+        others = f" and {len(inputs) - 1} more" if inputs[1:] else ""
         raise InputError(
-            f"{' '.join(inputs)} holds no scan, expected DICOM series, zipped series or volumes "
+            f"{inputs[0]}{others} holds no scan, expected DICOM series, zipped series or volumes "
             f"({', '.join(single_file.SUFFIXES)}); check the path."
         )
     return _numbered(cases, [f"Left aside: {count} {what}." for what, count in sorted(found.left.items())])
@@ -136,19 +136,28 @@ def _files(folder: Path, out: Path, left: Counter) -> Iterator[Path]:
 def _cases(found: _Found) -> Iterator[Case]:
     """Make the cases of what a search has met, still without ids."""
     for path in found.images:
-        yield Case("", found.name(path), path, size=path.stat().st_size)
+        yield Case("", found.name(path), path, size=_bytes([path]))
     for path in found.archives:
         yield from _archive(path, found.name(path))
     for uid, headers in by_subject(found.headers):
         files = tuple(sorted({header.path for header in headers}))
         folder = Path(os.path.commonpath([file.parent for file in files]))
-        size = sum(file.stat().st_size for file in files)
+        size = _bytes(files)
         yield Case("", found.name(folder), folder, uid, files, size=size, **_verdict(headers))
     folders: dict[Path, list[Path]] = {}
     for path in found.unreadable:
         folders.setdefault(path.parent, []).append(path)
     for folder, files in folders.items():
         yield Case("", f"{found.name(folder)}/{files[0].name}", folder, **_unreadable([file.name for file in files]))
+
+
+def _bytes(files: Iterable[Path]) -> int:
+    """Return the size of files; those that went away since they were found have none, and fail when they are read."""
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
 
 
 def _unreadable(names: Sequence[str]) -> dict[str, str]:
@@ -167,7 +176,7 @@ def _verdict(headers: Iterable[Header]) -> dict[str, str]:
 
 def _archive(path: Path, name: str) -> list[Case]:
     """Return the cases of an archive, one that failed when it cannot be read or holds none."""
-    whole = Case("", name, path, size=path.stat().st_size)
+    whole = Case("", name, path, size=_bytes([path]))
     try:
         content = zip_scans.look_into(path)
     except InputError as error:
@@ -188,7 +197,7 @@ def _listed(list_file: Path) -> list[Case]:
     columns = {str(name).strip().lower(): name for name in (rows[0] if rows else {})}
     if "path" not in columns:
         raise InputError(
-            f"{list_file} has {'the columns ' + ', '.join(columns) if columns else 'no rows'}, expected a column path "
+            f"{list_file} has {'the columns ' + listed(columns) if columns else 'no rows'}, expected a column path "
             f"(and maybe {', '.join(LIST_COLUMNS[1:])}) with a scan a row; add it."
         )
     found, cases = _Found(list_file.absolute().parent), []
@@ -200,9 +209,9 @@ def _listed(list_file: Path) -> list[Case]:
             reason = f"{given or 'The empty path'} does not exist; correct the list."
             case = replace(case, source=given, state=FAILED, reason=reason)
         elif path.is_dir():
-            case = replace(case, size=sum(file.stat().st_size for file in files_below(path)))
+            case = replace(case, size=_bytes(files_below(path)))
         else:
-            case = replace(case, size=path.stat().st_size)
+            case = replace(case, size=_bytes([path]))
             if path.suffix.lower() == ".zip":
                 inside = _archive(path, case.source)
                 tried = [each for each in inside if uid in ("", each.series_uid) and each.state != SKIPPED]
@@ -224,7 +233,7 @@ def _numbered(cases: list[Case], notes: list[str]) -> Cohort:
     twice = next((case.id for case in cases if given[case_names.key_of(case.id)] > 1), None)
     if twice:
         count = given[case_names.key_of(twice)]
-        raise InputError(f"The list names {count} cases {twice!r}, expected a name a case; rename.")
+        raise InputError(f"The list names {count} cases {quoted(twice)}, expected a name a case; rename.")
     ids = case_names.unique([(case.id, case.source, case.series_uid or "") for case in cases])
     named = [replace(case, id=id_) for case, id_ in zip(cases, ids, strict=True)]
     return Cohort(sorted(named, key=lambda case: case.id), notes)

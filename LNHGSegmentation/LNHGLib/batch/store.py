@@ -14,7 +14,7 @@ from typing import Any
 from LNHGLib.batch import content
 from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.batch.lock import RunLock
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.files.atomic import PART_SUFFIX, atomic_file, require_text
 from LNHGLib.files.text import read_json, write_json
 
@@ -159,7 +159,7 @@ class Store:
         foreign = sorted(there - {*TABLES, CASES, SCENES, MEMORY})
         if foreign:
             raise InputError(
-                f"OUT {self.out} holds {foreign[0]!r}, which is no result of lnhg batch, expected a new folder; "
+                f"OUT {self.out} holds {quoted(foreign[0])}, which is no result of lnhg batch, expected a new folder; "
                 "give another name."
             )
         path = self.memory / "batch.json"
@@ -171,8 +171,9 @@ class Store:
         changed = sorted(name for name in settings if settings[name] != before.get(name))
         if changed:
             raise InputError(
-                f"OUT {self.out} was begun with another {' and '.join(changed)} ({before.get(changed[0])!r}, now "
-                f"{settings[changed[0]]!r}), expected the same throughout a cohort; give the same, or another OUT."
+                f"OUT {self.out} was begun with another {' and '.join(changed)} ({quoted(before.get(changed[0]))}, "
+                f"now {quoted(settings[changed[0]])}), expected the same throughout a cohort; give the same, or "
+                "another OUT."
             )
 
 

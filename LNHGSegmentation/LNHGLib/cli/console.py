@@ -16,7 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from LNHGLib.errors import CANCELLED, Cancelled
+from LNHGLib.errors import CANCELLED, Cancelled, shown
+
+AWAY = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ESTALE)
+"""Faults of a path that the user can look after: it went away, is of another kind, or is closed to the user."""
+LONG_WORD = 60
 
 CANCEL_FILE = "LNHG_CANCEL_FILE"
 """Environment variable: the work stops as soon as the file it names is there."""
@@ -97,14 +101,23 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
 
+def short_words(message: str) -> str:
+    """Return a message of argparse, in which what the user typed is shortened."""
+    return re.sub(rf"'[^']{{{LONG_WORD},}}'|\S{{{LONG_WORD},}}", lambda found: shown(found[0], LONG_WORD), message)
+
+
 def sentence_of(error: OSError) -> str | None:
-    """Return what to tell of a path that no file system takes; None for every other failure."""
-    if error.errno != errno.ENAMETOOLONG:
-        return None
-    name = max(Path(str(error.filename or "")).parts, key=len, default="")
-    return (
-        f"A name of {len(os.fsencode(name))} bytes is longer than the file system takes ({name}); give a shorter one."
-    )
+    """Return what to tell of a path that is not there any more or that no file system takes; None for other faults."""
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    if error.errno == errno.ENAMETOOLONG:
+        name = max(Path(path).parts, key=len, default="")
+        return (
+            f"A name of {len(os.fsencode(name))} bytes is longer than the file system takes ({shown(name)}); "
+            "give a shorter one."
+        )
+    if path and error.errno in AWAY:
+        return f"{path} cannot be used ({error.strerror}), expected it there and open to you; check it and try again."
+    return None
 
 
 def use_huge_pages() -> None:

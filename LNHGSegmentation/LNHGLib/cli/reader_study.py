@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from LNHGLib.cli.console import Stop, progress_printer, say
+from LNHGLib.errors import quoted
 from LNHGLib.files.checksum import file_sha256
 
 EXPORT_HELP = """
@@ -65,7 +66,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 def _categories(text: str) -> int:
     if not text.isdecimal() or not 2 <= int(text) <= 101:
-        raise argparse.ArgumentTypeError(f"the number of categories is {text!r}, expected 2 to 101")
+        raise argparse.ArgumentTypeError(f"the number of categories is {quoted(text)}, expected 2 to 101")
     return int(text)
 
 

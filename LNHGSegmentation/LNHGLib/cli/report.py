@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from LNHGLib.cli.console import Stop, progress_printer, say
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 
 HELP = """
 RESULT is a folder of `lnhg segment`. OUT gets nodules.csv, report.pdf (or report.png) with table and key pictures, and,
@@ -38,7 +38,7 @@ def _parts(text: str) -> tuple[str, ...]:
 
     parts = tuple(part.strip() for part in text.split(","))
     if not set(parts) <= set(PARTS):
-        raise argparse.ArgumentTypeError(f"the parts are {text!r}, expected some of {', '.join(PARTS)}")
+        raise argparse.ArgumentTypeError(f"the parts are {quoted(text)}, expected some of {', '.join(PARTS)}")
     return parts
 
 

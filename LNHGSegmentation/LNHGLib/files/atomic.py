@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from LNHGLib.errors import DiskError, InputError
+from LNHGLib.errors import DiskError, InputError, quoted
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_PREFIX = ".lnhg-tmp-"
@@ -107,8 +107,8 @@ def require_free(out: Path, overwrite: bool = False, names: Sequence[str] = ()) 
     foreign = [entry for entry in entries if not any(fnmatch(entry, name) for name in names)]
     if foreign:
         raise InputError(
-            f"The result folder {out} holds {foreign[0]!r}, which this command does not write, and is not replaced; "
-            "give another folder."
+            f"The result folder {out} holds {quoted(foreign[0])}, which this command does not write, and is not "
+            "replaced; give another folder."
         )
 
 

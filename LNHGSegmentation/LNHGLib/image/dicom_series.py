@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import MAX_LISTED, UID_LETTERS, InputError, shown
 from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_stacks
 from LNHGLib.image.dicom_geometry import SliceGrid, require_axes, slice_grid
@@ -98,7 +98,7 @@ def find_slices(path: Path, name: str | None = None, files: Sequence[Path] = ())
     found = {file: headers for file in sorted(files) if (headers := read_headers(file))}
     _, mark, number = (name or "").partition("#")
     if mark and not (number.isdecimal() and int(number)):
-        raise InputError(f"{path} cannot have a series {name}, expected UID or UID#NUMBER; correct the name.")
+        raise InputError(f"{path} cannot have a series {shown(name)}, expected UID or UID#NUMBER; correct the name.")
     uid = uid_of(name) if name else None
     if path.is_file() and uid is None:
         own = found.get(path) if path in files else read_headers(path)
@@ -112,8 +112,14 @@ def find_slices(path: Path, name: str | None = None, files: Sequence[Path] = ())
     chosen = [header for header in headers if uid in (None, header.series_uid)]
     if not chosen:
         kinds = Counter((header.series_uid, header.kind) for header in headers)
-        listed = "; ".join(f"{uid} ({count} {kind})" for (uid, kind), count in sorted(kinds.items()))
-        raise InputError(f"{path} has no series {uid}, expected one of those found: {listed}; name one of them.")
+        found_here = "; ".join(
+            f"{shown(found_uid, UID_LETTERS)} ({count} {shown(kind)})"
+            for (found_uid, kind), count in sorted(kinds.items())[:MAX_LISTED]
+        )
+        raise InputError(
+            f"{path} has no series {shown(uid, UID_LETTERS)}, expected one of those found: {found_here}; name one of "
+            "them."
+        )
     stack, notes = dicom_stacks.choose(path, chosen, int(number or 0))
     require_axes(path, stack.headers[0])
     ordered = _sort_slices(path, stack, notes)

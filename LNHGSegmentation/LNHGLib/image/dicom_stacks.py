@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import UID_LETTERS, InputError, shown
 from LNHGLib.image.dicom_header import ADVICE, PARTS, SUBJECT, Header
 
 MIN_SLICES = 10
@@ -286,7 +286,7 @@ def choose(path: Path, headers: Sequence[Header], number: int = 0) -> tuple[Stac
     stacks = volumes(headers)
     if not stacks:
         found = Counter(header.kind for header in headers)
-        listed = ", ".join(f"{count} {kind}" for kind, count in found.most_common(NAMED))
+        listed = ", ".join(f"{count} {shown(kind)}" for kind, count in found.most_common(NAMED))
         advice = ADVICE.get(found.most_common(1)[0][0], "choose the folder of the CT series")
         raise InputError(f"{path} holds no CT slices but other images ({listed}), expected a chest CT; {advice}.")
     if number:
@@ -294,7 +294,9 @@ def choose(path: Path, headers: Sequence[Header], number: int = 0) -> tuple[Stac
         if asked is None:
             count = max(stack.number for stack in stacks)
             expected = f"#1 to #{count}" if count else "the name of the series alone, as it holds one volume"
-            raise InputError(f"{path} has no volume #{number} in that series, expected {expected}; correct the name.")
+            raise InputError(
+                f"{path} has no volume #{shown(number)} in that series, expected {expected}; correct the name."
+            )
         return asked, []
     if path.is_file():
         stacks = [stack for stack in stacks if any(header.path == path for header in stack.headers)] or stacks
@@ -337,7 +339,7 @@ def _require_one_volume(path: Path, best: Stack, stacks: Sequence[Stack]) -> Non
     uid = best.headers[0].series_uid
     own = [stack for stack in stacks if stack.number and stack.headers[0].series_uid == uid]
     told = {kind: {dict(stack.told_by).get(kind) for stack in own} for kind, _ in best.told_by}
-    times, names = len(told.get("time point", ())), f"--series {uid}#1 to #{len(own)}"
+    times, names = len(told.get("time point", ())), f"--series {shown(uid, UID_LETTERS)}#1 to #{len(own)}"
     if times > 2:
         raise InputError(f"{path} is a 4-D series of {times} time points, expected one; take one with {names}.")
     if len(told.get("kV", ())) > 1:
@@ -347,8 +349,8 @@ def _require_one_volume(path: Path, best: Stack, stacks: Sequence[Stack]) -> Non
     if "spacing" in told:
         longest = max(own, key=lambda stack: stack.distances[-1] - stack.distances[0])
         raise InputError(
-            f"{path} has slices {dict(longest.told_by)['spacing']} and others elsewhere, expected one spacing; "
-            f"take that longest part with --series {longest.name}."
+            f"{path} has slices {shown(dict(longest.told_by)['spacing'])} and others elsewhere, expected one spacing; "
+            f"take that longest part with --series {shown(longest.name, UID_LETTERS)}."
         )
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 
 CHUNK = 2**24
 HEADER_BYTES = 2**20
@@ -80,7 +80,7 @@ def _require_spacing(path: Path, spacing: np.ndarray) -> None:
     if len(spacing) < 3 or not np.isfinite(spacing).all() or (spacing <= 0).any():
         met = " x ".join(f"{value:g}" for value in spacing) or "none"
         raise InputError(
-            f"{path} has a voxel spacing of {met} mm in its header, expected three lengths above 0; "
+            f"{path} has a voxel spacing of {shown(met)} mm in its header, expected three lengths above 0; "
             "correct it or convert the CT again from the original DICOM."
         )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import UID_LETTERS, InputError, shown
 from LNHGLib.image import dicom_series, single_file
 from LNHGLib.image.dicom_header import is_dicom
 from LNHGLib.image.dicom_stacks import MIN_SLICES
@@ -51,7 +51,8 @@ def read_volume(
     if path.is_file() and path.name.lower().endswith(single_file.SUFFIXES):
         if series_uid:
             raise InputError(
-                f"{path} is no DICOM and has no series, but the series {series_uid} was asked for; leave it out."
+                f"{path} is no DICOM and has no series, but the series {shown(series_uid, UID_LETTERS)} was asked "
+                "for; leave it out."
             )
         image, oriented = single_file.read_oriented(path)
         array, grid = from_sitk(image)

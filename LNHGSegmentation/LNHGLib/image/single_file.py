@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.atomic import temporary_folder
 from LNHGLib.image import file_headers
 from LNHGLib.image.captured_stderr import captured_stderr
@@ -85,8 +85,9 @@ def _require_plain_volume(path: Path, reader: sitk.ImageFileReader) -> None:
         )
     if any(length > 1 for length in size[3:]):
         raise InputError(
-            f"{path} is {len(size)}-D (size {' x '.join(map(str, size))}), expected a single 3-D CT; "
+            f"{path} is {len(size)}-D (size {shown(' x '.join(map(str, size)))}), expected a single 3-D CT; "
             "export one time point as its own file."
         )
     if len(size) < 3:
-        raise InputError(f"{path} is a single {size[0]} x {size[1]} picture, expected a 3-D CT; give the whole series.")
+        met = f"single {' x '.join(map(str, size))} picture" if len(size) == 2 else "row of values"
+        raise InputError(f"{path} is a {met}, expected a 3-D CT; give the whole series.")

@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 
 CARD = "model.json"
 PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
@@ -35,8 +35,8 @@ def unpack(path: Path, folder: Path) -> None:
             where = PurePosixPath(name)
             if where.parent != homes[0] or ".." in where.parts or not PLAIN_NAME.fullmatch(where.name):
                 raise InputError(
-                    f"{path} holds {name!r} outside or below the model's folder, expected only {CARD} and the files it "
-                    "lists; take the model again from its source."
+                    f"{path} holds {quoted(name)} outside or below the model's folder, expected only {CARD} and the "
+                    "files it lists; take the model again from its source."
                 )
         size = sum(archive.getinfo(name).file_size for name in names)
         room = min(MAX_BYTES, shutil.disk_usage(folder).free - zip_scans.SPARE_BYTES)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.models.documents.mgi_cnn import MgiCnn
 
 
@@ -105,7 +105,7 @@ def build_classifier(spec: dict) -> nn.Module:
     """
     if spec.get("kind") not in KINDS:
         raise InputError(
-            f"The classifier's kind is {spec.get('kind')!r}, expected one of {', '.join(KINDS)}; mend model.json."
+            f"The classifier's kind is {quoted(spec.get('kind'))}, expected one of {', '.join(KINDS)}; mend model.json."
         )
     options = {"width": spec["width"]} if spec["kind"] != "resnet-48" and spec.get("width") else {}
     return KINDS[spec["kind"]](**options)

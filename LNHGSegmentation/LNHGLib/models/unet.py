@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.models import gan
 from LNHGLib.models.gan import Generator
 
@@ -19,7 +19,7 @@ def require_planes(planes: int) -> int:
         InputError: it is none of 1, 2 and 3.
     """
     if planes not in (1, 2, 3):
-        raise InputError(f"`planes` is {planes!r}, expected 1, 2 or 3; mend the configuration.")
+        raise InputError(f"`planes` is {quoted(planes)}, expected 1, 2 or 3; mend the configuration.")
     return planes
 
 

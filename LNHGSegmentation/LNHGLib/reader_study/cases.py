@@ -1,7 +1,7 @@
 """What a reader study is made of: nodules in the result folders of `lnhg segment` and `lnhg batch`, with their CTs."""
 
 import json
-import reprlib
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, listed, quoted, shown
 from LNHGLib.files.damage import explain_damage
 from LNHGLib.files.text import read_csv, read_json
 from LNHGLib.files.tree import files_below
@@ -80,7 +80,7 @@ def find_study_cases(
     unknown = next((each.result for each in selections if each.result not in folders), None)
     if unknown is not None:
         raise InputError(
-            f"The list names the result {unknown!r}, which is not among the {len(folders)} given; correct it."
+            f"The list names the result {quoted(unknown)}, which is not among the {len(folders)} given; correct it."
         )
     reader = _ResultReader(ct_root, force)
     cases: list[StudyCase] = []
@@ -94,16 +94,20 @@ def find_study_cases(
             scores = {int(row["number"]): float(row["score"]) for row in rows if row["provenance"] != "detector-box"}
         number = max(scores, key=scores.__getitem__, default=None) if selection.nodule is None else selection.nodule
         if number is None and selections:
-            raise InputError(f"The result {name} has no segmented nodule, expected one; take it out of the list.")
+            raise InputError(
+                f"The result {shown(name)} has no segmented nodule, expected one; take it out of the list."
+            )
         if number is None:
             continue
         if number not in scores:
             raise InputError(
-                f"The result {folder} has no segmented nodule {number}, expected one of {sorted(scores)}; "
-                "correct the list."
+                f"The result {folder} has no segmented nodule {shown(number)}, expected one of "
+                f"{listed(sorted(scores))}; correct the list."
             )
         if any((case.origin, case.nodule) == (name, number) for case in cases):
-            raise InputError(f"Nodule {number} of {name} is chosen twice, expected once; take one row out.")
+            raise InputError(
+                f"Nodule {shown(number)} of {shown(name)} is chosen twice, expected once; take one row out."
+            )
         cases.append(StudyCase(name, number, partial(reader.nodule, folder, number), selection.truth))
     return cases
 
@@ -151,10 +155,10 @@ def read_case_list(path: Path) -> list[CaseSelection]:
     selections = []
     for line, row in enumerate(rows, 2):
         result, nodule, truth = ((row.get(name) or "").strip() for name in LIST_COLUMNS)
-        if not result or (nodule and not nodule.isdecimal()) or truth not in ("", "0", "1"):
+        if not result or (nodule and not re.fullmatch(r"\d{1,9}", nodule)) or truth not in ("", "0", "1"):
             raise InputError(
-                f"{path} line {line} has result {reprlib.repr(result)}, nodule {reprlib.repr(nodule)} and truth "
-                f"{reprlib.repr(truth)}, expected a folder's name, a number or nothing, and 0, 1 or nothing; mend it."
+                f"{path} line {line} has result {quoted(result)}, nodule {quoted(nodule)} and truth "
+                f"{quoted(truth)}, expected a folder's name, a number or nothing, and 0, 1 or nothing; mend it."
             )
         selections.append(CaseSelection(result, int(nodule) if nodule else None, int(truth) if truth else None))
     if not selections:
@@ -175,7 +179,9 @@ def _result_folders(results: Sequence[Path]) -> dict[str, Path]:
         for folder in found:
             name = folder.resolve().name
             if folders.setdefault(name, folder).resolve() != folder.resolve():
-                raise InputError(f"Two results are called {name} ({folders[name]} and {folder}); rename one of them.")
+                raise InputError(
+                    f"Two results are called {shown(name)} ({folders[name]} and {folder}); rename one of them."
+                )
     return dict(sorted(folders.items()))
 
 

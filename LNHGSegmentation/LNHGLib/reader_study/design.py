@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.reader_study.scores import MODALITIES, SESSIONS
 
 ALPHABET = "0123456789BCDFGHJKMNPQRSTVWXZ"  # no vowels: no words
@@ -106,7 +106,7 @@ def parse_readers(text: str) -> list[str]:
     unfit = [name for name in names if not READER.fullmatch(name)]
     if not names or unfit or len({name.lower() for name in names}) < len(names):
         raise InputError(
-            f"The readers are {text!r}, expected a number from 1 or different names of letters, digits, - and _, "
+            f"The readers are {quoted(text)}, expected a number from 1 or different names of letters, digits, - and _, "
             "separated by commas; change them."
         )
     return names

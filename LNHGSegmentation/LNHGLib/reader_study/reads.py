@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.reader_study.scores import MODALITIES, Score
 
 
@@ -55,8 +55,8 @@ class Reads:
         for key, repeats in self.second.items():
             for case in set(repeats) - set(self.first[key]):
                 raise InputError(
-                    f"Reader {key[0]} reads case {case} in modality {key[1]} only as a repeat, expected a first read; "
-                    "give all tables of the study."
+                    f"Reader {shown(key[0])} reads case {shown(case)} in modality {shown(key[1])} only as a repeat, "
+                    "expected a first read; give all tables of the study."
                 )
 
     @property

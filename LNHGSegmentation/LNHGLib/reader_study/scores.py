@@ -5,12 +5,11 @@ four are those of iMRMC. A score sheet is such a table whose score, confidence a
 """
 
 import math
-import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.files.text import csv_reader, write_csv
 
 CT, CT_MAP = "CT", "CT+map"
@@ -133,7 +132,7 @@ def read_truth(path: Path) -> dict[str, int]:
         case, value = row["caseID"], row["truth"]
         if value not in ("0", "1") or not case or case in truth:
             raise InputError(
-                f"{path} line {line} has truth {reprlib.repr(value)} for case {reprlib.repr(case)}, "
+                f"{path} line {line} has truth {quoted(value)} for case {quoted(case)}, "
                 "expected 0 or 1 once a case; correct it."
             )
         truth[case] = int(value)
@@ -184,7 +183,7 @@ def _number(
     if not (math.isfinite(value) and lowest <= value <= highest) or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
         upper = f"from {lowest:g} to {highest:g}" if highest < math.inf else f"of {lowest:g} or more"
-        raise InputError(f"{where} has {name} {reprlib.repr(text)}, expected {kind} {upper}; {ADVICE}.")
+        raise InputError(f"{where} has {name} {quoted(text)}, expected {kind} {upper}; {ADVICE}.")
     return value
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.image import dicom_series
 from LNHGLib.image.boxes import corners
 from LNHGLib.image.dicom_pixels import PixelReader
@@ -159,7 +159,8 @@ def require_same_values(series: OriginalSeries, frames: np.ndarray, nodules: Ite
         mean = totals[0, nodule.number] / totals[1, nodule.number]
         if abs(mean - nodule.measurement.mean_hu) > MEAN_HU_TOLERANCE:
             measured = nodule.measurement.mean_hu
-            raise InputError(_mismatch(series, f"nodule {nodule.number} has {mean:.0f} HU there, {measured:.0f} in it"))
+            met = shown(f"{measured:.0f}")
+            raise InputError(_mismatch(series, f"nodule {nodule.number} has {mean:.0f} HU there, {met} in it"))
 
 
 def _mismatch(series: OriginalSeries, met: str) -> str:

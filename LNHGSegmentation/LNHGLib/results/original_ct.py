@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.atomic import temporary_folder
 from LNHGLib.image import zip_scans
 from LNHGLib.image.dicom_stacks import uid_of
@@ -79,7 +79,7 @@ class OriginalCT:
             if inside.size and abs(float(inside.mean()) - expected) > MEAN_HU_TOLERANCE:
                 raise InputError(
                     f"{volume.source.path} does not fit the result: nodule {number} has {inside.mean():.0f} HU in it, "
-                    f"measured were {expected:.0f}, expected the CT that was segmented; give that one."
+                    f"measured were {shown(f'{expected:.0f}')}, expected the CT that was segmented; give that one."
                 )
 
 

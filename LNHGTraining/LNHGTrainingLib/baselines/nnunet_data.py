@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.files.text import write_json
@@ -98,6 +98,8 @@ def splits(cases: Sequence[Case]) -> list[dict[str, list[str]]]:
         trained = [case for case in cases if case.fold != number]
         shared = sorted({case.patient for case in held_out} & {case.patient for case in trained})
         if shared:
-            raise InputError(f"Patient {shared[0]} is in fold {number} and in another, expected one; split by patient.")
+            raise InputError(
+                f"Patient {shown(shared[0])} is in fold {number} and in another, expected one; split by patient."
+            )
         entries.append({"train": [case.name for case in trained], "val": [case.name for case in held_out]})
     return entries

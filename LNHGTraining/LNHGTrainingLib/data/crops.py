@@ -10,7 +10,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.text import read_csv
 
 CUBE = 50
@@ -236,6 +236,6 @@ def assert_disjoint(train: CropDataset, validation: CropDataset) -> None:
     shared = sorted(patients(train) & patients(validation))
     if shared:
         raise InputError(
-            f"{len(shared)} patients ({shared[0]}, ...) are in training and validation, expected none; "
+            f"{len(shared)} patients ({shown(shared[0])}, ...) are in training and validation, expected none; "
             "split by patient."
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.text import read_csv, write_csv
 from LNHGLib.image.boxes import Box, box_within
@@ -102,8 +102,8 @@ def read(path: Path, crops: CropDataset, backgrounds: Sequence[Background]) -> l
                 in_backgrounds.append((names[row["background"]], center))
     except (OSError, KeyError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as hard negatives ({error}), expected a file that `lnhg-train mine` wrote; "
-            "mend data.hard_negatives in the configuration."
+            f"{path} cannot be read as hard negatives ({shown(error, 80)}), expected a file that `lnhg-train mine` "
+            "wrote; mend data.hard_negatives in the configuration."
         ) from error
     return [Locations(crops, in_crops), Locations([volume for volume, _ in backgrounds], in_backgrounds)]
 

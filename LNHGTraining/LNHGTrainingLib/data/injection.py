@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from scipy import ndimage
 from scipy.special import expit
 
@@ -122,8 +122,8 @@ def load(data: Data) -> NoduleInjector:
     shared = sorted(patients(held_out) & set(state["patients"]))
     if shared:
         raise InputError(
-            f"{path} was trained on {len(shared)} patients of the validation folds ({shared[0]}, ...), expected none; "
-            f"train the injector on the same folds."
+            f"{path} was trained on {len(shared)} patients of the validation folds ({shown(shared[0])}, ...), "
+            "expected none; train the injector on the same folds."
         )
     return injector
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.text import read_csv
 from scipy import ndimage
 
@@ -106,11 +106,11 @@ def read_scans(path: Path, table: Path, folds: Sequence[int]) -> Iterator[Scan]:
             missing = [each for each in DATA_SETS if each not in group]
             if missing or "patient_id" not in group.attrs:
                 lacks = ", ".join(missing) or "the attribute patient_id"
-                raise InputError(f"{path}: scan {name} lacks {lacks}; expected the layout of lidc_scans.h5.")
+                raise InputError(f"{path}: scan {shown(name)} lacks {lacks}; expected the layout of lidc_scans.h5.")
             patient = str(group.attrs["patient_id"])
             if patient not in of_patient:
                 raise InputError(
-                    f"{path}: {patient} has no fold in {table}, expected one; add the patient to the table."
+                    f"{path}: {shown(patient)} has no fold in {table}, expected one; add the patient to the table."
                 )
             if of_patient[patient] not in folds:
                 continue

@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted, shown
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.text import markdown_table, read_csv, read_json, write_csv, write_json
 from LNHGLib.stats import paired
@@ -66,7 +66,8 @@ def read_evaluation(folder: Path) -> Evaluation:
         ) from error
     if summary.get("schema") != 2 or summary.get("kind") not in ("crops", "scans"):
         raise InputError(
-            f"{folder} has a summary of schema {summary.get('schema')!r}, expected 2; run lnhg-train evaluate again."
+            f"{folder} has a summary of schema {quoted(summary.get('schema'))}, expected 2; run lnhg-train evaluate "
+            "again."
         )
     identity = ("patient", "series", "nodule") if summary["kind"] == "crops" else ("case", "nodule")
     counted = {tuple(row[key] for key in identity): row for row in rows if row.get("counts", "1") == "1"}
@@ -113,13 +114,14 @@ def require_same_nodules(first: Path, a: Evaluation, second: Path, b: Evaluation
     if odd:
         raise InputError(
             f"{first} scores {len(a.rows)} nodules and {second} {len(b.rows)}, {len(odd)} of them not in both "
-            f"({' '.join(odd[0])}), expected the same; evaluate both on the same folds."
+            f"({shown(' '.join(odd[0]))}), expected the same; evaluate both on the same folds."
         )
     for key, row in a.rows.items():
         for column in SAME:
             if row[column] != b.rows[key][column]:
                 raise InputError(
-                    f"Nodule {' '.join(key)} has {column} {row[column]} in {first} and {b.rows[key][column]} in "
+                    f"Nodule {shown(' '.join(key))} has {column} {shown(row[column])} in {first} and "
+                    f"{shown(b.rows[key][column])} in "
                     f"{second}, expected the same; evaluate both on the same data."
                 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import LNHGLib
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.files.atomic import atomic_folder, require_free
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.files.text import write_csv, write_json
@@ -66,8 +66,8 @@ def cube_predictor(ensemble: "Ensemble", card: dict) -> Predict:
     grid = card["grid"]
     if grid["kind"] != "spacing":
         raise InputError(
-            f"Model {card['name']} works on a grid of kind {grid['kind']!r} that depends on the scan's field of view, "
-            "expected a fixed spacing for crops; evaluate it with --scans."
+            f"Model {card['name']} works on a grid of kind {quoted(grid['kind'])} that depends on the scan's field of "
+            "view, expected a fixed spacing for crops; evaluate it with --scans."
         )
     spacing = np.array(grid["spacing_mm"], float)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from LNHGLib.batch import peak_memory
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.text import read_json
 from LNHGLib.image.boxes import box_shape, box_start, box_union, box_within, grow_box
 from LNHGLib.image.reader import read_volume
@@ -143,7 +143,9 @@ def read_case(folder: Path) -> AnnotatedScan:
         meta = read_json(folder / META) if (folder / META).exists() else {}
         stated = {int(about["label"]): about for about in meta.get("nodules", [])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder / META} is no JSON with a label for each nodule ({error}); mend it.") from error
+        raise InputError(
+            f"{folder / META} is no JSON with a label for each nodule ({shown(error, 80)}); mend it."
+        ) from error
     ct = _ct_of(folder)
     if ct is None:
         raise InputError(f"{folder} has no CT; expected ct.nii.gz, another image named ct, or a folder dicom.")

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.text import csv_reader
 from LNHGLib.image.boxes import box_shape, box_union
 from LNHGLib.image.reader import read_volume
@@ -62,7 +62,7 @@ def find(location: Path, options: PrepareOptions) -> Found:
     stated = [pair.name for pair in chosen]
     twice = sorted({name for name in stated if stated.count(name) > 1})
     if twice:
-        raise InputError(f"{location} has two cases named {twice[0]}, expected one; name them apart.")
+        raise InputError(f"{location} has two cases named {shown(twice[0])}, expected one; name them apart.")
     return Found(subjects, left_out)
 
 
@@ -150,10 +150,14 @@ def read_scan(pair: Pair, patient: str | None = None) -> Scan:
         patient = pair.name
         notes.append("The patient is not known: the case stands for it.")
     if len(masks) > MAX_MASKS:
-        raise InputError(f"{pair.name} has masks of {len(masks)} readers, expected at most {MAX_MASKS}; give fewer.")
+        raise InputError(
+            f"{shown(pair.name)} has masks of {len(masks)} readers, expected at most {MAX_MASKS}; give fewer."
+        )
     nodules = merge_readers([mask for mask in masks if mask is not None])
     if not nodules and any(mask is None for mask in masks):
-        raise InputError(f"{pair.name} has a mask outside its CT, expected both in one place; check the geometry.")
+        raise InputError(
+            f"{shown(pair.name)} has a mask outside its CT, expected both in one place; check the geometry."
+        )
     return Scan(volume, patient, volume.source.series_uid or pair.name, nodules, notes=tuple(notes))
 
 

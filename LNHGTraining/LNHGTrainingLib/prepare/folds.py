@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.checksum import file_sha256
 from LNHGLib.files.text import csv_reader, write_csv, write_json
@@ -63,7 +63,7 @@ def assign_folds(rows: list[dict], plan: Plan) -> list[int]:
     held = {row["patient_id"] for row in rows if row.get("scan_test") == "1"} | set(plan.hold_out)
     unknown = sorted(set(plan.hold_out) - {row["patient_id"] for row in rows})
     if unknown:
-        raise InputError(f"The table has no patient {unknown[0]} to hold out; check --hold-out.")
+        raise InputError(f"The table has no patient {shown(unknown[0])} to hold out; check --hold-out.")
     groups = defaultdict(list)
     for index, row in enumerate(rows):
         if row["patient_id"] not in held:  # what must stay together; with the leaky split a nodule alone
@@ -154,8 +154,8 @@ def assert_disjoint(rows: list[dict], folds: list[int]) -> None:
     for row, fold in zip(rows, folds, strict=True):
         if seen.setdefault(row["patient_id"], fold) != fold:
             raise InputError(
-                f"Patient {row['patient_id']} is in fold {seen[row['patient_id']]} and in fold {fold}, expected one "
-                "fold a patient; draw the folds anew."
+                f"Patient {shown(row['patient_id'])} is in fold {seen[row['patient_id']]} and in fold {fold}, "
+                "expected one fold a patient; draw the folds anew."
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from LNHGLib.errors import InputError
+from LNHGLib.errors import UID_LETTERS, InputError, shown
 from LNHGLib.image.boxes import box_shape, box_union, box_within
 from LNHGLib.image.dicom_header import read_headers
 from LNHGLib.image.dicom_series import find_slices
@@ -107,7 +107,8 @@ def read_scan(folder: Path, series_uid: str, files: tuple[Path, ...], xml: Path)
     def slice_of(roi: Roi) -> int:
         if roi.sop_uid not in slices:
             raise InputError(
-                f"{xml.name} outlines a nodule on the image {roi.sop_uid}, which is not among the {len(files)} of the "
+                f"{xml.name} outlines a nodule on the image {shown(roi.sop_uid, UID_LETTERS)}, which is not among the "
+                f"{len(files)} of the "
                 "series; copy the whole series."
             )
         return slices[roi.sop_uid]
@@ -122,7 +123,8 @@ def read_scan(folder: Path, series_uid: str, files: tuple[Path, ...], xml: Path)
     patient = volume.source.patient_id
     if not patient:
         raise InputError(
-            f"{series_uid} names no patient (PatientID), expected one, as folds are drawn by patient; add it."
+            f"{shown(series_uid, UID_LETTERS)} names no patient (PatientID), expected one, as folds are drawn by "
+            "patient; add it."
         )
     return Scan(volume, patient, series_uid, nodules, marks_of(readings, volume.grid, slice_of), notes=notes)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 
 RATINGS = (
     "subtlety", "internalStructure", "calcification", "sphericity", "margin", "lobulation", "spiculation", "texture",
@@ -68,7 +68,7 @@ def read_readings(path: Path) -> list[Reading]:
         return [reading for reader, session in enumerate(sessions) for reading in _session(reader, session)]
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
         raise InputError(
-            f"{path} holds no complete LIDC readings ({type(error).__name__}: {error}); copy the file again."
+            f"{path} holds no complete LIDC readings ({type(error).__name__}: {shown(error, 80)}); copy the file again."
         ) from error
 
 

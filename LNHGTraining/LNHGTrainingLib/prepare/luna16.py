@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.text import csv_reader
 from LNHGLib.image.boxes import box_intersection, box_within
 from LNHGLib.image.reader import read_volume
@@ -71,7 +71,8 @@ def _by_series(path: Path, column: str) -> dict[str, list[tuple[Point, float]]]:
             found.setdefault(row["seriesuid"], []).append((point, float(row[column])))
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} is no list of LUNA16 ({type(error).__name__}: {error}), expected the columns seriesuid, "
+            f"{path} is no list of LUNA16 ({type(error).__name__}: {shown(error, 80)}), expected the columns "
+            "seriesuid, "
             f"coordX, coordY, coordZ and {column}; copy it again."
         ) from error
     return found

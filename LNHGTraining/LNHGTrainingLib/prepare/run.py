@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.text import read_json, write_csv, write_json
 
@@ -109,7 +109,7 @@ def claim_folder(out: Path, settings: dict) -> None:
         if differing:
             name = differing[0]
             raise InputError(
-                f"{out} was prepared with {name} {earlier.get(name)!r}, now it is {settings[name]!r}; "
+                f"{out} was prepared with {name} {quoted(earlier.get(name))}, now it is {quoted(settings[name])}; "
                 "name another folder, or give the same settings to go on."
             )
     (out / SCANS).mkdir(parents=True, exist_ok=True)
