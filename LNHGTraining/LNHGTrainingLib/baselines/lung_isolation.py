@@ -7,8 +7,8 @@ from LNHGLib.image.volume import Volume, canonical
 from LNHGLib.segmentation.preprocessing import WINDOW_HU, find_lungs
 from matplotlib.figure import Figure
 from scipy import ndimage
-from scipy.cluster.vq import kmeans2
 
+from LNHGTrainingLib.baselines.k_means import two_means_threshold
 from LNHGTrainingLib.evaluation.metrics import dice
 
 PIXELS = 512
@@ -38,11 +38,10 @@ def _isolate_in_slice(hu: np.ndarray) -> np.ndarray:
     middle = tuple(slice(*(round(end * scale) for end in MIDDLE)) for scale in (rows, columns))
     extreme = (hu == hu.max()) | (hu == hu.min())
     values = np.where(extreme, hu[middle].mean(), hu)
-    inner = values[middle].reshape(-1, 1).astype(np.float64)
-    if inner.min() == inner.max():  # one value has no two clusters (register T6)
+    threshold = two_means_threshold(values[middle])
+    if threshold is None:
         return np.zeros(hu.shape, bool)
-    centers, _ = kmeans2(inner, np.array([inner.min(axis=0), inner.max(axis=0)]), minit="matrix", iter=50)
-    air = ndimage.binary_dilation(ndimage.binary_erosion(values < centers.mean(), ERODED), DILATED)
+    air = ndimage.binary_dilation(ndimage.binary_erosion(values < threshold, ERODED), DILATED)
     labels, _ = ndimage.label(air)
     kept = [
         number

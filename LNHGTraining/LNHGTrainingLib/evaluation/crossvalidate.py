@@ -8,7 +8,7 @@ by the network that never saw it. Of a single fold, it is the best on crops the 
 import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from LNHGLib.files.atomic import require_free
 from LNHGLib.files.checksum import file_sha256
 
 from LNHGTrainingLib import output_files
-from LNHGTrainingLib.baselines import nnunet
+from LNHGTrainingLib.baselines import k_means, nnunet
 from LNHGTrainingLib.data.crops import LabeledVolume, load_crops, patients
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import metrics, summary
@@ -31,12 +31,13 @@ from LNHGTrainingLib.training import checkpoint
 PROBABILITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 INTENSITIES = (*MASK_THRESHOLDS, 0.3, 0.4, 0.5)
 TRAINING_CROPS = 120
-PROTOCOL = (
-    " Each nodule is scored by the network of the fold that held its patient out; the threshold of each fold was "
-    "chosen on {}."
+PROTOCOL = " Each nodule is scored by the network of the fold that held its patient out; {}."
+ON_OTHERS = "the threshold of each fold was chosen on the nodules of the other folds, scored likewise"
+ON_TRAINING = f"the threshold was chosen on {TRAINING_CROPS} crops of its training patients"
+BY_K_MEANS = (
+    "each slice is cut by K-means, as in document 001, and a nodule is hit where its middle slice or a neighbor of it "
+    f"has more than {k_means.POSITIVE_PX} pixels marked and more than {k_means.HIT_PX} of them inside the reference"
 )
-ON_OTHERS = "the nodules of the other folds, scored likewise"
-ON_TRAINING = f"{TRAINING_CROPS} crops of its training patients"
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,12 @@ class InferenceOptions:
     Attributes:
         rotate_180: From the mean with what is predicted of the cube rotated by 180 degrees, see `ensemble`.
         prune: Without the vessels and walls that they ran along, see `attachments`.
+        k_means: As document 001 does, from two clusters of each slice's values, see `k_means`.
     """
 
     rotate_180: bool = False
     prune: bool = False
+    k_means: bool = False
 
     @property
     def text(self) -> str:
@@ -127,7 +130,9 @@ def read_folds(
         data = config["data"]
         trained = load_crops(*files, data["train_folds"], 3)
         thresholds = PROBABILITIES if targets == ["binary"] else INTENSITIES
-        if len(checkpoints) == 1:
+        if inference.k_means:
+            predict, thresholds = cut_by_k_means(predict), (0.5,)
+        elif len(checkpoints) == 1:
             some = trained.spread(TRAINING_CROPS)[:TRAINING_CROPS]
             thresholds = (thresholds[dice_sums(predict, some, thresholds, inference.prune).argmax()],)
         held_out = tuple(data["validation_folds"])
@@ -173,7 +178,7 @@ def run(
         readers: Fewest readers of a nodule.
     """
     require_free(out, options.overwrite, output_files.EVALUATION)
-    parts, scored, leaked = [], set(), set()
+    parts, scored, leaked, hits = [], set(), set(), []
     with tempfile.TemporaryDirectory() as cache:
         folds = [replace(fold, predict=_cached(fold.predict, Path(cache), n)) for n, fold in enumerate(folds)]
         thresholds = choose_thresholds(folds, files, readers, options)
@@ -181,11 +186,14 @@ def run(
             rows = evaluate_crops.select_rows(files.table, Selection(fold.held_out, readers))
             crops = evaluate.progress(evaluate_crops.read_crops(files.crops, rows), len(rows), "nodule", options)
             parts.append(evaluate_crops.evaluate_crops(crops, fold.predict, threshold, fold.inference.prune))
+            if fold.inference.k_means:
+                read = evaluate_crops.read_crops(files.crops, rows)
+                hits += [(c.row["patient_id"], k_means.hits(fold.predict(c.hu) > threshold, c.reference)) for c in read]
             scored |= {row["patient_id"] for row in rows}
             leaked |= {row["patient_id"] for row in rows} & fold.trained_on
     results = CropResults.joined(parts)
-    chosen_on = ON_TRAINING if len(folds) == 1 else ON_OTHERS
-    protocol = evaluate_crops.protocol(readers) + PROTOCOL.format(chosen_on)
+    cut = BY_K_MEANS if hits else ON_TRAINING if len(folds) == 1 else ON_OTHERS
+    protocol = evaluate_crops.protocol(readers) + PROTOCOL.format(cut)
     weights = {fold.name: fold.sha256 for fold in folds}
     budgets = ", ".join(
         f"{fold.name}: step {fold.step}, threshold {threshold:g}"
@@ -201,6 +209,9 @@ def run(
         ),
         **summary.crop_metrics(results, None, options.seed),
     }
+    if hits:
+        names, found = zip(*hits, strict=True)
+        report["hits_by_slice"] = summary.to_rounded_json(asdict(metrics.mean_interval(found, names, options.seed)))
     evaluate.write_crops(results, report, out, options)
     return report
 
@@ -222,6 +233,11 @@ def choose_thresholds(folds: Sequence[Fold], files: CropFiles, readers: int, opt
         crops = evaluate.progress(held_out, len(held_out), "drawing", options)
         sums.append(dice_sums(fold.predict, crops, fold.thresholds, fold.inference.prune))
     return [fold.thresholds[(sum(sums) - own).argmax()] for fold, own in zip(folds, sums, strict=True)]
+
+
+def cut_by_k_means(predict: Predict) -> Predict:
+    """Return a function that gives 1 where `predict` is in the upper of two clusters of a slice."""
+    return lambda hu: k_means.cut_slices(predict(hu)).astype(np.float32)
 
 
 def _with_rotated_180(predict: Predict) -> Predict:

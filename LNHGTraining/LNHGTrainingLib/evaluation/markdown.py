@@ -26,6 +26,7 @@ def render(summary: dict, level: int = 1) -> str:
             f"the readers' own leave-one-out {interval(whole['human_loo_dice'])} on the same nodules; mean over "
             f"patients {interval(whole['dice_per_patient'])}. Marked elsewhere in the lung of a cube: "
             f"{interval(summary.get('elsewhere', NOT_MEASURED), 2)}."
+            + (f" Hit by slice: {interval(summary['hits_by_slice'])}." if "hits_by_slice" in summary else "")
             + (f" {left_out} crops without a consensus voxel are left out." if left_out else "")
             + f"\n\n{_who_table(name, whole)}\n{_group_table(groups)}"
         )
