@@ -36,6 +36,7 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("--name", required=True, help="of the method in the tables")
     parser.add_argument("--half-turn", action="store_true", help="mean of the image and that of the half turn")
     parser.add_argument("--trim", action="store_true", help="cut off the vessels and walls that outlines ran along")
+    parser.add_argument("--k-means", action="store_true", help="cut each slice by K-means, as document 001 does")
     add_crops(parser)
     parser.add_argument("--data-name", metavar="TEXT", help="how the reports call the data")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
@@ -96,7 +97,7 @@ def crossvalidate(options: argparse.Namespace) -> None:
 
     require_free(options.out, options.overwrite, output_files.EVALUATION)
     files = CropFiles(options.crops, options.table)
-    inference = crossvalidation.InferenceOptions(options.half_turn, options.trim)
+    inference = crossvalidation.InferenceOptions(options.half_turn, options.trim, options.k_means)
     folds = crossvalidation.read_folds(options.checkpoints, files, options.device, inference)
     reporting = run.EvaluationOptions(options.seed, options.data_name, options.overwrite)
     report = crossvalidation.run(options.name, folds, files, options.out, reporting, options.min_readers)
