@@ -13,6 +13,8 @@ import openvino as ov
 from openvino import Node
 from openvino import opset13 as ops
 
+from LNHGLib.models import openvino_winograd
+
 NORM_EPSILON = np.float32(1e-5)
 """What torch adds to a variance."""
 LEAK = 0.01
@@ -144,13 +146,24 @@ def upsample(x: Node, axes: tuple[int, ...], mode: str = "nearest") -> Node:
 
 
 def _paper(layers: Layers, x: Node, card: Mapping[str, Any]) -> Node:
-    encoded = [x]
+    rows = openvino_winograd.RowPhases(x)
+
+    def block(phases: list[Node], name: str, skips: list[Node] | None = None) -> list[Node]:
+        kernel, bias, scale = layers.folded(f"{name}.conv", f"{name}.norm")
+        phases = openvino_winograd.convolve(phases, kernel, bias)
+        if skips:
+            scale = scale.reshape(1, -1, 1, 1, 1)
+            phases = [ops.add(y, ops.multiply(skip, scale)) for y, skip in zip(phases, skips, strict=True)]
+        return rows.within([_leaky(y) for y in phases])
+
+    encoded = [rows.phases]
     for i in range(4):
-        encoded.append(_leaky(layers.conv(encoded[-1], f"encoder.{i}.conv", f"encoder.{i}.norm")))
+        encoded.append(block(encoded[-1], f"encoder.{i}"))
     y = encoded.pop()
     for i in range(3):
-        y = _leaky(layers.conv(y, f"decoder.{i}.conv", f"decoder.{i}.norm", skip=encoded.pop()))
-    return _intensity(layers, y, x, card)
+        y = block(y, f"decoder.{i}", encoded.pop())
+    y = rows.join(openvino_winograd.convolve(y, *layers.folded("last")[:2]))
+    return ops.relu(ops.add(y, x) if card.get("input_skip", True) else y)
 
 
 def _strided(layers: Layers, x: Node, card: Mapping[str, Any]) -> Node:

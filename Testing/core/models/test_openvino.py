@@ -60,6 +60,23 @@ def test_a_generator_gives_the_image_of_torchs(card):
     np.testing.assert_allclose(on_openvino.predict(block, go_on), expected, atol=3e-6 * max(1, expected.max()))
 
 
+@pytest.mark.parametrize("rows", [1, 5, 6, 7, 8])
+def test_any_number_of_rows_gives_the_image_of_torchs(rows):
+    on_torch, on_openvino = both({"kind": "paper", "width": 2}, build_generator)
+    block = np.random.default_rng(2).random((1, 1, 3, rows, 9), np.float32)
+    expected = on_torch.predict(block, go_on)
+    np.testing.assert_allclose(on_openvino.predict(block, go_on), expected, atol=3e-6 * max(1, expected.max()))
+
+
+def test_the_papers_own_network_gives_the_slab_of_torchs():
+    on_torch, on_openvino = both({"kind": "paper"}, build_generator)
+    assert sum(values.numel() for values in on_torch.module.parameters()) == 2_326_273
+    slab = np.random.default_rng(2).random((1, 1, 3, 48, 48), np.float32)
+    expected = on_torch.predict(slab, go_on)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(on_openvino.predict(slab, go_on), expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("card", GENERATORS, ids=str)
 def test_a_generator_is_cut_into_the_pieces_of_torchs(card):
     on_torch, on_openvino = both(card, build_generator)
