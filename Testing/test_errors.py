@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from error_sentences import MAX_LETTERS, Sentence, sentences
+from LNHGLib.errors import listed, quoted, shown
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,6 +20,7 @@ PLANTED = {
     "period": "raise InputError(f'{path} is wrong; mend it')",
     "more than one": "raise InputError(f'{path} is wrong. Expected right; mend it.')",
     "what was met": "raise WorkError('It went wrong; try again.')",
+    "quotes in full": "raise InputError(f'{path} holds {value!r}, expected right; mend it.')",
     "what to do": "raise InputError(f'{value} is wrong, expected right.')",
 }
 
@@ -54,3 +56,27 @@ def test_text_that_the_source_does_not_tell_is_refused(tmp_path):
     module.write_text("def go(text):\n    raise InputError(text)\n")
     with pytest.raises(LookupError, match="line 2"):
         list(sentences(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a", "'a'"),
+        ("a\x0cb\nc", r"'a\x0cb\nc'"),
+        ("x" * 300, f"'{'x' * 17}...{'x' * 18}'"),
+        (2**4000, f"{2**4000}"[:18] + "..." + f"{2**4000}"[-19:]),
+        (None, "None"),
+        ([1, [2, [3]]], "[1, [2, [...]]]"),
+    ],
+)
+def test_what_is_quoted_is_short_and_on_one_line(value, text):
+    assert quoted(value) == text
+    assert len(quoted([[value] * 50] * 50)) <= 40
+
+
+def test_names_are_shown_without_quotation_marks_the_first_few():
+    assert shown("it's") == "it's"
+    assert len(shown("y" * 300)) == 40
+    assert len(shown("1." * 32, 68)) == 64
+    assert listed(["a", "b"]) == "a, b"
+    assert listed("abcdefg") == "a, b, c, d and 3 more"

@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 
 
 class InputError(ValueError):
@@ -50,6 +51,16 @@ def shown(value: object, most: int = MAX_QUOTED) -> str:
         most: letters.
     """
     return quoted(str(value), most + 2)[1:-1]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """List the known names that a misspelled one may stand for, the likeliest first.
+
+    Args:
+        name: the misspelled one.
+        known: the right ones.
+    """
+    return listed(sorted(known, key=lambda each: -SequenceMatcher(None, name[:MAX_QUOTED], each).ratio()))
 
 
 def listed(values: Iterable[object]) -> str:

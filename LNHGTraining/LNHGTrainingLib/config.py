@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from LNHGLib.errors import InputError, quoted, shown
+from LNHGLib.errors import InputError, nearest, quoted, shown
 
 T = TypeVar("T")
 
@@ -411,8 +411,8 @@ def build(kind: type[T], table: dict, where: str = "") -> T:
     for key in table:
         if key not in known:
             raise InputError(
-                f"The configuration has no key `{where}{shown(key)}`, expected one of {', '.join(known)}; correct the "
-                "key."
+                f"The configuration has no key `{where}{shown(key)}`, expected one of {nearest(key, known)}; "
+                "correct the key."
             )
     for name, each in known.items():
         if name not in table and each.default is MISSING and each.default_factory is MISSING:
@@ -540,7 +540,8 @@ def _replaced(table: dict, path: list[str], value: object, key: str) -> dict:
     name, *rest = path
     if name not in table or (rest and not isinstance(table[name], dict)):
         raise InputError(
-            f"--set {shown(key)}: no {quoted(name)} here, expected one of {', '.join(table)}; the file names all keys."
+            f"--set {shown(key)}: no {quoted(name)} here, expected one of {nearest(name, table)}; the file names all "
+            "keys."
         )
     old = table[name]
     if rest:

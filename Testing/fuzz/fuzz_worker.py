@@ -33,6 +33,9 @@ ENTRIES = ("__main__", "packages", "slurm")
 TOO_LONG = 300
 """Letters of a sentence on standard error, paths cut out."""
 
+QUOTED = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|`[^`]*`")
+"""What a sentence quotes, in which there may be any signs."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -219,9 +222,8 @@ def _ended_wrong(status: int, said: str) -> str:
     if status not in (0, 1, 2):
         return f"exit status {status}"
     plain = re.sub(r"\S*/\S*", "", last)
-    if status == 2 and (
-        not last.endswith(".") or ". " in plain.rstrip(".") or len(plain) > TOO_LONG or ";" not in last
-    ):
+    own = QUOTED.sub("X", plain)
+    if status == 2 and (not own.endswith(".") or ". " in own.rstrip(".") or len(plain) > TOO_LONG or ";" not in own):
         return f"no sentence: {last}"
     return ""
 

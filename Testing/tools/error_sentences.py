@@ -46,6 +46,7 @@ class Sentence:
             (not fixed.endswith("."), "does not end with a period"),
             (re.search(r"[.!?] [A-Z]", fixed), "is more than one sentence"),
             ("{" not in self.template and not re.search(MISSING, fixed, re.I), "does not name what was met"),
+            (re.search(r"![rsa]\}", self.template), "quotes in full, expected LNHGLib.errors.quoted"),
             (";" not in fixed, "does not say after a semicolon what to do"),
         )
         return [f"{self.where}: {fault}: {self.template}" for broken, fault in rules if broken]
@@ -144,8 +145,11 @@ def _values(part: ast.expr, known: dict, again: tuple) -> list[str]:
             return [str(ast.literal_eval(each)) for each in known[value.id]]
         except ValueError:
             return ["{" + ast.unparse(value) + "}"]
+    conversion = f"!{chr(part.conversion)}" if part.conversion > 0 else ""
     spec = "".join(ast.unparse(part.format_spec)[2:-1]) if part.format_spec else ""
-    return ["{" + ast.unparse(value).replace("{", "(").replace("}", ")") + (f":{spec}" if spec else "") + "}"]
+    return [
+        "{" + ast.unparse(value).replace("{", "(").replace("}", ")") + conversion + (f":{spec}" if spec else "") + "}"
+    ]
 
 
 def _product(parts: list[list[str]]) -> Iterator[list[str]]:

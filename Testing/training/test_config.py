@@ -160,10 +160,10 @@ def test_bf16_hands_fp32_features_to_the_detectors_boxes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"plane": 3}, "has no key `plane`, expected one of seed, "),
+        ({"plane": 3}, "has no key `plane`, expected one of patience, sampling, "),
         (
             {"sampling": {"sides": [[3, 8, 8]], "plane": 3}},
-            r"has no key `sampling\.plane`, expected one of sides, nodule",
+            r"has no key `sampling\.plane`, expected one of planes, ",
         ),
         ({"loss": {"mse": 1.0}}, r"lacks `loss\.dice`, expected a number; add it"),
         ({"data": {}}, r"lacks `data\.crops`, expected a text; add it"),

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from LNHGLib.errors import InputError, quoted, shown
+from LNHGLib.errors import InputError, nearest, quoted, shown
 
 SCHEMA = 1
 SECOND = "second_generator"
@@ -310,7 +310,7 @@ def _check(values: Mapping[str, Any], keys: Mapping[str, Key], where: str) -> No
     for name in values:
         if name not in keys:
             raise InputError(
-                f"'{where}{shown(name)}' is unknown, expected one of {', '.join(keys)}; mend the model card."
+                f"'{where}{shown(name)}' is unknown, expected one of {nearest(name, keys)}; mend the model card."
             )
     for name, key in keys.items():
         if name not in values and not key.required:

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted, shown
 from LNHGLib.files import atomic
 from LNHGLib.files.text import read_json
 from LNHGLib.models import archive
@@ -200,7 +200,7 @@ def load(name_or_folder: str | Path | None = None) -> Model:
     if not folder.is_dir():
         known = ", ".join(model.name for model in models) or "none"
         raise InputError(
-            f"Model {str(name_or_folder)!r} is neither a known model ({known}) nor a folder; see: lnhg models list."
+            f"Model '{name_or_folder}' is neither a known model ({known}) nor a folder; see: lnhg models list."
         )
     return verify(folder)
 
@@ -238,7 +238,7 @@ def verify(folder: str | Path) -> Model:
     extra = sorted(p.name for p in model.folder.iterdir() if p.name not in allowed and not p.name.startswith("."))
     if extra:
         raise InputError(
-            f"{model.folder} holds {extra[0]}, which {CARD} does not list under 'files'; "
+            f"{model.folder} holds {shown(extra[0])}, which {CARD} does not list under 'files'; "
             "remove it, or take the model again from its source."
         )
     return model
@@ -266,7 +266,7 @@ def _keep(folder: Path) -> Model:
     target = user_folder() / model.name
     if taken or target.exists():
         raise InputError(
-            f"A model named {model.name!r} is already there ({taken.folder if taken else target}); "
+            f"A model named {quoted(model.name)} is already there ({taken.folder if taken else target}); "
             "remove that folder, or give the new model another name."
         )
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.models.folder import OPENVINO, RUNTIMES, TORCH, Model
 from LNHGLib.segmentation.devices import choose_device, has_gpu
 
@@ -58,11 +58,13 @@ def choose_runtime(device: "str | Where", model: Model, runtime: str = "auto") -
     if device == OPENVINO or not isinstance(device, str):
         return device
     if runtime not in RUNTIMES:
-        raise InputError(f"Runtime {runtime!r} is unknown, expected one of {', '.join(RUNTIMES)}; choose one of these.")
+        raise InputError(
+            f"Runtime {quoted(runtime)} is unknown, expected one of {', '.join(RUNTIMES)}; choose one of these."
+        )
     on_cpu = device == "cpu" or (device == "auto" and (runtime == OPENVINO or not has_gpu()))
     if runtime == TORCH or (runtime == "auto" and not (on_cpu and model.runs_on_openvino())):
         if TORCH not in installed():
-            wanted = f"model {model.name!r}" if on_cpu else f"device {device!r}"
+            wanted = f"model {quoted(model.name)}" if on_cpu else f"device {quoted(device)}"
             wanted = "--runtime torch" if runtime == TORCH else wanted
             raise InputError(
                 f"PyTorch is not installed, and {wanted} needs it; in Slicer install it under Set-up, else with: "
@@ -70,12 +72,15 @@ def choose_runtime(device: "str | Where", model: Model, runtime: str = "auto") -
             )
         return choose_device(device)
     if not on_cpu:
-        raise InputError(f"OpenVINO computes on the CPU here, device {device!r} was given; use --device cpu, or torch.")
+        raise InputError(
+            f"OpenVINO computes on the CPU here, device {quoted(device)} was given; use --device cpu, or torch."
+        )
     if OPENVINO not in installed():
         raise InputError("OpenVINO is not installed; install it with: pip install openvino, or use --runtime torch.")
     if not model.runs_on_openvino():
         raise InputError(
-            f"Model {model.name!r} has a network that is not built for OpenVINO; use --runtime torch for this model."
+            f"Model {quoted(model.name)} has a network that is not built for OpenVINO; use --runtime torch for this "
+            "model."
         )
     return OPENVINO
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def needed(groups: Iterable[str]) -> list[Package]:
     """
     for group in groups:
         if group not in GROUPS:
-            raise InputError(f"{group!r} is no group of packages, expected {' or '.join(GROUPS)}; name one of these.")
+            raise InputError(
+                f"{quoted(group)} is no group of packages, expected {' or '.join(GROUPS)}; name one of these."
+            )
     return list(dict.fromkeys(package for group in groups for package in GROUPS[group]))
 
 

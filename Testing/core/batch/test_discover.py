@@ -1,5 +1,6 @@
 """The scans of a cohort are found whatever they are called, and every one becomes exactly one case."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,30 @@ def test_a_wrong_list_is_refused(content, words, tmp_path):
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(InputError, match=words):
         found(tmp_path / "list.csv")
+
+
+def test_a_wrong_list_quotes_little_of_itself(tmp_path):
+    (tmp_path / "list.csv").write_text(",".join(f"{'c' * 300}{number}" for number in range(30)) + "\nx.nii\n")
+    with pytest.raises(InputError, match="and 26 more, expected a column path") as refused:
+        found(tmp_path / "list.csv")
+    assert len(str(refused.value).replace(str(tmp_path), "")) < 350
+
+
+@pytest.mark.parametrize("kind", ["tree", "list"])
+def test_files_that_go_away_while_they_are_counted_are_cases_all_the_same(kind, tmp_path, block, monkeypatch):
+    write_dicom(tmp_path / "in" / "P01", block, "1.2.1")
+    write_file(tmp_path / "in" / "b.nii.gz", block)
+    (tmp_path / "list.csv").write_text("path\nin/P01\nin/b.nii.gz\n")
+    below, cases_of = discover.files_below, discover._cases
+
+    def remove():
+        shutil.rmtree(tmp_path / "in")
+
+    monkeypatch.setattr(discover, "_cases", lambda met: remove() or cases_of(met))
+    monkeypatch.setattr(discover, "files_below", lambda folder: [below(folder), remove()][0])
+    cases = found(tmp_path / ("in" if kind == "tree" else "list.csv"))
+    assert len(cases) == 2
+    assert {case.size for case in cases.values()} == {0}
 
 
 @pytest.mark.parametrize(("text", "words"), [("gone", "does not exist"), ("*.zzz", "Nothing fits"), (".", "no scan")])

@@ -1,5 +1,6 @@
 """What a command does whose arguments are empty, whose names are too long, or whose output nobody reads."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -57,6 +58,34 @@ def test_a_name_that_is_too_long_is_refused_in_one_sentence(arguments, tmp_path,
     assert main(["x" * 300 if argument == "LONG" else argument for argument in arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "A name of 300 bytes is longer than the file system takes (" in line
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ESTALE])
+def test_a_file_that_goes_away_or_is_closed_is_named_in_one_sentence(number, tmp_path, monkeypatch, capsys):
+    def read_what_went_away(*_arguments, **_options):
+        raise OSError(number, os.strerror(number), str(tmp_path / "gone"))
+
+    (tmp_path / "result").mkdir()
+    (tmp_path / "list.csv").write_text("ct,mask\na,b\n")
+    monkeypatch.setattr("LNHGLib.report.write.write_report", read_what_went_away)
+    monkeypatch.setattr("LNHGTrainingLib.prepare.ct_mask_pairs.csv_reader", read_what_went_away)
+    out = str(tmp_path / "out")
+    assert main(["report", str(tmp_path / "result"), out]) == 2
+    assert train(["prepare", "pairs", str(tmp_path / "list.csv"), out]) == 2
+    for line in capsys.readouterr().err.strip().splitlines():
+        assert f"{tmp_path / 'gone'} cannot be used ({os.strerror(number)}), expected it" in line
+        assert line.endswith("; check it and try again.")
+
+
+@pytest.mark.parametrize("program", [main, train])
+@pytest.mark.parametrize(
+    "words", [["x" * 300], ["segment", "CT", "out", "--device", "y z " * 100], ["batch", "--q" * 200]]
+)
+def test_a_long_argument_is_quoted_shortened(program, words, capsys):
+    assert program(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 450
+    assert "x" * 70 not in line
 
 
 @pytest.mark.parametrize(

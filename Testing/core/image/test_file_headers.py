@@ -284,3 +284,10 @@ def test_a_nifti_2_that_says_what_nifti_1_cannot_is_refused(tmp_path):
     struct.pack_into("<d", content, 112, 0.0)
     (tmp_path / "two.nii").write_bytes(content)
     assert "voxel spacing" in the_error(tmp_path / "two.nii")
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "words"), [(1, "row of values"), (2, "single 22 x 20 picture")], ids=["1-D", "2-D"]
+)
+def test_an_image_of_fewer_dimensions_is_refused(dimensions, words, tmp_path):
+    assert words in the_error(nifti(tmp_path, at_40=("<h", dimensions)))
