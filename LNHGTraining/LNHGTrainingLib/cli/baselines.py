@@ -1,4 +1,4 @@
-"""The commands `lnhg-train nnunet`, `methods`, `lungs` and `wand`."""
+"""The commands `lnhg-train nnunet`, `methods`, `lungs`, `wand` and `inject`."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from LNHGTrainingLib.cli.options import add_overwrite, fold_numbers, require_at_
 
 
 def add_commands(commands: "argparse._SubParsersAction") -> None:
-    """Add `nnunet`, `methods`, `lungs` and `wand` to the parser of `lnhg-train`.
+    """Add `nnunet`, `methods`, `lungs`, `wand` and `inject` to the parser of `lnhg-train`.
 
     Args:
         commands: Its subparsers.
@@ -46,6 +46,13 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     add_overwrite(parser)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
     parser.set_defaults(run=compare_wands)
+
+    parser = commands.add_parser("inject", help="show nodules that a trained CT-GAN puts into a CT")
+    parser.add_argument("ct", type=Path, metavar="CT", help="chest CT, as lnhg segment takes it")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="that `train injector` wrote")
+    parser.add_argument("--seed", type=int, default=0, help="of the places (default 0)")
+    parser.add_argument("out", type=Path, metavar="OUT.png", help="picture of the nodules to write")
+    parser.set_defaults(run=show_injections)
 
 
 def train_nnunet(options: argparse.Namespace) -> None:
@@ -106,3 +113,18 @@ def compare_wands(options: argparse.Namespace) -> None:
     wand_study.write(result, found, options.out, options.overwrite)
     print(wand_study.render(result))
     print(options.out)
+
+
+def show_injections(options: argparse.Namespace) -> None:
+    """Put nodules into a CT, plot them and print how many came out."""
+    require_path(options.checkpoint, "a checkpoint that `train injector` wrote")
+    from LNHGLib.files.atomic import atomic_file
+
+    from LNHGTrainingLib.baselines import injections
+    from LNHGTrainingLib.data.injection import NoduleInjector
+    from LNHGTrainingLib.training import checkpoint
+
+    injector = NoduleInjector.of_checkpoint(checkpoint.load(options.checkpoint), options.checkpoint)
+    with atomic_file(options.out) as part:
+        made, tried = injections.plot(options.ct, injector, part, options.seed)
+    print(f"{options.out}: {made} nodules at {tried} places")

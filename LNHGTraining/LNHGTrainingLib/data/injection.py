@@ -94,8 +94,21 @@ class NoduleInjector:
         Returns:
             The part of the chest around the nodule, its middle (z, y, x) in it, and whether a nodule came out.
         """
-        shape = np.array(volume.hu.shape)
-        place, other = (lung[rng.integers(len(lung))].clip(HALF, shape - HALF) for _ in range(2))
+        place, other = (lung[rng.integers(len(lung))].astype(int) for _ in range(2))
+        return self.inject_at(volume, place, other, reach)
+
+    def inject_at(
+        self, volume: LabeledVolume, place: np.ndarray, other: np.ndarray, reach: int
+    ) -> tuple[LabeledVolume, np.ndarray, bool]:
+        """Put a nodule into a chest at a place, as `inject_into` does.
+
+        Args:
+            volume: the chest, which stays as it is; larger than a cube.
+            place: index of the nodule, moved inwards where a cube around it would leave the chest.
+            other: index of lung that gives the noise.
+            reach: voxels around the place that are returned.
+        """
+        place, other = (at.clip(HALF, np.array(volume.hu.shape) - HALF) for at in (place, other))
         noise = volume.hu[_around(other, HALF)].astype(np.float32)
         is_lung = noise < LUNG_BELOW_HU
         noise = np.where(is_lung, noise - noise[is_lung].mean() if is_lung.any() else 0, 0)

@@ -5,6 +5,7 @@ import pytest
 import small_data
 import torch
 from LNHGLib.errors import InputError
+from LNHGLib.image.volume import write_image
 from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.baselines.ct_gan import SIDE, Discriminator, Equalizer, Injector, hide
@@ -14,6 +15,7 @@ from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.data.injection import NoduleInjector
 from LNHGTrainingLib.data.injector_batches import COPIES, InjectorCubes, copy_of_cube, fit_equalizer
 from LNHGTrainingLib.training import checkpoint, injector, segmenter
+from tiny_model import tiny_chest
 from torch import nn
 
 CUBE_OF_CROP = slice(9, 41)
@@ -246,3 +248,12 @@ def test_the_recipe_trains_by_the_command_of_all_networks(data, tmp_path, capsys
     command = ["train", "injector", "--config", recipe_file, "--data", data, tmp_path / "run"]
     assert main([str(part) for part in command] + [part for change in changes for part in ("--set", change)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "best.pt")
+
+
+def test_the_command_shows_what_is_put_into_a_ct(trained, tmp_path, capsys, monkeypatch):
+    chest = tiny_chest(spacing_mm=(4.0, 4.0, 4.0))
+    write_image(chest.array, chest.grid, tmp_path / "ct.nii.gz")
+    monkeypatch.setattr(NoduleInjector, "inject", injector_of(ball(5, 50)).inject)
+    assert main(["inject", str(tmp_path / "ct.nii.gz"), str(trained), str(tmp_path / "out.png")]) == 0
+    assert "6 nodules at " in capsys.readouterr().out
+    assert (tmp_path / "out.png").read_bytes()[1:4] == b"PNG"
