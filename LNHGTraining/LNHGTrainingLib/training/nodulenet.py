@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from LNHGLib.models.documents.boxes_3d import encode, overlaps
+from LNHGLib.models.documents.boxes_3d import decode, encode, overlaps
 from LNHGLib.models.documents.nodulenet import Maps
 from LNHGLib.models.registry import build_generator
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from LNHGTrainingLib.training.distributed import MicroBatches, mean_gradients
 from LNHGTrainingLib.training.ema import update_ema
 from LNHGTrainingLib.training.losses import precision, set_rate
 from LNHGTrainingLib.training.nodulenet_losses import (
-    CLASS_NEGATIVE,
+    POSITIVE,
     Nodules,
     class_losses,
     proposal_losses,
@@ -73,22 +73,26 @@ class NoduleNetRun(Run):
         patches = [Nodules.of(mask[0], known[0]) for mask, known in zip(batch.mask, batch.known, strict=True)]
         names = ("proposal", "proposal_box")
         terms = dict(zip(names, proposal_losses(logits, offsets, self.generator.anchors(maps), patches), strict=True))
+        boxes = [nodules.boxes[:0] for nodules in patches]
         if self.reached(stages.classify_from):
             proposals = self.generator.proposals(maps, logits.detach(), offsets.detach())
-            terms |= self.classification(maps, [boxes for boxes, _ in proposals], patches)
+            losses, boxes = self.classification(maps, [proposed for proposed, _ in proposals], patches)
+            terms |= losses
         if self.reached(stages.outline_from):
-            terms["outline"] = self.outlining(maps, patches)
+            terms["outline"] = self.outlining(maps, boxes, patches)
         return terms
 
-    def classification(self, maps: Maps, proposals: list[Tensor], patches: list[Nodules]) -> dict[str, Tensor]:
-        """Return the losses of the second step.
+    def classification(
+        self, maps: Maps, proposals: list[Tensor], patches: list[Nodules]
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Return the losses of the second step, and the boxes that it makes of what it learned from, of each patch.
 
         Args:
             maps: of the batch.
             proposals: boxes of each patch.
             patches: the nodules of each.
         """
-        parts = []
+        parts, moved = [], []
         for number, (proposed, nodules) in enumerate(zip(proposals, patches, strict=True)):
             boxes, positive = sample_boxes(proposed, nodules)
             with precision(self.config.precision, self.device):
@@ -96,27 +100,25 @@ class NoduleNetRun(Run):
             own = boxes[positive]
             targets = encode(nodules.boxes[nodules.match(own)[1]], own) if len(own) else own
             parts.append((logits.float(), offsets.float(), positive, targets))
+            moved.append(decode(offsets.detach()[:, 1].float(), boxes))
         losses = class_losses(*(torch.cat(part) for part in zip(*parts, strict=True)))
-        return dict(zip(("class", "class_box"), losses, strict=True))
+        return dict(zip(("class", "class_box"), losses, strict=True)), moved
 
-    def outlining(self, maps: Maps, patches: list[Nodules]) -> Tensor:
-        """Return the loss of the third step, a sum over each nodule in its own box and in the detection at it.
+    def outlining(self, maps: Maps, boxes: list[Tensor], patches: list[Nodules]) -> Tensor:
+        """Return the loss of the third step, a sum over nodules, each in the best box at it, or else in its own.
 
         Args:
             maps: of the batch.
+            boxes: that the second step makes, of each patch.
             patches: the nodules of each.
         """
         total = maps.decoded.sum() * 0
-        with torch.no_grad():
-            detections = [boxes for boxes, _ in self.generator.detections(maps)]
-        for number, (boxes, nodules) in enumerate(zip(detections, patches, strict=True)):
-            places = list(enumerate(nodules.boxes.tolist()))
-            if places and len(boxes):
-                overlap, best = overlaps(nodules.boxes, boxes).max(1)
-                places += [(k, boxes[best[k]].tolist()) for k in range(len(best)) if overlap[k] >= CLASS_NEGATIVE]
-            for index, box in places:
+        for number, (found, nodules) in enumerate(zip(boxes, patches, strict=True)):
+            for index, box in enumerate(nodules.boxes):
+                near = overlaps(box[None], found)[0]
+                best = found[near.argmax()] if len(found) and near.max() >= POSITIVE else box
                 with precision(self.config.precision, self.device):
-                    place, logits = self.generator.outline(maps, number, box)
+                    place, logits = self.generator.outline(maps, number, best.tolist())
                 mask = nodules.numbers[place] == index + 1
                 if mask.any():
                     total = total + tversky_loss(logits.float(), mask.float(), nodules.known[place].float())

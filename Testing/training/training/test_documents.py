@@ -8,8 +8,8 @@ from LNHGLib.models import folder as models
 from LNHGLib.segmentation import pipeline
 from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.config import SegmenterConfig, build
-from LNHGTrainingLib.training import classifier, nodulenet, segmenter
+from LNHGTrainingLib.config import NoduleNetConfig, SegmenterConfig, build
+from LNHGTrainingLib.training import checkpoint, classifier, nodulenet, segmenter
 from tiny_model import tiny_chest, write_model
 
 RECIPES = {"document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4, "nodulenet": 3}
@@ -95,6 +95,34 @@ def test_a_recipe_has_the_optimizer_of_its_document(data):
     assert isinstance(adam, torch.optim.Adam)
     assert adam.defaults["weight_decay"] == 1e-5
     assert run_of("document-001-nasnet", data).config.loss.nodule_weight == 7
+
+
+def test_the_steps_of_nodulenet_learn_one_after_the_other(data):
+    """Boxes from the start, their classes from 65 of 200 epochs on, outlines from 80; the rate falls at 100 and 160."""
+    config = recipe("nodulenet", data) | {"steps": 200}
+    run = nodulenet.NoduleNetRun(build(NoduleNetConfig, config), torch.device("cpu"))
+    batch = nodulenet.SegmenterPatches(small_data.load(data), [], [], run.config).batch(0, 2)
+    seen = {}
+    for run.step in (0, 64, 65, 79, 80, 99, 100, 160):
+        seen[run.step] = run.train_step([(0, batch)])
+    names = {step: len(values) - 1 for step, values in seen.items()}
+    assert names == {0: 2, 64: 2, 65: 4, 79: 4, 80: 5, 99: 5, 100: 5, 160: 5}
+    assert "outline" in seen[80]
+    rates = [seen[step]["rate"] for step in (0, 99, 100, 160)]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-4])
+    descent = run.optimizer.defaults
+    assert (descent["momentum"], descent["weight_decay"], descent["nesterov"]) == (0.9, 1e-4, False)
+
+
+def test_a_resumed_training_of_nodulenet_equals_an_uninterrupted_one(data, tmp_path):
+    config = recipe("nodulenet", data) | {"steps": 4, "stages": {"classify_from": 0.0, "outline_from": 0.0}}
+    config["optimizer"]["drops"] = []  # of what the number of steps sets nothing is left
+    nodulenet.train(config, tmp_path / "whole")
+    nodulenet.train(config | {"steps": 2}, tmp_path / "halves")
+    nodulenet.train(config, tmp_path / "halves", resume=True)
+    whole, halves = (checkpoint.load(tmp_path / name / "last.pt") for name in ("whole", "halves"))
+    for part in ("generator", "ema"):
+        assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items())
 
 
 def test_a_second_stage_is_trained_and_decides_in_the_model(data, tmp_path):
