@@ -16,6 +16,7 @@ from LNHGLib.batch.case import FAILED, SKIPPED, Case
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError, quoted
 from LNHGLib.files.atomic import PART_SUFFIX, atomic_file, require_text
+from LNHGLib.files.damage import explain_damage
 from LNHGLib.files.text import read_json, write_json
 
 SCHEMA = 1
@@ -167,7 +168,8 @@ class Store:
             return
         if not resume:
             raise InputError(f"OUT {self.out} holds a batch already; add --resume to go on, or give another OUT.")
-        before = read_json(path)
+        with explain_damage(path, "give another OUT"):
+            before = dict(read_json(path))
         changed = sorted(name for name in settings if settings[name] != before.get(name))
         if changed:
             raise InputError(

@@ -77,8 +77,8 @@ def verify(study: Path, key_folder: Path | None = None) -> int:
         InputError: it is no study, or something is not as it was.
     """
     try:
-        checksums = read_json(study / STUDY_FILE)["sha256"]
-    except (OSError, ValueError, KeyError) as error:
+        checksums = dict(read_json(study / STUDY_FILE)["sha256"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{study} is no reader study, expected its {STUDY_FILE}; check the path.") from error
     key_folder = key_folder or study / KEY_FOLDER
     faults = []

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from LNHGLib.batch.lock import RunLock
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, quoted
 from LNHGLib.files.atomic import atomic_file
-from LNHGLib.files.text import write_json
+from LNHGLib.files.damage import explain_damage
+from LNHGLib.files.text import read_json, write_json
 
 from LNHGTrainingLib.baselines import nnunet_data
 from LNHGTrainingLib.baselines.nnunet_data import DATASET, Case
@@ -129,9 +130,12 @@ def _keep(path: Path, value: dict) -> None:
     if not path.exists():
         with atomic_file(path) as part:
             write_json(part, value)
-    there = json.loads(path.read_text(encoding="utf-8"))
+    with explain_damage(path, "name another OUT"):
+        there = read_json(path)
     if there != value:
-        raise InputError(f"{path} says that this was begun with {there}, expected {value}; name another OUT.")
+        raise InputError(
+            f"{path} says that this was begun with {quoted(there)}, expected {quoted(value)}; name another OUT."
+        )
 
 
 def _call(out: Path, code: str, arguments: list[str], named: dict[str, str] | None = None) -> None:

@@ -4,16 +4,16 @@ What the reference does not say (padding, other lesions) gets nnU-Net's ignore l
 counted.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from LNHGLib.errors import InputError, shown
+from LNHGLib.errors import InputError, quoted, shown
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.checksum import file_sha256
-from LNHGLib.files.text import write_json
+from LNHGLib.files.damage import explain_damage
+from LNHGLib.files.text import read_json, write_json
 from LNHGLib.image.volume import Grid, write_image
 
 from LNHGTrainingLib.data.crops import load_crops
@@ -53,9 +53,12 @@ def write_raw(crops: Path, table: Path, raw: Path, readers: int = 3) -> list[Cas
     source = {"crops": file_sha256(crops), "table": file_sha256(table), "min_readers": readers}
     folder = raw / DATASET
     if folder.exists():
-        there = json.loads((folder / "dataset.json").read_text(encoding="utf-8")).get(SOURCE)
+        with explain_damage(folder, "name another OUT"):
+            there = read_json(folder / "dataset.json").get(SOURCE)
         if there != source:
-            raise InputError(f"{folder} was made of other crops ({there}), expected {source}; name another OUT.")
+            raise InputError(
+                f"{folder} was made of other crops ({quoted(there)}), expected {quoted(source)}; name another OUT."
+            )
         return cases
     with atomic_folder(folder, what="The raw data") as part:
         for name in ("imagesTr", "labelsTr"):

@@ -57,9 +57,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         InputError: It is none, or was written by an earlier version.
     """
     try:
-        summary = read_json(folder / "summary.json")
+        summary = dict(read_json(folder / "summary.json"))
         rows = read_csv(folder / "nodules.csv")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{folder} holds no summary.json and nodules.csv that can be read; expected a folder that "
             "lnhg-train evaluate wrote."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from LNHGLib.errors import InputError, quoted
 from LNHGLib.files.atomic import atomic_file
+from LNHGLib.files.damage import explain_damage
 from LNHGLib.files.text import read_json, write_csv, write_json
 
 from LNHGTrainingLib.prepare.sources import PrepareOptions, Subject
@@ -104,7 +105,8 @@ def claim_folder(out: Path, settings: dict) -> None:
     if out.is_file() or (foreign and not known.is_file()):
         raise InputError(f"{out} holds something else, expected a new folder or prepared data; name another.")
     if known.is_file():
-        earlier = read_json(known)
+        with explain_damage(known, "name another folder"):
+            earlier = dict(read_json(known))
         differing = [name for name in settings if earlier.get(name) != settings[name]]
         if differing:
             name = differing[0]

@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from LNHGLib.files.atomic import atomic_file
+from LNHGLib.files.damage import explain_damage
 from LNHGLib.files.text import write_csv
 from LNHGLib.segmentation.preprocessing import normalize
 
@@ -117,7 +118,7 @@ def write_scan(path: Path, cubes: Iterable[Sample], rows: Iterable[dict], notes:
 
 def read_content(path: Path) -> dict:
     """Return the `rows` and `notes` of one scan's file."""
-    with h5py.File(path, "r") as file:
+    with explain_damage(path, "remove it and prepare again"), h5py.File(path, "r") as file:
         return json.loads(file["content"][()].tobytes())
 
 

@@ -14,7 +14,7 @@ from batch_content import LIMIT_S, content, make_scans, rows, states, wait_for
 from LNHGLib import __main__ as cli
 from LNHGLib.batch import lock as run_lock
 from LNHGLib.batch import run as batch
-from LNHGLib.batch.store import DIED, INPUT, Store
+from LNHGLib.batch.store import DIED, INPUT, MEMORY, Store
 from LNHGLib.results import writer
 from stand_in_work import StandIn, computed, noted
 from tiny_model import write_model
@@ -225,6 +225,17 @@ def test_wrong_options_are_refused_and_change_nothing(tmp_path, lnhg, capsys, op
     assert lnhg(*options) == 2
     assert words in capsys.readouterr().err
     assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"x"', "1", "null", '{"a": ' * 3000])
+def test_a_batch_whose_notes_are_damaged_is_not_gone_on_with(tmp_path, lnhg, capsys, text):
+    make_scans(tmp_path / "in", a="one")
+    assert lnhg() == 0
+    (tmp_path / "out" / MEMORY / "batch.json").write_text(text)
+    assert lnhg("--resume") == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "batch.json is damaged or was changed (" in last
+    assert last.endswith("; give another OUT.")
 
 
 def test_a_foreign_folder_and_a_folder_with_the_input_are_no_out(tmp_path, lnhg, capsys):

@@ -160,8 +160,10 @@ def test_any_change_of_the_study_shows(tmp_path):
     (out / "packages" / "R1-session-1" / "truth.txt").touch()
     with pytest.raises(InputError, match=r"truth\.txt .*was added"):
         blinding_key.verify(out, tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="is no reader study"):
-        blinding_key.verify(tmp_path)
+    for damaged in ("", "{", "[1]", "null", '{"sha256": 1}', '{"sha256": [1]}'):
+        (tmp_path / "study.json").write_text(damaged)
+        with pytest.raises(InputError, match="is no reader study"):
+            blinding_key.verify(tmp_path)
 
 
 OLD_STUDY = {

@@ -157,4 +157,7 @@ def test_what_cannot_be_compared_is_refused(evaluations, tmp_path, capsys):
     assert "differ in their protocol" in error(*evaluations, out)
     summary.write_text(summary.read_text().replace('"schema": 2', '"schema": 1'))
     assert "schema 1, expected 2" in error(*evaluations, out)
+    for damaged in ("[1]", "null", "{"):
+        summary.write_text(damaged)
+        assert "holds no summary.json and nodules.csv that can be read" in error(*evaluations, out)
     assert not out.exists()

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,7 +18,7 @@ from LNHGTrainingLib.data import crops
 from LNHGTrainingLib.prepare.ct_mask_pairs import find as find_pairs
 from LNHGTrainingLib.prepare.ct_mask_pairs import merge_readers
 from LNHGTrainingLib.prepare.luna16 import ChallengeLists
-from LNHGTrainingLib.prepare.run import prepare
+from LNHGTrainingLib.prepare.run import SETTINGS, prepare
 from LNHGTrainingLib.prepare.sources import PrepareOptions
 from scan_trees import GRID, four_readers, nodule_mask
 
@@ -223,6 +225,24 @@ def test_a_second_run_changes_nothing(lidc, lidc_out):
 def test_other_settings_need_another_folder(lidc, lidc_out):
     with pytest.raises(InputError, match="prepared with source"):
         prepare("lidc", lidc, lidc_out, PrepareOptions(source="elsewhere"))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "null"])
+def test_prepared_data_whose_notes_are_damaged_are_not_gone_on_with(lidc, tmp_path, text):
+    (tmp_path / SETTINGS).write_text(text)
+    with pytest.raises(InputError, match=r"is damaged or was changed .*; name another folder"):
+        prepare("lidc", lidc, tmp_path, PrepareOptions())
+
+
+def test_a_scan_whose_file_is_damaged_is_named(lidc, lidc_out, tmp_path):
+    out = Path(shutil.copytree(lidc_out, tmp_path / "out"))
+    broken = min((out / "scans").iterdir())
+    for content in (b"", broken.read_bytes()[:500], b"no HDF5" * 99):
+        broken.write_bytes(content)
+        with pytest.raises(
+            InputError, match=rf"{broken.name} is damaged or was changed .*; remove it and prepare again"
+        ):
+            prepare("lidc", lidc, out, PrepareOptions())
 
 
 def test_a_folder_with_something_else_is_left_alone(lidc, tmp_path):
