@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pasted_masses
 from LNHGLib.files.text import markdown_table
+from LNHGTrainingLib.baselines import wand_study
 from LNHGTrainingLib.evaluation import branch_ablation, compare, map_study, markdown
 from LNHGTrainingLib.release import probability
 
@@ -80,6 +81,8 @@ def tables_of_study(report: dict) -> str:
         return "\n\n".join(blocks)
     if report["kind"] == "branches":
         return "\n\n".join(branch_ablation.render(report).strip().split("\n\n")[1:])
+    if report["kind"] == "wand":
+        return "\n\n".join(wand_study.render(report).strip().split("\n\n")[1:])
     if report["kind"] == "masses":
         return pasted_masses.render(report).strip()
     if report["kind"] == "probability":
