@@ -1,21 +1,30 @@
 """The command `lnhg benchmark`: seconds by stage of one runtime against another, measured in turn."""
 
 import argparse
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from LNHGLib.cli.console import Stop, count, part_of, progress_printer
 from LNHGLib.errors import InputError
-from LNHGLib.files.text import markdown_table
+from LNHGLib.files.text import markdown_table, write_json
 from LNHGLib.models import folder
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from LNHGLib.segmentation.pipeline import Result
-    from LNHGLib.segmentation.runtime import Where
 
 Seconds = Mapping[str, float]
+SLAB, SLICE = (3, 256, 256), (3, 600, 600)
+"""What the published generator and detector see at once."""
+PROPOSALS, PROPOSALS_BEFORE_NMS = 300, 3000
 
 
 def add_parser(commands: "argparse._SubParsersAction") -> None:
@@ -27,6 +36,9 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
         "--device", default="cpu", help="of torch: cpu (default), cuda or cuda:N; OpenVINO's is the CPU"
     )
     parser.add_argument("--repeats", metavar="N", type=int, default=3, help="runs of each runtime (default: 3)")
+    parser.add_argument("--half", action="store_true", help="also torch in half precision (autocast)")
+    parser.add_argument("--published", action="store_true", help="also the networks of the paper, by torch")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="keep what was measured as JSON")
     parser.set_defaults(run=run)
 
 
@@ -44,36 +56,193 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
     from LNHGLib.image.reader import read_volume
     from LNHGLib.phantom.chest import make_phantom
     from LNHGLib.segmentation import pipeline
+
+    model, progress = folder.load(options.model), progress_printer(False)
+    ways = ways_to_run(options, model)
+    volume = read_volume(options.ct) if options.ct else make_phantom().volume
+    published = published_calls(options.device) if options.published else {}
+    results: dict[str, list[Result]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in published}
+    for number in range(options.repeats * len(ways)):
+        name = list(ways)[number % len(ways)]
+        where, precision = ways[name]
+        told = part_of(progress, number / options.repeats / len(ways), (number + 1) / options.repeats / len(ways))
+        with precision():
+            results[name].append(pipeline.segment(volume, model, device=where, progress=told, cancelled=stop.wished))
+        if number % len(ways) == 0:
+            for part, call in published.items():
+                seconds[part].append(timed(call)["seconds"])
+    report = {"schema": 1, "kind": "benchmark", "ct": options.ct and options.ct.name, "model": model.name}
+    report |= {"repeats": options.repeats, "slices": len(volume.array)}
+    report["seconds"] = {name: [result.report["seconds"] for result in some] for name, some in results.items()}
+    report["devices"] = {name: some[-1].report["device"] for name, some in results.items()}
+    reference = list(results)[-1]
+    report["agreement"] = {
+        name: agreement(some[-1], results[reference][-1]) for name, some in results.items() if name != reference
+    }
+    report["published"] = {part: statistics.median(some) for part, some in seconds.items()}
+    print(render(report), end="")
+    if options.out:
+        write_json(options.out, report)
+
+
+def ways_to_run(
+    options: argparse.Namespace, model: folder.Model
+) -> dict[str, tuple[Any, Callable[[], AbstractContextManager]]]:
+    """Return on what the networks run and in which precision, by its name; the last one is what others are held to.
+
+    The networks are loaded, so that no run waits for them.
+
+    Args:
+        options: Of the command line.
+        model: Its networks run.
+    """
     from LNHGLib.segmentation.runtime import choose_runtime
 
-    model = folder.load(options.model)
-    wheres: dict[str, Where] = {"torch": choose_runtime(options.device, model, "torch")}
+    where = choose_runtime(options.device, model, "torch")
+    name = "torch" if where.type == "cpu" else f"torch {where.type}"
+    ways: dict[str, tuple[Any, Callable[[], AbstractContextManager]]] = {}
+    if options.half:
+        ways[f"{name} half"] = where, lambda: half_precision(where.type)
+    ways[name] = where, nullcontext
     if model.runs_on_openvino():
-        wheres[folder.OPENVINO] = folder.OPENVINO
-    for where in wheres.values():  # networks are loaded before, so that no run waits for them
+        ways[folder.OPENVINO] = folder.OPENVINO, nullcontext
+    elif where.type != "cpu":
+        ways["torch"] = choose_runtime("cpu", model, "torch"), nullcontext
+    for place, _ in ways.values():
         for part in ("generator", folder.SECOND, "detector", "classifier"):
             if part in model.card:
-                model.network(part, where)
-    volume = read_volume(options.ct) if options.ct else make_phantom().volume
-    progress, turns = progress_printer(False), [name for _ in range(options.repeats) for name in wheres]
-    results: dict[str, list[Result]] = {name: [] for name in wheres}
-    for number, name in enumerate(turns):
-        told = part_of(progress, number / len(turns), (number + 1) / len(turns))
-        results[name].append(pipeline.segment(volume, model, device=wheres[name], progress=told, cancelled=stop.wished))
-    seconds = {name: [result.report["seconds"] for result in some] for name, some in results.items()}
-    print(f"Seconds of {model.name}, medians of {count(options.repeats, 'run')} of each runtime in turn:\n")
-    print(seconds_table(seconds), end="")
-    if len(results) < 2:
-        return
-    one, other = (some[-1] for some in results.values())
-    if len(one.nodules) != len(other.nodules):
-        print(f"\nThey found {len(one.nodules)} and {len(other.nodules)} nodules.")
-        return
-    apart = max((abs(a.score - b.score) for a, b in zip(one.nodules, other.nodules, strict=True)), default=0.0)
-    marked = (one.labels > 0).sum() + (other.labels > 0).sum()
-    dice = 2 * ((one.labels > 0) & (other.labels > 0)).sum() / max(marked, 1)
-    found = count(len(one.nodules), "nodule")
-    print(f"\nBoth found {found}: scores differ by {apart:.1e} at most, Dice {dice:.4f}.")
+                model.network(part, place)
+    return ways
+
+
+def half_precision(kind: str) -> AbstractContextManager:
+    """Return a context in which torch computes in 16 bits what bears it: float16 on a GPU, bfloat16 on a CPU.
+
+    Args:
+        kind: of the device.
+    """
+    import torch
+
+    return torch.autocast(kind, torch.bfloat16 if kind == "cpu" else torch.float16)
+
+
+def agreement(result: "Result", reference: "Result") -> dict[str, float]:
+    """Return how many nodules two results have, how far their scores are apart at most, and the Dice of their outlines.
+
+    Args:
+        result: one.
+        reference: the other, of the same CT.
+    """
+    numbers = len(result.nodules), len(reference.nodules)
+    pairs = zip(result.nodules, reference.nodules, strict=False)
+    apart = max((abs(one.score - other.score) for one, other in pairs), default=0.0)
+    marked = (result.labels > 0).sum() + (reference.labels > 0).sum()
+    both = ((result.labels > 0) & (reference.labels > 0)).sum()
+    dice = float(2 * both / marked) if marked else 1.0
+    return {"nodules": numbers[0], "reference_nodules": numbers[1], "scores_apart": float(apart), "dice": dice}
+
+
+# The published networks -----------------------------------------------------------------------------------------------
+
+
+def published_calls(device: str) -> dict[str, Callable[[], object]]:
+    """Return what runs the published networks once: the generator on a slab, the detector on a slice.
+
+    Args:
+        device: Of torch.
+    """
+    from LNHGLib.models.torch_network import TorchNetwork
+
+    generator, detector = (TorchNetwork(make().to(device)) for make in (published_generator, published_detector))
+    rng = np.random.default_rng(0)
+    slab, image = (rng.random(shape, np.float32) for shape in (SLAB, SLICE))
+    return {
+        "slab": lambda: generator.predict(slab[None, None], lambda: None),
+        "slice": lambda: detector.detect([image], lambda: None),
+    }
+
+
+def published_generator() -> "nn.Module":
+    """Return the paper's generator with random weights: what it takes does not depend on them."""
+    import torch
+
+    from LNHGLib.models.gan import PaperGenerator
+
+    torch.manual_seed(0)
+    return PaperGenerator().eval().requires_grad_(False)
+
+
+def published_detector() -> "nn.Module":
+    """Return the paper's detector with random weights, judging as many proposals as the published program does."""
+    import torch
+
+    from LNHGLib.models.detector import build_detector
+
+    torch.manual_seed(0)
+    network = build_detector({"backbone": "resnet50-c4"}).eval().requires_grad_(False)
+    network.rpn._pre_nms_top_n["testing"] = PROPOSALS_BEFORE_NMS
+    network.rpn._post_nms_top_n["testing"] = PROPOSALS
+    return network
+
+
+def timed(call: Callable[[], object]) -> dict[str, float]:
+    """Return the seconds that a call takes, and those of the CPU in all threads.
+
+    Args:
+        call: what is timed.
+    """
+    began, cpu_began = time.perf_counter(), time.process_time()
+    call()
+    return {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu_began}
+
+
+def published_sentence(report: Mapping[str, Any]) -> str:
+    """Return how many times as fast as the published networks the last runtime was on a scan.
+
+    They see each slab of three slices and each slice of it.
+
+    Args:
+        report: of the command.
+    """
+    slab_s, slice_s = report["published"]["slab"], report["published"]["slice"]
+    slabs = math.ceil(report["slices"] / SLAB[0])
+    theirs_s = slabs * slab_s + report["slices"] * slice_s
+    name, runs = list(report["seconds"].items())[-1]
+    ours_s = statistics.median(sum(run.values()) for run in runs)
+    return (
+        f"The published networks would take {count(slabs, 'slab')} of {slab_s:.2f} s and "
+        f"{count(report['slices'], 'slice')} of {slice_s:.2f} s, {theirs_s:.0f} s in all: {name}'s {ours_s:.1f} s are "
+        f"{theirs_s / ours_s:.1f} times as fast."
+    )
+
+
+# The table ------------------------------------------------------------------------------------------------------------
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """Return what was measured as Markdown.
+
+    Args:
+        report: of the command.
+    """
+    names = list(report["seconds"])
+    lines = [f"Seconds of {report['model']}, medians of {count(report['repeats'], 'run')} of each runtime in turn:\n"]
+    lines.append(seconds_table(report["seconds"]))
+    for name, both in report["agreement"].items():
+        found, expected = both["nodules"], both["reference_nodules"]
+        where = "Both" if len(names) == 2 else f"{name} and {names[-1]}"
+        if found != expected:
+            who = "They" if len(names) == 2 else f"{name} and {names[-1]}"
+            lines.append(f"{who} found {found} and {expected} nodules.\n")
+            continue
+        apart, dice = both["scores_apart"], both["dice"]
+        lines.append(
+            f"{where} found {count(found, 'nodule')}: scores differ by {apart:.1e} at most, Dice {dice:.4f}.\n"
+        )
+    if report["published"]:
+        lines.append(published_sentence(report) + "\n")
+    return "\n".join(lines)
 
 
 def seconds_table(seconds: Mapping[str, Sequence[Seconds]]) -> str:

@@ -56,10 +56,13 @@ class TorchNetwork:
             images: float32 (3, H, W) each.
             check: as `predict` takes it.
         """
+        joined = torch.from_numpy(np.concatenate([image.ravel() for image in images]))
+        parts = joined.to(self._device()).split([image.size for image in images])  # one copy each way
         with torch.inference_mode(), self._stoppable(check):
-            outputs = self.module([torch.from_numpy(image).to(self._device()) for image in images])
-        parts = ((output["boxes"].reshape(-1, 4), output["scores"].reshape(-1, 1)) for output in outputs)
-        return [torch.cat(both, dim=1).cpu().numpy() for both in parts]
+            outputs = self.module([part.view(image.shape) for part, image in zip(parts, images, strict=True)])
+        both = [torch.cat([one["boxes"].reshape(-1, 4), one["scores"].reshape(-1, 1)], dim=1) for one in outputs]
+        found = torch.cat(both).float().cpu().numpy()
+        return np.split(found, np.cumsum([len(rows) for rows in both])[:-1])
 
     def widest(self) -> float:
         """Return the values per voxel of a generator's widest layer, seen in a small trial run."""

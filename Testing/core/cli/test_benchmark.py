@@ -1,10 +1,13 @@
 """`lnhg benchmark`: both runtimes in turn, a row per stage, and whether they agree."""
 
+import json
 import re
 
 import pytest
 import SimpleITK as sitk
+import torch
 from LNHGLib.__main__ import main
+from LNHGLib.cli import benchmark
 from LNHGLib.cli.benchmark import seconds_table
 from tiny_model import tiny_chest, write_model
 
@@ -48,6 +51,42 @@ def test_the_command_measures_both_and_says_whether_they_agree(a_chest, tmp_path
     for stage in ("lungs", "generator", "detector", "ensemble", "all"):
         assert re.search(rf"^\| {stage} +\| +[\d.]+ +\| +[\d.]+ +\| +[\d.]+ +\|$", said, re.MULTILINE), said
     assert re.search(r"Both found \d+ nodules?: scores differ by \S+ at most, Dice [01]\.\d+\.", said)
+
+
+def test_half_precision_and_the_published_networks_are_measured_too(a_chest, tmp_path, capsys, monkeypatch):
+    for name, value in {"SLAB": (3, 16, 16), "SLICE": (3, 64, 64), "PROPOSALS": 5}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    model, out = write_model(tmp_path / "tiny").folder, tmp_path / "measured.json"
+    words = ["benchmark", str(a_chest), "--model", str(model), "--repeats", "1", "--half", "--published"]
+    assert main([*words, "--out", str(out)]) == 0
+    said, report = capsys.readouterr().out, json.loads(out.read_text())
+    assert list(report["seconds"]) == ["torch half", "torch", "openvino"]
+    assert benchmark.render(report) == said
+    for name in ("torch half", "torch"):
+        assert re.search(rf"^{name} and openvino found", said, re.MULTILINE), said
+    assert report["agreement"]["torch"]["dice"] > 0.999
+    assert "times as fast." in said
+
+
+def test_half_precision_is_what_torch_computes_in():
+    a = torch.rand(4, 4)
+    with benchmark.half_precision("cpu"):
+        assert (a @ a).dtype == torch.bfloat16
+    assert (a @ a).dtype == torch.float32
+
+
+def test_the_published_networks_see_each_slab_and_each_slice():
+    report = {"slices": 133, "published": {"slab": 5.0, "slice": 4.0}}
+    report["seconds"] = {"torch": [{"all of it": 70.0}], "openvino": [{"lungs": 1.0, "generator": 22.0}] * 3}
+    sentence = benchmark.published_sentence(report)
+    assert "45 slabs of 5.00 s and 133 slices of 4.00 s, 757 s in all" in sentence
+    assert "openvino's 23.0 s are 32.9 times as fast" in sentence
+
+
+def test_the_published_networks_are_the_papers():
+    generator = benchmark.published_generator()
+    assert sum(values.numel() for values in generator.parameters()) == 2_326_273
+    assert benchmark.published_detector().rpn.post_nms_top_n() == 300
 
 
 @pytest.mark.parametrize(
