@@ -109,12 +109,12 @@ def require_writable(out: Path, overwrite: bool, ct: Path | None = None) -> None
     Raises:
         InputError: It cannot or should not be written.
     """
-    from LNHGLib.files.atomic import temporary_folder
-    from LNHGLib.results import writer
+    from LNHGLib.files.atomic import require_free, temporary_folder
+    from LNHGLib.results.files import FILES
 
     if ct and ct.resolve().is_relative_to(out.resolve()):
         raise InputError(f"OUT {out} holds the CT itself, expected a folder of its own; give another OUT.")
-    writer.check_target(out, overwrite)
+    require_free(out, overwrite, FILES)
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     try:
         with temporary_folder(parent):
@@ -139,8 +139,6 @@ def segment_and_write(
     began, progress = time.perf_counter(), progress_printer(options.json)
     progress(0.0, "Loading the model")
     model = folder.load(options.model)
-    from LNHGLib.results import writer
-    from LNHGLib.segmentation import pipeline
     from LNHGLib.segmentation.runtime import choose_runtime
 
     where = choose_runtime(options.device, model, options.runtime)
@@ -148,6 +146,9 @@ def segment_and_write(
     reading = time.perf_counter()
     volume = read()
     seconds = round(time.perf_counter() - reading, 3)
+    from LNHGLib.results import writer  # here, so that reading begins at once, and what is broken is told before work
+    from LNHGLib.segmentation import pipeline
+
     find = functools.partial(pipeline.segment, threshold=options.threshold)
     if getattr(options, "at", None):
         from LNHGLib.segmentation.point_prompt import segment_at

@@ -193,14 +193,29 @@ def resample(array: np.ndarray, grid: Grid, target: Grid, *, linear: bool = True
     Returns:
         The values on `target`, (z, y, x).
     """
+    moved = resample_image(to_sitk(array, grid), target, linear=linear, fill=fill)
+    return moved if linear else moved.astype(array.dtype, copy=False)
+
+
+def resample_image(image: sitk.Image, target: Grid, *, linear: bool = True, fill: float = -1000.0) -> np.ndarray:
+    """Resample an image of `to_sitk`, as `resample` does an array: for parts of the target one after the other.
+
+    Args:
+        image: What is resampled.
+        target: The grid wanted.
+        linear: Interpolate linearly and return float32; otherwise take the nearest voxel and keep the pixel type.
+        fill: Value where the target lies outside the image.
+
+    Returns:
+        The values on `target`, (z, y, x).
+    """
     interpolator = sitk.sitkLinear if linear else sitk.sitkNearestNeighbor
-    image = to_sitk(array, grid)
     pixel = sitk.sitkFloat32 if linear else image.GetPixelID()
     origin, spacing, direction = _itk_geometry(target)
     moved = sitk.Resample(
         image, target.shape[::-1], sitk.Transform(), interpolator, origin, spacing, direction, float(fill), pixel
     )
-    return sitk.GetArrayFromImage(moved).astype(np.float32 if linear else array.dtype, copy=False)
+    return sitk.GetArrayFromImage(moved)
 
 
 def _itk_geometry(grid: Grid) -> tuple[list[float], list[float], list[float]]:

@@ -1,7 +1,6 @@
 """The signal inside a nodule in numbers, which the paper lacks (register U3, U22)."""
 
 import numpy as np
-from scipy import ndimage
 
 from LNHGLib.image.boxes import box_around_mask
 
@@ -29,6 +28,8 @@ def statistics(signal: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, ..
     Raises:
         ValueError: if the mask is empty.
     """
+    from scipy import ndimage  # here, as those who only name the statistics need none of it
+
     box = box_around_mask(mask)
     if box is None:
         raise ValueError("the nodule mask is empty: statistics need at least one voxel.")

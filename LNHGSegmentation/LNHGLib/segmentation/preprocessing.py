@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 from LNHGLib.errors import InputError
-from LNHGLib.image.volume import LOWEST_HU, Grid, Volume, canonical, resample
+from LNHGLib.image.volume import LOWEST_HU, Grid, Volume, canonical, resample_image, to_sitk
 from LNHGLib.measurement.spine import Spine, find_spine
 from LNHGLib.models.card import GridSpec
 from LNHGLib.segmentation import lungs as lung_search
@@ -29,8 +29,10 @@ def normalize(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.
         window_hu: HU that become 0 and 1; the default is the method register's.
     """
     low, high = window_hu
-    signal = np.clip(hu, low, high).astype(np.float32, copy=False)
-    return (signal - np.float32(low)) / np.float32(high - low)
+    signal = np.clip(hu, low, high).astype(np.float32, copy=False)  # an array of its own
+    signal -= np.float32(low)
+    signal /= np.float32(high - low)
+    return signal
 
 
 def coarser(array: np.ndarray, factor: int) -> np.ndarray:
@@ -159,14 +161,16 @@ def onto_grid(volume: Volume, target: Grid, fill: float = -1000.0, slab: int = 3
     native_mm = [part @ volume.grid.spacing_mm / part.sum() for part in native_mm]
     parts = np.array([max(1, round(t / n)) for t, n in zip(target.spacing_mm, native_mm, strict=True)])
     fine = target.affine @ np.diag([*1 / parts, 1.0])
-    out = np.empty(target.shape, np.float32)
+    out, image = np.empty(target.shape, np.float32), to_sitk(volume.array, volume.grid)
     for z in range(0, target.shape[0], slab):
         shape = np.array([min(slab, target.shape[0] - z), *target.shape[1:]])
         affine = fine.copy()
         affine[:3, 3] = target.index_to_lps([z, 0, 0]) - fine[:3, :3] @ ((parts - 1) / 2)
-        values = resample(volume.array, volume.grid, Grid(shape * parts, affine), fill=fill)
-        blocks = values.reshape([size for pair in zip(shape, parts, strict=True) for size in pair])
-        out[z : z + slab] = blocks.mean(axis=(1, 3, 5))
+        values = resample_image(image, Grid(shape * parts, affine), fill=fill)
+        if (parts > 1).any():
+            blocks = values.reshape([size for pair in zip(shape, parts, strict=True) for size in pair])
+            values = blocks.mean(axis=(1, 3, 5))
+        out[z : z + slab] = values
     return out
 
 
