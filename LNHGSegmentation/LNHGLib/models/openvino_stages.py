@@ -1,0 +1,156 @@
+"""The strided generator over a whole volume, level by level, so that each voxel of each level is computed about once.
+
+A piece that holds the halo of the whole network is mostly halo. Here a piece is of one level only and needs the halo of
+two or three convolutions; what the next level needs of it is kept. The four graphs of `openvino_graph.build_stages`:
+
+1. encode: half the resolution, from the CT.
+2. context: what both coarser levels make of that, at a quarter of the resolution, for a chunk of slices at once.
+3. decode: half the resolution again.
+4. draw: the nodule image.
+
+Pieces are counted in cells of 4 x 4 x 4 voxels of the CT, which are 2 x 2 x 2 at half and 1 at a quarter of the
+resolution. Arrays are (D, H, W, C).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from LNHGLib.image.boxes import Box, box_within
+
+CELL = 4
+SIDE = 24
+"""Cells along each axis of a piece: one shape for all, since each shape is prepared once."""
+HALO = 1
+"""Cells that a piece sees around what it is for."""
+REACH = 8
+"""Cells that the whole network sees around a voxel; even, as all of a chunk's sides, so that levels fit."""
+CHUNK_CELLS = 200_000
+"""In a chunk of slices: what is kept of a cell takes 2 kB at the most."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A graph: `run` makes one array (1, D, H, W, C) of several, `release` gives the memory of its layers back."""
+
+    run: Callable[[Sequence[np.ndarray]], np.ndarray]
+    release: Callable[[], None]
+
+
+def predict_volume(
+    stages: Sequence[Stage], ct_norm: np.ndarray, wanted: np.ndarray, report: Callable[[float], None]
+) -> np.ndarray:
+    """Return the nodule image, float32 (z, y, x), 0 in pieces without anything wanted.
+
+    Args:
+        stages: the four.
+        ct_norm: normalized CT, float32 (z, y, x).
+        wanted: bool (z, y, x).
+        report: called with the fraction done.
+    """
+    encode, context, decode, draw = stages
+    cells = _cells(wanted)
+    most = max(CHUNK_CELLS // cells[0].size - 2 * REACH, 2)
+    depth = -(-len(cells) // -(-len(cells) // most) // 2) * 2
+    image, encoded, known, before = np.zeros(ct_norm.shape, np.float32), None, np.zeros_like(cells), 0
+    for start in range(0, len(cells), depth):
+        first, stop = max(start - REACH, 0), min(start + depth + REACH, len(cells))
+        own = np.zeros_like(cells[first:stop])
+        own[start - first : start + depth - first] = cells[start : start + depth]
+        if not own.any():
+            continue
+        spans = [
+            lambda done, start=start, low=low, part=part: report((start + (low + part * done) * depth) / len(cells))
+            for low, part in ((0.0, 0.4), (0.5, 0.1), (0.6, 0.4))
+        ]
+        part = _whole_cells(ct_norm[CELL * first : CELL * stop], "edge")[..., None]
+        todo = _within(own, REACH) & ~known[first:stop]
+        kept = None if encoded is None else encoded[2 * (first - before) :]
+        encoded, before = _sweep(encode, [part], todo, spans[0], kept), first
+        known[first:stop] |= todo
+        known[stop - HALO : stop] = stop == len(cells)  # seen with nothing behind them
+        around = context.run([encoded[None]])[0]
+        context.release()
+        decoded = _sweep(decode, [encoded, around], _within(own, HALO), spans[1])
+        del around
+        drawn = _sweep(draw, [part, decoded], own, spans[2])
+        del decoded
+        target = image[CELL * start : CELL * (start + depth)]
+        target[:] = drawn[CELL * (start - first) :][tuple(map(slice, target.shape))][..., 0]
+        del drawn
+    return image
+
+
+def _sweep(
+    stage: Stage,
+    arrays: Sequence[np.ndarray],
+    wanted: np.ndarray,
+    report: Callable[[float], None],
+    kept: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return what a stage makes of arrays in pieces with something wanted, 0 elsewhere.
+
+    Args:
+        stage: what runs.
+        arrays: each with its own number of voxels along a cell.
+        wanted: cells.
+        report: called with the fraction done.
+        kept: of the result, the first slices, which are known.
+    """
+    result, pieces = kept, list(_pieces(wanted))
+    for done, (seen, target) in enumerate(pieces):
+        report(done / len(pieces))
+        (values,) = stage.run([array[_voxels(seen, len(array) // len(wanted))][None] for array in arrays])
+        across = len(values) // (seen[0].stop - seen[0].start)
+        if result is kept:
+            result = np.zeros((*(across * size for size in wanted.shape), values.shape[-1]), np.float32)
+            if kept is not None:
+                result[: len(kept)] = kept
+        result[_voxels(target, across)] = values[_voxels(box_within(target, seen), across)]
+    stage.release()
+    return result
+
+
+def _pieces(wanted: np.ndarray) -> Iterator[tuple[Box, Box]]:
+    """Yield what a piece sees and what of it counts, of pieces that hold all that is wanted; boxes of cells."""
+    for seen_z, z in _spans(wanted.any(axis=(1, 2))):
+        for seen_y, y in _spans(wanted[z].any(axis=(0, 2))):
+            for seen_x, x in _spans(wanted[z, y].any(axis=(0, 1))):
+                yield (seen_z, seen_y, seen_x), (z, y, x)
+
+
+def _spans(wanted: np.ndarray) -> Iterator[tuple[slice, slice]]:
+    """Yield what a piece sees and what of it counts along one axis, gaps left out."""
+    first, last = wanted.argmax(), len(wanted) - wanted[::-1].argmax()
+    number = -(-(last - first) // (SIDE - 2 * HALO))
+    length, position = min(-(-(last - first) // number) + 2 * HALO, len(wanted)), 0
+    while wanted[position:].any():
+        position += int(wanted[position:].argmax())
+        start = min(max(position - HALO, 0), len(wanted) - length)
+        end = start + length if start + length == len(wanted) else start + length - HALO
+        yield slice(start, start + length), slice(position, end)
+        position = end
+
+
+def _voxels(box: Box, across: int) -> Box:
+    """Return the box of voxels, so many along a cell."""
+    return tuple(slice(across * part.start, across * part.stop) for part in box)
+
+
+def _whole_cells(array: np.ndarray, mode: str) -> np.ndarray:
+    """Return an array (z, y, x) filled up to even numbers of cells."""
+    return np.pad(array, [(0, -size % (2 * CELL)) for size in array.shape], mode=mode)
+
+
+def _cells(mask: np.ndarray) -> np.ndarray:
+    """Return the cells with a true voxel."""
+    mask = _whole_cells(mask, "constant")
+    depth, height, width = (size // CELL for size in mask.shape)
+    return mask.reshape(depth, CELL, height, CELL, width, CELL).any(axis=(1, 3, 5))
+
+
+def _within(cells: np.ndarray, reach: int) -> np.ndarray:
+    """Return the cells that are at most so far from a true one along each axis."""
+    return ndimage.maximum_filter(cells, 2 * reach + 1, mode="constant")
