@@ -29,7 +29,7 @@ class _Known(Ensemble):
         super().__init__([])
         self.image = image
 
-    def predict_at(self, ct_norm, boxes):
+    def predict_at(self, ct_norm, boxes, **_options):
         for box in boxes:
             inside = box_intersection(field_around(box), whole_box(ct_norm.shape))
             yield EnsemblePatch(inside, self.image[inside])

@@ -3,10 +3,12 @@
 float32 throughout, also where a CPU offers less, so that results are those of torch up to rounding.
 """
 
+import ctypes
 import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -15,10 +17,12 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from LNHGLib.models import compile_cache, openvino_detector, openvino_graph
+from LNHGLib.image.boxes import Box
+from LNHGLib.models import compile_cache, openvino_detector, openvino_graph, openvino_stages
 from LNHGLib.models.openvino_graph import SLAB, Form
+from LNHGLib.models.openvino_stages import Stage
 
-GRAPHS = 1
+GRAPHS = 3
 """Raised whenever a builder of graphs changes: what was compiled before is not used any more."""
 SLABS_AT_ONCE = 16
 POLL_MS = 50
@@ -45,23 +49,26 @@ class OpenVinoNetwork:
         if self.form:
             self.halo, self.multiple, self.slab = self.form.halo, self.form.multiple, self.form.slab
 
-    def predict(self, block: np.ndarray, check: Callable[[], None]) -> np.ndarray:
-        """As `TorchNetwork.predict`.
+    def predict(self, block: np.ndarray, check: Callable[[], None], wanted: Box | None = None) -> np.ndarray:
+        """As `TorchNetwork.predict`; in planes only slices with something wanted are predicted.
 
         Args:
             block: float32 (B, 1, D, H, W).
             check: called often; what it raises stops the work.
+            wanted: the part of each whose values count.
         """
         if self.form is None or not self.form.planes:
             return infer(self.compiled, [block], check)[0]
-        image, room = 0, [(0, 0), (SLAB // 2, SLAB // 2), (0, 0), (0, 0)]
-        for axis in range(1, 1 + self.form.planes):  # each slice across it from the slab around it
-            turned = np.moveaxis(block[:, 0], axis, 1)
-            slabs = np.lib.stride_tricks.sliding_window_view(np.pad(turned, room, mode="edge"), SLAB, axis=1)
+        image = np.zeros_like(block)
+        for axis in range(2, 2 + self.form.planes):  # each slice across it from the slab around it
+            part = slice(0, block.shape[axis]) if wanted is None else wanted[axis - 2]
+            rows = np.arange(part.start - SLAB // 2, part.stop + SLAB // 2).clip(0, block.shape[axis] - 1)
+            turned = np.moveaxis(block.take(rows, axis)[:, 0], axis - 1, 1)
+            slabs = np.lib.stride_tricks.sliding_window_view(turned, SLAB, axis=1)
             slabs = np.moveaxis(slabs, -1, 2).reshape(-1, 1, SLAB, *turned.shape[2:])
             parts = [slabs[start : start + SLABS_AT_ONCE] for start in range(0, len(slabs), SLABS_AT_ONCE)]
-            slices = np.concatenate([infer(self.compiled, [part], check)[0] for part in parts])
-            image = image + np.moveaxis(slices.reshape(turned.shape), 1, axis)[:, None]
+            slices = np.concatenate([infer(self.compiled, [some], check)[0] for some in parts])
+            np.moveaxis(image[:, 0], axis - 1, 1)[:, part] += slices.reshape(len(block), -1, *turned.shape[2:])
         return image / np.float32(self.form.planes)
 
     def widest(self) -> float:
@@ -70,7 +77,41 @@ class OpenVinoNetwork:
 
     def release(self) -> None:
         """Give memory back that is kept for the next piece."""
-        self.compiled.release_memory()
+        release(self.compiled)
+
+
+class StridedNetwork(OpenVinoNetwork):
+    """A strided generator, which can also look over a whole volume level by level."""
+
+    def __init__(
+        self, card: Mapping[str, Any], compiled: ov.CompiledModel, stages: Callable[[], list[ov.CompiledModel]]
+    ) -> None:
+        """Take the compiled network and what compiles its stages.
+
+        Args:
+            card: the card's part on it.
+            compiled: from `openvino_graph.build`.
+            stages: compiles `openvino_graph.build_stages`, when they are wanted.
+        """
+        super().__init__(card, compiled)
+        self.stages = cache(stages)
+
+    def predict_volume(
+        self, ct_norm: np.ndarray, wanted: np.ndarray, check: Callable[[], None], report: Callable[[float], None]
+    ) -> np.ndarray:
+        """Return the nodule image of a volume, float32 (z, y, x), 0 in pieces without anything wanted.
+
+        Args:
+            ct_norm: normalized CT, float32 (z, y, x).
+            wanted: bool (z, y, x).
+            check: called often; what it raises stops the work.
+            report: called with the fraction done.
+        """
+        graphs = [
+            Stage(lambda arrays, one=one: infer(one, arrays, check)[0], lambda one=one: release(one))
+            for one in self.stages()
+        ]
+        return openvino_stages.predict_volume(graphs, ct_norm, wanted, report)
 
 
 class OpenVinoDetector:
@@ -101,7 +142,7 @@ class OpenVinoDetector:
     def release(self) -> None:
         """Give memory back that is kept for the next piece."""
         for graph in self.graphs:
-            graph.release_memory()
+            release(graph)
 
 
 def infer(compiled: ov.CompiledModel, arrays: Sequence[np.ndarray], check: Callable[[], None]) -> list[np.ndarray]:
@@ -125,6 +166,13 @@ def infer(compiled: ov.CompiledModel, arrays: Sequence[np.ndarray], check: Calla
         raise
     request.wait()
     return [tensor.data.copy() for tensor in request.output_tensors]
+
+
+def release(compiled: ov.CompiledModel) -> None:
+    """Give the memory of a graph's layers back to the system; glibc keeps what is freed until it is asked."""
+    compiled.release_memory()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 @cache
@@ -172,7 +220,11 @@ def load(part: str, card: Mapping[str, Any], content: bytes) -> OpenVinoNetwork 
     if part == "detector":
         graphs = cache(lambda: openvino_detector.build(card, _weights(content)))
         return OpenVinoDetector(card, *(_compile(f"{key}-{i}", lambda i=i: graphs()[i]) for i in range(2)))
-    return OpenVinoNetwork(card, _compile(key, lambda: openvino_graph.build(card, _weights(content))))
+    compiled = _compile(key, lambda: openvino_graph.build(card, _weights(content)))
+    if card["kind"] != "strided":
+        return OpenVinoNetwork(card, compiled)
+    stages = cache(lambda: openvino_graph.build_stages(card, _weights(content)))
+    return StridedNetwork(card, compiled, lambda: [_compile(f"{key}-{i}", lambda i=i: stages()[i]) for i in range(4)])
 
 
 def _weights(content: bytes) -> dict[str, np.ndarray]:

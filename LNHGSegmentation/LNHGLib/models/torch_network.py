@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from LNHGLib.image.boxes import Box
+
 TRIAL_SIDE = 16
 
 
@@ -39,12 +41,13 @@ class TorchNetwork:
         """Whether it runs on the CPU."""
         return self._device().type == "cpu"
 
-    def predict(self, block: np.ndarray, check: Callable[[], None]) -> np.ndarray:
+    def predict(self, block: np.ndarray, check: Callable[[], None], wanted: Box | None = None) -> np.ndarray:
         """Return what the network makes of a batch, float32.
 
         Args:
             block: float32 (B, 1, D, H, W).
             check: called at every layer; what it raises stops the work.
+            wanted: the part of each whose values count; what lies beyond need not be right.
         """
         with torch.inference_mode(), self._stoppable(check):
             return self.module(torch.from_numpy(block).to(self._device())).float().cpu().numpy()
@@ -65,7 +68,9 @@ class TorchNetwork:
         return np.split(found, np.cumsum([len(rows) for rows in both])[:-1])
 
     def widest(self) -> float:
-        """Return the values per voxel of a generator's widest layer, seen in a small trial run."""
+        """Return the values per voxel of a generator's widest layer, its own word or seen in a small trial run."""
+        if getattr(self.module, "values_per_voxel", None):
+            return self.module.values_per_voxel
         side = max(TRIAL_SIDE, *self.multiple)
         seen = [1.0]
 

@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from LNHGLib.image.boxes import Box, box_intersection, box_shape, box_start, box_union, box_within, grow_box, whole_box
+from LNHGLib.image.boxes import (
+    Box,
+    box_between,
+    box_intersection,
+    box_shape,
+    box_start,
+    box_union,
+    box_within,
+    grow_box,
+    shift_box,
+    whole_box,
+)
 from LNHGLib.models.card import Card, FusionOptions, MassSpec
 from LNHGLib.segmentation.components import component_scores, components
 from LNHGLib.segmentation.fusion import Finding, combine
@@ -43,6 +54,10 @@ HALF = 0.5
 """A mass ends where the CT has fallen to this part of what it is inside."""
 RIM = 4
 """Voxels at the border of what they see; an outline that grows into them is not held there, and the first one stays."""
+WORTH = 0.75
+"""A middle part that is not smaller than this part of its field is not worth the risk of a second look."""
+GROWTH = 4
+"""Voxels by which an outline may grow beyond a candidate's box before more of the field is predicted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +65,7 @@ class EnsemblePatch:
     """What all members together made of a candidate's surroundings.
 
     Attributes:
-        box: the part of the field that lies in the working grid.
+        box: the part of the field that lies in the working grid, or what was asked for of it.
         image: mean nodule image there, float32 (z, y, x).
     """
 
@@ -95,14 +110,18 @@ class Member:
         seen = None if lungs is None else self._turn(lungs)
         return self._turn(run_generator(self.network, self._turn(ct_norm), seen, slab=self.slab, monitor=monitor))
 
-    def predict_fields(self, fields: np.ndarray, monitor: Monitor | None = None) -> np.ndarray:
+    def predict_fields(
+        self, fields: np.ndarray, monitor: Monitor | None = None, wanted: Box | None = None
+    ) -> np.ndarray:
         """Return the nodule images of fields, float32 (n, z, y, x).
 
         Args:
             fields: normalized CT of each, float32 (n, z, y, x).
             monitor: cancelling.
+            wanted: the middle part of each field whose values count, as far from one end as from the other.
         """
-        return self._turn(run_generator_on_fields(self.network, self._turn(fields), slab=self.slab, monitor=monitor))
+        some = self._turn(fields)
+        return self._turn(run_generator_on_fields(self.network, some, slab=self.slab, monitor=monitor, wanted=wanted))
 
     def _turn(self, array: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(array[..., ::-1, ::-1]) if self.rotated else array
@@ -112,7 +131,11 @@ class Ensemble:
     """The members of a model. One that is made for a single network is that network's predictor."""
 
     def __init__(
-        self, members: Sequence[Member], monitor: Monitor | None = None, masses: MassSpec | None = None
+        self,
+        members: Sequence[Member],
+        monitor: Monitor | None = None,
+        masses: MassSpec | None = None,
+        threshold: float = 0.0,
     ) -> None:
         """Join members.
 
@@ -120,8 +143,10 @@ class Ensemble:
             members: the first one finds the candidates, all of them look at each.
             monitor: cancelling, and progress: of the first one over a CT, and of the candidates done.
             masses: how the first one looks at a coarser CT, too.
+            threshold: cuts the mean image into outlines.
         """
-        self.members, self.monitor, self.masses = tuple(members), monitor or Monitor(), masses
+        self.members, self.monitor = tuple(members), monitor or Monitor()
+        self.masses, self.threshold = masses, threshold
 
     @classmethod
     def of(
@@ -144,7 +169,7 @@ class Ensemble:
             members.append(replace(members[0], rotated=True))
         if second is not None:
             members.append(Member.of(second, (spec.second_generator or spec.generator).slab))
-        return cls(members, monitor, spec.masses)
+        return cls(members, monitor, spec.masses, spec.generator.threshold)
 
     def predict(self, ct_norm: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
         """Return the first member's nodule image of a CT, float32 (z, y, x): where it marks something are candidates.
@@ -156,7 +181,9 @@ class Ensemble:
         image = self.members[0].predict(ct_norm, lungs, self.monitor)
         return image if self.masses is None else np.maximum(image, self._masses(ct_norm, lungs))
 
-    def predict_at(self, ct_norm: np.ndarray, boxes: Sequence[Box]) -> Iterator[EnsemblePatch]:
+    def predict_at(
+        self, ct_norm: np.ndarray, boxes: Sequence[Box], *, outlines_alone: bool = False
+    ) -> Iterator[EnsemblePatch]:
         """Yield what all members make of the field around each box, see `field_around`.
 
         Nothing outside of the field is seen; of a large candidate, at the coarser scale, nothing outside of the field
@@ -165,21 +192,49 @@ class Ensemble:
         Args:
             ct_norm: normalized CT, float32 (z, y, x).
             boxes: of candidates, or of places.
+            outlines_alone: give the middle of the field alone, where nothing marked in the box goes on into its rim.
         """
         silent, done = replace(self.monitor, progress=None), 0
         for fields in self._batches([field_around(box) for box in boxes]):
             self.monitor.report(done / len(boxes))
-            seen = np.stack([cut_field(ct_norm, field) for field in fields])
-            images = sum(member.predict_fields(seen, silent) for member in self.members) / len(self.members)
-            for field, image in zip(fields, images, strict=True):
-                inside = box_intersection(field, whole_box(ct_norm.shape))
-                patch = EnsemblePatch(inside, image[box_within(inside, field)])
-                if self.masses is not None and max(box_shape(boxes[done])) >= self.masses.min_diameter:
-                    wide, masses = self._masses_around(ct_norm, boxes[done])
-                    patch = replace(patch, image=np.maximum(patch.image, masses[box_within(inside, wide)]))
+            asked, seen = boxes[done : done + len(fields)], np.stack([cut_field(ct_norm, field) for field in fields])
+            core = self._core(asked, seen[0].shape) if outlines_alone else whole_box(seen[0].shape)
+            images = self._mean(seen, core, silent)
+            reaching = [
+                self._reaches_rim(image[core], box_within(box_within(box, field), core))
+                for image, box, field in zip(images, asked, fields, strict=True)
+            ]
+            large = [self.masses is not None and max(box_shape(box)) >= self.masses.min_diameter for box in asked]
+            whole = np.logical_or(reaching, large)
+            if whole.any() and core != whole_box(seen[0].shape):
+                images[whole] = self._mean(seen[whole], None, silent)
+            for number, (box, field) in enumerate(zip(asked, fields, strict=True)):
+                shown = field if whole[number] else shift_box(core, box_start(field))
+                shown = box_intersection(shown, whole_box(ct_norm.shape))
+                patch = EnsemblePatch(shown, images[number][box_within(shown, field)])
+                if large[number]:
+                    wide, masses = self._masses_around(ct_norm, box)
+                    patch = replace(patch, image=np.maximum(patch.image, masses[box_within(shown, wide)]))
                 yield patch
                 done += 1
                 self.monitor.report(done / len(boxes))
+
+    def _mean(self, fields: np.ndarray, wanted: Box | None, monitor: Monitor) -> np.ndarray:
+        """Return the mean of the members' images of fields, float32 (n, z, y, x)."""
+        return sum(member.predict_fields(fields, monitor, wanted) for member in self.members) / len(self.members)
+
+    def _reaches_rim(self, image: np.ndarray, box: Box) -> bool:
+        """Tell whether what is marked in a box goes on into the rim of an image, float32 (z, y, x)."""
+        labels = components(image > self.threshold)
+        marked = np.unique(labels[box])
+        labels[(slice(RIM, -RIM),) * 3] = 0
+        return bool(np.isin(labels[labels > 0], marked).any())
+
+    def _core(self, boxes: Sequence[Box], shape: Sequence[int]) -> Box:
+        """Return the middle of fields of that shape that holds the boxes in the middle, their growth and a rim."""
+        needed = np.max([box_shape(box) for box in boxes], axis=0) + 2 * (GROWTH + RIM) + 1
+        cut = np.maximum((np.array(shape) - needed) // 2, 0)
+        return box_between(cut, shape - cut) if needed.sum() < WORTH * sum(shape) else whole_box(shape)
 
     def mass_at(self, ct_norm: np.ndarray, place: Sequence[int]) -> Box | None:
         """Return the box of the mass that a place lies in, seen at the coarser scale; None where there is none.
@@ -304,7 +359,7 @@ def rescore_with_ensemble(
     """
     extents, rescored = ndimage.find_objects(labels), {}
     boxes = [box_union(extents[number - 1] for number in finding.labels) for finding in findings]
-    for finding, patch in zip(findings, ensemble.predict_at(ct_norm, boxes), strict=True):
+    for finding, patch in zip(findings, ensemble.predict_at(ct_norm, boxes, outlines_alone=True), strict=True):
         rescored[rescore(finding, labels[patch.box], patch.image, ct_norm[patch.box], options)] = patch
     return dict(sorted(rescored.items(), key=lambda item: -item[0].score))
 

@@ -282,10 +282,11 @@ def _segmented(
 
 def without_duplicates(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Return the candidates whose center lies inside the box of no better one, best first."""
-    kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda candidate: -candidate.score):
-        center = np.reshape(candidate.box, (2, 3)).mean(0)
-        better = np.array([one.box for one in kept]).reshape(-1, 2, 3)
+    ordered = sorted(candidates, key=lambda candidate: -candidate.score)
+    boxes = np.array([candidate.box for candidate in ordered]).reshape(-1, 2, 3)
+    kept: list[int] = []
+    for number, center in enumerate(boxes.mean(1)):
+        better = boxes[kept]
         if not ((center >= better[:, 0]) & (center <= better[:, 1])).all(1).any():
-            kept.append(candidate)
-    return kept
+            kept.append(number)
+    return [ordered[number] for number in kept]

@@ -65,6 +65,9 @@ def run_generator(
     monitor, generator = monitor or Monitor(), as_network(generator)
     result = np.zeros(ct_norm.shape, np.float32)
     todo = np.ones(ct_norm.shape, bool) if lungs is None else lungs.copy()
+    if hasattr(generator, "predict_volume") and slab is None and max_voxels is None:
+        with suppress_out_of_memory():
+            return generator.predict_volume(ct_norm, todo, monitor.check, monitor.report)
     total = max(np.count_nonzero(todo), 1)
     budget = max_voxels or 0
     if not budget:
@@ -87,15 +90,21 @@ def run_generator(
 
 
 def run_generator_on_fields(
-    generator: "Network | nn.Module", fields: np.ndarray, *, slab: int | None = None, monitor: Monitor | None = None
+    generator: "Network | nn.Module",
+    fields: np.ndarray,
+    *,
+    slab: int | None = None,
+    monitor: Monitor | None = None,
+    wanted: Box | None = None,
 ) -> np.ndarray:
-    """Run the generator over each of some small volumes, all of it, several at a time.
+    """Run the generator over each of some small volumes, several at a time.
 
     Args:
         generator: as `run_generator` takes it.
         fields: normalized CT of each, float32 (n, z, y, x).
         slab: as `run_generator` takes it.
         monitor: cancelling.
+        wanted: the part of each volume whose values count; networks that predict slice by slice leave others out.
 
     Returns:
         Nodule images, float32 (n, z, y, x); they are the same, up to rounding, as one after the other.
@@ -107,17 +116,17 @@ def run_generator_on_fields(
     beyond = [(0, 0), *((0, -size % multiple) for size, multiple in sides)]
     while done < len(fields):
         some = fields[done : done + batch]
-        if len(some) == 1:  # in pieces, where even this one does not fit the memory
+        values = None
+        if not slab:
+            block = np.pad(some, beyond, mode="edge")[:, None]
+            with suppress_out_of_memory():
+                values = generator.predict(block, monitor.check, wanted)
+                result[done : done + len(some)] = values[(slice(None), 0, *map(slice, fields.shape[1:]))]
+                done += len(some)
+        if values is None and len(some) == 1:  # in pieces, where even this one does not fit the memory
             result[done] = run_generator(generator, some[0], slab=slab, monitor=monitor)
             done += 1
-            continue
-        values = None
-        block = np.pad(some, beyond, mode="edge")[:, None]
-        with suppress_out_of_memory():
-            values = generator.predict(block, monitor.check)
-            result[done : done + len(some)] = values[(slice(None), 0, *map(slice, fields.shape[1:]))]
-            done += len(some)
-        if values is None:
+        elif values is None:
             batch = reduce_tile_or_move_to_cpu(generator, batch, 1, monitor)
     return result
 
@@ -181,6 +190,7 @@ def run_detector(
                     rows.append((z, *edges, score))
         todo = todo[batch:]
         monitor.report(1 - len(todo) / total)
+    detector.release()
     return np.array(rows, float).reshape(-1, 6)
 
 

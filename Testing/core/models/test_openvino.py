@@ -7,7 +7,7 @@ import pytest
 import torch
 from LNHGLib.__main__ import main
 from LNHGLib.errors import Cancelled
-from LNHGLib.models import compile_cache, openvino_graph, openvino_network
+from LNHGLib.models import compile_cache, openvino_graph, openvino_network, openvino_stages
 from LNHGLib.models.classifier import build_classifier
 from LNHGLib.models.detector import build_detector
 from LNHGLib.models.registry import KINDS, build_generator
@@ -89,7 +89,7 @@ def test_every_kind_of_the_registry_is_built_but_those_of_other_documents():
     core = {kind: network.__module__ for kind, network in KINDS.items() if network.__module__.startswith("LNHGLib.")}
     others = {kind for kind, module in core.items() if module.startswith("LNHGLib.models.documents.")}
     assert set(openvino_graph.GENERATORS) == set(core) - others
-    assert len(others) == 3
+    assert len(others) == 4
 
 
 @pytest.mark.parametrize("card", CLASSIFIERS, ids=str)
@@ -99,6 +99,65 @@ def test_a_classifier_gives_the_logits_of_torchs(card):
     expected = on_torch.predict(fields, go_on)
     assert expected.std() > 1e-5
     np.testing.assert_allclose(on_openvino.predict(fields, go_on), expected, atol=1e-6)
+
+
+@pytest.fixture
+def level_by_level(monkeypatch):
+    """Both forms of a strided generator; pieces and chunks are small."""
+    monkeypatch.setattr(openvino_stages, "SIDE", 6)
+    return both({"kind": "strided", "width": 2}, build_generator)
+
+
+@pytest.mark.parametrize("shape", [(40, 48, 56), (37, 50, 43), (8, 8, 8)], ids=str)
+def test_a_volume_level_by_level_is_the_volume_at_once(level_by_level, shape):
+    on_torch, on_openvino = level_by_level
+    ct = np.random.default_rng(2).random(shape, np.float32)
+    filled = np.pad(ct, [(0, -size % 8) for size in shape], mode="edge")
+    expected = on_torch.predict(filled[None, None], go_on)[(0, 0, *map(slice, shape))]
+    seen = []
+    found = on_openvino.predict_volume(ct, np.ones(shape, bool), go_on, seen.append)
+    np.testing.assert_allclose(found, expected, atol=3e-6 * max(1, expected.max()))
+    assert expected.std() > 1e-4
+    assert seen == sorted(seen)
+    assert 0 <= seen[0] <= seen[-1] <= 1
+
+
+def test_of_a_volume_only_what_is_wanted_is_right_and_the_rest_may_be_left_out(level_by_level):
+    on_torch, on_openvino = level_by_level
+    ct = np.random.default_rng(2).random((24, 120, 136), np.float32)
+    wanted = np.zeros(ct.shape, bool)
+    wanted[3:9, 20:31, 11:30] = wanted[15:17, 90:99, 100:131] = True
+    expected = on_torch.predict(ct[None, None], go_on)[0, 0]
+    found = on_openvino.predict_volume(ct, wanted, go_on, lambda _: None)
+    np.testing.assert_allclose(found[wanted], expected[wanted], atol=3e-6 * max(1, expected.max()))
+    assert not found[:, 60:70].any()
+    assert not on_openvino.predict_volume(ct, np.zeros_like(wanted), go_on, lambda _: None).any()
+
+
+def test_chunks_of_slices_meet_without_a_seam(level_by_level, monkeypatch):
+    _, on_openvino = level_by_level
+    ct, wanted = np.random.default_rng(2).random((176, 24, 16), np.float32), np.ones((176, 24, 16), bool)
+    wanted[:50] = False
+    expected = on_openvino.predict_volume(ct, wanted, go_on, lambda _: None)
+    monkeypatch.setattr(openvino_stages, "CHUNK_CELLS", 24 * 6 * 4)  # 8 slices of cells with both neighbors
+    encoded, sweep = [], openvino_stages._sweep
+
+    def count(stage, arrays, wanted, *rest):
+        encoded.append(int(wanted.sum()) if len(arrays) == 1 else 0)
+        return sweep(stage, arrays, wanted, *rest)
+
+    monkeypatch.setattr(openvino_stages, "_sweep", count)
+    found = on_openvino.predict_volume(ct, wanted, go_on, lambda _: None)
+    np.testing.assert_allclose(found, expected, atol=2e-3 * expected.max())  # of what reaches farther than 32 voxels
+    assert sum(cells > 0 for cells in encoded) >= 3
+    assert sum(encoded) <= 1.2 * 44 * 24  # what a chunk knows of its neighbor is not computed again
+
+
+def test_of_slices_in_planes_those_that_are_wanted_are_right():
+    on_torch, on_openvino = both({"kind": "gated-unet", "width": 4, "planes": 3}, build_generator)
+    block, wanted = np.random.default_rng(2).random((2, 1, 16, 24, 32), np.float32), np.s_[5:11, 0:24, 15:17]
+    expected = on_torch.predict(block, go_on)[:, 0, *wanted]
+    np.testing.assert_allclose(on_openvino.predict(block, go_on, wanted)[:, 0, *wanted], expected, atol=3e-6)
 
 
 def slices_with_blobs(*shapes):

@@ -81,9 +81,9 @@ def test_score_is_the_probability_of_all_parts_and_the_size(chest, model):
 def test_ensemble_looks_at_what_can_still_be_kept_alone(chest, model, monkeypatch):
     model, asked, predict_at = with_stand_ins(model), [], Ensemble.predict_at
 
-    def count(self, ct_norm, boxes):
+    def count(self, ct_norm, boxes, **options):
         asked.append(len(boxes))
-        return predict_at(self, ct_norm, boxes)
+        return predict_at(self, ct_norm, boxes, **options)
 
     monkeypatch.setattr(Ensemble, "predict_at", count)
     nodules = segment(chest, model).nodules

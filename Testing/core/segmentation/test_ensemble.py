@@ -250,6 +250,36 @@ def test_what_lies_outside_of_the_field_changes_nothing(three, scan):
     assert not np.array_equal(at(three, changed, place((35, 41, 43)))[0].image, before.image)
 
 
+class _Slices(_Bright):
+    """Notes of what is asked for, and gives nonsense elsewhere."""
+
+    multiple, on_cpu, slab, asked = (1, 1, 1), True, None, ()
+
+    def predict(self, block, check, wanted=None):
+        self.asked = [*self.asked, wanted]
+        image = np.full_like(block, 0.9)
+        part = (slice(None), slice(None), *(wanted or [slice(None)] * 3))
+        image[part] = (block * (block > 0.75))[part]
+        return image
+
+    def release(self):
+        """Nothing is kept."""
+
+
+@pytest.mark.parametrize(("reach", "times"), [(4, 1), (13, 2)])
+def test_of_a_candidate_the_middle_is_predicted_and_more_where_its_outline_goes_on(reach, times):
+    ct, box = np.zeros((70, 80, 90), np.float32), place((35, 40, 45))
+    ct[32:38, 37:43, 42 : 48 + reach] = 0.8
+    ct[30:40, 60:62, 30:60] = 0.8  # beyond the rim, or beside the outline, it asks for nothing
+    network = _Slices()
+    predictor = Ensemble([Member(network), Member(network, rotated=True)], threshold=0.05)
+    (whole,), (patch,) = (list(predictor.predict_at(ct, [box], outlines_alone=alone)) for alone in (False, True))
+    np.testing.assert_array_equal(patch.image, whole.image[box_within(patch.box, whole.box)])
+    assert (patch.box == whole.box) == (times == 2)
+    assert len(network.asked) == 2 + 2 * times
+    assert box_shape(network.asked[2]) == [24, 24, 24]
+
+
 @pytest.mark.parametrize("center", [(3, 41, 43), (35, 3, 87), (67, 80, 3)])
 def test_at_the_border_the_outermost_values_go_on(three, scan, center):
     (patch,) = at(three, scan, place(center))
