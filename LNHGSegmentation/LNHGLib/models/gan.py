@@ -50,13 +50,15 @@ class Generator(nn.Module):
     """A network that predicts nodule images: `residual` gives the signal, `image` and `logits` say what it means.
 
     Subclasses have `halo`, the (z, y, x) reach of the receptive field, `multiple`, of which sides must be multiples
-    (one number, or along z, y and x), `input_slices`, the slices of one input where they know no other number, and
-    `options`, the keys of a card that build one.
+    (one number, or along z, y and x), `input_slices`, the slices of one input where they know no other number,
+    `values_per_voxel` of the widest layer where a trial run would not tell it, and `options`, the keys of a card that
+    build one.
     """
 
     halo: tuple[int, int, int]
     multiple: int | tuple[int, int, int]
     input_slices: int | None = None
+    values_per_voxel: float | None = None
     options: tuple[str, ...] = ("width", "input_skip")
 
     def residual(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.models.documents.boxes_3d import anchor_cubes, decode, encode, overlaps, without_overlaps
 from LNHGLib.models.documents.nodulenet import SIDES, NoduleNet
 from LNHGLib.models.registry import build_generator
+from LNHGLib.models.torch_network import TorchNetwork
 from LNHGLib.segmentation.components import component_scores, components
 from LNHGLib.segmentation.tiled_inference import run_generator
 from torch import Tensor, nn
@@ -178,6 +179,11 @@ def test_detections_whose_outlines_are_a_better_ones_are_dropped():
     with torch.inference_mode():
         found = list(network._outlines(network.maps(volume), 0, boxes, scores))
     assert [float(score) for *_, score in found] == pytest.approx([0.8, 0.7])
+
+
+def test_pieces_are_as_large_as_the_body_lets_them_be():
+    """Outlines have many more values per voxel, of a box each; they must not make pieces small."""
+    assert TorchNetwork(NoduleNet(width=24)).widest() == 4
 
 
 def test_a_ct_without_findings_has_an_empty_image():

@@ -95,6 +95,7 @@ class NoduleNet(Generator):
         self.class_logits, self.class_offsets = (nn.Linear(narrow, 2 * each) for each in (1, 6))
         self.outliner = nn.ModuleList([_normed(c_in, w3) for c_in in (w4, w3 + w2, w3, w3 + 1)])
         self.outline_logits = nn.Conv3d(w3, 1, 1)
+        self.values_per_voxel = w2 / 8  # at half the sides; outlines are wider, but see boxes alone
         gan.initialize(self)
         for head in (self.proposal_logits, self.proposal_offsets, self.class_logits, self.class_offsets):
             nn.init.normal_(head.weight, std=0.01)
