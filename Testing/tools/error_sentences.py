@@ -16,6 +16,11 @@ RELAYED = {  # what passes on another error's sentence, or what argparse says
 }
 
 LENGTHS = {
+    r"^(quoted|shown)\(.*, 12\)$": 12,
+    r"^(quoted|shown)\(.*, 20\)$": 20,
+    r"^(quoted|shown)\(.*UID_LETTERS\)$": 64,
+    r"^(quoted|shown)\(": 30,
+    r"^(nearest|listed)\(": 60,
     r"path|folder|file|out\b|where|source|table|data\b|list_|location|parent|place|result|scheduler|case\b|dicom": 0,
     r"\.(shape|size)\b|len\(|count|number|free|mb\b|:[.,]?\d*[defg%]": 6,
     r"join\(": 45,

@@ -174,8 +174,7 @@ class Store:
         if changed:
             raise InputError(
                 f"OUT {self.out} was begun with another {' and '.join(changed)} ({quoted(before.get(changed[0]))}, "
-                f"now {quoted(settings[changed[0]])}), expected the same throughout a cohort; give the same, or "
-                "another OUT."
+                f"now {quoted(settings[changed[0]])}), expected the same for all cases; give another OUT."
             )
 
 

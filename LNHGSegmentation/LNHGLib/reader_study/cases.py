@@ -157,8 +157,8 @@ def read_case_list(path: Path) -> list[CaseSelection]:
         result, nodule, truth = ((row.get(name) or "").strip() for name in LIST_COLUMNS)
         if not result or (nodule and not re.fullmatch(r"\d{1,9}", nodule)) or truth not in ("", "0", "1"):
             raise InputError(
-                f"{path} line {line} has result {quoted(result)}, nodule {quoted(nodule)} and truth "
-                f"{quoted(truth)}, expected a folder's name, a number or nothing, and 0, 1 or nothing; mend it."
+                f"{path} line {line} has result {quoted(result, 20)}, nodule {quoted(nodule, 12)} and truth "
+                f"{quoted(truth, 12)}, expected a folder's name, a number or nothing, and 0, 1 or nothing; mend it."
             )
         selections.append(CaseSelection(result, int(nodule) if nodule else None, int(truth) if truth else None))
     if not selections:

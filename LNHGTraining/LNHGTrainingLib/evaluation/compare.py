@@ -120,9 +120,8 @@ def require_same_nodules(first: Path, a: Evaluation, second: Path, b: Evaluation
         for column in SAME:
             if row[column] != b.rows[key][column]:
                 raise InputError(
-                    f"Nodule {shown(' '.join(key))} has {column} {shown(row[column])} in {first} and "
-                    f"{shown(b.rows[key][column])} in "
-                    f"{second}, expected the same; evaluate both on the same data."
+                    f"Nodule {shown(' '.join(key))} has {column} {shown(row[column], 20)} in {first} and "
+                    f"{shown(b.rows[key][column], 20)} in {second}, expected the same; evaluate both on the same data."
                 )
 
 
