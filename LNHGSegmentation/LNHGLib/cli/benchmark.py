@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from LNHGLib.cli.console import Stop, count, part_of, progress_printer
 from LNHGLib.errors import InputError
 from LNHGLib.files.text import markdown_table, write_json
@@ -152,6 +150,8 @@ def published_calls(device: str) -> dict[str, Callable[[], object]]:
     Args:
         device: Of torch.
     """
+    import numpy as np  # here, as each command's help would wait for it
+
     from LNHGLib.models.torch_network import TorchNetwork
 
     generator, detector = (TorchNetwork(make().to(device)) for make in (published_generator, published_detector))
