@@ -11,9 +11,12 @@ from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.baselines.ct_gan import SIDE, Discriminator, Equalizer, Injector, hide
 from LNHGTrainingLib.config import InjectorConfig, build
 from LNHGTrainingLib.data import injection
+from LNHGTrainingLib.data.background import load_sources
 from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.data.injection import NoduleInjector
 from LNHGTrainingLib.data.injector_batches import COPIES, InjectorCubes, copy_of_cube, fit_equalizer
+from LNHGTrainingLib.data.loading import load_steps
+from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
 from LNHGTrainingLib.training import checkpoint, injector, segmenter
 from tiny_model import tiny_chest
 from torch import nn
@@ -209,6 +212,20 @@ def test_a_segmenter_trains_on_injected_nodules_which_are_flagged_and_counted(tr
     monkeypatch.setattr(segmenter.SegmenterRun, "train_step", counted)
     segmenter.train(config, tmp_path / "run")
     assert counts == [2.0, 2.0]
+
+
+def test_workers_inject_the_same_nodules(trained, data, monkeypatch):
+    config = small_data.training_config("segmenter", data)
+    with_chest(config, monkeypatch)
+    config["data"]["injector"] = str(trained)
+    monkeypatch.setattr("LNHGTrainingLib.data.injection.MIN_ADDED_HU", 0.0)  # two steps make little
+    typed = build(settings.SegmenterConfig, config)
+    chests = load_sources(typed.data, trained.parent).backgrounds
+    patches = SegmenterPatches(small_data.load(data), chests, [], typed)
+    own, others = (list(load_steps(patches, range(2), 2, 1, workers)) for workers in (0, 1))
+    for one, other in zip(own, others, strict=True):
+        assert torch.equal(one[0][1].image, other[0][1].image)
+        assert torch.equal(one[0][1].injected, other[0][1].injected)
 
 
 def test_other_patches_are_not_flagged(data):
