@@ -11,8 +11,8 @@ import fakes
 import pytest
 import qt
 import slicer
-from LNHGSegmentationLib.Core.RunTime import PANEL_S, Clock
 from LNHGLib.results import run_times
+from LNHGSegmentationLib.Core.RunTime import PANEL_S, Clock
 from LNHGSegmentationLib.Findings.Findings import Findings
 from LNHGSegmentationLib.Panel import RunTexts
 from LNHGSegmentationLib.Scene import SceneResults

@@ -1,7 +1,8 @@
 """How long runs took on this computer, by model and by what computed them, and from that how long the next one takes.
 
 A run takes some seconds whatever the CT, to load packages and networks, and seconds in proportion to the volume of the
-lungs, where the networks look. The medians of the last runs count. They are kept in the user's cache folder.
+lungs, where the networks look. The medians of the last runs count, of those on lungs of about the same volume where
+there are any: a part of a chest has much rim for its volume. They are kept in the user's cache folder.
 """
 
 import json
@@ -15,7 +16,9 @@ import numpy as np
 from LNHGLib.files.atomic import temporary_folder
 from LNHGLib.models.compile_cache import cache_folder
 
-KEPT_RUNS = 5
+KEPT_RUNS = 10
+ALIKE = 1.7
+"""Volumes whose ratio is at most this are about the same."""
 SAMPLE_MM = 4.0
 TISSUE_HU, AIR_HU = -300, -400
 MIN_LITERS = 0.5
@@ -73,8 +76,9 @@ def expected_s(model: str, runtime: str, device: str, liters: float) -> float | 
     runs = _read().get(_key(model, runtime, device), [])
     if not runs:
         return START_S + CPU_SECONDS_PER_LITER[runtime] * liters if device == "cpu" else None
-    rate = statistics.median(run.stages_s / run.liters for run in runs)
-    return statistics.median(run.start_s for run in runs) + rate * liters
+    alike = [run for run in runs if max(run.liters / liters, liters / run.liters) <= ALIKE] or runs
+    rate = statistics.median(run.stages_s / run.liters for run in alike)
+    return statistics.median(run.start_s for run in alike) + rate * liters
 
 
 def keep(model: str, runtime: str, device: str, run: Run) -> None:
