@@ -2,7 +2,7 @@
 
 The tables of the bundled model come from its card, where `lnhg-train evaluate --write-card` wrote them. The tables of
 the studies come from Resources/Studies. That folder holds the JSON files that `lnhg-train leakage`, `stability`,
-`branches` and `compare` wrote, and folders of evaluations, which are compared here. Each table stands between two
+`crossvalidate` (of models) and `compare` wrote, and folders of evaluations, which are compared here. Each table stands between two
 marker lines of a page. Testing/training/test_result_tables.py holds the pages equal to the results.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pasted_masses
 from LNHGLib.files.text import markdown_table
 from LNHGTrainingLib.baselines import wand_study
-from LNHGTrainingLib.evaluation import branch_ablation, compare, map_study, markdown
+from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown
 from LNHGTrainingLib.release import probability
 
 ROOT = Path(__file__).parents[2]
@@ -79,8 +79,8 @@ def tables_of_study(report: dict) -> str:
         methods = [_with_main_groups(method) for method in report["methods"]]
         _, *blocks, _ = compare.render(report | {"methods": methods}).split("\n\n")
         return "\n\n".join(blocks)
-    if report["kind"] == "branches":
-        return "\n\n".join(branch_ablation.render(report).strip().split("\n\n")[1:])
+    if report["kind"] == "detection":
+        return "\n\n".join(detection.render(report).strip().split("\n\n")[1:])
     if report["kind"] == "wand":
         return "\n\n".join(wand_study.render(report).strip().split("\n\n")[1:])
     if report["kind"] == "masses":

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from LNHGLib.errors import InputError
 
-from LNHGTrainingLib.cli.options import add_crops, add_device, add_overwrite, fold_numbers
+from LNHGTrainingLib.cli.options import add_crops, add_overwrite, fold_numbers, require_at_least
 
 MARGIN = 0.02
 """Dice that two methods may differ by and still be called equivalent, where nothing else is asked for."""
+CHECKPOINTS = (".pt", ".safetensors")
+"""How the names of checkpoints end; anything else is a model."""
 MAP_STUDIES = {
     "stability": ("how alike the heterogeneity maps of several generators are", 2),
     "leakage": ("how far a heterogeneity map is the CT, and how far it repeats", 1),
@@ -31,26 +33,26 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables and tests")
     parser.set_defaults(run=compare)
 
-    parser = commands.add_parser("crossvalidate", help="score a method's checkpoints, each on its own fold")
-    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="of the segmenter, one a fold")
+    parser = commands.add_parser("crossvalidate", help="score a method's checkpoints or models, each on its own fold")
+    parser.add_argument(
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="CHECKPOINT|MODEL",
+        help="one for each fold: outlines by checkpoints of the segmenter, or what is found by models of all parts",
+    )
     parser.add_argument("--name", required=True, help="of the method in the tables")
     parser.add_argument("--half-turn", action="store_true", help="mean of the image and that of the half turn")
     parser.add_argument("--trim", action="store_true", help="cut off the vessels and walls that outlines ran along")
     parser.add_argument("--k-means", action="store_true", help="cut each slice by K-means, as document 001 does")
+    parser.add_argument("--scans", type=Path, metavar="FILE.h5", help="whole scans with outlines, for models")
+    parser.add_argument("--limit", type=int, metavar="N", help="about N crops of each fold only, for models")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keeps what models found, to go on after a kill")
     add_crops(parser)
     parser.add_argument("--data-name", metavar="TEXT", help="how the reports call the data")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, summary and plots")
     parser.set_defaults(run=crossvalidate)
-
-    parser = commands.add_parser("branches", help="how well nodules are found with one branch left out")
-    parser.add_argument("--model", required=True, help="name of a model, or its folder")
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder with crops/")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
-    add_device(parser)
-    add_overwrite(parser)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table")
-    parser.set_defaults(run=ablate_branches)
 
     parser = commands.add_parser("paper", help="print the paper's Tables I, II and S1 beside ours (Markdown)")
     parser.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="folder of an evaluation")
@@ -87,7 +89,18 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def crossvalidate(options: argparse.Namespace) -> None:
-    """Score a method's checkpoints, each on the patients it never saw, and print the tables."""
+    """Score a method's checkpoints or models, each on the patients it never saw, and print the tables."""
+    if any(path.is_file() or path.suffix in CHECKPOINTS for path in options.checkpoints):
+        crossvalidate_checkpoints(options)
+    else:
+        crossvalidate_models(options)
+
+
+def crossvalidate_checkpoints(options: argparse.Namespace) -> None:
+    """Measure how well segmenters outline the nodules of crops that they held out, and print the tables."""
+    for name in ("scans", "limit", "cache"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} goes with models, checkpoints were given; leave it out, or give model folders.")
     from LNHGLib.files.atomic import require_free
 
     from LNHGTrainingLib import output_files
@@ -105,24 +118,27 @@ def crossvalidate(options: argparse.Namespace) -> None:
     print(options.out)
 
 
-def ablate_branches(options: argparse.Namespace) -> None:
-    """Measure how well nodules are found by both branches and by each alone, and print the table."""
+def crossvalidate_models(options: argparse.Namespace) -> None:
+    """Measure what models find in the scans and crops that they held out, and print the tables."""
+    require_at_least(options, 1, "limit")
+    if options.scans is None or options.half_turn or options.trim or options.min_readers != 3:
+        raise InputError(
+            "Models were given: expected --scans FILE.h5, and none of --half-turn, --trim and --min-readers, which go "
+            "with checkpoints; change the options."
+        )
     from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
-    from LNHGLib.segmentation.devices import choose_device
 
     from LNHGTrainingLib import output_files
-    from LNHGTrainingLib.evaluation import branch_ablation
-    from LNHGTrainingLib.release import calibrate
+    from LNHGTrainingLib.evaluation import detection
 
-    require_free(options.out, options.overwrite, output_files.BRANCH_ABLATION)
-    model, where = models.load(options.model), choose_device(options.device)
-    outputs = calibrate.predict_crops(model, calibrate.validation_crops(model, options.data), where)
-    found = branch_ablation.detections(outputs, model.card)
-    about = {"model": model.name, "files": model.card["files"]}
-    result = branch_ablation.report(found, [one.crop.patient for one in outputs], about, options.seed)
-    branch_ablation.write(result, options.out, options.overwrite)
-    print(branch_ablation.render(result))
+    require_free(options.out, options.overwrite, output_files.DETECTION)
+    data = detection.SearchedData(options.crops, options.table, options.scans, options.limit, options.cache)
+    folds = [models.load(str(path)) for path in options.checkpoints]
+    places = detection.search(folds, data, options.device)
+    made = detection.study(options.name, folds, places, options.seed)
+    detection.write(made, places, options.out, options.overwrite)
+    print(detection.render(made.report))
     print(options.out)
 
 

@@ -92,7 +92,11 @@ class Interval:
 
 
 def cluster_bootstrap(
-    clusters: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, samples: int = BOOTSTRAP_SAMPLES
+    clusters: int,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
+    samples: int = BOOTSTRAP_SAMPLES,
+    strata: np.ndarray | None = None,
 ) -> list[Interval]:
     """Return percentile bootstrap intervals; whole clusters (patients or scans) are sampled.
 
@@ -104,12 +108,17 @@ def cluster_bootstrap(
             NaN where a sample does not define one.
         seed: Of `numpy.random.default_rng`.
         samples: Number of resamples.
+        strata: int (clusters,): clusters of a number are sampled by themselves, so that a sample has as many of them as
+            the data; None samples all together.
 
     Returns:
         The k metrics on the data as they are with their 95 % intervals; a single cluster gives none.
     """
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=samples)
+    counts, strata = np.zeros((samples, clusters), int), np.zeros(clusters, int) if strata is None else strata
+    for stratum in np.unique(strata):
+        own = strata == stratum
+        counts[:, own] = rng.multinomial(own.sum(), np.full(own.sum(), 1 / own.sum()), size=samples)
     measured = statistic(np.ones((1, clusters), int))[0]
     resampled = statistic(counts) if clusters > 1 else np.full((1, len(measured)), np.nan)
     intervals = []

@@ -9,12 +9,12 @@ FROC curves come from one regression on all findings, as it runs: scores of seve
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from LNHGLib.errors import InputError
+from LNHGLib.errors import InputError, shown
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.text import markdown_table, write_csv, write_json
 from LNHGLib.models.card import ProbabilitySpec
@@ -31,7 +31,14 @@ from LNHGTrainingLib.evaluation import metrics, plots
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
 from LNHGTrainingLib.evaluation.matching import MIN_READERS
 from LNHGTrainingLib.evaluation.summary import to_rounded_json
-from LNHGTrainingLib.release.scan_findings import ScoredFinding, detections, score_crop, score_scan
+from LNHGTrainingLib.release.scan_findings import (
+    ScoredFinding,
+    detections,
+    is_counted,
+    score_crop,
+    score_scan,
+    without_probability,
+)
 
 PARTS = ("segmenter", "detector", "classifier")
 REGRESSIONS = {
@@ -44,8 +51,6 @@ REGRESSIONS = {
     "the classifier": (("classifier",), False),
 }
 """What takes part in a regression: scores, and whether the size does. The best one goes into the card."""
-LARGEST_OUTLINED_MM = 30.0
-"""LIDC's readers outlined no larger nodules: a larger finding that nobody outlined may be a mass, and is left out."""
 RIDGE = 1.0
 """Weight of the squared coefficients beside the summed cross-entropy: few nodules must not drive one to infinity."""
 COLUMNS = ("scan", "z", "y", "x", "outcome", "provenance", "diameter_mm", *PARTS, "probability")
@@ -274,17 +279,12 @@ def run(
             "expected some of both; give a model that holds a fold out."
         )
     crops = load_crops(data / recipe["crops"], table, unseen, MIN_READERS)
-    uncut = [
-        replace(one, card={key: value for key, value in one.card.items() if key != "probability"})
-        for one in (model, *held_out)
-    ]  # leave nothing out, and their detectors look
+    uncut = [without_probability(one) for one in (model, *held_out)]
     searching = [_unseeing(uncut, scan, folds[scan.patient]) for scan in scans]
     rows, places = [], {}
     for scan, one in zip(tqdm(scans, unit="scan", disable=None), searching, strict=True):
         places[scan.name] = 0
-        rows += [
-            row for row in score_scan(scan, one, device) if not row.touches and row.diameter_mm <= LARGEST_OUTLINED_MM
-        ]
+        rows += [row for row in score_scan(scan, one, device) if not row.touches and is_counted(row)]
     for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
         places[f"crop {number}"] = 1
         rows += [row for row in score_crop(f"crop {number}", crop, uncut[0], device) if row.on]
@@ -373,12 +373,12 @@ def _unseeing(models: Sequence[Model], scan: Scan, fold: int) -> Model:
                 )
             if saw(model, part, fold, scan.patient) and model.card["training"][part]["data"].get("scans"):
                 raise InputError(
-                    f"The {part} of {model.name} was trained on the whole scan of {scan.patient}, expected one that "
-                    "was not; train one without it."
+                    f"The {part} of {model.name} was trained on the whole scan of {shown(scan.patient)}, expected one "
+                    "that was not; train one without it."
                 )
         return model
     raise InputError(
-        f"Every classifier given was trained on {scan.patient}, expected one that was not; train and give it."
+        f"Every classifier given was trained on {shown(scan.patient)}, expected one that was not; train and give it."
     )
 
 

@@ -4,10 +4,9 @@ The stages are the pipeline's own, up to the score: what is calibrated and compa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from LNHGLib.image.volume import Grid
 from LNHGLib.models.folder import Model
 from LNHGLib.segmentation import pipeline
@@ -16,6 +15,7 @@ from LNHGLib.segmentation.classification import finding_center, finding_diameter
 from LNHGLib.segmentation.pipeline import Findings, PreparedScan
 from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.progress import Monitor
+from LNHGLib.segmentation.runtime import Where, choose_runtime
 from scipy import ndimage
 
 from LNHGTrainingLib.data.crops import LabeledVolume
@@ -23,6 +23,9 @@ from LNHGTrainingLib.data.scans import Scan
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.evaluation.matching import MIN_READERS, Finding, ReferenceNodule, match_findings
 from LNHGTrainingLib.evaluation.metrics import Detections
+
+LARGEST_OUTLINED_MM = 30.0
+"""LIDC's readers outlined no larger nodules: a larger finding that nobody outlined may be a mass, and is left out."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,22 @@ class ScoredFinding:
     touches: bool
 
 
-def score_scan(scan: Scan, model: Model, device: str | torch.device) -> list[ScoredFinding]:
+def is_counted(row: ScoredFinding) -> bool:
+    """Return whether a finding that touches no outline counts as false; it may be a mass where it is very large."""
+    return row.diameter_mm <= LARGEST_OUTLINED_MM
+
+
+def without_probability(model: Model) -> Model:
+    """Return a model that leaves nothing out and whose detector looks, whatever its probabilities rest on."""
+    return replace(model, card={key: value for key, value in model.card.items() if key != "probability"})
+
+
+def grid_of(scan: Scan) -> Grid:
+    """Return the grid of a scan."""
+    return Grid(scan.hu.shape, scan.affine)
+
+
+def score_scan(scan: Scan, model: Model, device: "str | Where") -> list[ScoredFinding]:
     """Return what a model finds in a scan, with the scores of its parts; no boxes of the detector alone.
 
     Args:
@@ -62,12 +80,12 @@ def score_scan(scan: Scan, model: Model, device: str | torch.device) -> list[Sco
         model: for a grid of 1 mm.
         device: where to compute.
     """
-    grid = Grid(scan.hu.shape, scan.affine)
+    grid = grid_of(scan)
     prepared = PreparedScan(grid, normalize(scan.hu, model.spec.window_hu), scan.lungs)
     return match(scan.name, scan.patient, reference_nodules(scan, grid), _find(prepared, model, device), grid)
 
 
-def score_crop(name: str, crop: LabeledVolume, model: Model, device: str | torch.device) -> list[ScoredFinding]:
+def score_crop(name: str, crop: LabeledVolume, model: Model, device: "str | Where") -> list[ScoredFinding]:
     """Return what a model finds in a crop, with the scores of its parts; no boxes of the detector alone.
 
     Args:
@@ -85,8 +103,8 @@ def score_crop(name: str, crop: LabeledVolume, model: Model, device: str | torch
     return match(name, crop.patient, [nodule], _find(prepared, model, device), grid)
 
 
-def _find(prepared: PreparedScan, model: Model, device: str | torch.device) -> Findings:
-    spec, where, monitor = model.spec, torch.device(device), Monitor()
+def _find(prepared: PreparedScan, model: Model, device: "str | Where") -> Findings:
+    spec, where, monitor = model.spec, choose_runtime(device, model), Monitor()
     predictor, image = pipeline.predict_nodule_image(prepared, model, where, monitor)
     boxes, step = pipeline.detect_boxes(prepared, model, where, monitor)
     found = pipeline.join_branches(prepared, image, boxes, step, spec.generator.threshold, spec.fusion)
