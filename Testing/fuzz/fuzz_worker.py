@@ -7,9 +7,9 @@ import os
 import pkgutil
 import re
 import resource
+import select
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -35,6 +35,8 @@ TOO_LONG = 300
 
 QUOTED = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|`[^`]*`")
 """What a sentence quotes, in which there may be any signs."""
+
+PATH = re.compile(r"\S*/\S*")
 
 
 @dataclass(frozen=True)
@@ -195,16 +197,12 @@ def _child(main: Callable[[Sequence[str]], int], arguments: list[str], folder: P
 
 def _wait(pid: int) -> tuple[int, resource.struct_rusage]:
     """Wait for a process, end it when its time is over, and return its status, below 0 for a signal."""
-    end, pause = time.monotonic() + CLOCK_S, 0.002
-    while True:
-        done, status, usage = os.wait4(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status), usage
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            end = float("inf")
-        time.sleep(pause)
-        pause = min(2 * pause, 0.05)
+    ended = os.pidfd_open(pid)
+    if not select.select([ended], [], [], CLOCK_S)[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(ended)
+    _, status, usage = os.wait4(pid, 0)
+    return os.waitstatus_to_exitcode(status), usage
 
 
 def _ended_wrong(status: int, said: str) -> str:
@@ -221,9 +219,9 @@ def _ended_wrong(status: int, said: str) -> str:
         return f"fails: {last}"
     if status not in (0, 1, 2):
         return f"exit status {status}"
-    plain = re.sub(r"\S*/\S*", "", last)
-    own = QUOTED.sub("X", plain)
-    if status == 2 and (not own.endswith(".") or ". " in own.rstrip(".") or len(plain) > TOO_LONG or ";" not in own):
+    own, plain = QUOTED.sub("X", last), PATH.sub("", last)
+    again = ". " in PATH.sub("", own).rstrip(".")
+    if status == 2 and (not own.endswith(".") or again or len(plain) > TOO_LONG or ";" not in own):
         return f"no sentence: {last}"
     return ""
 

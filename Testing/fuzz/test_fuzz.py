@@ -83,6 +83,7 @@ def test_what_a_killed_command_leaves_and_goes_on_from_is_looked_at():
         (1, "lnhg: the computer's memory does not suffice (x); close other programs and try again.", ""),
         (1, "lnhg: failed: KeyError: 'a'; set LNHG_DEBUG=1 to see where.", "fails"),
         (2, "lnhg: ct is empty. Copy it again.", "no sentence"),
+        (2, "lnhg-train: None of the 2 scans in /a/list.csv could be prepared; see /a/out/report.csv.", ""),
         (2, "lnhg: 'grid. Kind' is unknown, expected one of kind; mend the model card.", ""),
         (2, "lnhg: the reader's CT is empty. Copy it to the reader's folder; try again.", "no sentence"),
         (2, f"lnhg: '{'a' * 300}' is unknown, expected one of kind; mend the model card.", "no sentence"),

@@ -2,6 +2,7 @@
 
 import errno
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from LNHGLib.errors import InputError
 FAULTS = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, RecursionError),
     *(NotImplementedError, struct.error, zlib.error, zipfile.BadZipFile),
+    *(tokenize.TokenError, SyntaxError),  # of an array's header, which NumPy reads as Python
 )
 MAX_REASON = 60
 """Letters of a library's own words."""
