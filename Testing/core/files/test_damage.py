@@ -31,6 +31,17 @@ def test_damaged_arrays_are_one_sentence(tmp_path, cut):
         print(case["a"].sum(), case["b"])
 
 
+@pytest.mark.parametrize("end", [b"(", b'"""', b"\n  x\n y", b"]", b"\0", b"{" * 300])
+def test_damaged_headers_of_arrays_are_one_sentence(tmp_path, end):
+    path = tmp_path / "case.npy"
+    np.save(path, np.arange(99))
+    content = path.read_bytes()
+    start, length = content.index(b"{"), content.index(b"\n") - content.index(b"{")
+    path.write_bytes(content[:start] + end.ljust(length)[:length] + content[start + length :])
+    with pytest.raises(InputError, match="damaged"), explain_damage(path, "export again"):
+        np.load(path)
+
+
 def test_a_place_beyond_the_file_is_damage_and_a_full_disk_is_not(tmp_path):
     with pytest.raises(InputError, match="damaged"), explain_damage(tmp_path, "copy again"):
         raise OSError(errno.EINVAL, "Invalid argument")
