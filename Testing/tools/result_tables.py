@@ -2,8 +2,8 @@
 
 The tables of the bundled model come from its card, where `lnhg-train evaluate --write-card` wrote them. The tables of
 the studies come from Resources/Studies. That folder holds the JSON files that `lnhg-train leakage`, `stability`,
-`crossvalidate` (of models) and `compare` wrote, and folders of evaluations, which are compared here. Each table stands between two
-marker lines of a page. Testing/training/test_result_tables.py holds the pages equal to the results.
+`crossvalidate` (of models) and `compare` wrote, and folders of evaluations, which are compared here. Each table stands
+between two marker lines of a page. Testing/training/test_result_tables.py holds the pages equal to the results.
 """
 
 import json
