@@ -195,12 +195,14 @@ def main() -> int:
     for row in wrong:
         print(f"{row['kind']} {row['seed']}: {row['fault']}")
     minutes = (time.monotonic() - began) / 60
-    print(f"{len(rows)} inputs, {len(wrong)} faults, {minutes:.1f} minutes")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took = f"{minutes:.1f} minutes, {(used.ru_utime + used.ru_stime) / 60:.1f} minutes of processors"
+    print(f"{len(rows)} inputs, {len(wrong)} faults, {took}")
     if options.write:
         write_fuzz_table(
             options.write,
             rows,
-            f"seed {options.seed}, {options.jobs} processes, {minutes:.1f} minutes",
+            f"Seed {options.seed}, {options.jobs} processes, {took}",
             bool(options.real),
         )
     return 1 if wrong else 0
