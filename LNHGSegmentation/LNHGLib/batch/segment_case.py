@@ -51,10 +51,11 @@ class SegmentationSpec:
             gpus = [found.id for found in devices.find() if found.id != "cpu"]
             device = gpus[index % len(gpus)] if len(gpus) > 1 else device
         where = runtime.choose_runtime(device, model, self.runtime)
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores // jobs)
         runtime.set_threads(where, threads)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-        for part in ("generator", SECOND, "detector"):
+        for part in ("generator", SECOND, "detector", "classifier"):
             if part in model.card:
                 model.network(part, where)
         return SegmentationJob(model, where, self.threshold)

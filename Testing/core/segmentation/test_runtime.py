@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -135,6 +136,30 @@ def test_a_batch_takes_a_model_without_a_detector(name, tmp_path):
     model = write_model(tmp_path / "tiny", detector=False, second=True)
     job = SegmentationSpec(model.folder, "cpu", None, name).prepare(0, 1)
     assert str(job.where) == {"torch": "cpu"}.get(name, name)
+
+
+SHARE = """
+import os, sys
+from pathlib import Path
+os.sched_getaffinity, os.cpu_count = (lambda _: {0, 1}), (lambda: 64)
+from LNHGLib.batch.segment_case import SegmentationSpec
+job = SegmentationSpec(Path(sys.argv[1]), "cpu", None, "openvino").prepare(0, 2)
+compiled = [graph for one in job.model._networks.values() for graph in getattr(one, "graphs", None) or [one.compiled]]
+print(*(graph.get_property("INFERENCE_NUM_THREADS") for graph in compiled))
+"""
+
+
+def test_jobs_share_the_cores_that_the_process_may_use(model, tmp_path):
+    """Two jobs on two of 64 cores: a thread for each network, also where the cache has it compiled for two."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    environment |= {"LNHG_CACHE": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    for program in (SHARE.replace("(0, 2)", "(0, 1)"), SHARE, SHARE):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(model.folder)], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        threads = "2" if "(0, 1)" in program else "1"
+        assert done.stdout.split() == [threads] * 5  # two generators, two graphs of the detector, a classifier
 
 
 def images(model, where, ct_norm):
