@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import pasted_masses
+import speed
 from LNHGLib.files.text import markdown_table
 from LNHGTrainingLib.baselines import wand_study
 from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown
@@ -21,6 +22,7 @@ CARD = ROOT / "LNHGSegmentation" / "Resources" / "Models" / "lnhg-1mm" / "model.
 STUDIES = ROOT / "Resources" / "Studies"
 PAGES = {"summary": ROOT / "README.md", "leakage": ROOT / "docs" / "heterogeneity.md"}
 PAGES["stability"] = PAGES["leakage"]
+PAGES |= dict.fromkeys(speed.TABLES, ROOT / "docs" / "performance.md")
 RESULTS = ROOT / "docs" / "results.md"
 """The page of every table that `PAGES` does not name."""
 MARKS = "<!-- {}: written by Testing/tools/result_tables.py -->\n", "<!-- end of {} -->\n"
@@ -85,6 +87,8 @@ def tables_of_study(report: dict) -> str:
         return "\n\n".join(wand_study.render(report).strip().split("\n\n")[1:])
     if report["kind"] == "masses":
         return pasted_masses.render(report).strip()
+    if report["kind"] in speed.TABLES:
+        return speed.render(report).strip()
     if report["kind"] == "probability":
         return "\n\n".join(probability.render(report).strip().split("\n\n")[1:])
     lines = [line for line in report["lines"] if line["size"] == "all"]
