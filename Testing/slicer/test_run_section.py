@@ -23,7 +23,8 @@ GPUS = [
     {"id": "cuda:1", "name": "Small GPU", "cores": None, "memory_gib": 8.0, "free_gib": 7.6},
 ]
 CPU = {"id": "cpu", "name": "Made-up CPU", "cores": 8, "memory_gib": None, "free_gib": None}
-TAKES = "Takes about 20 seconds on the CPU (8 cores) by OpenVINO."
+FIRST_S = PANEL_S + run_times.START_S + run_times.CPU_SECONDS_PER_LITER["openvino"] * run_times.MIN_LITERS
+TAKES = f"Takes {RunTexts.duration(FIRST_S)} on the CPU (8 cores) by OpenVINO."
 
 
 @pytest.fixture(autouse=True)

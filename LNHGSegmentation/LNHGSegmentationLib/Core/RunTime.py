@@ -4,7 +4,7 @@ import time
 
 import slicer
 
-PANEL_S = 4.0  # to hand the CT over to the core, and to load the result
+PANEL_S = 3.0  # to hand the CT over to the core, and to load the result
 SURE_FRACTION = 0.25  # from here on the time a run has taken tells more than earlier runs
 
 
