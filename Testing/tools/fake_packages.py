@@ -18,6 +18,7 @@ NAMES = {
         "scikit-image": "0.25.0",
         "tensorboard": "2.20.0",
         "light-the-torch": "0.8.1",
+        "openvino": "2026.4.1",
     },
 }
 MODULES = {"scikit-image": "skimage", "light-the-torch": "light_the_torch"}

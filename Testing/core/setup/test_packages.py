@@ -52,7 +52,7 @@ def scratch(template, tmp_path):
 @pytest.fixture
 def installed(scratch):
     """A Python that has everything."""
-    scratch.pip_install(*(name for name in fake_packages.NAMES if name != "light-the-torch"))
+    scratch.pip_install(*(name for name in fake_packages.NAMES if name not in ("light-the-torch", "openvino")))
     return scratch
 
 
@@ -154,6 +154,17 @@ def test_torch_of_the_package_index_needs_no_other_site(scratch):
     assert "torch" in scratch.versions()
 
 
+def test_cpu_only_installs_openvino_and_nothing_of_torch(scratch):
+    done = scratch.packages("install", "cpu", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert {"openvino", "matplotlib", "safetensors", "anyascii"} <= scratch.versions().keys()
+    assert not {"torch", "torchvision", "light-the-torch"} & scratch.versions().keys()
+    assert done.stdout.startswith("All packages load: openvino 2026.4.1, matplotlib 3.10.0, ")
+    checked = scratch.packages()  # without a group: what is there is enough
+    assert checked.returncode == 0
+    assert "openvino" in json.loads(checked.stdout.splitlines()[-1])["versions"]
+
+
 def test_what_is_there_stays(installed):
     """The torch that the PyTorch extension brought, and Slicer's own packages in any version."""
     for name in ("torch", "numpy", "h5py"):
@@ -233,7 +244,7 @@ def test_a_group_that_does_not_exist_is_refused(scratch):
     done = scratch.packages("install", "trainign", "--yes")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "lnhg: 'trainign' is no group of packages, expected segmentation or training or tensorboard; "
+        "lnhg: 'trainign' is no group of packages, expected segmentation or cpu or training or tensorboard; "
         "name one of these.\n"
     )
 
