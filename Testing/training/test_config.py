@@ -11,6 +11,7 @@ from LNHGTrainingLib.config import (
     ClassifierConfig,
     DetectorConfig,
     InjectorConfig,
+    NoduleNetConfig,
     SegmenterConfig,
     build,
     override,
@@ -208,7 +209,12 @@ SHIPPED = sorted(
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_are_complete_and_come_back_from_tables(path):
-    kinds = {"detector": DetectorConfig, "classifier": ClassifierConfig, "injector": InjectorConfig}
+    kinds = {
+        "detector": DetectorConfig,
+        "classifier": ClassifierConfig,
+        "injector": InjectorConfig,
+        "stages": NoduleNetConfig,
+    }
     table = read(path)
     kind = next((kind for part, kind in kinds.items() if part in table), SegmenterConfig)
     config = build(kind, table)

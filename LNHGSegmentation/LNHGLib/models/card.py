@@ -137,6 +137,13 @@ class ClassifierSpec:
     weights: str
     options: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "ClassifierSpec":
+        """Return the part of a checked card."""
+        own = {field.name for field in fields(cls)}
+        options = {name: value for name, value in values.items() if name not in own}
+        return cls(**{name: value for name, value in values.items() if name in own}, options=options)
+
 
 @dataclass(frozen=True)
 class MassSpec:
@@ -254,7 +261,7 @@ class Card:
             detector=detector and DetectorSpec(**{each.name: detector[each.name] for each in fields(DetectorSpec)}),
             fusion=FusionOptions(**values["fusion"]),
             masses=MassSpec(**values["masses"]) if "masses" in values else None,
-            classifier=_classifier(values["classifier"]) if "classifier" in values else None,
+            classifier=ClassifierSpec.of(values["classifier"]) if "classifier" in values else None,
             probability=ProbabilitySpec(**values["probability"]) if "probability" in values else None,
             froc=FrocSpec.of(values["froc"]) if "froc" in values else None,
         )
@@ -354,12 +361,6 @@ def _check_agreement(values: Mapping[str, Any]) -> None:
         if values[part]["weights"] not in values["files"]:
             name = values[part]["weights"]
             raise InputError(f"'files' lacks {quoted(name)}, expected its SHA-256; mend the model card.")
-
-
-def _classifier(values: Mapping[str, Any]) -> ClassifierSpec:
-    own = {field.name for field in fields(ClassifierSpec)}
-    options = {name: value for name, value in values.items() if name not in own}
-    return ClassifierSpec(**{name: value for name, value in values.items() if name in own}, options=options)
 
 
 def with_words_of_today(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -188,7 +188,8 @@ def _decode(layers: Layers, encoded: Node, context: Node) -> Node:
 
 
 def _draw(layers: Layers, x: Node, decoded: Node, card: Mapping[str, Any]) -> Node:
-    return _intensity(layers, _up(layers, decoded, _block(layers, x, "stem"), 0), x, card)
+    y = _one_channel(layers, _up(layers, decoded, _block(layers, x, "stem"), 0), "last")
+    return ops.relu(ops.add(y, x) if card.get("input_skip", True) else y)
 
 
 def _down(layers: Layers, x: Node, level: int) -> Node:
@@ -207,11 +208,6 @@ def _block(layers: Layers, x: Node, name: str, stride: int = 1) -> Node:
 
 def _leaky(x: Node) -> Node:
     return ops.prelu(x, np.float32([LEAK]))
-
-
-def _intensity(layers: Layers, y: Node, x: Node, card: Mapping[str, Any]) -> Node:
-    y = _one_channel(layers, y, "last")
-    return ops.relu(ops.add(y, x) if card.get("input_skip", True) else y)
 
 
 def _one_channel(layers: Layers, x: Node, name: str) -> Node:

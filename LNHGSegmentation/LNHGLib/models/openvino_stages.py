@@ -51,7 +51,9 @@ def predict_volume(
         report: called with the fraction done.
     """
     encode, context, decode, draw = stages
-    cells = _cells(wanted)
+    filled = _whole_cells(wanted, "constant")
+    depth, height, width = (size // CELL for size in filled.shape)
+    cells = filled.reshape(depth, CELL, height, CELL, width, CELL).any(axis=(1, 3, 5))
     most = max(CHUNK_CELLS // cells[0].size - 2 * REACH, 2)
     depth = -(-len(cells) // -(-len(cells) // most) // 2) * 2
     image, encoded, known, before = np.zeros(ct_norm.shape, np.float32), None, np.zeros_like(cells), 0
@@ -99,7 +101,13 @@ def _sweep(
         report: called with the fraction done.
         kept: of the result, the first slices, which are known.
     """
-    result, pieces = kept, list(_pieces(wanted))
+    pieces = [  # what each sees and what of it counts
+        ((seen_z, seen_y, seen_x), (z, y, x))
+        for seen_z, z in _spans(wanted.any(axis=(1, 2)))
+        for seen_y, y in _spans(wanted[z].any(axis=(0, 2)))
+        for seen_x, x in _spans(wanted[z, y].any(axis=(0, 1)))
+    ]
+    result = kept
     for done, (seen, target) in enumerate(pieces):
         report(done / len(pieces))
         (values,) = stage.run([array[_voxels(seen, len(array) // len(wanted))][None] for array in arrays])
@@ -111,14 +119,6 @@ def _sweep(
         result[_voxels(target, across)] = values[_voxels(box_within(target, seen), across)]
     stage.release()
     return result
-
-
-def _pieces(wanted: np.ndarray) -> Iterator[tuple[Box, Box]]:
-    """Yield what a piece sees and what of it counts, of pieces that hold all that is wanted; boxes of cells."""
-    for seen_z, z in _spans(wanted.any(axis=(1, 2))):
-        for seen_y, y in _spans(wanted[z].any(axis=(0, 2))):
-            for seen_x, x in _spans(wanted[z, y].any(axis=(0, 1))):
-                yield (seen_z, seen_y, seen_x), (z, y, x)
 
 
 def _spans(wanted: np.ndarray) -> Iterator[tuple[slice, slice]]:
@@ -142,13 +142,6 @@ def _voxels(box: Box, across: int) -> Box:
 def _whole_cells(array: np.ndarray, mode: str) -> np.ndarray:
     """Return an array (z, y, x) filled up to even numbers of cells."""
     return np.pad(array, [(0, -size % (2 * CELL)) for size in array.shape], mode=mode)
-
-
-def _cells(mask: np.ndarray) -> np.ndarray:
-    """Return the cells with a true voxel."""
-    mask = _whole_cells(mask, "constant")
-    depth, height, width = (size // CELL for size in mask.shape)
-    return mask.reshape(depth, CELL, height, CELL, width, CELL).any(axis=(1, 3, 5))
 
 
 def _within(cells: np.ndarray, reach: int) -> np.ndarray:

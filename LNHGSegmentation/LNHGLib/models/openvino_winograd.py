@@ -48,7 +48,10 @@ class RowPhases:
             ops.pad(part, np.zeros(5, np.int64), beyond, "constant", np.float32(0)) for part in (x, inside)
         )
         self._shape = ops.shape_of(padded)
-        self.phases, self._inside = ([_every_fourth(part, i) for i in range(PHASES)] for part in (padded, inside))
+        self.phases, self._inside = (
+            [ops.slice(part, [first], [LAST], [PHASES], [ROW_AXIS]) for first in range(PHASES)]
+            for part in (padded, inside)
+        )
 
     def within(self, phases: Sequence[Node]) -> list[Node]:
         """Return phases with zeros where the image has no rows, as convolutions expect beyond its border.
@@ -95,10 +98,6 @@ def _sum(factors: np.ndarray, nodes: Sequence[Node]) -> Node:
         term = node if factor == 1 else ops.multiply(node, factor)
         total = term if total is None else ops.add(total, term)
     return total
-
-
-def _every_fourth(x: Node, first: int) -> Node:
-    return ops.slice(x, [first], [LAST], [PHASES], [ROW_AXIS])
 
 
 def _moved(x: Node, behind: int, before: int, start: list[int], stop: list[int]) -> Node:

@@ -198,10 +198,10 @@ class Ensemble:
         for fields in self._batches([field_around(box) for box in boxes]):
             self.monitor.report(done / len(boxes))
             asked, seen = boxes[done : done + len(fields)], np.stack([cut_field(ct_norm, field) for field in fields])
-            core = self._core(asked, seen[0].shape) if outlines_alone else whole_box(seen[0].shape)
+            core = middle_of_fields(asked, seen[0].shape) if outlines_alone else whole_box(seen[0].shape)
             images = self._mean(seen, core, silent)
             reaching = [
-                self._reaches_rim(image[core], box_within(box_within(box, field), core))
+                reaches_rim(image[core] > self.threshold, box_within(box_within(box, field), core))
                 for image, box, field in zip(images, asked, fields, strict=True)
             ]
             large = [self.masses is not None and max(box_shape(box)) >= self.masses.min_diameter for box in asked]
@@ -222,19 +222,6 @@ class Ensemble:
     def _mean(self, fields: np.ndarray, wanted: Box | None, monitor: Monitor) -> np.ndarray:
         """Return the mean of the members' images of fields, float32 (n, z, y, x)."""
         return sum(member.predict_fields(fields, monitor, wanted) for member in self.members) / len(self.members)
-
-    def _reaches_rim(self, image: np.ndarray, box: Box) -> bool:
-        """Tell whether what is marked in a box goes on into the rim of an image, float32 (z, y, x)."""
-        labels = components(image > self.threshold)
-        marked = np.unique(labels[box])
-        labels[(slice(RIM, -RIM),) * 3] = 0
-        return bool(np.isin(labels[labels > 0], marked).any())
-
-    def _core(self, boxes: Sequence[Box], shape: Sequence[int]) -> Box:
-        """Return the middle of fields of that shape that holds the boxes in the middle, their growth and a rim."""
-        needed = np.max([box_shape(box) for box in boxes], axis=0) + 2 * (GROWTH + RIM) + 1
-        cut = np.maximum((np.array(shape) - needed) // 2, 0)
-        return box_between(cut, shape - cut) if needed.sum() < WORTH * sum(shape) else whole_box(shape)
 
     def mass_at(self, ct_norm: np.ndarray, place: Sequence[int]) -> Box | None:
         """Return the box of the mass that a place lies in, seen at the coarser scale; None where there is none.
@@ -306,6 +293,31 @@ class Ensemble:
         image = np.zeros(ct_norm.shape, np.float32)
         image[patch.box] = patch.image
         return image
+
+
+def middle_of_fields(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
+    """Return the part of the boxes' fields that holds the boxes, what their outlines may grow by, and a rim.
+
+    Args:
+        boxes: each in the middle of its field.
+        shape: of the fields.
+    """
+    needed = np.max([box_shape(box) for box in boxes], axis=0) + 2 * (GROWTH + RIM) + 1
+    cut = np.maximum((np.array(shape) - needed) // 2, 0)
+    return box_between(cut, shape - cut) if needed.sum() < WORTH * sum(shape) else whole_box(shape)
+
+
+def reaches_rim(marked: np.ndarray, box: Box) -> bool:
+    """Tell whether what is marked in a box goes on into the rim, `RIM` voxels wide.
+
+    Args:
+        marked: bool (z, y, x).
+        box: in it.
+    """
+    labels = components(marked)
+    numbers = np.unique(labels[box])
+    labels[(slice(RIM, -RIM),) * 3] = 0
+    return bool(np.isin(labels[labels > 0], numbers).any())
 
 
 def field_around(box: Box, factor: int = 1) -> Box:

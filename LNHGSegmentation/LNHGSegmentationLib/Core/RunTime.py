@@ -27,18 +27,15 @@ class RunTime:
         """
         from LNHGLib.results import run_times  # here, as it would slow down Slicer's start
 
-        name = "cpu" if device["id"] == "cpu" else device["name"]
-        seconds = run_times.expected_s(model, runtime, name, self._litersOf(volumeNode)) if runtime else None
-        return None if seconds is None else PANEL_S + seconds
-
-    def _litersOf(self, volumeNode: slicer.vtkMRMLScalarVolumeNode) -> float:
-        from LNHGLib.results.run_times import lung_liters
-
+        if not runtime:
+            return None
         key = volumeNode.GetID(), volumeNode.GetImageData().GetMTime()
         if self._liters[0] != key:
             array, spacing = slicer.util.arrayFromVolume(volumeNode), volumeNode.GetSpacing()[::-1]
-            self._liters = key, lung_liters(array, spacing)
-        return self._liters[1]
+            self._liters = key, run_times.lung_liters(array, spacing)
+        name = "cpu" if device["id"] == "cpu" else device["name"]
+        seconds = run_times.expected_s(model, runtime, name, self._liters[1])
+        return None if seconds is None else PANEL_S + seconds
 
 
 class Clock:

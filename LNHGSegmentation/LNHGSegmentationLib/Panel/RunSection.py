@@ -50,8 +50,8 @@ class RunSection(VTKObservationMixin):
         self._tick.setInterval(TICK_MS)
         self._tick.timeout.connect(self._showProgress)
         self.ui.applyButton.clicked.connect(lambda *_args: self.onCancel() if self._isBusy() else self.onApply())
-        self.ui.deviceSelector.currentIndexChanged.connect(self._onDeviceChosen)
-        self.ui.runtimeSelector.currentIndexChanged.connect(self._onRuntimeChosen)
+        self.ui.deviceSelector.currentIndexChanged.connect(lambda *_args: self._onChosen("device"))
+        self.ui.runtimeSelector.currentIndexChanged.connect(lambda *_args: self._onChosen("runtime"))
         self._fillDevices()
         packageInstall.onInstalled = self._onPackagesChanged
         if not packageInstall.missing():
@@ -253,12 +253,8 @@ class RunSection(VTKObservationMixin):
                 selector.addItem(text, key)
             selector.blockSignals(was)
 
-    def _onDeviceChosen(self, *_args) -> None:
-        device = self.ui.deviceSelector.itemData(self.ui.deviceSelector.currentIndex)
-        if self._parameter is not None and device:
-            self._parameter.device = device
-
-    def _onRuntimeChosen(self, *_args) -> None:
-        runtime = self.ui.runtimeSelector.itemData(self.ui.runtimeSelector.currentIndex)
-        if self._parameter is not None and runtime:
-            self._parameter.runtime = runtime
+    def _onChosen(self, name: str) -> None:
+        selector = getattr(self.ui, f"{name}Selector")
+        value = selector.itemData(selector.currentIndex)
+        if self._parameter is not None and value:
+            setattr(self._parameter, name, value)

@@ -79,10 +79,14 @@ class PackageInstall:
             launcher: Stands in for ``slicer.util.launchConsoleProcess``.
             python: Python interpreter for the core; by default PythonSlicer.
         """
+        from LNHGLib.setup import package_list
+
         self._launcher, self._python = launcher, python
         self._task: PackageCheck | PackageInstallation | None = None
         self._waiting: list[tuple[Callable[[float, str], None], Callable[[TaskOutcome], None]]] = []
-        self.group = self._likely()
+        here = package_list.complete()  # what is there, else PyTorch where there is an NVIDIA GPU
+        likely = "segmentation" if shutil.which("nvidia-smi") else package_list.CPU
+        self.group = here[0] if len(here) == 1 else likely
         self.forgetListener()
 
     def forgetListener(self) -> None:
@@ -258,15 +262,6 @@ class PackageInstall:
 
         importlib.invalidate_caches()
         return bool(package_list.complete())
-
-    def _likely(self) -> str:
-        """Return the group to begin with: what is there, else PyTorch where there is an NVIDIA GPU."""
-        from LNHGLib.setup import package_list
-
-        here = package_list.complete()
-        if len(here) == 1:
-            return here[0]
-        return "segmentation" if shutil.which("nvidia-smi") else package_list.CPU
 
     def _setTask(self, task: CoreTask | None) -> None:
         self._task = task

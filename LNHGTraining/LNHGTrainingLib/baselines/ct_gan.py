@@ -70,7 +70,13 @@ class Injector(nn.Module):
             _halving(c_in, c_out, c_in != 1) for c_in, c_out in zip([1, *ways[:-1]], ways, strict=True)
         )
         into = [ways[4], *(2 * skip for skip in (ways[3], ways[2], ways[1]))]
-        self.up = nn.ModuleList(_doubling(c_in, c_out) for c_in, c_out in zip(into, ways[3::-1], strict=True))
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                nn.Upsample(scale_factor=2), *_same(c_in, c_out), nn.ReLU(), nn.Dropout(DROPOUT),
+                nn.BatchNorm3d(c_out, momentum=FORGETTING),
+            )
+            for c_in, c_out in zip(into, ways[3::-1], strict=True)
+        )  # fmt: skip
         self.last = nn.Sequential(nn.Upsample(scale_factor=2), *_same(2 * ways[0], 1), nn.Tanh())
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -110,11 +116,6 @@ class Discriminator(nn.Module):
 def _halving(c_in: int, c_out: int, norm: bool) -> nn.Sequential:
     norms = [nn.BatchNorm3d(c_out, momentum=FORGETTING)] if norm else []
     return nn.Sequential(nn.Conv3d(c_in, c_out, 4, 2, 1), nn.LeakyReLU(SLOPE), *norms)
-
-
-def _doubling(c_in: int, c_out: int) -> nn.Sequential:
-    norm = nn.BatchNorm3d(c_out, momentum=FORGETTING)
-    return nn.Sequential(nn.Upsample(scale_factor=2), *_same(c_in, c_out), nn.ReLU(), nn.Dropout(DROPOUT), norm)
 
 
 def _same(c_in: int, c_out: int) -> tuple[nn.Module, nn.Module]:

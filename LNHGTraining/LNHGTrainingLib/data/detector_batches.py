@@ -16,7 +16,6 @@ from torch import Tensor
 from LNHGTrainingLib.config import DetectorConfig
 from LNHGTrainingLib.data import hard_negatives
 from LNHGTrainingLib.data.augmentation import (
-    SpatialAugmentation,
     paste_nodule,
     sample_augmentation,
     sample_patch,
@@ -136,7 +135,11 @@ class DetectorSlices:
         chest = sample_augmentation(rng, place)
         hu, mask, known = sample_patch(volume, chest, (self.depth, side, side))
         hu, masks = simulate_scanner(hu, chest), [mask[self.step_mm]]
-        tile, corners = self.sampling.tile, self._lung_corners(chest, lung, side)
+        tile, z = self.sampling.tile, round(chest.center[0])
+        first, last = np.searchsorted(lung[:, 0], [z, z + 1])
+        in_slice = (lung[first:last] - np.array(chest.center)) @ np.linalg.inv(chest.matrix).T
+        corners = np.rint(in_slice[:, 1:] + (side - 1 - tile) / 2).astype(int)  # of tiles with lung at their middle
+        corners = corners[((corners >= 0) & (corners <= side - tile)).all(1)]
         for _ in range(rng.integers(self.sampling.placed + 1) if len(corners) else 0):
             corner = corners[rng.integers(len(corners))]
             part = np.s_[:, corner[0] : corner[0] + tile, corner[1] : corner[1] + tile]
@@ -162,14 +165,6 @@ class DetectorSlices:
         if OWN_NODULE <= kind < OWN_NODULE + self.sampling.negative and self.marked[number]:
             return float(rng.choice(self.marked[number]))
         return anywhere
-
-    def _lung_corners(self, chest: SpatialAugmentation, lung: np.ndarray, side: int) -> np.ndarray:
-        """Return the corners (N, 2) of all tiles within a chest slice that have lung at their middle."""
-        z = round(chest.center[0])
-        first, last = np.searchsorted(lung[:, 0], [z, z + 1])
-        in_slice = (lung[first:last] - np.array(chest.center)) @ np.linalg.inv(chest.matrix).T
-        corners = np.rint(in_slice[:, 1:] + (side - 1 - self.sampling.tile) / 2).astype(int)
-        return corners[((corners >= 0) & (corners <= side - self.sampling.tile)).all(1)]
 
 
 def slice_boxes(mask: np.ndarray, min_area: int) -> list[tuple[int, int, int, int]]:

@@ -110,7 +110,10 @@ class SegmenterPatches:
         """Sample a patch of any kind, and tell whether it holds an injected nodule."""
         kind = KINDS[rng.choice(len(KINDS), p=self.fractions)]
         if kind == "injected":
-            return self._injected(rng, side)
+            volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
+            part, middle, injected = self.injector.inject_into(rng, volume, lung, HALF + int(1.1 * max(side)))
+            shift = np.asarray(side) * 0.35
+            return self._augmented(part, rng, middle + rng.uniform(-shift, shift), side), injected
         if kind == "mass":
             return self._mass(rng, side), False
         return self._as_scanned(kind, rng, side), False
@@ -133,14 +136,6 @@ class SegmenterPatches:
             return self._augmented(location.volume, rng, location.center + rng.uniform(-reach, reach), side)
         reach = np.full(3, 0.42 * CUBE) if kind == "surround" else np.asarray(side) * 0.35
         return self._augmented(self._crop(rng), rng, CUBE / 2 + rng.uniform(-reach, reach), side)
-
-    def _injected(self, rng: np.random.Generator, side: Side) -> tuple[Patch, bool]:
-        """Sample a chest with a nodule that CT-GAN made."""
-        volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
-        reach = HALF + int(1.1 * max(side))
-        part, middle, injected = self.injector.inject_into(rng, volume, lung, reach)
-        shift = np.asarray(side) * 0.35
-        return self._augmented(part, rng, middle + rng.uniform(-shift, shift), side), injected
 
     def _crop(self, rng: np.random.Generator) -> LabeledVolume:
         """Choose a crop at random, faint nodules as often as the configuration asks."""

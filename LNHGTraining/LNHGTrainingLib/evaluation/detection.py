@@ -212,8 +212,12 @@ def study(name: str, models: Sequence[Model], places: Sequence[Place], seed: int
     nodules, scans = sum(counts.values()), sum(whole)
     in_scans = sum(len(place.nodules) for place in places if place.whole)
     weight, floor = max(in_scans, 1) / nodules, models[0].spec.fusion.floor
-    groups = {group: _of_group(group, rows, places) for group in SIZES_AND_TYPES}
-    groups = {group: one for group, one in groups.items() if any(one[1].values())}
+    groups = {}  # findings with hits on nodules of a group alone, others being left out, and how many each place has
+    for group in SIZES_AND_TYPES:
+        members = {place.name: {one.number for one in place.nodules if GROUPS[group](one)} for place in places}
+        if any(members.values()):
+            own = [replace(row, on=tuple(n for n in row.on if n in members[row.scan])) for row in rows]
+            groups[group] = own, {name: len(numbers) for name, numbers in members.items()}
     found, by_group = {}, {}
     for system, parts in SYSTEMS.items():
         spec = probability.fit(rows, floor, weight, parts, size=False)
@@ -238,13 +242,6 @@ def study(name: str, models: Sequence[Model], places: Sequence[Place], seed: int
         "systems": _systems(found, by_group, places, seed),
     }
     return Study(to_rounded_json(report), {system: metrics.froc(one) for system, one in found.items()})
-
-
-def _of_group(group: str, rows: list[ScoredFinding], places: Sequence[Place]) -> tuple[list[ScoredFinding], dict]:
-    """Return the findings with hits on nodules of a group alone, others being left out, and how many each place has."""
-    members = {place.name: {one.number for one in place.nodules if GROUPS[group](one)} for place in places}
-    own = [replace(row, on=tuple(n for n in row.on if n in members[row.scan])) for row in rows]
-    return own, {name: len(numbers) for name, numbers in members.items()}
 
 
 def _fold(model: Model, folds: list[int], places: Sequence[Place]) -> dict:
@@ -318,11 +315,21 @@ def render(report: dict) -> str:
         [group, values["nodules"], *(interval(one["by_group"][group]["sensitivity"]) for one in systems.values())]
         for group, values in first["by_group"].items()
     ]
-    numbers = [number for fold in report["folds"] for number in fold["folds"]]
+    folds = report["folds"]
+    numbers = [number for fold in folds for number in fold["folds"]]
     which = f"fold {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} folds ({', '.join(map(str, numbers))})"
+    saw = {
+        part: [str(n) for fold in report["folds"] if part in fold["saw"] for n in fold["folds"]] for part in NETWORKS
+    }
+    flattered = "".join(
+        f" The {part.replace('_', ' ')} of fold{'s' if len(seen) > 1 else ''} {', '.join(seen)} was trained on crops "
+        "of these patients, which flatters it."
+        for part, seen in saw.items()
+        if seen
+    )
     said = (
         f"{report['nodules']} nodules of {report['patients']} patients, {report['nodules_in_scans']} of them in "
-        f"{report['scans']} whole scan{'s' if report['scans'] > 1 else ''}; {which}.{_saw(report['folds'])}"
+        f"{report['scans']} whole scan{'s' if report['scans'] > 1 else ''}; {which}.{flattered}"
     )
     return "\n".join(
         [
@@ -335,17 +342,6 @@ def render(report: dict) -> str:
             f"{report['about']} {INTERVAL_NOTE.format(**report['bootstrap'])} Patients with and without a whole scan "
             f"are sampled by themselves{ONE_SCAN if report['scans'] == 1 else ''}.\n",
         ]
-    )
-
-
-def _saw(folds: list[dict]) -> str:
-    """Return what a report says of networks that were trained on crops of the patients they are scored on."""
-    parts = {part: [str(n) for fold in folds if part in fold["saw"] for n in fold["folds"]] for part in NETWORKS}
-    return "".join(
-        f" The {part.replace('_', ' ')} of fold{'s' if len(seen) > 1 else ''} {', '.join(seen)} was trained on crops "
-        "of these patients, which flatters it."
-        for part, seen in parts.items()
-        if seen
     )
 
 

@@ -280,6 +280,21 @@ def test_of_a_candidate_the_middle_is_predicted_and_more_where_its_outline_goes_
     assert box_shape(network.asked[2]) == [24, 24, 24]
 
 
+def test_what_reaches_the_rim_is_told_from_what_lies_there_by_itself():
+    marked, box = np.zeros((30, 30, 30), bool), np.s_[12:18, 12:18, 12:18]
+    marked[14, 14, 10:20] = marked[14, 24, 20:30] = True
+    assert not ensemble.reaches_rim(marked, box)
+    marked[14, 14, 10:27] = True
+    assert ensemble.reaches_rim(marked, box)
+
+
+def test_the_middle_of_fields_holds_every_box_and_is_all_of_them_where_little_would_be_left_out():
+    assert (
+        ensemble.middle_of_fields([place((9, 9, 9)), place((50, 9, 9), 8)], (48, 48, 48)) == np.s_[11:37, 11:37, 11:37]
+    )
+    assert ensemble.middle_of_fields([place((9, 9, 9), 26)], (48, 48, 48)) == np.s_[0:48, 0:48, 0:48]
+
+
 @pytest.mark.parametrize("center", [(3, 41, 43), (35, 3, 87), (67, 80, 3)])
 def test_at_the_border_the_outermost_values_go_on(three, scan, center):
     (patch,) = at(three, scan, place(center))

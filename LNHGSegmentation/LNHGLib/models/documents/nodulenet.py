@@ -93,7 +93,10 @@ class NoduleNet(Generator):
         layers = nn.Linear(w3 * POOLED**3, wide), nn.ReLU(), nn.Linear(wide, narrow), nn.ReLU()
         self.classifier = nn.Sequential(*layers)
         self.class_logits, self.class_offsets = (nn.Linear(narrow, 2 * each) for each in (1, 6))
-        self.outliner = nn.ModuleList([_normed(c_in, w3) for c_in in (w4, w3 + w2, w3, w3 + 1)])
+        self.outliner = nn.ModuleList(
+            nn.Sequential(nn.Conv3d(c_in, w3, 3, padding=1), nn.InstanceNorm3d(w3), nn.ReLU())
+            for c_in in (w4, w3 + w2, w3, w3 + 1)
+        )
         self.outline_logits = nn.Conv3d(w3, 1, 1)
         self.values_per_voxel = w2 / 8  # at half the sides; outlines are wider, but see boxes alone
         gan.initialize(self)
@@ -235,10 +238,6 @@ def _conv(c_in: int, c_out: int, size: int = 3, stride: int = 1) -> nn.Sequentia
 
 def _enlarging(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose3d(channels, channels, 2, stride=2), nn.BatchNorm3d(channels), nn.ReLU())
-
-
-def _normed(c_in: int, c_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv3d(c_in, c_out, 3, padding=1), nn.InstanceNorm3d(c_out), nn.ReLU())
 
 
 def _enlarged(x: Tensor) -> Tensor:
