@@ -31,6 +31,7 @@ LINK_GAP = 2
 BEST_SLICES = 3
 SINGLE_SLICE_FACTOR = 0.85
 MERGE_MM = 2.0
+AS_BOXES = "are reported as boxes (fallback B)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,11 +210,11 @@ def fuse(
         score = combine(None, candidate.score, options.weight, options.floor)
         findings.append(Finding("detector-box", score, None, candidate.score, (), candidate.box))
     if not large_enough:
-        state = "the segmenter found nothing: the candidates are reported as boxes (fallback B)"
+        state = f"the segmenter found nothing: the candidates {AS_BOXES}"
     elif not owners and not alone:
         state = "there are candidates, but none touches a component: every component was dropped"
     else:
-        boxes = "; candidates without a component are reported as boxes (fallback B)"
+        boxes = f"; candidates without a component {AS_BOXES}"
         state = f"{'joined' if alone else 'filtered'}{boxes if unmatched else ''}"
     return _result(findings, state, len(large_enough) - len(owners) - len(alone))
 

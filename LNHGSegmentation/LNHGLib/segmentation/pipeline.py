@@ -246,7 +246,8 @@ def classify_findings(scan: PreparedScan, found: Findings, model: Model, where: 
 def without_boxes(found: Findings) -> Findings:
     """Return the findings that have components, without the boxes of the detector alone."""
     findings = [finding for finding in found.fusion.findings if finding.labels]
-    return replace(found, fusion=replace(found.fusion, findings=findings))
+    state = found.fusion.state.replace(fusion.AS_BOXES, "are left out")
+    return replace(found, fusion=replace(found.fusion, findings=findings, state=state))
 
 
 def look_again(

@@ -64,6 +64,15 @@ def test_of_two_stages_the_second_decides(chest, tmp_path):
     assert shown.score == shown.classifier_score
 
 
+def test_report_says_what_became_of_boxes_of_the_detector_alone(chest, model, monkeypatch):
+    run_detector, far = pipeline.run_detector, [[4.0, 2, 2, 9, 9, 0.9]]
+    monkeypatch.setattr(pipeline, "run_detector", lambda *given, **more: np.vstack([run_detector(*given, **more), far]))
+    result = segment(chest, with_stand_ins(model))
+    assert len(result.nodules) == 3
+    assert all(nodule.provenance != "detector-box" for nodule in result.nodules)
+    assert result.report["fusion"]["state"].endswith("candidates without a component are left out")
+
+
 def test_score_is_the_probability_of_all_parts_and_the_size(chest, model):
     result = segment(chest, with_stand_ins(model))
     assert result.report["score_scale"] == "probability"
