@@ -52,8 +52,8 @@ def predict_volume(
     """
     encode, context, decode, draw = stages
     filled = _whole_cells(wanted, "constant")
-    depth, height, width = (size // CELL for size in filled.shape)
-    cells = filled.reshape(depth, CELL, height, CELL, width, CELL).any(axis=(1, 3, 5))
+    sides = [(size // CELL, CELL) for size in filled.shape]
+    cells = filled.reshape([size for pair in sides for size in pair]).any(axis=(1, 3, 5))
     most = max(CHUNK_CELLS // cells[0].size - 2 * REACH, 2)
     depth = -(-len(cells) // -(-len(cells) // most) // 2) * 2
     image, encoded, known, before = np.zeros(ct_norm.shape, np.float32), None, np.zeros_like(cells), 0
@@ -64,15 +64,16 @@ def predict_volume(
         if not own.any():
             continue
         spans = [
-            lambda done, start=start, low=low, part=part: report((start + (low + part * done) * depth) / len(cells))
-            for low, part in ((0.0, 0.4), (0.5, 0.1), (0.6, 0.4))
+            lambda done, start=start, low=low, share=share: report((start + (low + share * done) * depth) / len(cells))
+            for low, share in ((0.0, 0.4), (0.5, 0.1), (0.6, 0.4))
         ]
         part = _whole_cells(ct_norm[CELL * first : CELL * stop], "edge")[..., None]
         todo = _within(own, REACH) & ~known[first:stop]
         kept = None if encoded is None else encoded[2 * (first - before) :]
         encoded, before = _sweep(encode, [part], todo, spans[0], kept), first
         known[first:stop] |= todo
-        known[stop - HALO : stop] = stop == len(cells)  # seen with nothing behind them
+        if stop < len(cells):
+            known[stop - HALO : stop] = False  # seen with nothing behind them
         around = context.run([encoded[None]])[0]
         context.release()
         decoded = _sweep(decode, [encoded, around], _within(own, HALO), spans[1])
