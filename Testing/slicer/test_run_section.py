@@ -187,7 +187,7 @@ def test_time_is_that_of_earlier_runs_by_model_program_and_device(with_gpus, pan
 
 
 def test_time_counts_what_the_panel_itself_takes(panel, run_events):
-    ct = fakes.make_ct_node()
+    fakes.make_ct_node()
     run_events(lambda: panel.logic.devices.areKnown)
     core = run_times.expected_s("lnhg-1mm", "openvino", "cpu", run_times.MIN_LITERS)
     assert panel.sections[0]._expected() == pytest.approx(core + PANEL_S)
