@@ -149,7 +149,7 @@ class NoduleNetRun(Run):
         metrics = dice_by_size(self.ema, crops, window, self.config.generator.threshold, stop)
         examples = stop.unless_given(lambda: segmenter_examples(self.ema, crops, window)) if plot else None
         best = max(metrics["dice"], self.best)
-        return metrics["dice"], metrics | {"best": best}, {"ct-reference-generated": examples}
+        return metrics["dice"], {"dice": metrics["dice"], "best": best} | metrics, {"ct-reference-generated": examples}
 
 
 def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") -> Path:

@@ -277,14 +277,14 @@ def test_the_signal_is_the_systems_again_afterwards():
 
 
 @pytest.mark.parametrize(
-    ("branch", "module", "score"), [("segmenter", train_gan, "crop_dice"), ("detector", detector, "crop_froc")]
+    ("branch", "module", "score"), [("segmenter", train_gan, "dice_by_size"), ("detector", detector, "crop_froc")]
 )
 def test_training_ends_when_patience_does(folder, tmp_path, monkeypatch, branch, module, score):
     scores = iter([0.2, 0.3, 0.3, 0.1, 0.9])
 
     def scored(*_: object) -> object:
         value = next(scores)
-        return {1: value} if branch == "detector" else torch.tensor([value], dtype=torch.float64).numpy()
+        return {1 if branch == "detector" else "dice": value}
 
     monkeypatch.setattr(module, score, scored)
     config = small_data.training_config(branch, folder) | {"steps": 9, "epoch_steps": 1, "batch": 1, "patience": 2}
