@@ -1,6 +1,5 @@
 """What a batch does with each scan: what `lnhg segment` does, with a model that is loaded once per process."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,8 +50,7 @@ class SegmentationSpec:
             gpus = [found.id for found in devices.find() if found.id != "cpu"]
             device = gpus[index % len(gpus)] if len(gpus) > 1 else device
         where = runtime.choose_runtime(device, model, self.runtime)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // jobs)
+        threads = max(1, devices.usable_cores() // jobs)
         runtime.set_threads(where, threads)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         for part in ("generator", SECOND, "detector", "classifier"):

@@ -33,19 +33,29 @@ def read(key: str) -> bytes | None:
 
 
 def keep(key: str, compiled: bytes) -> None:
-    """Keep a compiled network, also where other processes keep the same; without room for it nothing happens.
+    """Keep a compiled network.
 
     Args:
         key: names it; letters, digits and hyphens.
         compiled: its content.
     """
+    store(f"{key}{SUFFIX}", hashlib.sha256(compiled).digest() + compiled)
+
+
+def store(name: str, content: bytes) -> None:
+    """Write a file of the cache in one step, also where other processes write it; without room nothing happens.
+
+    Args:
+        name: of the file.
+        content: all of it.
+    """
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder) as temporary:
-            written = temporary / key
-            written.write_bytes(hashlib.sha256(compiled).digest() + compiled)
-            written.replace(folder / f"{key}{SUFFIX}")
+            written = temporary / name
+            written.write_bytes(content)
+            written.replace(folder / name)
     except OSError:
         return
 

@@ -19,8 +19,6 @@ from LNHGLib.models import openvino_winograd
 NORM_EPSILON = np.float32(1e-5)
 """What torch adds to a variance."""
 LEAK = 0.01
-END = 2**31 - 1
-"""Of a slice that ends with its axis."""
 SLAB = 3
 """Slices that the U-nets see to predict the one in their middle."""
 
@@ -219,7 +217,9 @@ def _one_channel(layers: Layers, x: Node, name: str) -> Node:
     columns = np.ascontiguousarray(np.moveaxis(kernel, 4, 1)[0, ..., None])
     y = convolve(x, columns, np.zeros(len(columns), np.float32), padding=[1, 1, 0])
     y = ops.pad(y, [0, 0, 0, 0, 1], [0, 0, 0, 0, 1], "constant", np.float32(0))
-    moved = (ops.slice(y, [i, i], [i + 1, end], [1, 1], [1, 4]) for i, end in enumerate((-2, -1, END)))
+    moved = (
+        ops.slice(y, [i, i], [i + 1, end], [1, 1], [1, 4]) for i, end in enumerate((-2, -1, openvino_winograd.LAST))
+    )
     return ops.add(reduce(ops.add, moved), bias.reshape(1, 1, 1, 1, 1))
 
 

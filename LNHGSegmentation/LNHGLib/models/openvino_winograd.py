@@ -23,6 +23,7 @@ KERNEL = np.array([
 ])  # fmt: skip
 OUTPUT = np.float32([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 LAST = np.iinfo(np.int32).max
+"""Of a slice that ends with its axis."""
 
 
 class RowPhases:

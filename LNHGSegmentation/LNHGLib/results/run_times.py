@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from LNHGLib.files.atomic import temporary_folder
-from LNHGLib.models.compile_cache import cache_folder
+from LNHGLib.models.compile_cache import cache_folder, store
 
 KEPT_RUNS = 10
 ALIKE = 1.7
@@ -93,14 +92,7 @@ def keep(model: str, runtime: str, device: str, run: Run) -> None:
     runs, key = _read(), _key(model, runtime, device)
     runs[key] = [*runs.get(key, []), run][-KEPT_RUNS:]
     rows = {name: [[one.liters, one.start_s, one.stages_s] for one in some] for name, some in runs.items()}
-    try:
-        path().parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(path().parent) as folder:
-            written = folder / path().name
-            written.write_text(json.dumps(rows), encoding="utf-8")
-            written.replace(path())
-    except OSError:
-        return
+    store(path().name, json.dumps(rows).encode())
 
 
 def _read() -> dict[str, list[Run]]:

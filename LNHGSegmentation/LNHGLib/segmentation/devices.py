@@ -42,8 +42,12 @@ class Device:
 
 def find() -> list[Device]:
     """Return the devices, the one that "auto" takes first."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [*_gpus(), Device("cpu", _processor(), cores=cores)]
+    return [*_gpus(), Device("cpu", _processor(), cores=usable_cores())]
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_gpu() -> bool:

@@ -198,18 +198,20 @@ class Ensemble:
         for fields in self._batches([field_around(box) for box in boxes]):
             self.monitor.report(done / len(boxes))
             asked, seen = boxes[done : done + len(fields)], np.stack([cut_field(ct_norm, field) for field in fields])
-            core = middle_of_fields(asked, seen[0].shape) if outlines_alone else whole_box(seen[0].shape)
+            large = [self.masses is not None and max(box_shape(box)) >= self.masses.min_diameter for box in asked]
+            core = everything = whole_box(seen[0].shape)
+            if outlines_alone and not any(large):
+                core = middle_of_fields(asked, seen[0].shape)
             images = self._mean(seen, core, silent)
-            reaching = [
-                reaches_rim(image[core] > self.threshold, box_within(box_within(box, field), core))
+            further = [
+                core != everything
+                and reaches_rim(image[core] > self.threshold, box_within(box_within(box, field), core))
                 for image, box, field in zip(images, asked, fields, strict=True)
             ]
-            large = [self.masses is not None and max(box_shape(box)) >= self.masses.min_diameter for box in asked]
-            whole = np.logical_or(reaching, large)
-            if whole.any() and core != whole_box(seen[0].shape):
-                images[whole] = self._mean(seen[whole], None, silent)
+            if any(further):
+                images[further] = self._mean(seen[further], everything, silent)
             for number, (box, field) in enumerate(zip(asked, fields, strict=True)):
-                shown = field if whole[number] else shift_box(core, box_start(field))
+                shown = field if further[number] else shift_box(core, box_start(field))
                 shown = box_intersection(shown, whole_box(ct_norm.shape))
                 patch = EnsemblePatch(shown, images[number][box_within(shown, field)])
                 if large[number]:
@@ -219,7 +221,7 @@ class Ensemble:
                 done += 1
                 self.monitor.report(done / len(boxes))
 
-    def _mean(self, fields: np.ndarray, wanted: Box | None, monitor: Monitor) -> np.ndarray:
+    def _mean(self, fields: np.ndarray, wanted: Box, monitor: Monitor) -> np.ndarray:
         """Return the mean of the members' images of fields, float32 (n, z, y, x)."""
         return sum(member.predict_fields(fields, monitor, wanted) for member in self.members) / len(self.members)
 

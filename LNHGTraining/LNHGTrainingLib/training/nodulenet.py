@@ -6,19 +6,15 @@ First boxes are found; from a third of the steps on they are sorted, too, and fr
 The averaged network is scored like the segmenter, by Dice on validation crops.
 """
 
-import copy
 from pathlib import Path
 
-import numpy as np
 import torch
 from LNHGLib.models.documents.boxes_3d import decode, encode, overlaps
 from LNHGLib.models.documents.nodulenet import Maps
-from LNHGLib.models.registry import build_generator
 from torch import Tensor, nn
 
-from LNHGTrainingLib.config import NoduleNetConfig, build, to_table
-from LNHGTrainingLib.data.crops import CropDataset
-from LNHGTrainingLib.data.segmenter_batches import Batch, SegmenterPatches
+from LNHGTrainingLib.config import NoduleNetConfig, build
+from LNHGTrainingLib.data.segmenter_batches import Batch
 from LNHGTrainingLib.training import run
 from LNHGTrainingLib.training.distributed import MicroBatches, mean_gradients
 from LNHGTrainingLib.training.ema import update_ema
@@ -31,16 +27,13 @@ from LNHGTrainingLib.training.nodulenet_losses import (
     sample_boxes,
     tversky_loss,
 )
-from LNHGTrainingLib.training.run import Run
-from LNHGTrainingLib.training.sigterm import StopSignal
-from LNHGTrainingLib.training.tensorboard_images import segmenter_examples
-from LNHGTrainingLib.training.validate import dice_by_size
+from LNHGTrainingLib.training.segmenter import GeneratorRun
 
 DROP = 0.1
 """Factor of the rate at each of `drops`."""
 
 
-class NoduleNetRun(Run):
+class NoduleNetRun(GeneratorRun):
     """Network, optimizer and counters of one run.
 
     Args:
@@ -48,15 +41,11 @@ class NoduleNetRun(Run):
         device: where to compute.
     """
 
-    part = "generator"
-    batches = SegmenterPatches
     stateful = ("generator", "ema", "optimizer")
     config: NoduleNetConfig
 
     def __init__(self, config: NoduleNetConfig, device: torch.device) -> None:
         super().__init__(config, device)
-        self.generator = build_generator(to_table(config.generator)).to(device, memory_format=torch.channels_last_3d)
-        self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         options = {"momentum": config.optimizer.momentum, "weight_decay": config.optimizer.weight_decay}
         self.optimizer = torch.optim.SGD(self.generator.parameters(), lr=config.optimizer.rate, **options)
 
@@ -140,16 +129,6 @@ class NoduleNetRun(Run):
         self.optimizer.step()
         update_ema(self.ema, self.generator, schedule.ema_decay, self.step)
         return values | {"rate": rate}
-
-    def validate(
-        self, crops: CropDataset, stop: StopSignal, plot: bool
-    ) -> tuple[float, dict[str, float], dict[str, np.ndarray | None]]:
-        """Score the averaged network by Dice, as `Run.validate`."""
-        window = self.config.window_hu
-        metrics = dice_by_size(self.ema, crops, window, self.config.generator.threshold, stop)
-        examples = stop.unless_given(lambda: segmenter_examples(self.ema, crops, window)) if plot else None
-        best = max(metrics["dice"], self.best)
-        return metrics["dice"], {"dice": metrics["dice"], "best": best} | metrics, {"ct-reference-generated": examples}
 
 
 def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") -> Path:

@@ -16,7 +16,7 @@ from LNHGLib.models.gan import Critic
 from torch import Tensor, nn
 
 from LNHGTrainingLib.baselines.monai_unet import build_generator
-from LNHGTrainingLib.config import SegmenterConfig, build, to_table
+from LNHGTrainingLib.config import NoduleNetConfig, SegmenterConfig, build, to_table
 from LNHGTrainingLib.data.crops import CropDataset
 from LNHGTrainingLib.data.segmenter_batches import Batch, SegmenterPatches
 from LNHGTrainingLib.training import run
@@ -40,7 +40,35 @@ from LNHGTrainingLib.training.tensorboard_images import segmenter_examples
 from LNHGTrainingLib.training.validate import dice_by_size
 
 
-class SegmenterRun(Run):
+class GeneratorRun(Run):
+    """A run that trains a generator on patches and scores its average by Dice.
+
+    Args:
+        config: of the training.
+        device: where to compute.
+    """
+
+    part = "generator"
+    batches = SegmenterPatches
+    config: SegmenterConfig | NoduleNetConfig
+
+    def __init__(self, config: SegmenterConfig | NoduleNetConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        self.generator = build_generator(to_table(config.generator)).to(device, memory_format=torch.channels_last_3d)
+        self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
+
+    def validate(
+        self, crops: CropDataset, stop: StopSignal, plot: bool
+    ) -> tuple[float, dict[str, float], dict[str, np.ndarray | None]]:
+        """Score the averaged generator by Dice, as `Run.validate`."""
+        window = self.config.window_hu
+        metrics = dice_by_size(self.ema, crops, window, self.config.generator.threshold, stop)
+        examples = stop.unless_given(lambda: segmenter_examples(self.ema, crops, window)) if plot else None
+        best = max(metrics["dice"], self.best)
+        return metrics["dice"], {"dice": metrics["dice"], "best": best} | metrics, {"ct-reference-generated": examples}
+
+
+class SegmenterRun(GeneratorRun):
     """Networks, optimizers and counters of one run.
 
     Args:
@@ -48,15 +76,11 @@ class SegmenterRun(Run):
         device: where to compute.
     """
 
-    part = "generator"
-    batches = SegmenterPatches
     stateful = ("generator", "ema", "critic", "generator_optimizer", "critic_optimizer")
     config: SegmenterConfig
 
     def __init__(self, config: SegmenterConfig, device: torch.device) -> None:
         super().__init__(config, device)
-        self.generator = build_generator(to_table(config.generator)).to(device, memory_format=torch.channels_last_3d)
-        self.ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         slab = tuple(config.critic.slab) if config.critic.slab else None
         self.critic = Critic(config.critic.width, slab, config.critic.stride).to(device)
         betas, decay = tuple(config.optimizer.betas), config.optimizer.weight_decay
@@ -152,16 +176,6 @@ class SegmenterRun(Run):
         if self.config.sampling.injected:
             counted["injected"] = float(sum(int(batch.injected.sum()) for _, batch in batches))
         return losses | self.generator_step(batches) | counted | {"rate": rate}
-
-    def validate(
-        self, crops: CropDataset, stop: StopSignal, plot: bool
-    ) -> tuple[float, dict[str, float], dict[str, np.ndarray | None]]:
-        """Score the averaged generator by Dice, as `Run.validate`."""
-        window = self.config.window_hu
-        metrics = dice_by_size(self.ema, crops, window, self.config.generator.threshold, stop)
-        examples = stop.unless_given(lambda: segmenter_examples(self.ema, crops, window)) if plot else None
-        best = max(metrics["dice"], self.best)
-        return metrics["dice"], {"dice": metrics["dice"], "best": best} | metrics, {"ct-reference-generated": examples}
 
 
 def train(config: dict, out: Path, resume: bool = False, device: str = "cpu") -> Path:

@@ -101,7 +101,7 @@ def test_the_steps_of_nodulenet_learn_one_after_the_other(data):
     """Boxes from the start, their classes from 65 of 200 epochs on, outlines from 80; the rate falls at 100 and 160."""
     config = recipe("nodulenet", data) | {"steps": 200}
     run = nodulenet.NoduleNetRun(build(NoduleNetConfig, config), torch.device("cpu"))
-    batch = nodulenet.SegmenterPatches(small_data.load(data), [], [], run.config).batch(0, 2)
+    batch = run.batches(small_data.load(data), [], [], run.config).batch(0, 2)
     seen = {}
     for run.step in (0, 64, 65, 79, 80, 99, 100, 160):
         seen[run.step] = run.train_step([(0, batch)])
