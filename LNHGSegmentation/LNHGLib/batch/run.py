@@ -35,6 +35,7 @@ class BatchOptions:
     resume: bool = False
     scheduler: str | None = None
     runtime: str = "auto"
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ def run(options: BatchOptions, tell: Tell, note: Callable[[str], None] = lambda 
         batch = _Batch(store, cohort.cases, f"Model {model.name}, threshold {threshold:g}")
         jobs = min(options.jobs, max(1, len(batch.left)))
         cluster = DaskCluster(client) if client else LocalCluster(jobs, store.memory)
-        spec = SegmentationSpec(model.folder.absolute(), options.device, options.threshold, options.runtime)
+        spec = SegmentationSpec(
+            model.folder.absolute(), options.device, options.threshold, options.runtime, options.exact
+        )
         batch.work(Executor(spec, store, cluster), tell, lock.heartbeat)
     return BatchOutcome(Counter(record.status for record in batch.records.values()), batch.earlier, cohort.notes)
 

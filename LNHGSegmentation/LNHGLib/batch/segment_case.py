@@ -23,13 +23,14 @@ class SegmentationSpec:
         model: folder of the model.
         device: as `devices.choose_device` takes it; "auto" and "cuda" share several GPUs out among the processes.
         threshold: lowest score kept; None takes the model's.
-        runtime: as `runtime.choose_runtime` takes it.
+        runtime, exact: as `runtime.choose_runtime` takes them.
     """
 
     model: Path
     device: str
     threshold: float | None
     runtime: str = "auto"
+    exact: bool = False
 
     def prepare(self, index: int, jobs: int) -> "SegmentationJob":
         """Load the model onto the device of this process.
@@ -49,7 +50,7 @@ class SegmentationSpec:
         if device in ("auto", "cuda") and self.runtime != models.OPENVINO:
             gpus = [found.id for found in devices.find() if found.id != "cpu"]
             device = gpus[index % len(gpus)] if len(gpus) > 1 else device
-        where = runtime.choose_runtime(device, model, self.runtime)
+        where = runtime.choose_runtime(device, model, self.runtime, self.exact)
         threads = max(1, devices.usable_cores() // jobs)
         runtime.set_threads(where, threads)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)

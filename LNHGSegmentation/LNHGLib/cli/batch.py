@@ -63,6 +63,7 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
         options.resume,
         options.scheduler,
         options.runtime,
+        options.exact,
     )
     stop.writing = True  # a finished case is never given up: the workers are told to stop, and do
     outcome = batch.run(wanted, tell, lambda sentence: say(f"lnhg: note: {sentence}"))

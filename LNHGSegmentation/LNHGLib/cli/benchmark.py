@@ -105,6 +105,8 @@ def ways_to_run(
     ways[name] = where, nullcontext
     if model.runs_on_openvino():
         ways[folder.OPENVINO] = folder.OPENVINO, nullcontext
+        if (fastest := choose_runtime("cpu", model, folder.OPENVINO)) != folder.OPENVINO:
+            ways[fastest] = fastest, nullcontext
     elif where.type != "cpu":
         ways["torch"] = choose_runtime("cpu", model, "torch"), nullcontext
     for place, _ in ways.values():

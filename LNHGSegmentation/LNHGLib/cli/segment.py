@@ -43,6 +43,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=folder.RUNTIMES,
         help="what computes: auto (default: OpenVINO on a CPU where it is installed, else torch), torch or openvino",
     )
+    parser.add_argument("--exact", action="store_true", help="compute in float32, also where bfloat16 is faster")
     parser.add_argument("--model", metavar="NAME|FOLDER", help="default: the first of lnhg models list")
     parser.add_argument("--threshold", metavar="S", type=_score, help="lowest score kept, 0 to 1; default: the model's")
     parser.add_argument("--json", action="store_true", help="progress as PROGRESS lines on stdout")
@@ -141,7 +142,7 @@ def segment_and_write(
     model = folder.load(options.model)
     from LNHGLib.segmentation.runtime import choose_runtime
 
-    where = choose_runtime(options.device, model, options.runtime)
+    where = choose_runtime(options.device, model, options.runtime, options.exact)
     progress(0.01, "Reading the CT")
     reading = time.perf_counter()
     volume = read()

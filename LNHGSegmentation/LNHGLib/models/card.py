@@ -225,6 +225,7 @@ class Card:
         classifier: sorts candidates; None where the model has none.
         probability: makes a score the probability that a finding is a nodule; None where scores are the model's own.
         froc: what to expect at each threshold; None where the card does not say it.
+        bfloat16: whether it was measured that the networks find and outline the same in bfloat16.
     """
 
     threshold: float
@@ -238,6 +239,7 @@ class Card:
     classifier: ClassifierSpec | None = None
     probability: ProbabilitySpec | None = None
     froc: FrocSpec | None = None
+    bfloat16: bool = False
 
     @property
     def two_stages(self) -> bool:
@@ -264,6 +266,7 @@ class Card:
             classifier=ClassifierSpec.of(values["classifier"]) if "classifier" in values else None,
             probability=ProbabilitySpec(**values["probability"]) if "probability" in values else None,
             froc=FrocSpec.of(values["froc"]) if "froc" in values else None,
+            bfloat16=values.get("bfloat16", False),
         )
 
 
@@ -482,6 +485,7 @@ CARD = {
     "classifier": Key(PART.accepts, "the classifier's description", False),
     "probability": Key(PART.accepts, "the factors of a score that is a probability", False),
     "froc": Key(PART.accepts, "a table of nodules and false findings by threshold", False),
+    "bfloat16": FLAG,
     "training": Key(PART.accepts, PART.expected, False),
     "calibration": Key(PART.accepts, PART.expected, False),
     "results": Key(PART.accepts, PART.expected, False),

@@ -33,6 +33,7 @@ CARD = archive.CARD
 README = "README.md"
 DEFAULT = "lnhg-1mm"
 OPENVINO = "openvino"
+OPENVINO_BF16 = "openvino bf16"
 """Stands for a device where networks run on the CPU by OpenVINO instead of torch."""
 TORCH = "torch"
 RUNTIMES = ("auto", TORCH, OPENVINO)
@@ -82,24 +83,24 @@ class Model:
 
         Args:
             part: "generator", "second_generator", "detector" or "classifier".
-            device: a torch device or its name, or `OPENVINO`.
+            device: a torch device or its name, `OPENVINO` or `OPENVINO_BF16`.
 
         Raises:
             InputError: the model has none, or its file was changed or does not fit the card.
         """
         if part not in self.card:
             raise InputError(f"The model {self.name} has no {part}, expected one here; choose a model that has one.")
-        if device != OPENVINO:
+        if device not in (OPENVINO, OPENVINO_BF16):
             if part not in self._networks:
                 self._networks[part] = self._build(part)
             return self._networks[part].to(device)
-        key = f"{part}, {OPENVINO}"
+        key = f"{part}, {device}"
         if key not in self._networks:
             from LNHGLib.models import openvino_network
 
             content = _checked_content(self, self.card[part]["weights"])
             with self._explain_misfit(part):
-                self._networks[key] = openvino_network.load(part, self.card[part], content)
+                self._networks[key] = openvino_network.load(part, self.card[part], content, device == OPENVINO_BF16)
         return self._networks[key]
 
     def weights(self, part: str) -> "dict[str, Tensor]":

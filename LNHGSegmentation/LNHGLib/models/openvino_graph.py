@@ -339,4 +339,5 @@ def build_stages(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> 
         "decode": (_decode(layers, encoded, context), inputs[1:3]),
         "draw": (_draw(layers, ct, decoded, card), inputs[::3]),
     }
-    return [ov.Model([ops.transpose(y, [0, 2, 3, 4, 1])], given, name) for name, (y, given) in outputs.items()]
+    graphs = (ov.Model([ops.transpose(y, [0, 2, 3, 4, 1])], given, name) for name, (y, given) in outputs.items())
+    return [graph.clone() for graph in graphs]  # which no longer share nodes, so that each has its own shapes

@@ -21,19 +21,22 @@ from scipy import ndimage
 from LNHGLib.image.boxes import Box, box_within
 
 CELL = 4
-SIDE = 24
-"""Cells along each axis of a piece: one shape for all, since each shape is prepared once."""
+SIDE = 32
+"""Cells along each axis of a piece at the most."""
 HALO = 1
 """Cells that a piece sees around what it is for."""
 REACH = 8
 """Cells that the whole network sees around a voxel; even, as all of a chunk's sides, so that levels fit."""
-CHUNK_CELLS = 200_000
+CHUNK_CELLS = 250_000
 """In a chunk of slices: what is kept of a cell takes 2 kB at the most."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A graph: `run` makes one array (1, D, H, W, C) of several, `release` gives the memory of its layers back."""
+    """A graph: `run` makes one array (1, D, H, W, C) of several, `release` gives the memory of its layers back.
+
+    What `run` returns is valid until the next run. Each change of shape costs time.
+    """
 
     run: Callable[[Sequence[np.ndarray]], np.ndarray]
     release: Callable[[], None]
@@ -52,13 +55,16 @@ def predict_volume(
     """
     encode, context, decode, draw = stages
     filled = _whole_cells(wanted, "constant")
-    sides = [(size // CELL, CELL) for size in filled.shape]
-    cells = filled.reshape([size for pair in sides for size in pair]).any(axis=(1, 3, 5))
+    pairs = [(size // CELL, CELL) for size in filled.shape]
+    cells = filled.reshape([size for pair in pairs for size in pair]).any(axis=(1, 3, 5))
     most = max(CHUNK_CELLS // cells[0].size - 2 * REACH, 2)
     depth = -(-len(cells) // -(-len(cells) // most) // 2) * 2
+    seen = min(depth + 2 * REACH, len(cells))
+    sides = {reach: [_side(_within(cells, reach).any(axis)) for axis in ((0, 2), (0, 1))] for reach in (0, HALO, REACH)}
     image, encoded, known, before = np.zeros(ct_norm.shape, np.float32), None, np.zeros_like(cells), 0
     for start in range(0, len(cells), depth):
-        first, stop = max(start - REACH, 0), min(start + depth + REACH, len(cells))
+        first = min(max(start - REACH, 0), len(cells) - seen)
+        stop = first + seen
         own = np.zeros_like(cells[first:stop])
         own[start - first : start + depth - first] = cells[start : start + depth]
         if not own.any():
@@ -70,15 +76,15 @@ def predict_volume(
         part = _whole_cells(ct_norm[CELL * first : CELL * stop], "edge")[..., None]
         todo = _within(own, REACH) & ~known[first:stop]
         kept = None if encoded is None else encoded[2 * (first - before) :]
-        encoded, before = _sweep(encode, [part], todo, spans[0], kept), first
+        encoded, before = _sweep(encode, [part], todo, sides[REACH], spans[0], kept), first
         known[first:stop] |= todo
         if stop < len(cells):
             known[stop - HALO : stop] = False  # seen with nothing behind them
-        around = context.run([encoded[None]])[0]
+        around = context.run([encoded[None]])[0].copy()
         context.release()
-        decoded = _sweep(decode, [encoded, around], _within(own, HALO), spans[1])
+        decoded = _sweep(decode, [encoded, around], _within(own, HALO), sides[HALO], spans[1])
         del around
-        drawn = _sweep(draw, [part, decoded], own, spans[2])
+        drawn = _sweep(draw, [part, decoded], own, sides[0], spans[2])
         del decoded
         target = image[CELL * start : CELL * (start + depth)]
         target[:] = drawn[CELL * (start - first) :][tuple(map(slice, target.shape))][..., 0]
@@ -90,6 +96,7 @@ def _sweep(
     stage: Stage,
     arrays: Sequence[np.ndarray],
     wanted: np.ndarray,
+    sides: Sequence[int],
     report: Callable[[float], None],
     kept: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -99,14 +106,16 @@ def _sweep(
         stage: what runs.
         arrays: each with its own number of voxels along a cell.
         wanted: cells.
+        sides: of each piece along y and x, in cells.
         report: called with the fraction done.
         kept: of the result, the first slices, which are known.
     """
+    along_z = wanted.any(axis=(1, 2))
     pieces = [  # what each sees and what of it counts
         ((seen_z, seen_y, seen_x), (z, y, x))
-        for seen_z, z in _spans(wanted.any(axis=(1, 2)))
-        for seen_y, y in _spans(wanted[z].any(axis=(0, 2)))
-        for seen_x, x in _spans(wanted[z, y].any(axis=(0, 1)))
+        for seen_z, z in _spans(along_z, _side(along_z))
+        for seen_y, y in _spans(wanted[z].any(axis=(0, 2)), sides[0])
+        for seen_x, x in _spans(wanted[z, y].any(axis=(0, 1)), sides[1])
     ]
     result = kept
     for done, (seen, target) in enumerate(pieces):
@@ -122,11 +131,17 @@ def _sweep(
     return result
 
 
-def _spans(wanted: np.ndarray) -> Iterator[tuple[slice, slice]]:
-    """Yield what a piece sees and what of it counts along one axis, gaps left out."""
+def _side(wanted: np.ndarray) -> int:
+    """Return how many cells pieces see along an axis, if as few as possible see all that is wanted and its halo."""
     first, last = wanted.argmax(), len(wanted) - wanted[::-1].argmax()
-    number = -(-(last - first) // (SIDE - 2 * HALO))
-    length, position = min(-(-(last - first) // number) + 2 * HALO, len(wanted)), 0
+    length = min(last + HALO, len(wanted)) - max(first - HALO, 0)
+    number = max(-(-(length - 2 * HALO) // (SIDE - 2 * HALO)), 1)
+    return -(-(length + 2 * HALO * (number - 1)) // number)
+
+
+def _spans(wanted: np.ndarray, length: int) -> Iterator[tuple[slice, slice]]:
+    """Yield what a piece of a length sees and what of it counts along one axis, gaps left out."""
+    position = 0
     while wanted[position:].any():
         position += int(wanted[position:].argmax())
         start = min(max(position - HALO, 0), len(wanted) - length)

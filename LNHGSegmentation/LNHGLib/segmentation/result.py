@@ -13,7 +13,7 @@ from LNHGLib.image.fingerprint import voxels_sha256
 from LNHGLib.image.volume import Volume
 from LNHGLib.measurement import score_scale
 from LNHGLib.measurement.nodule import Nodule
-from LNHGLib.models.folder import OPENVINO, Model
+from LNHGLib.models.folder import OPENVINO, OPENVINO_BF16, Model
 from LNHGLib.segmentation import native_grid
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.runtime import Where, device_name
@@ -60,16 +60,17 @@ def make_report(
         monitor: knows the seconds by stage and the warnings.
         fusion: how both branches were joined; None where only one ran.
     """
-    runtime, path = OPENVINO if where == OPENVINO else "torch", volume.source.path
+    runtime, path = OPENVINO if where in (OPENVINO, OPENVINO_BF16) else "torch", volume.source.path
     if path and Path(path).exists():
         path = str(Path(path).absolute())  # to be found from any folder
     report = {
         "versions": {"lnhg": __version__, "python": platform.python_version(), runtime: version(runtime)},
         "model": {"name": model.name, "threshold": model.spec.threshold, "sha256": dict(model.card["files"])},
         "device": {
-            "used": "cpu" if where == OPENVINO else str(where),
+            "used": "cpu" if runtime == OPENVINO else str(where),
             "name": device_name(where),
             "runtime": runtime,
+            "precision": "bfloat16" if where == OPENVINO_BF16 else "float32",
         },
         "score_scale": score_scale.PROBABILITY if model.spec.probability else score_scale.MODEL,
         "options": {**options, "fusion": dict(model.card["fusion"])},

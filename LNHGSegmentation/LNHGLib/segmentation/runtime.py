@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from LNHGLib.errors import InputError, quoted
-from LNHGLib.models.folder import OPENVINO, RUNTIMES, TORCH, Model
+from LNHGLib.models.folder import OPENVINO, OPENVINO_BF16, RUNTIMES, TORCH, Model
 from LNHGLib.segmentation.devices import choose_device, has_gpu
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Network = "TorchNetwork | OpenVinoNetwork | OpenVinoDetector"
 """What runs: `models.torch_network.TorchNetwork`, which explains the door, or its two like of OpenVINO."""
 Where = "torch.device | str"
-"""What networks run on: a device of torch, or `OPENVINO`."""
+"""What networks run on: a device of torch, `OPENVINO` in float32, or `OPENVINO_BF16`."""
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc", "bad allocation")
 """How CUDA, cuDNN, cuBLAS, torch's CPU allocator and OpenVINO put it in errors of no kind of their own."""
 
@@ -43,19 +43,20 @@ def runtimes_of(model: Model) -> list[str]:
     return [name for name in installed() if name == TORCH or model.runs_on_openvino()]
 
 
-def choose_runtime(device: "str | Where", model: Model, runtime: str = "auto") -> "Where":
-    """Return what a model's networks run on: a device of torch, or `OPENVINO`.
+def choose_runtime(device: "str | Where", model: Model, runtime: str = "auto", exact: bool = False) -> "Where":
+    """Return what a model's networks run on, in bfloat16 where CPU, OpenVINO and the model's card allow it.
 
     Args:
         device: as `choose_device` takes it; what was chosen before is returned as it is.
         model: what is to run.
         runtime: "torch", "openvino", or "auto": OpenVINO where the CPU computes, OpenVINO is installed and knows the
             model's networks, else torch.
+        exact: always compute in float32.
 
     Raises:
         InputError: there is no such device or runtime here, or OpenVINO does not know a network of the model.
     """
-    if device == OPENVINO or not isinstance(device, str):
+    if device in (OPENVINO, OPENVINO_BF16) or not isinstance(device, str):
         return device
     if runtime not in RUNTIMES:
         raise InputError(
@@ -82,7 +83,9 @@ def choose_runtime(device: "str | Where", model: Model, runtime: str = "auto") -
             f"Model {quoted(model.name)} has a network that is not built for OpenVINO; use --runtime torch for this "
             "model."
         )
-    return OPENVINO
+    from LNHGLib.models import openvino_network
+
+    return OPENVINO_BF16 if model.spec.bfloat16 and not exact and openvino_network.has_bfloat16() else OPENVINO
 
 
 def device_name(where: "Where") -> str:
@@ -101,7 +104,7 @@ def set_threads(where: "Where", threads: int) -> None:
         where: from `choose_runtime`.
         threads: their number.
     """
-    if where == OPENVINO:
+    if where in (OPENVINO, OPENVINO_BF16):
         from LNHGLib.models import openvino_network
 
         openvino_network.set_threads(threads)

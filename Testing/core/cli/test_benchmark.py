@@ -53,6 +53,7 @@ def test_the_command_measures_both_and_says_whether_they_agree(a_chest, tmp_path
     assert re.search(r"Both found \d+ nodules?: scores differ by \S+ at most, Dice [01]\.\d+\.", said)
 
 
+@pytest.mark.slow
 def test_half_precision_and_the_published_networks_are_measured_too(a_chest, tmp_path, capsys, monkeypatch):
     for name, value in {"SLAB": (3, 16, 16), "SLICE": (3, 64, 64), "PROPOSALS": 5}.items():
         monkeypatch.setattr(benchmark, name, value)

@@ -71,6 +71,7 @@ def test_devices_load_openvino_alone():
     assert loaded("devices", "--json")["at the end"] <= {"numpy", "scipy", "openvino"}
 
 
+@pytest.mark.slow
 def test_a_ct_is_read_before_what_finds_and_draws_is_loaded_and_torch_is_never(tmp_path):
     model, chest = write_model(tmp_path / "tiny").folder, tiny_chest()
     write_image(chest.array, chest.grid, tmp_path / "ct.nii.gz")

@@ -12,6 +12,8 @@ from LNHGLib.batch.store import DONE
 from LNHGLib.image.volume import write_image
 from tiny_model import centers_lps_mm, tiny_chest, write_model
 
+pytestmark = pytest.mark.slow
+
 CORE = Path(packages.__file__).parents[1]
 BLOCKER = """
 import sys

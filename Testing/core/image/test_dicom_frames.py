@@ -48,6 +48,7 @@ def test_enhanced_ct_is_the_classic_ct(write, slices, tmp_path):
     same_as_classic(tmp_path / "ct", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_real_scan_is_the_same_as_enhanced_ct(data_dir, tmp_path):
     """What is segmented is the same to the bit, so the label map is."""
     home = data_dir / "ct" / "lidc-idri-0063" / "dicom"

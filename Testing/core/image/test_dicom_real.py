@@ -11,6 +11,8 @@ import SimpleITK as sitk
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, Volume, from_sitk
 
+pytestmark = pytest.mark.slow
+
 
 @functools.cache
 def read_once(folder: Path) -> Volume:

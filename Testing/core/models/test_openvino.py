@@ -8,6 +8,7 @@ import torch
 from LNHGLib.__main__ import main
 from LNHGLib.errors import Cancelled
 from LNHGLib.models import compile_cache, openvino_graph, openvino_network, openvino_stages
+from LNHGLib.models import folder as models
 from LNHGLib.models.classifier import build_classifier
 from LNHGLib.models.detector import build_detector
 from LNHGLib.models.registry import KINDS, build_generator
@@ -101,10 +102,27 @@ def test_a_classifier_gives_the_logits_of_torchs(card):
     np.testing.assert_allclose(on_openvino.predict(fields, go_on), expected, atol=1e-6)
 
 
+@pytest.mark.skipif(not openvino_network.has_bfloat16(), reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("part", ["generator", "second_generator", "detector", "classifier"])
+def test_in_bfloat16_the_bundled_networks_say_nearly_the_same(part):
+    model, field = models.load(), np.random.default_rng(2).random((1, 1, 32, 32, 32), np.float32)
+    exact, fast = (model.network(part, where) for where in (models.OPENVINO, models.OPENVINO_BF16))
+    if part == "detector":
+        (one,), (other,) = (
+            network.detect([field[0, 0, :3].repeat(4, 1).repeat(4, 2)], go_on) for network in (exact, fast)
+        )
+        assert one[0] == pytest.approx(other[0], rel=0.05)
+        return
+    expected, found = (network.predict(field, go_on) for network in (exact, fast))
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+    assert np.array_equal(found, expected) == (part == "classifier")  # which is always computed in float32
+
+
 @pytest.fixture
 def level_by_level(monkeypatch):
     """Both forms of a strided generator; pieces and chunks are small."""
     monkeypatch.setattr(openvino_stages, "SIDE", 6)
+    monkeypatch.setattr(openvino_network, "AT_ONCE", 0)
     return both({"kind": "strided", "width": 2}, build_generator)
 
 

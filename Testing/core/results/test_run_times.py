@@ -79,6 +79,7 @@ def test_the_air_in_the_body_is_about_that_of_the_lungs():
         assert run_times.lung_liters(volume.array, volume.grid.spacing_mm) == pytest.approx(region, rel=0.25)
 
 
+@pytest.mark.slow
 def test_the_air_in_the_body_of_real_scans(data_dir):
     for case in ("lidc-idri-0001", "lidc-idri-0003"):
         volume = read_volume(data_dir / "ct" / case / "ct.nii.gz")

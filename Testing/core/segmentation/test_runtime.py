@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from LNHGLib.__main__ import main
 from LNHGLib.batch.segment_case import SegmentationSpec
 from LNHGLib.errors import InputError
+from LNHGLib.image.volume import write_image
 from LNHGLib.models import folder as models
-from LNHGLib.models.folder import OPENVINO
+from LNHGLib.models import openvino_network
+from LNHGLib.models.folder import OPENVINO, OPENVINO_BF16
 from LNHGLib.segmentation import pipeline, runtime
 from LNHGLib.segmentation.ensemble import Ensemble
 from LNHGLib.segmentation.preprocessing import normalize
@@ -90,6 +94,39 @@ def test_what_was_chosen_before_stays(model):
     assert choose_runtime(torch.device("cpu"), model) == torch.device("cpu")
 
 
+@pytest.fixture
+def a_cpu(request, monkeypatch):
+    """A CPU that computes in bfloat16 or not."""
+    monkeypatch.setattr(openvino_network, "has_bfloat16", lambda: request.param)
+
+
+@pytest.mark.parametrize(
+    ("a_cpu", "measured", "exact", "expected"),
+    [(True, True, False, OPENVINO_BF16), (True, True, True, OPENVINO), (True, False, False, OPENVINO),
+     (False, True, False, OPENVINO)],
+    indirect=["a_cpu"],
+)  # fmt: skip
+def test_bfloat16_is_taken_where_cpu_and_card_allow_it(model, a_cpu, measured, exact, expected):
+    other = models.Model(model.folder, model.card | {"bfloat16": measured})
+    assert choose_runtime("cpu", other, exact=exact) == expected
+    assert choose_runtime(expected, other) == expected
+    assert choose_runtime("cpu", other, "torch", exact) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("a_cpu", [True], indirect=True)
+def test_commands_say_in_which_precision_they_computed_and_exact_is_float32(model, a_cpu, tmp_path):
+    shutil.copytree(model.folder, tmp_path / "model")
+    (tmp_path / "model" / "model.json").write_text(json.dumps(model.card | {"bfloat16": True}))
+    chest, ct = tiny_chest(), tmp_path / "ct.nii.gz"
+    write_image(chest.array, chest.grid, ct)
+    for name, options in (("bfloat16", []), ("float32", ["--exact"])):
+        common = ["--model", str(tmp_path / "model"), "--device", "cpu"]
+        assert main(["segment", str(ct), str(tmp_path / name), *common, *options]) == 0
+        assert json.loads((tmp_path / name / "report.json").read_text())["device"]["precision"] == name
+        job = SegmentationSpec(tmp_path / "model", "cpu", None, exact=bool(options)).prepare(0, 1)
+        assert job.where == (OPENVINO if options else OPENVINO_BF16)
+
+
 def test_what_openvino_cannot_do_is_said(model, paper_model, no_openvino, monkeypatch):
     with pytest.raises(InputError, match="not installed; install it"):
         choose_runtime("cpu", model, OPENVINO)
@@ -149,6 +186,7 @@ print(*(graph.get_property("INFERENCE_NUM_THREADS") for graph in compiled))
 """
 
 
+@pytest.mark.slow
 def test_jobs_share_the_cores_that_the_process_may_use(model, tmp_path):
     """Two jobs on two of 64 cores: a thread for each network, also where the cache has it compiled for two."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}

@@ -16,6 +16,8 @@ from LNHGTrainingLib.prepare.run import prepare
 from LNHGTrainingLib.prepare.sources import PrepareOptions
 from scan_trees import four_readers
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SCANS = 8
 

@@ -114,6 +114,7 @@ def test_the_steps_of_nodulenet_learn_one_after_the_other(data):
     assert (descent["momentum"], descent["weight_decay"], descent["nesterov"]) == (0.9, 1e-4, False)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_of_nodulenet_equals_an_uninterrupted_one(data, tmp_path):
     config = recipe("nodulenet", data) | {"steps": 4, "stages": {"classify_from": 0.0, "outline_from": 0.0}}
     config["optimizer"]["drops"] = []  # of what the number of steps sets nothing is left
