@@ -47,6 +47,9 @@ class System:
         folds: how many such trainings there were.
         study: where they were scored, in Resources/Studies.
         row: the method's name there, in a file of several.
+        detection: where it was measured how well it finds nodules, in Resources/Studies.
+        found_by: its name there.
+        printed: what its document says that it reaches.
     """
 
     name: str
@@ -61,6 +64,9 @@ class System:
     folds: int = 0
     study: str = ""
     row: str = ""
+    detection: str = ""
+    found_by: str = ""
+    printed: str = ""
 
 
 def systems() -> list[System]:
@@ -77,17 +83,24 @@ def render() -> str:
         by = one.command or f"model {one.model}"
         if not one.command and not one.model:
             by = ", ".join(one.recipes) + "".join(f" --set {change}" for change in one.settings) or "-"
-        if one.model:
-            training = models.load(one.model).card.get("training", {})
-            steps = {part: training[part]["checkpoint_step"] for part in one.parts or BUILDERS if part in training}
-            trained = ", ".join(f"{part} {count:,} steps" for part, count in steps.items()).replace("_", " ")
-        elif one.steps:
-            barely = ", barely trained" if one.steps < FEW_STEPS else ""
-            trained = f"{one.steps:,} steps, {one.folds} {'folds' if one.folds > 1 else 'fold'}{barely}"
-        else:
-            trained = "not trained"
-        rows.append([one.name, one.document, _parameters(one), by, trained])
+        rows.append([one.name, one.document, _parameters(one), by, trained(one)])
     return markdown_table(columns, rows)
+
+
+def trained(system: System) -> str:
+    """Return how long a system was trained, in words.
+
+    Args:
+        system: of the list.
+    """
+    if system.model:
+        training = models.load(system.model).card.get("training", {})
+        steps = {part: training[part]["checkpoint_step"] for part in system.parts or BUILDERS if part in training}
+        return ", ".join(f"{part} {count:,} steps" for part, count in steps.items()).replace("_", " ")
+    if not system.steps:
+        return "not trained"
+    barely = ", barely trained" if system.steps < FEW_STEPS else ""
+    return f"{system.steps:,} steps, {system.folds} {'folds' if system.folds > 1 else 'fold'}{barely}"
 
 
 def count_parameters(config: Mapping[str, Any]) -> dict[str, int]:

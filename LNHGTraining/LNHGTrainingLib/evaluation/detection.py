@@ -39,7 +39,7 @@ SYSTEMS = {
     CLASSIFIED: ("segmenter", "detector", "classifier"),
     WITHOUT_DETECTOR: ("segmenter", "classifier"),
 }
-"""What finds nodules, and whose scores sort the findings."""
+"""What finds nodules, and whose scores sort the findings; a model without a part leaves out what needs it."""
 COUNTERPARTS = {BOTH: SEGMENTER, CLASSIFIED: WITHOUT_DETECTOR}
 """Systems with a detector, and the same without it."""
 SIZES_AND_TYPES = [name for name in GROUPS if "mm" in name or "texture" in name]
@@ -109,17 +109,19 @@ def held_out(models: Sequence[Model]) -> list[list[int]]:
         models: Of the folds.
 
     Raises:
-        InputError: A card does not say, a model lacks a detector or a classifier, or two hold out the same fold.
+        InputError: A card does not say, the models have different parts, or two hold out the same fold.
     """
     folds = []
     for model in models:
         recipe = model.card.get("training", {}).get("generator", {}).get("data", {})
-        missing = [part for part in ("detector", "classifier") if part not in model.card]
-        if missing or not recipe.get("validation_folds"):
-            lacks = f"no {missing[0]}" if missing else "no fold that its generator held out"
+        parts, expected = (" and ".join(p for p in NETWORKS if p in each.card) for each in (model, models[0]))
+        if parts != expected:
             raise InputError(
-                f"{model.folder} has {lacks}, expected a model of both branches and a classifier with a fold held out; "
-                "see: lnhg-train part."
+                f"{model.folder} has {parts}, expected {expected} as of {models[0].name}; give models of the same parts."
+            )
+        if not recipe.get("validation_folds"):
+            raise InputError(
+                f"{model.folder} names no fold that its generator held out, expected one in its card; train with --fold."
             )
         folds.append(list(recipe["validation_folds"]))
     numbers = [number for own in folds for number in own]
@@ -220,6 +222,8 @@ def study(name: str, models: Sequence[Model], places: Sequence[Place], seed: int
             groups[group] = own, {name: len(numbers) for name, numbers in members.items()}
     found, by_group = {}, {}
     for system, parts in SYSTEMS.items():
+        if not {"segmenter", *models[0].card}.issuperset(parts):
+            continue
         spec = probability.fit(rows, floor, weight, parts, size=False)
         scores = probability.probabilities(rows, spec, floor)
         found[system] = scan_findings.detections(rows, scores, counts, whole)

@@ -38,7 +38,7 @@ class ScoredFinding:
         provenance: "fused" or "segmenter".
         segmenter: score in 0..1.
         detector: score in 0..1; None where the detector found nothing there.
-        classifier: score in 0..1.
+        classifier: score in 0..1; None where there is none.
         diameter_mm: of the ball of equal volume.
         center: index (z, y, x) in the scan.
         on: numbers of the nodules that it may hit: of enough readers, with the centroid in their consensus.
@@ -50,7 +50,7 @@ class ScoredFinding:
     provenance: str
     segmenter: float
     detector: float | None
-    classifier: float
+    classifier: float | None
     diameter_mm: float
     center: tuple[int, int, int]
     on: tuple[int, ...]

@@ -63,6 +63,20 @@ def test_each_system_sorts_by_the_scores_of_its_parts_alone(model):
     assert found[SEGMENTER]["detector_adds"] is None
 
 
+def test_a_model_without_a_part_is_measured_by_its_other_parts(model):
+    found = places((SURE, None, None), (UNSURE, None, None))
+    alone = detection.study("x", [without(model(classifier=False), "detector")], found).report
+    assert list(alone["systems"]) == [detection.SEGMENTER]
+    assert "segmenter alone" in detection.render(alone)
+    classified = detection.study("x", [without(model("two"), "detector")], found).report
+    assert list(classified["systems"]) == [detection.SEGMENTER, detection.WITHOUT_DETECTOR]
+
+
+def without(model, part):
+    """Return a model that lacks a part."""
+    return replace(model, card={key: value for key, value in model.card.items() if key != part})
+
+
 def test_what_a_detector_adds_is_the_difference_of_the_same_findings(model):
     found = systems(model(), places((0.5, SURE, 0.5), (0.6, None, 0.6)))
     assert found[BOTH]["cpm"]["value"] == found[CLASSIFIED]["cpm"]["value"] == 1
@@ -156,8 +170,8 @@ def test_folds_that_do_not_fit_are_refused(model, data, tmp_path, capsys):
     bare = model("bare", 1, classifier=False)
     for names, expected in (
         ([first, again], "Fold 0 is held out by two models, expected one"),
-        ([bare], "has no classifier, expected a model of both branches and a classifier"),
-        ([write_model(tmp_path / "silent", classifier=True)], "has no fold that its generator held out"),
+        ([first, bare], "has generator and detector, expected generator and detector and classifier as of first"),
+        ([write_model(tmp_path / "silent", classifier=True)], "names no fold that its generator held out"),
     ):
         folders = [str(one.folder) for one in names]
         assert main(["crossvalidate", *folders, str(tmp_path / "out"), "--name", "x", *data]) == 2

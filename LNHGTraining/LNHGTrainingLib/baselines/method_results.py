@@ -1,0 +1,74 @@
+"""The table of all systems of the documents beside each other, out of the studies that scored them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from LNHGLib.files.text import markdown_table, read_json
+
+from LNHGTrainingLib.baselines import methods
+from LNHGTrainingLib.evaluation import metrics
+from LNHGTrainingLib.evaluation.compare import Evaluation, read_evaluation
+from LNHGTrainingLib.evaluation.markdown import interval
+
+COLUMNS = (
+    "system", "trained", "Dice, missed = 0", "found", "HD95, mm", "sensitivity at 1 false a scan", "seconds a scan",
+    "its document",
+)  # fmt: skip
+RATE = "1"
+"""False findings a scan."""
+FIVE_FOLDS = " (five folds)"
+
+
+def render(studies: Path) -> str:
+    """Return the table as Markdown, with a row for the readers and a sentence on the nodules.
+
+    Outlines are scored on the nodules that all studies have, one fold; systems whose study keeps no scores of single
+    nodules have those of its five folds.
+
+    Args:
+        studies: the folder of the studies that Resources/methods.toml names.
+    """
+    listed = methods.systems()
+    read = {one.study: read_evaluation(studies / one.study) for one in listed if (studies / one.study).is_dir()}
+    read = {study: each for study, each in read.items() if study}
+    common = sorted(set.intersection(*(set(each.rows) for each in read.values())))
+    seconds = read_json(studies / "system_seconds.json")["seconds"]
+    rows = []
+    for one in listed:
+        if one.study in read:
+            outlined = _outlined(read[one.study], common)
+        else:
+            outlined = _of_five_folds(studies / one.study, one.row) if one.study else ["-", "-", "-"]
+        found = "-"
+        if one.detection:
+            systems = read_json(studies / one.detection)["systems"]
+            found = interval(systems[one.found_by]["sensitivity_at"][RATE])
+        taken = f"{seconds[one.name]:.0f}" if one.name in seconds else "-"
+        rows.append([one.name, methods.trained(one), *outlined, found, taken, one.printed or "-"])
+    some = next(iter(read.values()))
+    readers = _mean([float(some.rows[key]["human_loo_dice"]) for key in common], common)
+    rows.append(["readers, leave-one-out", "-", readers, "-", "-", "-", "-", "-"])
+    patients = len({key[0] for key in common})
+    note = f"{len(common)} nodules of {patients} patients, whom no training saw, place given; 95 % confidence intervals "
+    return markdown_table(COLUMNS, rows) + f"\n{note}in brackets (patient-cluster bootstrap).\n"
+
+
+def _outlined(evaluation: Evaluation, nodules: Sequence[tuple[str, ...]]) -> list[str]:
+    """Dice, fraction found and HD95 of the nodules that were found."""
+    rows = [evaluation.rows[key] for key in nodules]
+    hd95 = [float(row["hd95_mm"]) if int(row["found"]) else np.nan for row in rows]
+    dice, found = ([float(row[column]) for row in rows] for column in ("dice", "found"))
+    return [_mean(dice, nodules), _mean(found, nodules), _mean(hd95, nodules, 2)]
+
+
+def _mean(values: Sequence[float], nodules: Sequence[tuple[str, ...]], digits: int = 3) -> str:
+    return interval(asdict(metrics.mean_interval(np.array(values), [key[0] for key in nodules])), digits)
+
+
+def _of_five_folds(study: Path, row: str) -> list[str]:
+    (method,) = (one for one in read_json(study)["methods"] if one["name"] == row)
+    group: Mapping[str, Mapping] = method["groups"]["all"]
+    digits = {"dice_all": 3, "found_share": 3, "hd95_mm": 2}
+    return [interval(group[key], count) + FIVE_FOLDS for key, count in digits.items()]
