@@ -11,18 +11,21 @@ import re
 from pathlib import Path
 
 import pasted_masses
+import precision
 import speed
 from LNHGLib.files.text import markdown_table
-from LNHGTrainingLib.baselines import wand_study
+from LNHGTrainingLib.baselines import method_results, wand_study
 from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown
 from LNHGTrainingLib.release import probability
 
 ROOT = Path(__file__).parents[2]
 CARD = ROOT / "LNHGSegmentation" / "Resources" / "Models" / "lnhg-1mm" / "model.json"
 STUDIES = ROOT / "Resources" / "Studies"
+SYSTEMS = "systems"
+"""Name of the table of all systems, and of the folder with what only it shows."""
 PAGES = {"summary": ROOT / "README.md", "leakage": ROOT / "docs" / "heterogeneity.md"}
 PAGES["stability"] = PAGES["leakage"]
-PAGES |= dict.fromkeys(speed.TABLES, ROOT / "docs" / "performance.md")
+PAGES |= dict.fromkeys([*set(speed.TABLES) - {SYSTEMS}, "precision"], ROOT / "docs" / "performance.md")
 RESULTS = ROOT / "docs" / "results.md"
 """The page of every table that `PAGES` does not name."""
 MARKS = "<!-- {}: written by Testing/tools/result_tables.py -->\n", "<!-- end of {} -->\n"
@@ -38,6 +41,9 @@ def read_tables() -> dict[str, str]:
     card = json.loads(CARD.read_text())
     tables = {"summary": summary_of_card(card), "results": tables_of_card(card)}
     for path in sorted(STUDIES.iterdir()):
+        if path.name == SYSTEMS:
+            tables[SYSTEMS] = method_results.render(STUDIES).strip()
+            continue
         tables[path.stem] = tables_of_study(compared(path) if path.is_dir() else json.loads(path.read_text()))
     return tables
 
@@ -87,6 +93,8 @@ def tables_of_study(report: dict) -> str:
         return "\n\n".join(wand_study.render(report).strip().split("\n\n")[1:])
     if report["kind"] == "masses":
         return pasted_masses.render(report).strip()
+    if report["kind"] == "precision":
+        return precision.render(report).strip()
     if report["kind"] in speed.TABLES:
         return speed.render(report).strip()
     if report["kind"] == "probability":

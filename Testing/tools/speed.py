@@ -3,6 +3,7 @@
     python Testing/tools/speed.py growth CT       # more slices, taller chests -> Resources/Studies/growth.json
     python Testing/tools/speed.py jobs CT         # lnhg batch with one job and two -> Resources/Studies/jobs.json
     python Testing/tools/speed.py networks        # torch beside OpenVINO -> Resources/Studies/networks.json
+    python Testing/tools/speed.py systems CT SYSTEM=MODEL ...  # lnhg segment -> Resources/Studies/systems/seconds.json
 
 Each run of a command is a process of its own. Testing/tools/result_tables.py writes the tables into docs/.
 """
@@ -210,6 +211,25 @@ def networks(options: argparse.Namespace) -> dict:
     return {"kind": "networks", "repeats": options.repeats, "lines": lines}
 
 
+def systems(options: argparse.Namespace) -> dict:
+    """Time `lnhg segment` of a CT by the models of systems, in turn.
+
+    Args:
+        options: of the command line.
+    """
+    times: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for number in range(options.repeats):
+            for pair in options.models:
+                name, _, model = pair.partition("=")
+                out = str(Path(scratch) / f"{len(times)} {number}")
+                run = measured_command(["segment", str(options.ct), out, "--model", model, "--device", "cpu"])
+                times.setdefault(name, []).append(run["seconds"])
+                print(name, run, flush=True)
+    medians = {name: statistics.median(some) for name, some in times.items()}
+    return {"kind": "systems", "ct": options.ct.resolve().parent.name, "repeats": options.repeats, "seconds": medians}
+
+
 def in_turn(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
     """Return the median seconds of calls, which are run in turn, and those of the CPU.
 
@@ -265,7 +285,11 @@ def _networks_table(study: dict) -> str:
     return markdown_table([*header, "ratio, s", "ratio, CPU s", "largest difference"], rows)
 
 
-TABLES = {"growth": _growth_table, "jobs": _jobs_table, "networks": _networks_table}
+def _systems_table(study: dict) -> str:
+    return markdown_table(["system", "seconds"], [[name, f"{one:.0f}"] for name, one in study["seconds"].items()])
+
+
+TABLES = {"growth": _growth_table, "jobs": _jobs_table, "networks": _networks_table, "systems": _systems_table}
 
 
 def render(study: dict) -> str:
@@ -277,12 +301,13 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure, write the study, print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     studies = parser.add_subparsers(required=True, dest="study")
-    for study in (growth, jobs, networks):
+    for study in (growth, jobs, networks, systems):
         own = studies.add_parser(study.__name__, help=study.__doc__.splitlines()[0])
         own.set_defaults(measure=study)
         own.add_argument("--out", type=Path, default=STUDIES / f"{study.__name__}.json")
         if study is not networks:
             own.add_argument("ct", type=Path, metavar="CT")
+        if study in (growth, jobs):
             own.add_argument("--model")
         if study is growth:
             own.add_argument("--slices", type=int, nargs="*", default=SLICES)
@@ -290,6 +315,9 @@ def main(words: Sequence[str] | None = None) -> None:
             own.add_argument("--plot", type=Path, default=PLOT)
         else:
             own.add_argument("--repeats", type=int, default=3)
+        if study is systems:
+            own.add_argument("models", nargs="+", metavar="SYSTEM=MODEL")
+            own.set_defaults(out=STUDIES / "systems" / "seconds.json")
         if study is jobs:
             own.add_argument("--copies", type=int, default=4)
     options = parser.parse_args(words)

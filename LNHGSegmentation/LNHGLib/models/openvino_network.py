@@ -195,7 +195,13 @@ def infer(compiled: ov.CompiledModel, arrays: Sequence[np.ndarray], check: Calla
 def start_and_wait(
     request: ov.InferRequest, arrays: Sequence[np.ndarray], check: Callable[[], None]
 ) -> tuple[ov.Tensor, ...]:
-    """Run a request; return its outputs. Arguments are those of `infer`."""
+    """Run a request; return its outputs, which the next run overwrites.
+
+    Args:
+        request: of a compiled graph.
+        arrays: its inputs.
+        check: called often; what it raises stops the work.
+    """
     check()
     request.start_async([np.ascontiguousarray(array) for array in arrays], share_inputs=True)
     try:

@@ -34,7 +34,7 @@ def render(studies: Path) -> str:
     read = {one.study: read_evaluation(studies / one.study) for one in listed if (studies / one.study).is_dir()}
     read = {study: each for study, each in read.items() if study}
     common = sorted(set.intersection(*(set(each.rows) for each in read.values())))
-    seconds = read_json(studies / "system_seconds.json")["seconds"]
+    seconds = read_json(studies / "systems" / "seconds.json")["seconds"]
     rows = []
     for one in listed:
         if one.study in read:
@@ -51,7 +51,9 @@ def render(studies: Path) -> str:
     readers = _mean([float(some.rows[key]["human_loo_dice"]) for key in common], common)
     rows.append(["readers, leave-one-out", "-", readers, "-", "-", "-", "-", "-"])
     patients = len({key[0] for key in common})
-    note = f"{len(common)} nodules of {patients} patients, whom no training saw, place given; 95 % confidence intervals "
+    note = (
+        f"{len(common)} nodules of {patients} patients, whom no training saw, place given; 95 % confidence intervals "
+    )
     return markdown_table(COLUMNS, rows) + f"\n{note}in brackets (patient-cluster bootstrap).\n"
 
 

@@ -70,7 +70,7 @@ def evaluate(options: argparse.Namespace) -> None:
         require_path(options.table, "the table of the crops")
     from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
-    from LNHGLib.segmentation.devices import choose_device
+    from LNHGLib.segmentation.runtime import choose_runtime
 
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.evaluation import markdown, run
@@ -78,12 +78,13 @@ def evaluate(options: argparse.Namespace) -> None:
     from LNHGTrainingLib.release import model_card
 
     require_free(options.out, options.overwrite, output_files.EVALUATION)
-    model, where = models.load(options.model), choose_device(options.device)
+    model = models.load(options.model)
     reporting = run.EvaluationOptions(options.seed, options.data_name, options.overwrite)
     if options.crops:
         selection = Selection(options.folds, options.min_readers, options.include_scan_test, options.limit)
         files = CropFiles(options.crops, options.table)
-        report = run.run_crops(model.card, run.model_predictor(model, where), files, options.out, selection, reporting)
+        predict = run.model_predictor(model, choose_runtime(options.device, model))
+        report = run.run_crops(model.card, predict, files, options.out, selection, reporting)
     else:
         segment = run.pipeline_segmenter(model, options.device, min(run.FROC_THRESHOLD, model.card["threshold"]))
         report = run.run_scans(model.card, segment, options.scans, options.out, options.limit, reporting)
@@ -117,15 +118,14 @@ def fit_probability(options: argparse.Namespace) -> None:
     require_path(options.data, "a folder with crops/ and scans/", folder=True)
     from LNHGLib.files.atomic import require_free
     from LNHGLib.models import folder as models
-    from LNHGLib.segmentation.devices import choose_device
 
     from LNHGTrainingLib import output_files
     from LNHGTrainingLib.release import model_card, probability
 
     require_free(options.out, options.overwrite, output_files.PROBABILITY)
-    model, where = models.load(options.model), choose_device(options.device)
+    model = models.load(options.model)
     held_out = [models.load(name) for name in options.held_out]
-    study = probability.run(model, held_out, options.data, options.false_per_scan, options.seed, where)
+    study = probability.run(model, held_out, options.data, options.false_per_scan, options.seed, options.device)
     probability.write(study, options.out, options.overwrite)
     model_card.write(model.folder, study.card)
     print(probability.render(study.report))

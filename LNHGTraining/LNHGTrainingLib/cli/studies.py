@@ -54,6 +54,13 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, summary and plots")
     parser.set_defaults(run=crossvalidate)
 
+    parser = commands.add_parser("figure", help="draw what methods outline on the same nodules, side by side")
+    parser.add_argument("methods", nargs="+", type=_method, metavar="NAME=CHECKPOINT|MODEL", help="what outlines them")
+    add_crops(parser)
+    parser.add_argument("--fold", type=int, default=0, help="whose nodules are drawn, held out by all (default 0)")
+    parser.add_argument("out", type=Path, metavar="OUT.png", help="picture to write")
+    parser.set_defaults(run=draw_figure)
+
     parser = commands.add_parser("paper", help="print the paper's Tables I, II and S1 beside ours (Markdown)")
     parser.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="folder of an evaluation")
     parser.set_defaults(run=print_paper_tables)
@@ -139,6 +146,27 @@ def crossvalidate_models(options: argparse.Namespace) -> None:
     made = detection.study(options.name, folds, places, options.seed)
     detection.write(made, places, options.out, options.overwrite)
     print(detection.render(made.report))
+    print(options.out)
+
+
+def _method(text: str) -> tuple[str, Path]:
+    name, sign, path = text.partition("=")
+    if not (name and sign and path):
+        raise argparse.ArgumentTypeError(f"the method is {text!r}, expected NAME=CHECKPOINT or NAME=MODEL")
+    return name, Path(path)
+
+
+def draw_figure(options: argparse.Namespace) -> None:
+    """Draw the outlines of methods on one nodule of each type."""
+    from LNHGTrainingLib.baselines import side_by_side
+    from LNHGTrainingLib.evaluation.crops import CropFiles
+
+    if options.out.suffix != ".png":
+        raise InputError(f"The picture is {options.out}, expected a name that ends with .png; name it so.")
+    if options.out.exists() and not options.overwrite:
+        raise InputError(f"{options.out} exists already, expected a new picture; give another name or --overwrite.")
+    files = CropFiles(options.crops, options.table)
+    side_by_side.draw(dict(options.methods), files, options.fold, options.out, options.device, options.min_readers)
     print(options.out)
 
 

@@ -117,11 +117,11 @@ def held_out(models: Sequence[Model]) -> list[list[int]]:
         parts, expected = (" and ".join(p for p in NETWORKS if p in each.card) for each in (model, models[0]))
         if parts != expected:
             raise InputError(
-                f"{model.folder} has {parts}, expected {expected} as of {models[0].name}; give models of the same parts."
+                f"{model.folder} has {parts}, expected {expected} as of {models[0].name}; give the same parts."
             )
         if not recipe.get("validation_folds"):
             raise InputError(
-                f"{model.folder} names no fold that its generator held out, expected one in its card; train with --fold."
+                f"{model.folder} names no fold that its generator held out, expected one; train it with --fold."
             )
         folds.append(list(recipe["validation_folds"]))
     numbers = [number for own in folds for number in own]

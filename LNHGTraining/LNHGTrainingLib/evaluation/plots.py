@@ -1,6 +1,6 @@
 """Pictures of an evaluation, plotted without a display."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,21 +133,52 @@ def gallery(worst: Sequence[Picture], best: Sequence[Picture], path: Path) -> No
     cells = [*zip(grid[0], worst, strict=False), *zip(grid[1], best, strict=False)]
     for axes, picture in cells:
         score = picture.score
-        level = int(picture.reference.sum(axis=(1, 2)).argmax())
-        middle = np.argwhere(picture.reference[level]).mean(axis=0).round().astype(int)
-        half = max(ZOOM, int(np.ceil(score.diameter_mm / 2)) + 6)
-        y, x = (slice(max(0, m - half), m + half) for m in middle)
-        axes.imshow(picture.hu[level, y, x], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-        for mask, color in ((picture.reference, READERS), (picture.mask, MODEL)):
-            part = mask[level, y, x]
-            if part.any():
-                axes.contour(part.astype(float), [0.5], colors=[color], linewidths=1.4)
+        _draw_outlines(axes, picture, {READERS: picture.reference, MODEL: picture.mask})
         axes.set_title(
             f"Dice {score.dice:.2f}, {score.diameter_mm:.1f} mm\n{score.patient} #{score.nodule}", fontsize=7
         )
     figure.suptitle("Worst (top) and best (bottom); blue: model, orange: half consensus of the readers; 1 mm, axial",
                     fontsize=10)  # fmt: skip
     figure.savefig(path, dpi=DPI)
+
+
+def side_by_side(pictures: Mapping[str, Sequence[Picture]], rows: Sequence[str], path: Path) -> None:
+    """Plot what methods outline on the same nodules: a row for each nodule, the readers and each method as columns.
+
+    Args:
+        pictures: Of each method, the nodules in one order.
+        rows: What is said of each nodule.
+        path: PNG to write.
+    """
+    figure = Figure(figsize=(1.9 * (len(pictures) + 1), 2.2 * len(rows) + 0.3))
+    grid = figure.subplots(len(rows), len(pictures) + 1, squeeze=False)
+    figure.subplots_adjust(
+        left=0.3 / figure.get_figwidth(), right=0.99, bottom=0.01, top=1 - 0.5 / figure.get_figheight(), wspace=0.04
+    )
+    first = next(iter(pictures.values()))
+    for number, (text, axes) in enumerate(zip(rows, grid, strict=True)):
+        _draw_outlines(axes[0], first[number], {READERS: first[number].reference})
+        axes[0].set_ylabel(f"{text}, {first[number].score.diameter_mm:.0f} mm", fontsize=8)
+        for one, (name, some) in zip(axes[1:], pictures.items(), strict=True):
+            _draw_outlines(one, some[number], {MODEL: some[number].mask})
+            one.set_title(f"{name}\n" * (number == 0) + f"Dice {some[number].score.dice:.2f}", fontsize=8)
+        for one in axes:
+            one.set(xticks=[], yticks=[])
+    grid[0, 0].set_title("readers", fontsize=8)
+    figure.savefig(path, dpi=DPI, format="png")
+
+
+def _draw_outlines(axes: Axes, picture: Picture, masks: Mapping[str, np.ndarray]) -> None:
+    """Draw the axial slice with most reference around the nodule, and outlines by their colors."""
+    level = int(picture.reference.sum(axis=(1, 2)).argmax())
+    middle = np.argwhere(picture.reference[level]).mean(axis=0).round().astype(int)
+    half = max(ZOOM, int(np.ceil(picture.score.diameter_mm / 2)) + 6)
+    y, x = (slice(max(0, m - half), m + half) for m in middle)
+    axes.imshow(picture.hu[level, y, x], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+    for color, mask in masks.items():
+        part = mask[level, y, x]
+        if part.any():
+            axes.contour(part.astype(float), [0.5], colors=[color], linewidths=1.4)
 
 
 def reliability_plot(report: dict, path: Path) -> None:

@@ -75,3 +75,6 @@ def test_a_chest_is_measured_in_processes_of_their_own(tmp_path):
     speed.main(["jobs", *words, "--copies", "2", "--repeats", "1"])
     lines = json.loads((tmp_path / "study.json").read_text())["lines"]
     assert sorted(line["jobs"] for line in lines) == [1, 2]
+    words = [str(tmp_path / "ct.nii.gz"), f"A system={model}", "--repeats", "1", "--out", str(tmp_path / "study.json")]
+    speed.main(["systems", *words])
+    assert json.loads((tmp_path / "study.json").read_text())["seconds"]["A system"] > 0

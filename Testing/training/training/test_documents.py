@@ -10,6 +10,7 @@ from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.config import NoduleNetConfig, SegmenterConfig, build
 from LNHGTrainingLib.training import checkpoint, classifier, nodulenet, segmenter
+from PIL import Image
 from tiny_model import tiny_chest, write_model
 
 RECIPES = {"document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4, "nodulenet": 3}
@@ -65,6 +66,21 @@ def test_a_first_stage_is_scored_on_crops_by_the_command_of_all_methods(trained,
     command = ["crossvalidate", trained[1], tmp_path / "out", "--name", trained[0], *files]
     assert main([str(part) for part in command]) == 0
     assert "fold 1: step 2, threshold" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_methods_are_drawn_side_by_side_on_what_they_held_out(trained, data, tmp_path, capsys):
+    files = ("--crops", data / "crops" / "luna16_crops.h5", "--table", data / "crops" / "luna16_crops.csv")
+    methods, out = [f"{trained[0]}={trained[1]}", f"again={trained[1]}"], tmp_path / "figure.png"
+    assert main([str(part) for part in ["figure", *methods, out, *files, "--fold", 1]]) == 0
+    width, height = Image.open(out).size
+    assert width > 3 * 200 < 3 * height
+    for other, fold, sentence in (
+        (tmp_path / "other.png", 0, "held out the folds [1], expected fold 0"),
+        (tmp_path / "other.jpg", 1, "expected a name that ends with .png"),
+        (out, 1, "exists already"),
+    ):
+        assert main([str(part) for part in ["figure", *methods, other, *files, "--fold", fold]]) == 2
+        assert sentence in capsys.readouterr().err
 
 
 def run_of(name: str, data) -> segmenter.SegmenterRun:
