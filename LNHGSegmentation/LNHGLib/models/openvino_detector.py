@@ -143,20 +143,21 @@ class Detector:
         self, logits: np.ndarray, offsets: np.ndarray, anchors: Sequence[np.ndarray], shape: tuple[int, int]
     ) -> np.ndarray:
         """The best boxes of an image, (n, 4), from all its anchors (N,), (N, 4) by level."""
-        kept, start = [], 0
+        kept, start, least = np.zeros((0, 5), np.float32), 0, 0.0
         for level in anchors:
             part = slice(start, start + len(level))
             most = min(PROPOSALS_BEFORE_NMS, len(level))
             best = np.argpartition(-logits[part], most - 1)[:most]
             boxes = _clip(decode(offsets[part][best], level[best]), shape)
             scores = expit(logits[part][best])
-            large = _sides(boxes).min(1) >= MIN_PROPOSAL_PX
-            boxes, scores = boxes[large], scores[large]
+            wanted = (_sides(boxes).min(1) >= MIN_PROPOSAL_PX) & (scores >= least)
+            boxes, scores = boxes[wanted], scores[wanted]
             chosen = non_maximum_suppression(boxes, scores, self.card.get("rpn_nms", 0.7), PROPOSALS)
-            kept.append(np.column_stack([boxes[chosen], scores[chosen]]))
+            kept = np.concatenate([kept, np.column_stack([boxes[chosen], scores[chosen]])])
+            kept = kept[np.argsort(-kept[:, 4], kind="stable")][:PROPOSALS]
+            least = kept[-1, 4] if len(kept) == PROPOSALS else 0.0  # of another level nothing worse is taken
             start += len(level)
-        joined = np.concatenate(kept)
-        return joined[np.argsort(-joined[:, 4], kind="stable")][:PROPOSALS, :4]
+        return kept[:, :4]
 
     def _detections(
         self, maps: Sequence[np.ndarray], proposals: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]
