@@ -143,7 +143,8 @@ def plot_growth(lines: Sequence[dict]):
         for column, (kind, label) in enumerate((("slices", "slices"), ("height_mm", "height of the chest, mm"))):
             axes, some = figure.add_subplot(2, 2, 1 + 2 * row + column), [x for x in lines if x["kind"] == kind]
             axes.plot([x[kind] for x in some], [x[key] for x in some], "o-", color=COLORS[row])
-            axes.set(xlabel=label, ylabel=name, ylim=(0, None), xlim=(0, None))
+            high = 1.1 * max(x[key] for x in some)
+            axes.set(xlabel=label, ylabel=name, ylim=(0, high), xlim=(0, 1.05 * some[-1][kind]))
             axes.grid(alpha=0.3)
     return figure
 

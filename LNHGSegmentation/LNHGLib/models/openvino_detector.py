@@ -1,8 +1,8 @@
 """The detector as OpenVINO graphs, with torchvision's ways of choosing boxes in NumPy; imports no torch.
 
-Two graphs: the pyramid of feature maps with what the region proposal network says of each place, and the head that
-judges proposals. What lies between them and behind them does what `detector.build_detector`'s network does in
-evaluation. Boxes are (x0, y0, x1, y1) in pixels, float32.
+Three graphs: the pyramid of feature maps with what the region proposal network says of each place, the head that judges
+proposals, and the suppression of boxes that overlap with better ones. What lies between and behind them does what
+`detector.build_detector`'s network does in evaluation. Boxes are (x0, y0, x1, y1) in pixels, float32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,12 +41,14 @@ def supports(card: Mapping[str, Any]) -> bool:
     return card.get("backbone") == "light" and len(card.get("anchors_px", ANCHORS_PX)) == LEVELS
 
 
-def build(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[ov.Model, ov.Model]:
-    """Build both graphs.
+def build(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[ov.Model, ov.Model, ov.Model]:
+    """Build the graphs.
 
     The first takes images (B, 3, H, W), normalized, sides multiples of 32, and gives the four maps (B, C, h, w), the
     logits of all anchors (B, N) and their offsets (B, N, 4). The second takes the maps, then boxes (n, 4) and their
-    images' numbers (n,) for each map, and gives logits (n, 2) and offsets (n, 8) for all boxes, map by map.
+    images' numbers (n,) for each map, and gives logits (n, 2) and offsets (n, 8) for all boxes, map by map. The third
+    takes boxes (B, n, 4) with scores (B, 1, n), how many are kept at most (1,), and the largest intersection over union
+    with a better one (1,), and gives rows of image, 0 and number of each kept box, best first; none of score 0 is kept.
 
     Args:
         card: the card's `detector` part.
@@ -64,7 +66,11 @@ def build(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> tuple[o
         offsets.append(ops.reshape(moves, np.array([0, -1, 4]), True))
     outputs = [*maps[:POOLED_LEVELS], ops.concat(logits, 1), ops.concat(offsets, 1)]
     first = ov.Model(outputs, [image], "proposals")
-    return first, _head(layers, weights["backbone.fpn.layer_blocks.0.0.weight"].shape[0])
+    given = [ops.parameter(shape, kind) for shape, kind in
+             (([-1, -1, 4], np.float32), ([-1, 1, -1], np.float32), ([1], np.int64), ([1], np.float32))]  # fmt: skip
+    kept = ops.non_max_suppression(*given, np.float32(0), sort_result_descending=False, output_type="i32")
+    suppression = ov.Model([kept.output(0)], given, "suppression")
+    return first, _head(layers, weights["backbone.fpn.layer_blocks.0.0.weight"].shape[0]), suppression
 
 
 def _pyramid(layers: Layers, image: ov.Node) -> list[ov.Node]:
@@ -101,17 +107,18 @@ def _head(layers: Layers, channels: int) -> ov.Model:
 
 
 class Detector:
-    """Detects boxes on images with the two graphs."""
+    """Detects boxes on images with the three graphs."""
 
-    def __init__(self, card: Mapping[str, Any], propose: Infer, judge: Infer) -> None:
+    def __init__(self, card: Mapping[str, Any], propose: Infer, judge: Infer, suppress: Infer) -> None:
         """Join the graphs.
 
         Args:
             card: the card's `detector` part.
             propose: runs the first graph.
             judge: runs the second.
+            suppress: runs the third.
         """
-        self.card, self.propose, self.judge = card, propose, judge
+        self.card, self.propose, self.judge, self.suppress = card, propose, judge, suppress
 
     def detect(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the boxes of each image with their scores, (n, 5), best first.
@@ -134,30 +141,26 @@ class Detector:
             y, x = np.meshgrid(np.arange(0, rows, stride), np.arange(0, columns, stride), indexing="ij")
             corners = np.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(np.float32)
             anchors.append((corners + cells).reshape(-1, 4))
-        proposals = [
-            self._proposals(logits[number], offsets[number], anchors, shape) for number, shape in enumerate(shapes)
-        ]
-        return self._detections(maps, proposals, shapes)
+        return self._detections(maps, self._proposals(logits, offsets, anchors, shapes), shapes)
 
     def _proposals(
-        self, logits: np.ndarray, offsets: np.ndarray, anchors: Sequence[np.ndarray], shape: tuple[int, int]
-    ) -> np.ndarray:
-        """The best boxes of an image, (n, 4), from all its anchors (N,), (N, 4) by level."""
-        kept, start, least = np.zeros((0, 5), np.float32), 0, 0.0
+        self, logits: np.ndarray, offsets: np.ndarray, anchors: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]
+    ) -> list[np.ndarray]:
+        """The best boxes of each image, (n, 4), from all its anchors (B, N), (B, N, 4) by level."""
+        kept, start = [np.zeros((0, 5), np.float32) for _ in shapes], 0
         for level in anchors:
-            part = slice(start, start + len(level))
-            most = min(PROPOSALS_BEFORE_NMS, len(level))
-            best = np.argpartition(-logits[part], most - 1)[:most]
-            boxes = _clip(decode(offsets[part][best], level[best]), shape)
-            scores = expit(logits[part][best])
-            wanted = (_sides(boxes).min(1) >= MIN_PROPOSAL_PX) & (scores >= least)
-            boxes, scores = boxes[wanted], scores[wanted]
-            chosen = non_maximum_suppression(boxes, scores, self.card.get("rpn_nms", 0.7), PROPOSALS)
-            kept = np.concatenate([kept, np.column_stack([boxes[chosen], scores[chosen]])])
-            kept = kept[np.argsort(-kept[:, 4], kind="stable")][:PROPOSALS]
-            least = kept[-1, 4] if len(kept) == PROPOSALS else 0.0  # of another level nothing worse is taken
+            part, most = slice(start, start + len(level)), min(PROPOSALS_BEFORE_NMS, len(level))
+            best = np.argpartition(-logits[:, part], most - 1)[:, :most]
+            moved = decode(np.take_along_axis(offsets[:, part], best[..., None], 1), level[best])
+            boxes = np.stack([_clip(of_image, shape) for of_image, shape in zip(moved, shapes, strict=True)])
+            scores = expit(np.take_along_axis(logits[:, part], best, 1))
+            scores[_sides(boxes).min(-1) < MIN_PROPOSAL_PX] = 0
+            chosen = self._not_suppressed(boxes, scores, PROPOSALS, self.card.get("rpn_nms", 0.7))
+            for image, numbers in enumerate(chosen):
+                own = np.column_stack([boxes[image, numbers], scores[image, numbers]])
+                kept[image] = np.concatenate([kept[image], own])
             start += len(level)
-        return kept[:, :4]
+        return [joined[np.argsort(-joined[:, 4], kind="stable")][:PROPOSALS, :4] for joined in kept]
 
     def _detections(
         self, maps: Sequence[np.ndarray], proposals: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]]
@@ -182,48 +185,31 @@ class Detector:
             of_image, own_scores = _clip(found[numbers == number], shape), scores[numbers == number]
             kept = (own_scores > self.card.get("min_score", 0.05)) & (_sides(of_image).min(1) >= MIN_DETECTION_PX)
             of_image, own_scores = of_image[kept], own_scores[kept]
-            chosen = non_maximum_suppression(of_image, own_scores, self.card.get("nms", 0.3), DETECTIONS)
+            (chosen,) = self._not_suppressed(of_image[None], own_scores[None], DETECTIONS, self.card.get("nms", 0.3))
             best.append(np.column_stack([of_image[chosen], own_scores[chosen]]))
         return best
+
+    def _not_suppressed(self, boxes: np.ndarray, scores: np.ndarray, most: int, max_iou: float) -> list[np.ndarray]:
+        """The numbers of the boxes of each image, (B, n, 4), that overlap with no better kept one, best first."""
+        (kept,) = self.suppress([boxes, scores[:, None], np.int64([most]), np.float32([max_iou])])
+        return [kept[kept[:, 0] == image, 2] for image in range(len(boxes))]
 
 
 def decode(offsets: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Move and stretch boxes by offsets, divided by their weights.
 
     Args:
-        offsets: (n, 4) dx, dy, dw, dh.
-        boxes: (n, 4).
+        offsets: (..., 4) dx, dy, dw, dh.
+        boxes: (..., 4).
     """
     sides = _sides(boxes)
-    centers = boxes[:, :2] + np.float32(0.5) * sides + offsets[:, :2] * sides
-    half = np.float32(0.5) * np.exp(np.minimum(offsets[:, 2:], DELTA_CLAMP)) * sides
-    return np.concatenate([centers - half, centers + half], axis=1)
-
-
-def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, max_iou: float, most: int) -> np.ndarray:
-    """Return the numbers of the boxes that overlap with no better one that is kept, best first.
-
-    Args:
-        boxes: (n, 4).
-        scores: (n,).
-        max_iou: largest intersection over union with a box that is kept.
-        most: how many are kept at most.
-    """
-    order, kept = np.argsort(-scores, kind="stable"), []
-    x0, y0, x1, y1 = np.ascontiguousarray(boxes[order].T)
-    areas, left = (x1 - x0) * (y1 - y0), np.arange(len(order))
-    while len(left) and len(kept) < most:
-        best, left = left[0], left[1:]
-        kept.append(best)
-        widths = np.minimum(x1[best], x1[left]) - np.maximum(x0[best], x0[left])
-        heights = np.minimum(y1[best], y1[left]) - np.maximum(y0[best], y0[left])
-        shared = np.maximum(widths, 0) * np.maximum(heights, 0)
-        left = left[shared <= max_iou * (areas[best] + areas[left] - shared)]
-    return order[kept]
+    centers = boxes[..., :2] + np.float32(0.5) * sides + offsets[..., :2] * sides
+    half = np.float32(0.5) * np.exp(np.minimum(offsets[..., 2:], DELTA_CLAMP)) * sides
+    return np.concatenate([centers - half, centers + half], axis=-1)
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
-    return boxes[:, 2:] - boxes[:, :2]
+    return boxes[..., 2:] - boxes[..., :2]
 
 
 def _clip(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -23,8 +23,9 @@ from LNHGLib.models import compile_cache, openvino_detector, openvino_graph, ope
 from LNHGLib.models.openvino_graph import SLAB, Form
 from LNHGLib.models.openvino_stages import Stage
 
-GRAPHS = 3
+GRAPHS = 4
 """Raised whenever a builder of graphs changes: what was compiled before is not used any more."""
+FLOAT32, BFLOAT16 = {"INFERENCE_PRECISION_HINT": "f32"}, {"INFERENCE_PRECISION_HINT": "bf16"}
 SLABS_AT_ONCE = 16
 AT_ONCE = 1_000_000
 """Voxels of a volume that is not worth going through level by level."""
@@ -155,15 +156,14 @@ class OpenVinoDetector:
 
     on_cpu = True
 
-    def __init__(self, card: Mapping[str, Any], proposals: ov.CompiledModel, head: ov.CompiledModel) -> None:
-        """Take both compiled graphs.
+    def __init__(self, card: Mapping[str, Any], graphs: Sequence[ov.CompiledModel]) -> None:
+        """Take the compiled graphs.
 
         Args:
             card: the card's `detector` part.
-            proposals: the first graph of `openvino_detector.build`.
-            head: the second.
+            graphs: from `openvino_detector.build`.
         """
-        self.card, self.graphs = card, (proposals, head)
+        self.card, self.graphs = card, graphs
 
     def detect(self, images: Sequence[np.ndarray], check: Callable[[], None]) -> list[np.ndarray]:
         """As `TorchNetwork.detect`.
@@ -172,8 +172,8 @@ class OpenVinoDetector:
             images: float32 (3, H, W) each.
             check: called often; what it raises stops the work.
         """
-        propose, judge = ((lambda arrays, one=one: infer(one, arrays, check)) for one in self.graphs)
-        return openvino_detector.Detector(self.card, propose, judge).detect(images)
+        runs = ((lambda arrays, one=one: infer(one, arrays, check)) for one in self.graphs)
+        return openvino_detector.Detector(self.card, *runs).detect(images)
 
     def release(self) -> None:
         """Give memory back that is kept for the next piece."""
@@ -270,7 +270,7 @@ def load(
         content: of its safetensors file, checked.
         bfloat16: compute in it; a classifier, which takes no time, always computes in float32.
     """
-    precision = {"INFERENCE_PRECISION_HINT": "bf16" if bfloat16 and part != "classifier" else "f32"}
+    precision = BFLOAT16 if bfloat16 and part != "classifier" else FLOAT32
     about = precision | {
         "card": dict(card),
         "threads": core().get_property("CPU", "INFERENCE_NUM_THREADS"),
@@ -280,7 +280,10 @@ def load(
     key = hashlib.sha256(content + json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
     if part == "detector":
         graphs = cache(lambda: openvino_detector.build(card, _weights(content)))
-        return OpenVinoDetector(card, *(_compile(f"{key}-{i}", lambda i=i: graphs()[i], precision) for i in range(2)))
+        kinds = (precision, precision, FLOAT32)  # boxes need more than eight bits
+        return OpenVinoDetector(
+            card, [_compile(f"{key}-{i}", lambda i=i: graphs()[i], kind) for i, kind in enumerate(kinds)]
+        )
     compiled = _compile(key, lambda: openvino_graph.build(card, _weights(content)), precision)
     if card["kind"] != "strided":
         return OpenVinoNetwork(card, compiled)

@@ -11,6 +11,7 @@ from LNHGTrainingLib.baselines import methods
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.compare import Evaluation, read_evaluation
 from LNHGTrainingLib.evaluation.markdown import interval
+from LNHGTrainingLib.evaluation.published import published
 
 COLUMNS = (
     "system", "trained", "Dice, missed = 0", "found", "HD95, mm", "sensitivity at 1 false a scan", "seconds a scan",
@@ -35,6 +36,8 @@ def render(studies: Path) -> str:
     read = {study: each for study, each in read.items() if study}
     common = sorted(set.intersection(*(set(each.rows) for each in read.values())))
     seconds = read_json(studies / "systems" / "seconds.json")["seconds"]
+    in_paper = {name: of for name, of in published()["table_1"].items() if isinstance(of, list)}
+    printed = {name: f"Dice {of[1]:.2f} %" for name, of in in_paper.items() if len(of) == 2 and name != "columns"}
     rows = []
     for one in listed:
         if one.study in read:
@@ -46,7 +49,9 @@ def render(studies: Path) -> str:
             systems = read_json(studies / one.detection)["systems"]
             found = interval(systems[one.found_by]["sensitivity_at"][RATE])
         taken = f"{seconds[one.name]:.0f}" if one.name in seconds else "-"
-        rows.append([one.name, methods.trained(one), *outlined, found, taken, one.printed or "-"])
+        rows.append(
+            [one.name, methods.trained(one), *outlined, found, taken, printed.get(one.printed, one.printed or "-")]
+        )
     some = next(iter(read.values()))
     readers = _mean([float(some.rows[key]["human_loo_dice"]) for key in common], common)
     rows.append(["readers, leave-one-out", "-", readers, "-", "-", "-", "-", "-"])

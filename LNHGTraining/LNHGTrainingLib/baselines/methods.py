@@ -49,7 +49,7 @@ class System:
         row: the method's name there, in a file of several.
         detection: where it was measured how well it finds nodules, in Resources/Studies.
         found_by: its name there.
-        printed: what its document says that it reaches.
+        printed: what its document says that it reaches; of the LNHG paper, the row of its Table I.
     """
 
     name: str

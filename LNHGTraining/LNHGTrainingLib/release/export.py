@@ -19,7 +19,7 @@ from LNHGTrainingLib.data.crops import load_crops, patients
 from LNHGTrainingLib.release import model_card
 from LNHGTrainingLib.training import checkpoint
 
-MEASURED = ("calibration", "results", "froc", "probability")
+MEASURED = ("calibration", "results", "froc", "probability", "bfloat16")
 """Keys of a card that hold for its networks alone."""
 KEPT = ("threshold", "rotate_180", "half_turn", "prune_attachments", "trim", "min_score", "slice_step_mm")
 """Keys of a part that say how its network is used; a network in its place is used in the same way."""
