@@ -3,6 +3,7 @@
     python Testing/tools/speed.py growth CT       # more slices, taller chests -> Resources/Studies/growth.json
     python Testing/tools/speed.py jobs CT         # lnhg batch with one job and two -> Resources/Studies/jobs.json
     python Testing/tools/speed.py networks        # torch beside OpenVINO -> Resources/Studies/networks.json
+    python Testing/tools/speed.py published CT ... # beside the published networks -> Resources/Studies/published.json
     python Testing/tools/speed.py systems CT SYSTEM=MODEL ...  # lnhg segment -> Resources/Studies/systems/seconds.json
 
 Each run of a command is a process of its own. Testing/tools/result_tables.py writes the tables into docs/.
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 STUDIES, PLOT = ROOT / "Resources" / "Studies", ROOT / "Resources" / "Plots" / "growth.png"
 SLICES = (133, 300, 600, 1200)
 HEIGHTS_MM = (300, 400, 500, 600)
+TALL_MM = 300
 NETWORKS = {"slab of 3 x 256 x 256": (1, 1, 3, 256, 256), "slab of 3 x 48 x 48": (1, 1, 3, 48, 48)}
 COLORS = ("#1b6ca8", "#d95f02")
 
@@ -231,6 +233,26 @@ def systems(options: argparse.Namespace) -> dict:
     return {"kind": "systems", "ct": options.ct.resolve().parent.name, "repeats": options.repeats, "seconds": medians}
 
 
+def published(options: argparse.Namespace) -> dict:
+    """Time LNHG beside the published networks on CTs, and on the first one at 300 slices of 1 mm.
+
+    Args:
+        options: of the command line.
+    """
+    lines = []
+    with tempfile.TemporaryDirectory() as scratch:
+        tall, out = Path(scratch) / "ct.nrrd", Path(scratch) / "report.json"
+        sitk.WriteImage(to_sitk(made_tall(canonical(read_volume(options.cts[0])), TALL_MM)), str(tall))
+        for ct in [*options.cts, tall]:
+            name = next(part for part in reversed(ct.resolve().parts) if part not in ("dicom", ct.name))
+            name = f"{options.cts[0].resolve().parent.name} at slices of 1 mm" if ct == tall else name
+            words = [str(ct), "--published", "--repeats", str(options.repeats), "--out", str(out)]
+            measured_command(["benchmark", *words, *(["--model", options.model] if options.model else [])])
+            lines.append({"ct": name, **read_json(out)})
+            print(lines[-1], flush=True)
+    return {"kind": "published", "lines": lines}
+
+
 def in_turn(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
     """Return the median seconds of calls, which are run in turn, and those of the CPU.
 
@@ -286,11 +308,30 @@ def _networks_table(study: dict) -> str:
     return markdown_table([*header, "ratio, s", "ratio, CPU s", "largest difference"], rows)
 
 
+def _published_table(study: dict) -> str:
+    from LNHGLib.cli.benchmark import published_seconds
+
+    rows, names = [], list(study["lines"][0]["seconds"])
+    for line in study["lines"]:
+        theirs_s = published_seconds(line)
+        ours = [statistics.median(sum(run.values()) for run in line["seconds"][name]) for name in names]
+        cells = [cell for seconds in ours for cell in (f"{seconds:.1f}", f"{theirs_s / seconds:.0f}")]
+        rows.append([line["ct"], line["slices"], f"{theirs_s:.0f}", *cells])
+    header = [text for name in names for text in (f"LNHG, {name}, s", "times as fast")]
+    return markdown_table(["CT", "slices", "published networks, s", *header], rows)
+
+
 def _systems_table(study: dict) -> str:
     return markdown_table(["system", "seconds"], [[name, f"{one:.0f}"] for name, one in study["seconds"].items()])
 
 
-TABLES = {"growth": _growth_table, "jobs": _jobs_table, "networks": _networks_table, "systems": _systems_table}
+TABLES = {
+    "growth": _growth_table,
+    "jobs": _jobs_table,
+    "networks": _networks_table,
+    "published": _published_table,
+    "systems": _systems_table,
+}
 
 
 def render(study: dict) -> str:
@@ -302,13 +343,15 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure, write the study, print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     studies = parser.add_subparsers(required=True, dest="study")
-    for study in (growth, jobs, networks, systems):
+    for study in (growth, jobs, networks, published, systems):
         own = studies.add_parser(study.__name__, help=study.__doc__.splitlines()[0])
         own.set_defaults(measure=study)
         own.add_argument("--out", type=Path, default=STUDIES / f"{study.__name__}.json")
-        if study is not networks:
+        if study is published:
+            own.add_argument("cts", type=Path, nargs="+", metavar="CT")
+        elif study is not networks:
             own.add_argument("ct", type=Path, metavar="CT")
-        if study in (growth, jobs):
+        if study in (growth, jobs, published):
             own.add_argument("--model")
         if study is growth:
             own.add_argument("--slices", type=int, nargs="*", default=SLICES)

@@ -161,11 +161,12 @@ class Executor:
             self._workers.append(Worker(address, self._cluster.submit(address, batch_worker.prepare, *arguments)))
 
     def _hand_out(self) -> None:
-        """Give each worker a case before any gets a second; the last ones wait for the worker that is free first."""
+        """Give cases in equal shares, also to workers that are not ready yet; the last ones wait for who is free first."""
         ready = [worker for worker in self._workers if worker.process]
         for limit in range(1, self._cluster.max_cases + 1):
             for worker in ready:
-                enough = len(self._waiting) >= (1 if limit == 1 else len(self._workers))
+                others = sum(max(limit - len(other.cases), 0) for other in self._workers if other is not worker)
+                enough = len(self._waiting) > (0 if limit == 1 else others)
                 if enough and not worker.alone and len(worker.cases) < limit:
                     self._give(worker, self._waiting.popleft())
         for worker in ready:

@@ -199,17 +199,25 @@ def timed(call: Callable[[], object]) -> dict[str, float]:
     return {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu_began}
 
 
+def published_seconds(report: Mapping[str, Any]) -> float:
+    """Return what the published networks would take for a scan: each slab of three slices and each slice of it.
+
+    Args:
+        report: of the command.
+    """
+    slabs = math.ceil(report["slices"] / SLAB[0])
+    return slabs * report["published"]["slab"] + report["slices"] * report["published"]["slice"]
+
+
 def published_sentence(report: Mapping[str, Any]) -> str:
     """Return how many times as fast as the published networks the last runtime was on a scan.
-
-    They see each slab of three slices and each slice of it.
 
     Args:
         report: of the command.
     """
     slab_s, slice_s = report["published"]["slab"], report["published"]["slice"]
     slabs = math.ceil(report["slices"] / SLAB[0])
-    theirs_s = slabs * slab_s + report["slices"] * slice_s
+    theirs_s = published_seconds(report)
     name, runs = list(report["seconds"].items())[-1]
     ours_s = statistics.median(sum(run.values()) for run in runs)
     return (

@@ -14,8 +14,8 @@ from LNHGTrainingLib.evaluation.markdown import interval
 from LNHGTrainingLib.evaluation.published import published
 
 COLUMNS = (
-    "system", "trained", "Dice, missed = 0", "found", "HD95, mm", "sensitivity at 1 false a scan", "seconds a scan",
-    "its document",
+    "system", "parameters", "trained", "Dice, missed = 0", "found", "HD95, mm", "sensitivity at 1 false a scan",
+    "seconds a scan", "its document",
 )  # fmt: skip
 RATE = "1"
 """False findings a scan."""
@@ -49,17 +49,15 @@ def render(studies: Path) -> str:
             systems = read_json(studies / one.detection)["systems"]
             found = interval(systems[one.found_by]["sensitivity_at"][RATE])
         taken = f"{seconds[one.name]:.0f}" if one.name in seconds else "-"
-        rows.append(
-            [one.name, methods.trained(one), *outlined, found, taken, printed.get(one.printed, one.printed or "-")]
-        )
+        said = printed.get(one.printed, one.printed or "-")
+        about = methods.parameters(one, as_trained=True), methods.trained(one)
+        rows.append([one.name, *about, *outlined, found, taken, said])
     some = next(iter(read.values()))
     readers = _mean([float(some.rows[key]["human_loo_dice"]) for key in common], common)
-    rows.append(["readers, leave-one-out", "-", readers, "-", "-", "-", "-", "-"])
+    rows.append(["readers, leave-one-out", "-", "-", readers, "-", "-", "-", "-", "-"])
     patients = len({key[0] for key in common})
-    note = (
-        f"{len(common)} nodules of {patients} patients, whom no training saw, place given; 95 % confidence intervals "
-    )
-    return markdown_table(COLUMNS, rows) + f"\n{note}in brackets (patient-cluster bootstrap).\n"
+    said = f"{len(common)} nodules of {patients} patients, whom no training saw, place given; in brackets the 95 % "
+    return markdown_table(COLUMNS, rows) + f"\n{said}confidence interval (patient-cluster bootstrap).\n"
 
 
 def _outlined(evaluation: Evaluation, nodules: Sequence[tuple[str, ...]]) -> list[str]:

@@ -39,6 +39,7 @@ class System:
         document: numbers of the documents that describe it.
         recipes: configurations of its trainings.
         settings: what is changed in them, as for `--set`.
+        trained_with: what was changed besides in the training that was scored, so that a CPU could do it.
         model: name of the model that holds it, in place of recipes.
         parts: those parts of the model alone; all, when empty.
         command: what trains or scores it, where that is no recipe.
@@ -56,6 +57,7 @@ class System:
     document: str
     recipes: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
+    trained_with: list[str] = field(default_factory=list)
     model: str = ""
     parts: list[str] = field(default_factory=list)
     command: str = ""
@@ -83,7 +85,7 @@ def render() -> str:
         by = one.command or f"model {one.model}"
         if not one.command and not one.model:
             by = ", ".join(one.recipes) + "".join(f" --set {change}" for change in one.settings) or "-"
-        rows.append([one.name, one.document, _parameters(one), by, trained(one)])
+        rows.append([one.name, one.document, parameters(one), by, trained(one)])
     return markdown_table(columns, rows)
 
 
@@ -117,15 +119,25 @@ def count_parameters(config: Mapping[str, Any]) -> dict[str, int]:
     return {part: sum(p.numel() for p in network.parameters()) for part, network in networks.items()}
 
 
-def _parameters(system: System) -> str:
+def parameters(system: System, as_trained: bool = False) -> str:
+    """Return how many trainable parameters a system's networks have, by their parts.
+
+    Args:
+        system: of the list.
+        as_trained: count what was trained in place of what its document has.
+    """
     if system.missing:
         return system.missing
     tables = [settings.read(RESOURCES / name) for name in system.recipes]
     if system.model:
         card = models.load(system.model).card
         tables = [{part: card[part] for part in system.parts or BUILDERS if part in card}]
+    changes = [*system.settings, *(system.trained_with if as_trained else ())]
     try:
-        counts = [count_parameters(settings.override(table, system.settings)) for table in tables]
+        counts = [
+            count_parameters(settings.override(table, [one for one in changes if one.partition(".")[0] in table]))
+            for table in tables
+        ]
     except ImportError as error:
         return f"needs {error.name}"
     return ", ".join(f"{part} {count:,}" for each in counts for part, count in each.items()).replace("_", " ")

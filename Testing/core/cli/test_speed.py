@@ -55,6 +55,13 @@ def test_networks_are_compared_by_both_clocks():
     ]
 
 
+def test_published_networks_see_each_slab_and_each_slice():
+    seconds = {"openvino": [{"lungs": 1.0, "generator": 9.0}], "openvino bf16": [{"lungs": 1.0, "generator": 4.0}]}
+    line = {"ct": "a", "slices": 100, "published": {"slab": 2.0, "slice": 4.0}, "seconds": seconds}
+    table = speed.render({"kind": "published", "lines": [line]}).splitlines()  # 34 slabs and 100 slices
+    assert table[2:] == ["| a | 100 | 468 | 10.0 | 47 | 5.0 | 94 |"]
+
+
 def test_calls_take_turns_and_the_first_round_does_not_count():
     called = []
     measured = speed.in_turn({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2)
