@@ -24,7 +24,7 @@ STUDIES = ROOT / "Resources" / "Studies"
 SYSTEMS = "systems"
 """Name of the table of all systems, and of the folder with what only it shows."""
 PAGES = {"summary": ROOT / "README.md", "leakage": ROOT / "docs" / "heterogeneity.md"}
-PAGES["stability"] = PAGES["leakage"]
+PAGES["seconds"], PAGES["stability"] = PAGES["summary"], PAGES["leakage"]
 PAGES |= dict.fromkeys([*set(speed.TABLES) - {SYSTEMS}, "precision"], ROOT / "docs" / "performance.md")
 RESULTS = ROOT / "docs" / "results.md"
 """The page of every table that `PAGES` does not name."""
@@ -44,6 +44,8 @@ def read_tables() -> dict[str, str]:
         if path.name == SYSTEMS:
             tables[SYSTEMS] = method_results.render(STUDIES).strip()
             continue
+        if path.stem == "published":
+            tables["seconds"] = speed.render_in_a_sentence(json.loads(path.read_text()))
         tables[path.stem] = tables_of_study(compared(path) if path.is_dir() else json.loads(path.read_text()))
     return tables
 

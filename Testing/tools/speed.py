@@ -321,6 +321,18 @@ def _published_table(study: dict) -> str:
     return markdown_table(["CT", "slices", "published networks, s", *header], rows)
 
 
+def render_in_a_sentence(study: dict) -> str:
+    """Return how long LNHG and the published networks take for the first CT of the study `published`."""
+    from LNHGLib.cli.benchmark import published_seconds
+
+    line = study["lines"][0]
+    *_, exact, fastest = (statistics.median(sum(run.values()) for run in runs) for runs in line["seconds"].values())
+    return (
+        f"On two cores LNHG takes {fastest:.0f} s for a CT of {line['slices']} slices where they compute in bfloat16, and "
+        f"{exact:.0f} s elsewhere; the networks as they were published would take {published_seconds(line):.0f} s."
+    )
+
+
 def _systems_table(study: dict) -> str:
     return markdown_table(["system", "seconds"], [[name, f"{one:.0f}"] for name, one in study["seconds"].items()])
 

@@ -161,7 +161,7 @@ class Executor:
             self._workers.append(Worker(address, self._cluster.submit(address, batch_worker.prepare, *arguments)))
 
     def _hand_out(self) -> None:
-        """Give cases in equal shares, also to workers that are not ready yet; the last ones wait for who is free first."""
+        """Give each worker, also one that is not ready yet, as many cases; the last ones wait for who is free first."""
         ready = [worker for worker in self._workers if worker.process]
         for limit in range(1, self._cluster.max_cases + 1):
             for worker in ready:
