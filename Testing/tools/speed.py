@@ -328,7 +328,7 @@ def render_in_a_sentence(study: dict) -> str:
     line = study["lines"][0]
     *_, exact, fastest = (statistics.median(sum(run.values()) for run in runs) for runs in line["seconds"].values())
     return (
-        f"On two cores LNHG takes {fastest:.0f} s for a CT of {line['slices']} slices where they compute in bfloat16, and "
+        f"On two cores LNHG takes {fastest:.0f} s for a CT of {line['slices']} slices where they have bfloat16, and "
         f"{exact:.0f} s elsewhere; the networks as they were published would take {published_seconds(line):.0f} s."
     )
 

@@ -8,10 +8,9 @@ import numpy as np
 from LNHGLib.files.text import markdown_table, read_json
 
 from LNHGTrainingLib.baselines import methods
-from LNHGTrainingLib.evaluation import metrics
+from LNHGTrainingLib.evaluation import metrics, published
 from LNHGTrainingLib.evaluation.compare import Evaluation, read_evaluation
 from LNHGTrainingLib.evaluation.markdown import interval
-from LNHGTrainingLib.evaluation.published import published
 
 COLUMNS = (
     "system", "parameters", "trained", "Dice, missed = 0", "found", "HD95, mm", "sensitivity at 1 false a scan",
@@ -32,12 +31,12 @@ def render(studies: Path) -> str:
         studies: the folder of the studies that Resources/methods.toml names.
     """
     listed = methods.systems()
-    read = {one.study: read_evaluation(studies / one.study) for one in listed if (studies / one.study).is_dir()}
-    read = {study: each for study, each in read.items() if study}
+    folders = {one.study for one in listed if one.study and not one.row}
+    read = {study: read_evaluation(studies / study) for study in sorted(folders)}
     common = sorted(set.intersection(*(set(each.rows) for each in read.values())))
     seconds = read_json(studies / "systems" / "seconds.json")["seconds"]
-    in_paper = {name: of for name, of in published()["table_1"].items() if isinstance(of, list)}
-    printed = {name: f"Dice {of[1]:.2f} %" for name, of in in_paper.items() if len(of) == 2 and name != "columns"}
+    in_paper = published.methods(published.published()["table_1"])
+    printed = {name: f"Dice {test:.2f} %" for name, (_training, test) in in_paper.items()}
     rows = []
     for one in listed:
         if one.study in read:
