@@ -197,7 +197,7 @@ def test_jobs_share_the_cores_that_the_process_may_use(model, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         threads = "2" if "(0, 1)" in program else "1"
-        assert done.stdout.split() == [threads] * 5  # two generators, two graphs of the detector, a classifier
+        assert done.stdout.split() == [threads] * 6  # two generators, three graphs of the detector, a classifier
 
 
 def images(model, where, ct_norm):
