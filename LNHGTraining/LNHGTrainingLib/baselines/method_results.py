@@ -1,6 +1,6 @@
 """The table of all systems of the documents beside each other, out of the studies that scored them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from LNHGLib.files.text import markdown_table, read_json
 
 from LNHGTrainingLib.baselines import methods
 from LNHGTrainingLib.evaluation import metrics, published
-from LNHGTrainingLib.evaluation.compare import Evaluation, read_evaluation
+from LNHGTrainingLib.evaluation.compare import read_evaluation
 from LNHGTrainingLib.evaluation.markdown import interval
 
 COLUMNS = (
@@ -39,10 +39,16 @@ def render(studies: Path) -> str:
     printed = {name: f"Dice {test:.2f} %" for name, (_training, test) in in_paper.items()}
     rows = []
     for one in listed:
+        outlined = ["-", "-", "-"]
         if one.study in read:
-            outlined = _outlined(read[one.study], common)
-        else:
-            outlined = _of_five_folds(studies / one.study, one.row) if one.study else ["-", "-", "-"]
+            scored = [read[one.study].rows[key] for key in common]
+            hd95 = [float(row["hd95_mm"]) if int(row["found"]) else np.nan for row in scored]
+            dice, share = ([float(row[column]) for row in scored] for column in ("dice", "found"))
+            outlined = [_mean(dice, common), _mean(share, common), _mean(hd95, common, 2)]
+        elif one.study:
+            (method,) = (each for each in read_json(studies / one.study)["methods"] if each["name"] == one.row)
+            digits = {"dice_all": 3, "found_share": 3, "hd95_mm": 2}
+            outlined = [interval(method["groups"]["all"][key], count) + FIVE_FOLDS for key, count in digits.items()]
         found = "-"
         if one.detection:
             systems = read_json(studies / one.detection)["systems"]
@@ -59,20 +65,5 @@ def render(studies: Path) -> str:
     return markdown_table(COLUMNS, rows) + f"\n{said}confidence interval (patient-cluster bootstrap).\n"
 
 
-def _outlined(evaluation: Evaluation, nodules: Sequence[tuple[str, ...]]) -> list[str]:
-    """Dice, fraction found and HD95 of the nodules that were found."""
-    rows = [evaluation.rows[key] for key in nodules]
-    hd95 = [float(row["hd95_mm"]) if int(row["found"]) else np.nan for row in rows]
-    dice, found = ([float(row[column]) for row in rows] for column in ("dice", "found"))
-    return [_mean(dice, nodules), _mean(found, nodules), _mean(hd95, nodules, 2)]
-
-
 def _mean(values: Sequence[float], nodules: Sequence[tuple[str, ...]], digits: int = 3) -> str:
     return interval(asdict(metrics.mean_interval(np.array(values), [key[0] for key in nodules])), digits)
-
-
-def _of_five_folds(study: Path, row: str) -> list[str]:
-    (method,) = (one for one in read_json(study)["methods"] if one["name"] == row)
-    group: Mapping[str, Mapping] = method["groups"]["all"]
-    digits = {"dice_all": 3, "found_share": 3, "hd95_mm": 2}
-    return [interval(group[key], count) + FIVE_FOLDS for key, count in digits.items()]

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
+from LNHGLib.models import folder
+from LNHGLib.segmentation.runtime import choose_runtime
 
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import plots
-from LNHGTrainingLib.evaluation.crops import CropFiles, Picture, Predict, Selection
+from LNHGTrainingLib.evaluation.crops import CropFiles, Picture, Selection
 from LNHGTrainingLib.evaluation.crossvalidate import read_folds
+from LNHGTrainingLib.evaluation.run import model_predictor
 from LNHGTrainingLib.evaluation.summary import GROUPS
 
 TYPES = {
@@ -48,29 +51,18 @@ def draw(methods: Mapping[str, Path], files: CropFiles, fold: int, out: Path, de
             texts.append(text)
     pictures: dict[str, list[Picture]] = {}
     for name, path in methods.items():
-        predict, threshold, prune = _predictor(path, files, fold, device)
+        if path.is_file():
+            (one,) = read_folds([path], files, device)
+            held_out, (predict, threshold, prune) = one.held_out, (one.predict, one.thresholds[0], False)
+        else:
+            model = folder.load(str(path))
+            held_out = model.card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds", [])
+            predict = model_predictor(model, choose_runtime(device, model))
+            threshold, prune = model.spec.generator.threshold, model.spec.generator.prune_attachments
+        if fold not in held_out:
+            raise InputError(
+                f"{path} held out the folds {list(held_out)}, expected fold {fold}; give --fold or another one."
+            )
         pictures[name] = [evaluate_crops.score_crop(known[number], predict, threshold, prune) for number in chosen]
     with atomic_file(out) as part:
         plots.side_by_side(pictures, texts, part)
-
-
-def _predictor(path: Path, files: CropFiles, fold: int, device: str) -> tuple[Predict, float, bool]:
-    """A method as a function of a cube, the threshold of its image, and whether outlines are pruned."""
-    from LNHGLib.models import folder
-    from LNHGLib.segmentation.runtime import choose_runtime
-
-    from LNHGTrainingLib.evaluation.run import model_predictor
-
-    if path.is_file():
-        (one,) = read_folds([path], files, device)
-        held_out, found = one.held_out, (one.predict, one.thresholds[0], False)
-    else:
-        model = folder.load(str(path))
-        held_out = model.card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds", [])
-        generator = model.spec.generator
-        found = model_predictor(model, choose_runtime(device, model)), generator.threshold, generator.prune_attachments
-    if fold not in held_out:
-        raise InputError(
-            f"{path} held out the folds {list(held_out)}, expected fold {fold}; give --fold or another one."
-        )
-    return found
