@@ -242,7 +242,8 @@ def published(options: argparse.Namespace) -> dict:
     lines = []
     with tempfile.TemporaryDirectory() as scratch:
         tall, out = Path(scratch) / "ct.nrrd", Path(scratch) / "report.json"
-        sitk.WriteImage(to_sitk(made_tall(canonical(read_volume(options.cts[0])), TALL_MM)), str(tall))
+        made = made_tall(canonical(read_volume(options.cts[0])), TALL_MM)
+        sitk.WriteImage(to_sitk(made.array, made.grid), str(tall))
         for ct in [*options.cts, tall]:
             name = next(part for part in reversed(ct.resolve().parts) if part not in ("dicom", ct.name))
             name = f"{options.cts[0].resolve().parent.name} at slices of 1 mm" if ct == tall else name
