@@ -249,7 +249,7 @@ def published(options: argparse.Namespace) -> dict:
             name = f"{options.cts[0].resolve().parent.name} at slices of 1 mm" if ct == tall else name
             words = [str(ct), "--published", "--repeats", str(options.repeats), "--out", str(out)]
             measured_command(["benchmark", *words, *(["--model", options.model] if options.model else [])])
-            lines.append({"ct": name, **read_json(out)})
+            lines.append({**read_json(out), "ct": name})
             print(lines[-1], flush=True)
     return {"kind": "published", "lines": lines}
 
