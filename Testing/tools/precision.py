@@ -17,21 +17,14 @@ from LNHGTrainingLib.data.crops import load_crops
 from LNHGTrainingLib.data.scans import read_scans, scan_folds
 from LNHGTrainingLib.evaluation import crops as crop_scores
 from LNHGTrainingLib.evaluation import metrics
+from LNHGTrainingLib.evaluation.matching import MIN_READERS
 from LNHGTrainingLib.evaluation.run import model_predictor
 from LNHGTrainingLib.release.probability import probabilities
-from LNHGTrainingLib.release.scan_findings import (
-    ScoredFinding,
-    detections,
-    is_counted,
-    score_crop,
-    score_scan,
-    without_probability,
-)
+from LNHGTrainingLib.release.scan_findings import detections, search, without_probability
 from tqdm import tqdm
 
 STUDY = Path(__file__).parents[2] / "Resources" / "Studies" / "precision.json"
 NAMES = {OPENVINO: "float32", OPENVINO_BF16: "bfloat16"}
-MIN_READERS = 3
 FOLD = 0
 
 
@@ -59,7 +52,8 @@ def measure(data: Path) -> dict:
             )
             for crop in tqdm(outlined, desc=name, disable=None)
         ]
-        found, places = search(without_probability(model), scans, labeled, where)
+        uncut = without_probability(model)
+        found, places = search(scans, [uncut] * len(scans), labeled, uncut, where)
         scores = probabilities(found, model.spec.probability, model.spec.fusion.floor)
         curve = metrics.froc(detections(found, scores, places, [not count for count in places.values()]))
         report[name] = {
@@ -70,24 +64,6 @@ def measure(data: Path) -> dict:
             "sensitivity": {f"{rate:g}": metrics.sensitivity_at(curve, rate) for rate in metrics.CPM_RATES},
         }
     return report
-
-
-def search(model: folder.Model, scans: list, crops: list, where: str) -> tuple[list[ScoredFinding], dict[str, int]]:
-    """Return the findings on the nodules of crops and the false ones in scans, and the nodules of each place.
-
-    Args:
-        model: without probabilities.
-        scans: whole ones.
-        crops: around one nodule each.
-        where: what the networks run on.
-    """
-    rows, places = [], dict.fromkeys((scan.name for scan in scans), 0)
-    for scan in tqdm(scans, disable=None):
-        rows += [row for row in score_scan(scan, model, where) if not row.touches and is_counted(row)]
-    for number, crop in enumerate(tqdm(crops, disable=None)):
-        places[f"crop {number}"] = 1
-        rows += [row for row in score_crop(f"crop {number}", crop, model, where) if row.on]
-    return rows, places
 
 
 def render(report: dict) -> str:

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 CARD = archive.CARD
 README = "README.md"
 DEFAULT = "lnhg-1mm"
-OPENVINO = "openvino"
-OPENVINO_BF16 = "openvino bf16"
-"""Stands for a device where networks run on the CPU by OpenVINO instead of torch."""
+OPENVINO, OPENVINO_BF16 = "openvino", "openvino bf16"
+BY_OPENVINO = (OPENVINO, OPENVINO_BF16)
+"""Stand for devices where networks run on the CPU by OpenVINO instead of torch, in float32 or in bfloat16."""
 TORCH = "torch"
 RUNTIMES = ("auto", TORCH, OPENVINO)
 
@@ -83,14 +83,14 @@ class Model:
 
         Args:
             part: "generator", "second_generator", "detector" or "classifier".
-            device: a torch device or its name, `OPENVINO` or `OPENVINO_BF16`.
+            device: a torch device or its name, or one of `BY_OPENVINO`.
 
         Raises:
             InputError: the model has none, or its file was changed or does not fit the card.
         """
         if part not in self.card:
             raise InputError(f"The model {self.name} has no {part}, expected one here; choose a model that has one.")
-        if device not in (OPENVINO, OPENVINO_BF16):
+        if device not in BY_OPENVINO:
             if part not in self._networks:
                 self._networks[part] = self._build(part)
             return self._networks[part].to(device)

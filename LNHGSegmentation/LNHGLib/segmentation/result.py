@@ -13,7 +13,7 @@ from LNHGLib.image.fingerprint import voxels_sha256
 from LNHGLib.image.volume import Volume
 from LNHGLib.measurement import score_scale
 from LNHGLib.measurement.nodule import Nodule
-from LNHGLib.models.folder import OPENVINO, OPENVINO_BF16, Model
+from LNHGLib.models.folder import BY_OPENVINO, OPENVINO, OPENVINO_BF16, Model
 from LNHGLib.segmentation import native_grid
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.runtime import Where, device_name
@@ -60,7 +60,7 @@ def make_report(
         monitor: knows the seconds by stage and the warnings.
         fusion: how both branches were joined; None where only one ran.
     """
-    runtime, path = OPENVINO if where in (OPENVINO, OPENVINO_BF16) else "torch", volume.source.path
+    runtime, path = OPENVINO if where in BY_OPENVINO else "torch", volume.source.path
     if path and Path(path).exists():
         path = str(Path(path).absolute())  # to be found from any folder
     report = {

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from LNHGLib.errors import InputError, quoted
-from LNHGLib.models.folder import OPENVINO, OPENVINO_BF16, RUNTIMES, TORCH, Model
+from LNHGLib.models.folder import BY_OPENVINO, OPENVINO, OPENVINO_BF16, RUNTIMES, TORCH, Model
 from LNHGLib.segmentation.devices import choose_device, has_gpu
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Network = "TorchNetwork | OpenVinoNetwork | OpenVinoDetector"
 """What runs: `models.torch_network.TorchNetwork`, which explains the door, or its two like of OpenVINO."""
 Where = "torch.device | str"
-"""What networks run on: a device of torch, `OPENVINO` in float32, or `OPENVINO_BF16`."""
+"""What networks run on: a device of torch, or one of `BY_OPENVINO`."""
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc", "bad allocation")
 """How CUDA, cuDNN, cuBLAS, torch's CPU allocator and OpenVINO put it in errors of no kind of their own."""
 
@@ -56,7 +56,7 @@ def choose_runtime(device: "str | Where", model: Model, runtime: str = "auto", e
     Raises:
         InputError: there is no such device or runtime here, or OpenVINO does not know a network of the model.
     """
-    if device in (OPENVINO, OPENVINO_BF16) or not isinstance(device, str):
+    if device in BY_OPENVINO or not isinstance(device, str):
         return device
     if runtime not in RUNTIMES:
         raise InputError(
@@ -104,7 +104,7 @@ def set_threads(where: "Where", threads: int) -> None:
         where: from `choose_runtime`.
         threads: their number.
     """
-    if where in (OPENVINO, OPENVINO_BF16):
+    if where in BY_OPENVINO:
         from LNHGLib.models import openvino_network
 
         openvino_network.set_threads(threads)

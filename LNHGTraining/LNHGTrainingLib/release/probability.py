@@ -22,7 +22,6 @@ from LNHGLib.models.folder import Model
 from LNHGLib.segmentation.calibration import logit, probability
 from LNHGLib.segmentation.fusion import combine
 from scipy.optimize import minimize
-from tqdm import tqdm
 
 from LNHGTrainingLib import output_files
 from LNHGTrainingLib.data.crops import load_crops
@@ -34,9 +33,7 @@ from LNHGTrainingLib.evaluation.summary import to_rounded_json
 from LNHGTrainingLib.release.scan_findings import (
     ScoredFinding,
     detections,
-    is_counted,
-    score_crop,
-    score_scan,
+    search,
     without_probability,
 )
 
@@ -281,13 +278,7 @@ def run(
     crops = load_crops(data / recipe["crops"], table, unseen, MIN_READERS)
     uncut = [without_probability(one) for one in (model, *held_out)]
     searching = [_unseeing(uncut, scan, folds[scan.patient]) for scan in scans]
-    rows, places = [], {}
-    for scan, one in zip(tqdm(scans, unit="scan", disable=None), searching, strict=True):
-        places[scan.name] = 0
-        rows += [row for row in score_scan(scan, one, device) if not row.touches and is_counted(row)]
-    for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
-        places[f"crop {number}"] = 1
-        rows += [row for row in score_crop(f"crop {number}", crop, uncut[0], device) if row.on]
+    rows, places = search(scans, searching, crops, uncut[0], device)
     patients = [scan.patient for scan in scans] + [crop.patient for crop in crops]
     in_scans = sum(n.readers >= MIN_READERS for scan in scans for n in scan.nodules)
     return _study(model, Search(rows, places, patients, in_scans), allowed, seed)

@@ -17,6 +17,7 @@ from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.progress import Monitor
 from LNHGLib.segmentation.runtime import Where, choose_runtime
 from scipy import ndimage
+from tqdm import tqdm
 
 from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.data.scans import Scan
@@ -101,6 +102,31 @@ def score_crop(name: str, crop: LabeledVolume, model: Model, device: "str | Wher
     agreed = np.repeat(crop.mask[box][None], MIN_READERS, axis=0)
     nodule = ReferenceNodule(1, box, agreed, grid.index_to_lps(center), diameter_mm)
     return match(name, crop.patient, [nodule], _find(prepared, model, device), grid)
+
+
+def search(
+    scans: Sequence[Scan],
+    of_scans: Sequence[Model],
+    crops: Sequence[LabeledVolume],
+    model: Model,
+    device: "str | Where",
+) -> tuple[list[ScoredFinding], dict[str, int]]:
+    """Return what is found falsely in scans and what hits the nodules of crops, and how many nodules each place has.
+
+    Args:
+        scans: whole ones.
+        of_scans: the model that searches each of them.
+        crops: around one nodule each.
+        model: searches the crops.
+        device: where to compute.
+    """
+    rows, places = [], dict.fromkeys((scan.name for scan in scans), 0)
+    for scan, one in zip(tqdm(scans, unit="scan", disable=None), of_scans, strict=True):
+        rows += [row for row in score_scan(scan, one, device) if not row.touches and is_counted(row)]
+    for number, crop in enumerate(tqdm(crops, unit="crop", disable=None)):
+        places[f"crop {number}"] = 1
+        rows += [row for row in score_crop(f"crop {number}", crop, model, device) if row.on]
+    return rows, places
 
 
 def _find(prepared: PreparedScan, model: Model, device: "str | Where") -> Findings:

@@ -10,7 +10,7 @@ from LNHGLib.errors import InputError
 from LNHGLib.models import folder as models
 from LNHGLib.segmentation.calibration import expectation
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.release import probability
+from LNHGTrainingLib.release import probability, scan_findings
 from LNHGTrainingLib.release.scan_findings import ScoredFinding, detections
 from tiny_model import write_model
 
@@ -174,13 +174,13 @@ def test_command_writes_the_card_and_what_it_rests_on(study, tmp_path, capsys):
 
 def test_what_is_larger_than_any_outline_and_touches_none_is_left_out(study, monkeypatch):
     data, model = study
-    score_scan = probability.score_scan
+    score_scan = scan_findings.score_scan
 
     def with_mass(scan, *options):
         larger = [finding(scan.patient, scan=scan.name, diameter=diameter) for diameter in (29.0, 36.0)]
         return [*score_scan(scan, *options), *larger]
 
-    monkeypatch.setattr(probability, "score_scan", with_mass)
+    monkeypatch.setattr(scan_findings, "score_scan", with_mass)
     made = probability.run(model("final", 1), [model("other", 0)], data, 4.0, 0, "cpu")
     assert sorted(row.diameter_mm for row in made.rows if row.diameter_mm > 20) == [29.0, 29.0]
 
