@@ -1,6 +1,7 @@
 """The command line `lnhg`: its parser; the commands are in `cli`. Exit status 0 done, 1 failed, 2 wrong input."""
 
 import argparse
+import gc
 import os
 import sys
 import traceback
@@ -22,6 +23,7 @@ DEBUG = "LNHG_DEBUG"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     use_huge_pages()
+    gc.set_threshold(100_000)  # packages make many objects when they load, and none of them is garbage
     try:
         options = parse(arguments)
         with Stop().listening() as stop:

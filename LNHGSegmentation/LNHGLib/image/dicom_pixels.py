@@ -138,6 +138,8 @@ def _rescaled(stored: np.ndarray, tags: pydicom.Dataset) -> np.ndarray:
         slope, intercept = 1.0 if slope is None else float(slope), float(intercept or 0)
         if not slope or not np.isfinite([slope, intercept]).all():
             raise ValueError("no rescale")
+        if slope == 1 and intercept.is_integer() and abs(intercept) < 2**30 and stored.dtype.itemsize <= 2:
+            return stored + np.int32(intercept)
         values = stored * slope + intercept
     whole = np.rint(values)
     limits = np.iinfo(np.int32)

@@ -321,7 +321,9 @@ def build(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> ov.Mode
     return ov.Model([(GENERATORS | CLASSIFIERS)[kind](Layers(weights), x, card)], [x], kind)
 
 
-def build_stages(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> list[ov.Model]:
+def build_stages(
+    card: Mapping[str, Any], weights: Mapping[str, np.ndarray], between: type[np.floating] = np.float32
+) -> list[ov.Model]:
     """Build the four graphs that `openvino_stages` runs one after another instead of a strided generator's.
 
     Arrays are (1, D, H, W, C), as convolutions have them in memory.
@@ -329,15 +331,20 @@ def build_stages(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> 
     Args:
         card: the card's part on it.
         weights: tensors by name, float32.
+        between: type of what one graph hands to another.
     """
     layers, width = Layers(weights), card.get("width", 16)
-    inputs = [ops.parameter([1, -1, -1, -1, channels], np.float32) for channels in (1, 2 * width, 2 * width, width)]
-    ct, encoded, context, decoded = (ops.transpose(node, [0, 4, 1, 2, 3]) for node in inputs)
+    kinds = (1, np.float32), (2 * width, between), (2 * width, between), (width, between)
+    inputs = [ops.parameter([1, -1, -1, -1, channels], kind) for channels, kind in kinds]
+    ct, encoded, context, decoded = (ops.transpose(ops.convert(node, np.float32), [0, 4, 1, 2, 3]) for node in inputs)
     outputs = {
         "encode": (_encode(layers, ct), inputs[:1]),
         "context": (_context(layers, encoded), inputs[1:2]),
         "decode": (_decode(layers, encoded, context), inputs[1:3]),
         "draw": (_draw(layers, ct, decoded, card), inputs[::3]),
     }
-    graphs = (ov.Model([ops.transpose(y, [0, 2, 3, 4, 1])], given, name) for name, (y, given) in outputs.items())
-    return [graph.clone() for graph in graphs]  # which no longer share nodes, so that each has its own shapes
+    graphs = []
+    for name, (y, given) in outputs.items():
+        y = ops.convert(ops.transpose(y, [0, 2, 3, 4, 1]), np.float32 if name == "draw" else between)
+        graphs.append(ov.Model([y], given, name).clone())  # no longer shares nodes, so that each has its own shapes
+    return graphs

@@ -91,19 +91,20 @@ class StridedNetwork(OpenVinoNetwork):
         self,
         card: Mapping[str, Any],
         compiled: ov.CompiledModel,
-        stages: Callable[[], list[ov.Model]],
+        weights: Callable[[], Mapping[str, np.ndarray]],
         precision: Mapping[str, str],
     ) -> None:
-        """Take the compiled network and what builds its stages.
+        """Take the compiled network and what its stages are built of.
 
         Args:
             card: the card's part on it.
             compiled: from `openvino_graph.build`.
-            stages: `openvino_graph.build_stages`, called when they are wanted.
+            weights: gives its tensors by name, where the stages are wanted.
             precision: what they are compiled with.
         """
         super().__init__(card, compiled)
-        self.stages, self.precision = cache(stages), precision
+        self.precision, self.between = precision, np.float16 if precision is BFLOAT16 else np.float32
+        self.stages = cache(lambda: openvino_graph.build_stages(card, weights(), self.between))
 
     def predict_volume(
         self, ct_norm: np.ndarray, wanted: np.ndarray, check: Callable[[], None], report: Callable[[float], None]
@@ -123,7 +124,7 @@ class StridedNetwork(OpenVinoNetwork):
             return image[tuple(map(slice, ct_norm.shape))]
         stages = [_OfOneShape(graph, self.precision) for graph in self.stages()]
         runs = [Stage(lambda arrays, one=one: one.infer(arrays, check), one.release) for one in stages]
-        return openvino_stages.predict_volume(runs, ct_norm, wanted, report)
+        return openvino_stages.predict_volume(runs, ct_norm, wanted, report, self.between)
 
 
 class _OfOneShape:
@@ -287,7 +288,7 @@ def load(
     compiled = _compile(key, lambda: openvino_graph.build(card, _weights(content)), precision)
     if card["kind"] != "strided":
         return OpenVinoNetwork(card, compiled)
-    return StridedNetwork(card, compiled, lambda: openvino_graph.build_stages(card, _weights(content)), precision)
+    return StridedNetwork(card, compiled, lambda: _weights(content), precision)
 
 
 def _weights(content: bytes) -> dict[str, np.ndarray]:

@@ -27,8 +27,10 @@ HALO = 1
 """Cells that a piece sees around what it is for."""
 REACH = 8
 """Cells that the whole network sees around a voxel; even, as all of a chunk's sides, so that levels fit."""
-CHUNK_CELLS = 250_000
-"""In a chunk of slices: what is kept of a cell takes 2 kB at the most."""
+CHUNK_BYTES = 500_000_000
+"""Of what is kept of a chunk of slices, at the most."""
+CELL_VALUES = 500
+"""Kept of a cell at the most."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,11 @@ class Stage:
 
 
 def predict_volume(
-    stages: Sequence[Stage], ct_norm: np.ndarray, wanted: np.ndarray, report: Callable[[float], None]
+    stages: Sequence[Stage],
+    ct_norm: np.ndarray,
+    wanted: np.ndarray,
+    report: Callable[[float], None],
+    between: type[np.floating] = np.float32,
 ) -> np.ndarray:
     """Return the nodule image, float32 (z, y, x), 0 in pieces without anything wanted.
 
@@ -52,12 +58,14 @@ def predict_volume(
         ct_norm: normalized CT, float32 (z, y, x).
         wanted: bool (z, y, x).
         report: called with the fraction done.
+        between: type of what one stage hands to another.
     """
     encode, context, decode, draw = stages
     filled = _whole_cells(wanted, "constant")
     pairs = [(size // CELL, CELL) for size in filled.shape]
     cells = filled.reshape([size for pair in pairs for size in pair]).any(axis=(1, 3, 5))
-    most = max(CHUNK_CELLS // cells[0].size - 2 * REACH, 2)
+    most = CHUNK_BYTES // (CELL_VALUES * np.dtype(between).itemsize * cells[0].size)
+    most = max(most - 2 * REACH, 2)
     depth = -(-len(cells) // -(-len(cells) // most) // 2) * 2
     seen = min(depth + 2 * REACH, len(cells))
     sides = {reach: [_side(_within(cells, reach).any(axis)) for axis in ((0, 2), (0, 1))] for reach in (0, HALO, REACH)}
@@ -123,7 +131,7 @@ def _sweep(
         (values,) = stage.run([array[_voxels(seen, len(array) // len(wanted))][None] for array in arrays])
         across = len(values) // (seen[0].stop - seen[0].start)
         if result is kept:
-            result = np.zeros((*(across * size for size in wanted.shape), values.shape[-1]), np.float32)
+            result = np.zeros((*(across * size for size in wanted.shape), values.shape[-1]), values.dtype)
             if kept is not None:
                 result[: len(kept)] = kept
         result[_voxels(target, across)] = values[_voxels(box_within(target, seen), across)]

@@ -57,13 +57,14 @@ def prune_attachments(
     Returns:
         The component numbers; what was cut off is 0.
     """
-    labels = labels.copy()
+    pruned = np.zeros_like(labels)
     for number, box in enumerate(ndimage.find_objects(labels), 1):
-        if box is None or number not in numbers:
+        if box is None:
             continue
-        parts = components(labels[box] == number)
+        kept = labels[box] == number
+        parts = components(kept if number in numbers else np.zeros_like(kept))
         for part in range(1, parts.max() + 1):
             mask = parts == part
-            kept = prune_mask(mask, ndimage.center_of_mass(image[box], parts, part), spacing_mm)
-            labels[box][mask & ~kept] = 0
-    return labels
+            kept &= ~mask | prune_mask(mask, ndimage.center_of_mass(image[box], parts, part), spacing_mm)
+        pruned[box][kept] = number
+    return pruned

@@ -25,13 +25,12 @@ class Components:
 
     @classmethod
     def of(cls, labels: np.ndarray) -> "Components":
-        """Count and measure the components of a numbered array."""
-        return cls(labels, np.bincount(labels.ravel()), ndimage.find_objects(labels))
+        """Count and measure the components of a numbered array; outside them nothing is counted."""
+        return cls(labels, np.bincount(labels[labels > 0]), ndimage.find_objects(labels))
 
     def of_size(self, min_voxels: float) -> list[int]:
         """Numbers of the components of at least so many voxels."""
-        numbers = np.flatnonzero(self.counts >= max(min_voxels, 1))
-        return numbers[numbers > 0].tolist()
+        return np.flatnonzero(self.counts >= max(min_voxels, 1)).tolist()
 
 
 def components(mask: np.ndarray, connectivity: str = "3d") -> np.ndarray:
@@ -94,24 +93,20 @@ def component_scores(labels: np.ndarray, generated: np.ndarray, original: np.nda
 
 
 def close_pairs(
-    labels: np.ndarray, numbers: Iterable[int], spacing_mm: Sequence[float], reach_mm: float
+    parts: Components, numbers: Iterable[int], spacing_mm: Sequence[float], reach_mm: float
 ) -> list[tuple[int, int]]:
     """Return the pairs of components whose voxel centers come near each other.
 
     Args:
-        labels: component numbers, int (z, y, x).
-        numbers: of the components that take part.
+        parts: the components.
+        numbers: of those that take part.
         spacing_mm: of the voxels, zyx.
         reach_mm: how near; one voxel's diagonal if that is more.
     """
-    wanted = set(numbers)
+    labels, wanted = parts.labels, set(numbers)
     reach = max(reach_mm, float(np.linalg.norm(spacing_mm)) + 1e-6)
     room = [int(reach / spacing) for spacing in spacing_mm]
-    boxes = {
-        number: grow_box(extent, room, labels.shape)
-        for number, extent in enumerate(ndimage.find_objects(labels), 1)
-        if number in wanted
-    }
+    boxes = {number: grow_box(parts.extents[number - 1], room, labels.shape) for number in wanted}
     pairs = set()
     for number in sorted(boxes, key=lambda number: labels[boxes[number]].size)[:-1]:  # the rest met the largest
         near = labels[boxes[number]]

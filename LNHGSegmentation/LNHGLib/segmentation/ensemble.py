@@ -25,6 +25,7 @@ from LNHGLib.image.boxes import (
     Box,
     box_between,
     box_intersection,
+    box_of_edges,
     box_shape,
     box_start,
     box_union,
@@ -415,11 +416,14 @@ def refine_outlines(
         threshold: cuts the mean image into an outline.
 
     Returns:
-        The nodule image with the members' mean around each finding, component numbers with the new outlines (each has
-        its finding's first number), and the findings with boxes that hold them.
+        The nodule image with the members' mean around each finding, component numbers of these findings alone with the
+        new outlines (each has its finding's first number), and the findings with boxes that hold them.
     """
-    image, labels, refined = image.copy(), labels.copy(), []
-    kept = sorted(number for finding in findings for number in finding.labels)
+    image, found, labels, refined = image.copy(), labels, np.zeros_like(labels), []
+    for finding in findings:
+        box = box_of_edges(finding.box)
+        own = np.isin(found[box], finding.labels)
+        labels[box][own] = found[box][own]
     for finding in findings:
         patch = patches.get(finding)
         if patch is None:
@@ -427,7 +431,7 @@ def refine_outlines(
             continue
         box = patch.box
         old = np.isin(labels[box], finding.labels)
-        others = np.isin(labels[box], kept) & ~old
+        others = (labels[box] > 0) & ~old
         numbers = components(patch.image > threshold)
         met = np.unique(numbers[old])
         new, inner = np.isin(numbers, met[met > 0]), np.zeros(old.shape, bool)

@@ -189,7 +189,7 @@ def fuse(
     parts = Components.of(labels)
     large_enough = parts.of_size(options.min_volume_mm3 / float(np.prod(spacing_mm)))
     if not candidates:
-        groups = _join(labels, {number: {0} for number in large_enough}, spacing_mm)
+        groups = _join(parts, {number: {0} for number in large_enough}, spacing_mm)
         findings = [_segmented(group, parts, segmenter_scores, None, options) for group in groups]
         why = "no detector looked" if candidates is None else "no candidate in the whole scan"
         return _result(findings, f"{why}: the segmenter's components are kept (fallback A)")
@@ -199,11 +199,11 @@ def fuse(
         for number in numbers:
             owners.setdefault(number, set()).add(index)
     findings = []
-    for group in _join(labels, owners, spacing_mm):
+    for group in _join(parts, owners, spacing_mm):
         best = max(candidates[index].score for number in group for index in owners[number])
         findings.append(_segmented(group, parts, segmenter_scores, best, options))
     alone = [number for number in large_enough if number not in owners] if options.keep == "all" else []
-    for group in _join(labels, {number: {0} for number in alone}, spacing_mm):
+    for group in _join(parts, {number: {0} for number in alone}, spacing_mm):
         findings.append(_segmented(group, parts, segmenter_scores, None, options))
     unmatched = [candidate for candidate, numbers in zip(candidates, overlapping, strict=True) if not numbers]
     for candidate in without_duplicates(unmatched):
@@ -262,10 +262,10 @@ def components_at_candidates(
     return overlapping
 
 
-def _join(labels: np.ndarray, owners: dict[int, set[int]], spacing_mm: Sequence[float]) -> list[list[int]]:
+def _join(parts: Components, owners: dict[int, set[int]], spacing_mm: Sequence[float]) -> list[list[int]]:
     """Group components that share an owner and are closer than `MERGE_MM`, or adjoin."""
     groups = DisjointSet(owners)
-    for a, b in close_pairs(labels, owners, spacing_mm, MERGE_MM):
+    for a, b in close_pairs(parts, owners, spacing_mm, MERGE_MM):
         if owners[a] & owners[b]:
             groups.merge(a, b)
     return [sorted(group) for group in groups.subsets()]

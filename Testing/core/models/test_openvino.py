@@ -118,6 +118,24 @@ def test_in_bfloat16_the_bundled_networks_say_nearly_the_same(part):
     assert np.array_equal(found, expected) == (part == "classifier")  # which is always computed in float32
 
 
+@pytest.mark.skipif(not openvino_network.has_bfloat16(), reason="this CPU has no bfloat16")
+def test_in_bfloat16_levels_hand_over_half_as_many_bytes_and_say_nearly_the_same(monkeypatch):
+    monkeypatch.setattr(openvino_network, "AT_ONCE", 0)
+    ct, kinds, sweep = np.random.default_rng(2).random((40, 48, 56), np.float32), [], openvino_stages._sweep
+
+    def note(stage, arrays, *rest):
+        kinds.append([array.dtype for array in arrays])
+        return sweep(stage, arrays, *rest)
+
+    monkeypatch.setattr(openvino_stages, "_sweep", note)
+    exact, fast = (
+        models.load().network("generator", where).predict_volume(ct, ct >= 0, go_on, lambda _: None)
+        for where in (models.OPENVINO, models.OPENVINO_BF16)
+    )
+    np.testing.assert_allclose(fast, exact, atol=0.05 * exact.max())
+    assert kinds[1::3] == [[np.float32] * 2, [np.float16] * 2]
+
+
 @pytest.fixture
 def level_by_level(monkeypatch):
     """Both forms of a strided generator; pieces and chunks are small."""
@@ -157,7 +175,8 @@ def test_chunks_of_slices_meet_without_a_seam(level_by_level, monkeypatch):
     ct, wanted = np.random.default_rng(2).random((176, 24, 16), np.float32), np.ones((176, 24, 16), bool)
     wanted[:50] = False
     expected = on_openvino.predict_volume(ct, wanted, go_on, lambda _: None)
-    monkeypatch.setattr(openvino_stages, "CHUNK_CELLS", 24 * 6 * 4)  # 8 slices of cells with both neighbors
+    cells = 24 * 6 * 4  # 8 slices of cells with both neighbors
+    monkeypatch.setattr(openvino_stages, "CHUNK_BYTES", cells * 4 * openvino_stages.CELL_VALUES)
     encoded, sweep = [], openvino_stages._sweep
 
     def count(stage, arrays, wanted, *rest):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from LNHGLib.errors import InputError
 from LNHGLib.segmentation import fusion
-from LNHGLib.segmentation.components import close_pairs, component_scores, components
+from LNHGLib.segmentation.components import Components, close_pairs, component_scores, components
 from LNHGLib.segmentation.fusion import FusionOptions, combine, fuse, link
 from scipy import ndimage
 from scipy.spatial.distance import cdist
@@ -293,4 +293,4 @@ def test_close_components_are_those_with_voxels_within_reach(seed):
     least = max(reach, float(np.linalg.norm(spacing)))
     expected = [(a, b) for a in numbers for b in numbers if a < b and cdist(points[a], points[b]).min() <= least]
     assert expected
-    assert close_pairs(labels, numbers, spacing, reach) == expected
+    assert close_pairs(Components.of(labels), numbers, spacing, reach) == expected
