@@ -6,7 +6,9 @@ import pytest
 import SimpleITK as sitk
 from dicom_files import COLUMNS, ROWS, SLICES, a_chest, along_z, write_series, write_slice
 from LNHGLib.errors import InputError
+from LNHGLib.image import dicom_pixels
 from LNHGLib.image.reader import read_volume
+from openjpeg import decode
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -220,3 +222,21 @@ def test_a_rescale_that_is_none_is_refused(slope, tmp_path):
     dataset.RescaleSlope = slope
     dataset.save_as(tmp_path / "5.dcm")
     assert "5.dcm has pixels that cannot be read" in the_error(tmp_path)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_jpeg_2000_without_the_fast_decoder_gives_the_same_hu(signed, tmp_path, monkeypatch):
+    """GDCM decodes where the extra is not installed, and what the fast decoder takes for another type."""
+    write_series(tmp_path, FULL_SIZE)
+    for path in tmp_path.iterdir():
+        store(path, "JPEG2000")
+        dataset = pydicom.dcmread(path)
+        dataset.PixelRepresentation = int(signed)
+        dataset.save_as(path)
+    decoded = []
+    monkeypatch.setattr(dicom_pixels.openjpeg, "decode", lambda frame: decoded.append(decode(frame)) or decoded[-1])
+    fast = read_volume(tmp_path).array
+    assert len(decoded) == SLICES
+    monkeypatch.setattr(dicom_pixels, "openjpeg", None)
+    np.testing.assert_array_equal(read_volume(tmp_path).array, fast)
+    assert not signed or np.array_equal(fast, FULL_SIZE)
