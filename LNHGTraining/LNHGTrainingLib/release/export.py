@@ -24,6 +24,8 @@ MEASURED = ("calibration", "results", "froc", "probability", "bfloat16")
 KEPT = ("threshold", "rotate_180", "half_turn", "prune_attachments", "trim", "min_score", "slice_step_mm")
 """Keys of a part that say how its network is used; a network in its place is used in the same way."""
 NETWORKS = ("generator", "detector", "classifier", "window_hu")
+SEED = ("seed", "seeds", "checkpoint_step", "best_validation_score")
+"""Keys of a recipe in which trainings of one kind differ by chance."""
 
 
 def export(segmenter: Path, detector: Path | None, config: dict, out: Path) -> models.Model:
@@ -68,7 +70,9 @@ def export(segmenter: Path, detector: Path | None, config: dict, out: Path) -> m
     return models.verify(out)
 
 
-def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict | None = None) -> models.Model:
+def add_part(
+    model: models.Model, part: str, path: Path, out: Path, texts: dict | None = None, beside: bool = False
+) -> models.Model:
     """Write the model with the network of a checkpoint, new or in place of its own, into `out`, in one step.
 
     The card's thresholds stay for `calibrate` to choose anew; what was measured is left out. All weights are stored in
@@ -80,6 +84,7 @@ def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict 
         path: Checkpoint, of the same window as the model and, for a further generator, the same held-out folds.
         out: Folder to write; must not exist.
         texts: Another `name`, `description` and so on for the card.
+        beside: Put a classifier beside the model's own, of which it differs in the seed alone; their mean counts.
 
     Raises:
         InputError: The checkpoint does not fit, or `out` exists.
@@ -101,15 +106,30 @@ def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict 
     name = f"{part}.safetensors"
     kept = {key: value for key, value in card.get(part, {}).items() if key in KEPT}
     spec = {key: value for key, value in state["config"][table].items() if key not in KEPT} | kept
+    recipe, weights = _recipe(state), state["ema"]
+    if beside:
+        own = card.get("training", {}).get(part, {})
+        here = {key: value for key, value in card.get(part, {}).items() if key not in ("weights", "members")}
+        same = [{key: value for key, value in one.items() if key not in SEED} for one in (own, recipe)]
+        if part != "classifier" or here != spec or same[0] != same[1]:
+            raise InputError(
+                f"{path} differs from the {part} of {model.name} in more than the seed, expected a classifier of the "
+                "same recipe and data; train one, or leave out --beside."
+            )
+        members, stored = card[part].get("members", 1), load((model.folder / card[part]["weights"]).read_bytes())
+        stored = stored if members > 1 else {f"0.{key}": value for key, value in stored.items()}
+        weights = stored | {f"{members}.{key}": value for key, value in weights.items()}
+        spec = spec | {"members": members + 1}
+        recipe = own | {"seeds": [*own.get("seeds", [own["seed"]]), recipe["seed"]]}
     with atomic_folder(out, what="The model") as folder:
         for file in card["files"]:
             (folder / file).write_bytes(save(rounded(load((model.folder / file).read_bytes()))))
-        _save(build(spec), state["ema"], folder / name)
+        _save(build(spec), weights, folder / name)
         card[part] = spec | {"weights": name}
         card["files"] = {file: file_sha256(folder / file) for file in {**card["files"], name: ""}}
         if part == "classifier":  # it sorts what lies at no box of the detector, too
             card["fusion"] = card["fusion"] | {"keep": "all"}
-        card["training"] = card.get("training", {}) | {part: _recipe(state)}
+        card["training"] = card.get("training", {}) | {part: recipe}
         model_card.write(folder, card)
         models.verify(folder)
     return models.verify(out)
