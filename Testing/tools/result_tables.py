@@ -85,6 +85,8 @@ def tables_of_card(card: dict) -> str:
 
 def tables_of_study(report: dict) -> str:
     """Return the tables of a comparison without its sources, or of another study; of maps over nodules of all sizes."""
+    if report["kind"] == "trainings":
+        return compare.render_trainings(report).strip()
     if "methods" in report:
         methods = [_with_main_groups(method) for method in report["methods"]]
         _, *blocks, _ = compare.render(report | {"methods": methods}).split("\n\n")

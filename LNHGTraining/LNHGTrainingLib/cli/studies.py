@@ -28,6 +28,7 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("evaluations", type=Path, nargs="+", metavar="EVALUATION", help="folder of an evaluation")
     parser.add_argument("--margin", type=float, default=MARGIN, help=f"of equivalence, Dice (default {MARGIN:g})")
     parser.add_argument("--with-first", action="store_true", help="test the first alone against each other")
+    parser.add_argument("--trainings", action="store_true", help="spread over trainings of one name instead of tests")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     add_overwrite(parser)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables and tests")
@@ -89,7 +90,11 @@ def compare(options: argparse.Namespace) -> None:
         raise InputError(f"--margin is {options.margin:g}, expected a Dice between 0 and 1; give such a margin.")
     require_free(options.out, options.overwrite, output_files.COMPARISON)
     read = comparison.read_evaluations(options.evaluations)
-    report = comparison.compare(read, options.margin, options.seed, options.with_first)
+    report = (
+        comparison.over_trainings(read)
+        if options.trainings
+        else comparison.compare(read, options.margin, options.seed, options.with_first)
+    )
     comparison.write(report, options.out, options.overwrite)
     print(comparison.render(report))
     print(options.out)

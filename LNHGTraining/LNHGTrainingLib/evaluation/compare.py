@@ -1,4 +1,8 @@
-"""`lnhg-train compare`: evaluations of the same nodules beside each other and the readers, with paired tests."""
+"""`lnhg-train compare`: evaluations of the same nodules beside each other and the readers, with paired tests.
+
+Intervals and tests say how nodules vary and not how trainings do, and another seed alone can make a difference. So
+methods that were trained several times are compared by the spread over their trainings (`--trainings`).
+"""
 
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -32,6 +36,21 @@ TESTS_NOTE = (
     "and equivalence (two one-sided t-tests, margin {margin:g} Dice) are paired and take one mean difference a "
     "patient, as the nodules of a patient are not independent. p values are adjusted over all pairs (Holm); a "
     "difference or an equivalence is called one below {alpha:g}. A large p of Wilcoxon alone is no proof of equality."
+)
+
+
+MEASURES = {
+    "dice_all": ("Dice a nodule, missed = 0", 3),
+    "found_share": ("found", 3),
+    "dice_found": ("Dice a nodule, found only", 3),
+    "hd95_mm": ("HD95, mm", 2),
+}
+"""What is averaged over trainings, with its name in the table and its decimals."""
+TRAININGS_NOTE = (
+    "{nodules} nodules of {patients} patients, the same for all. Each value is the mean over a method's trainings, "
+    "with the least and the greatest in brackets; SD is their standard deviation. The difference is of the mean Dice, "
+    "the method's minus that of {first}. Trainings are too few for a test: a difference within the spread of one "
+    "method's own trainings says nothing."
 )
 
 
@@ -203,19 +222,20 @@ def _p(value: float) -> float | None:
 
 
 def write(report: dict, out: Path, overwrite: bool = False) -> None:
-    """Write `comparison.json`, `comparison.md` and `pairs.csv` into a folder.
+    """Write `comparison.json`, `comparison.md` and, with tests, `pairs.csv` into a folder.
 
     Args:
-        report: Of `compare`.
+        report: Of `compare` or `over_trainings`.
         out: Folder to write.
         overwrite: Replace an earlier comparison there.
 
     Raises:
         InputError: The folder holds something that must not be replaced.
     """
-    rows = [pair | pair["difference"] | {"difference": pair["difference"]["value"]} for pair in report["pairs"]]
+    rows = [pair | pair["difference"] | {"difference": pair["difference"]["value"]} for pair in report.get("pairs", ())]
     with atomic_folder(out, overwrite, output_files.COMPARISON) as folder:
-        write_csv(folder / "pairs.csv", rows, PAIR_COLUMNS, decimals=6)
+        if "pairs" in report:
+            write_csv(folder / "pairs.csv", rows, PAIR_COLUMNS, decimals=6)
         write_json(folder / "comparison.json", report)
         (folder / "comparison.md").write_text(render(report), encoding="utf-8")
 
@@ -226,6 +246,8 @@ def render(report: dict) -> str:
     Args:
         report: As in `comparison.json`.
     """
+    if report["kind"] == "trainings":
+        return render_trainings(report)
     count = len(report["methods"])
     header = ["first", "second", "n", "patients", "difference of Dice", "p, Wilcoxon", "p, adjusted",
               "p, equivalence", "p, adjusted", "reading"]  # fmt: skip
@@ -296,3 +318,64 @@ def reading(pair: dict) -> str:
     if differ:
         return "different, within the margin" if same else "different"
     return "equivalent" if same else "undecided"
+
+
+def over_trainings(evaluations: list[Evaluation]) -> dict:
+    """Return the content of `comparison.json`: each method's mean over its trainings, and their spread.
+
+    Args:
+        evaluations: of the same nodules; those of one method bear one name in their summaries.
+
+    Raises:
+        InputError: no method was trained twice.
+    """
+    trained: dict[str, list[dict]] = {}
+    for one in evaluations:
+        trained.setdefault(one.summary["model"]["name"], []).append(one.summary["groups"]["all"])
+    if max(map(len, trained.values())) < 2:
+        raise InputError(
+            f"All {len(trained)} evaluations have names of their own, expected several of a method; give trainings of "
+            "a method one --name, or leave out --trainings."
+        )
+    methods = []
+    for name, groups in trained.items():
+        values = {key: np.array([group[key]["value"] for group in groups], float) for key in MEASURES}
+        spread = {
+            key: {"mean": np.nanmean(found), "least": np.nanmin(found), "greatest": np.nanmax(found)}
+            for key, found in values.items()
+            if np.isfinite(found).any()
+        }
+        sd = values["dice_all"].std(ddof=1) if len(groups) > 1 else np.nan
+        methods.append({"name": name, "trainings": len(groups), "sd": sd} | spread)
+    first = evaluations[0].summary
+    return to_rounded_json(
+        {
+            "schema": 1,
+            "kind": "trainings",
+            "protocol": first["protocol"],
+            "data": first["data"],
+            "nodules": len(evaluations[0].rows),
+            "patients": len({row["patient"] for row in evaluations[0].rows.values()}),
+            "methods": methods,
+        }
+    )
+
+
+def render_trainings(report: dict) -> str:
+    """Return the table.
+
+    Args:
+        report: of `over_trainings`.
+    """
+    header = ["method", "trainings", *(name for name, _ in MEASURES.values()), "SD of Dice", "difference of Dice"]
+    first, rows = report["methods"][0], []
+    for method in report["methods"]:
+        row = [method["name"], method["trainings"]]
+        for key, (_, decimals) in MEASURES.items():
+            found = method.get(key)
+            shown = found and [f"{found[part]:.{decimals}f}" for part in ("mean", "least", "greatest")]
+            row.append(f"{shown[0]} ({shown[1]} to {shown[2]})" if shown else "-")
+        row.append("-" if method["sd"] is None else f"{method['sd']:.3f}")
+        row.append("-" if method is first else f"{method['dice_all']['mean'] - first['dice_all']['mean']:+.3f}")
+        rows.append(row)
+    return f"{markdown_table(header, rows)}\n{TRAININGS_NOTE.format(**report, first=first['name'])}\n"

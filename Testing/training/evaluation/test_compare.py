@@ -119,6 +119,28 @@ def test_the_command_writes_a_row_a_method_and_a_row_a_pair(evaluations, tmp_pat
     assert [row["first"] for row in read_csv(out / "pairs.csv")] == ["tiny (a)"] * 3
 
 
+def test_trainings_of_one_name_give_their_mean_and_their_spread(evaluations, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["compare", "--trainings", *map(str, evaluations), str(out)]) == 0
+    tiny, blind = json.loads((out / "comparison.json").read_text())["methods"]
+    one, other = (
+        json.loads((folder / "summary.json").read_text())["groups"]["all"]["dice_all"]["value"]
+        for folder in evaluations[:2]
+    )
+    assert (tiny["name"], tiny["trainings"], blind["trainings"]) == ("tiny", 2, 1)
+    assert tiny["dice_all"] == pytest.approx({"mean": (one + other) / 2, "least": other, "greatest": one}, abs=1e-5)
+    assert tiny["sd"] == pytest.approx((one - other) / sqrt(2), abs=1e-5)
+    assert "dice_found" not in blind
+    text = (out / "comparison.md").read_text()
+    assert (
+        f"| blind | 1 | 0.000 (0.000 to 0.000) | 0.000 (0.000 to 0.000) | - | - | - | -{(one + other) / 2:.3f} |"
+        in text
+    )
+    assert text in capsys.readouterr().out
+    assert not (out / "pairs.csv").exists()
+    assert main(["compare", "--trainings", *map(str, evaluations[1:]), str(tmp_path / "no")]) == 2
+
+
 def test_one_method_is_compared_with_the_readers(evaluations, tmp_path):
     out = tmp_path / "out"
     assert main(["compare", str(evaluations[2]), str(out)]) == 0
