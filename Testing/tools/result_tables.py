@@ -104,8 +104,8 @@ def tables_of_study(report: dict) -> str:
     if report["kind"] == "probability":
         return "\n\n".join(probability.render(report).strip().split("\n\n")[1:])
     lines = [line for line in report["lines"] if line["size"] == "all"]
-    _, _, table, note, data = map_study.render(report | {"lines": lines, "sources": {}}).strip().split("\n\n")
-    return f"{table}\n\n{note} {data.removeprefix('- ')}."
+    _, _, *blocks, note, data = map_study.render(report | {"lines": lines, "sources": {}}).strip().split("\n\n")
+    return "\n\n".join([*blocks, f"{note} {data.removeprefix('- ')}."])
 
 
 def with_tables(page: Path, text: str, tables: dict[str, str]) -> str:

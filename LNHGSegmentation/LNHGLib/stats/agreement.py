@@ -96,13 +96,10 @@ def icc(scores: np.ndarray, level: float = 0.95) -> Interval:
         level: of the confidence interval.
     """
     n, k = scores.shape
+    value = icc_value(scores)
     cases, readers, rest = two_way_mean_squares(scores)
-    total = cases + (k - 1) * rest + k * (readers - rest) / n
-    if min(n, k) < 2 or total <= 0:
-        return Interval(np.nan, np.nan, np.nan)
-    value = (cases - rest) / total
-    if rest <= 0:
-        return Interval(float(value), np.nan, np.nan)
+    if np.isnan(value) or rest <= 0:
+        return Interval(value, np.nan, np.nan)
     ratio = readers / rest
     numerator = (k - 1) * (n - 1) * (k * value * ratio + n * (1 + (k - 1) * value) - k * value) ** 2
     denominator = (n - 1) * k**2 * value**2 * ratio**2 + (n * (1 + (k - 1) * value) - k * value) ** 2
@@ -112,6 +109,20 @@ def icc(scores: np.ndarray, level: float = 0.95) -> Interval:
     low = n * (cases - upper * rest) / (upper * mixed + n * cases)
     high = n * (lower * cases - rest) / (mixed + n * lower * cases)
     return Interval(float(value), float(low), float(high))
+
+
+def icc_value(scores: np.ndarray) -> float:
+    """Return ICC(A,1) as `icc` does, without its interval; NaN where the data do not tell.
+
+    Args:
+        scores: float (cases, readers).
+    """
+    n, k = scores.shape
+    if min(n, k) < 2:
+        return float("nan")
+    cases, readers, rest = two_way_mean_squares(scores)
+    total = cases + (k - 1) * rest + k * (readers - rest) / n
+    return float((cases - rest) / total) if total > 0 else float("nan")
 
 
 def two_way_mean_squares(scores: np.ndarray) -> tuple[float, float, float]:

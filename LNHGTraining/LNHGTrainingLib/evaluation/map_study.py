@@ -1,17 +1,19 @@
 """`lnhg-train stability` and `leakage`: the metrics of `map_metrics` over many nodules, by size, with intervals."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from itertools import combinations
+from dataclasses import asdict, dataclass, field, fields
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.text import markdown_table, write_csv, write_json
+from LNHGLib.measurement.signal import STATISTICS, statistics
 from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from LNHGLib.segmentation.preprocessing import normalize
 
 from LNHGTrainingLib import output_files
+from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import map_metrics, metrics
 from LNHGTrainingLib.evaluation.crops import Crop, Predict
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
@@ -34,6 +36,13 @@ ABOUT = {
         "does repeat can be shape, depth or surroundings as well as tissue."
     ),
 }
+IMAGES = ("map", "CT")
+"""What is measured twice inside each nodule: the map, and the CT in the model's window."""
+RETEST_NOTE = (
+    "Test-retest: the statistics that `nodules.csv` has of the signal, here inside the readers' consensus, of both "
+    "repeats of each nodule; ICC(A,1), two-way, absolute agreement, single measurement. Beside the map: the same "
+    "statistics of the CT in the model's window."
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,10 @@ class StabilityRow(MapRow):
 
 @dataclass(frozen=True)
 class LeakageRow(MapRow):
-    """A generator's map of a nodule against the CT and against its own repeat; NaN without an estimate of noise."""
+    """A generator's map of a nodule against the CT and against its own repeat; NaN without an estimate of noise.
+
+    `retest` has what `signal.statistics` says of both repeats, by `IMAGES`; nothing without an estimate of noise.
+    """
 
     model: str
     pearson_with_ct: float
@@ -69,6 +81,7 @@ class LeakageRow(MapRow):
     repeat_spearman_ct: float
     repeat_ssim: float
     repeat_beyond_ct: float
+    retest: dict[str, list[dict[str, float | None]]] = field(default_factory=dict)
 
 
 METRICS = {
@@ -118,18 +131,21 @@ def leakage(crops: Iterable[Crop], generators: dict[str, tuple[Predict, list]], 
         for name, (predict, window_hu) in generators.items():
             signal, ct = predict(crop.hu)[crop.reference], normalize(crop.hu, window_hu)[crop.reference]
             with_ct = map_metrics.correlation(signal, ct), map_metrics.rank_correlation(signal, ct)
-            repeated = (float("nan"),) * 4
+            repeated, retest = (float("nan"),) * 4, {}
             if repeats:
-                signals = [predict(hu) for hu in repeats]
-                inside = [one[crop.reference] for one in signals]
-                cts = [normalize(hu, window_hu)[crop.reference] for hu in repeats]
+                signals, windowed = [predict(hu) for hu in repeats], [normalize(hu, window_hu) for hu in repeats]
+                inside, cts = ([one[crop.reference] for one in images] for images in (signals, windowed))
+                retest = {
+                    image: [statistics(one, crop.reference, evaluate_crops.SPACING_MM) for one in images]
+                    for image, images in zip(IMAGES, (signals, windowed), strict=True)
+                }
                 repeated = (
                     map_metrics.rank_correlation(*inside),
                     map_metrics.rank_correlation(*cts),
                     map_metrics.similarity(*signals, crop.reference),
                     map_metrics.correlation(*map(map_metrics.beyond, inside, cts)),
                 )
-            rows.append(LeakageRow(*_identity(crop), name, *with_ct, level, *repeated))
+            rows.append(LeakageRow(*_identity(crop), name, *with_ct, level, *repeated, retest))
     return rows
 
 
@@ -145,6 +161,8 @@ def _identity(crop: Crop) -> tuple[str, str, str, float, int]:
 
 def report(kind: str, rows: list[MapRow], sources: dict[str, str], data: str, seed: int = 0) -> dict:
     """Return means with patient-cluster bootstrap intervals, one line for each size group and each model or pair.
+
+    Lines of "leakage" have the test-retest ICC of each statistic too.
 
     Args:
         kind: "stability" or "leakage".
@@ -166,6 +184,13 @@ def report(kind: str, rows: list[MapRow], sources: dict[str, str], data: str, se
             for name in METRICS[kind]:
                 values = np.array([getattr(row, name) for row in part])
                 line[name] = asdict(metrics.mean_interval(values, patients, seed))
+            if kind == "leakage":
+                twice = [row for row in part if row.retest]
+                patients = [row.patient for row in twice]
+                line["icc"] = {image: {} for image in IMAGES}
+                for image, name in product(IMAGES, STATISTICS):
+                    scores = np.array([[one[name] for one in row.retest[image]] for row in twice], float).reshape(-1, 2)
+                    line["icc"][image][name] = asdict(metrics.icc_interval(scores, patients, seed))
             lines.append(line)
     return to_rounded_json(
         {
@@ -192,10 +217,24 @@ def render(result: dict) -> str:
     sources = "".join(f"- {name}: {text}\n" for name, text in result["sources"].items())
     title = {"stability": "Stability of the heterogeneity map", "leakage": "Is the heterogeneity map the CT?"}
     note = INTERVAL_NOTE.format(**result["bootstrap"])
-    return "\n".join(
-        [f"# {title[result['kind']]}\n", f"{result['about']}\n", markdown_table(header, rows), f"{note}\n",
-         f"- Data: {result['data']}\n{sources}"]
-    )  # fmt: skip
+    blocks = [f"# {title[result['kind']]}", result["about"], markdown_table(header, rows).strip()]
+    retested = [line for line in result["lines"] if "icc" in line]  # studies of before have none
+    if retested:
+        header = ["model", "nodules", "n", "patients", "of", *(f"`signal_{name}`" for name in STATISTICS)]
+        rows = [
+            [
+                *line["subject"],
+                line["size"],
+                line["nodules"],
+                line["patients"],
+                f"the {image}",
+                *map(interval, own.values()),
+            ]
+            for line in retested
+            for image, own in line["icc"].items()
+        ]
+        blocks += [RETEST_NOTE, markdown_table(header, rows).strip()]
+    return "\n\n".join([*blocks, note, f"- Data: {result['data']}\n{sources}"])
 
 
 def write(result: dict, rows: list[MapRow], out: Path, overwrite: bool = False) -> None:
@@ -211,7 +250,13 @@ def write(result: dict, rows: list[MapRow], out: Path, overwrite: bool = False) 
         InputError: The folder holds something that must not be replaced.
     """
     with atomic_folder(out, overwrite, output_files.MAPS) as folder:
-        columns = [field.name for field in fields(rows[0])]
-        write_csv(folder / "maps.csv", map(asdict, rows), columns, decimals=4)
+        columns, cells = [each.name for each in fields(rows[0]) if each.name != "retest"], [asdict(row) for row in rows]
+        if result["kind"] == "leakage":
+            columns += [f"{one.lower()}_{name}_{time}" for one, name, time in product(IMAGES, STATISTICS, (1, 2))]
+            for cell in cells:
+                for image, repeats in cell["retest"].items():
+                    for time, own in enumerate(repeats, 1):
+                        cell |= {f"{image.lower()}_{name}_{time}": value for name, value in own.items()}
+        write_csv(folder / "maps.csv", cells, columns, decimals=4)
         write_json(folder / "maps.json", result)
         (folder / "maps.md").write_text(render(result), encoding="utf-8")

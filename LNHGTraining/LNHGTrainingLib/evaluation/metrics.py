@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from LNHGLib.stats import agreement
 from scipy import ndimage
 
 CPM_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -144,6 +145,25 @@ def mean_interval(values: np.ndarray, patients: list[str], seed: int = 0) -> Int
     names, index = np.unique(np.asarray(patients, str)[finite], return_inverse=True)
     sums = np.bincount(index, values[finite], len(names))
     return ratio_interval(sums, np.bincount(index, minlength=len(names)), seed)
+
+
+def icc_interval(scores: np.ndarray, patients: list[str], seed: int = 0) -> Interval:
+    """Return ICC(A,1), the absolute agreement of single measurements, with its patient-cluster bootstrap interval.
+
+    Args:
+        scores: float (N, repeats); nodules without all repeats (NaN) are left out.
+        patients: Of each nodule.
+        seed: Of the bootstrap.
+    """
+    whole = np.isfinite(scores).all(axis=1)
+    if not whole.any():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    scores, (names, index) = scores[whole], np.unique(np.asarray(patients, str)[whole], return_inverse=True)
+
+    def values(counts: np.ndarray) -> np.ndarray:
+        return np.array([[agreement.icc_value(np.repeat(scores, count[index], axis=0))] for count in counts])
+
+    return cluster_bootstrap(len(names), values, seed)[0]
 
 
 def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, seed: int = 0) -> Interval:

@@ -118,6 +118,27 @@ def test_more_noise_repeats_less():
     assert repeats(20) > repeats(80) > 0.3
 
 
+def test_the_icc_of_two_repeats_falls_with_noise():
+    def retest(sd):
+        crops = [as_crop(crop(seed, sd=sd), 2 * seed) for seed in range(6)]
+        (line,) = (
+            line
+            for line in map_study.report("leakage", map_study.leakage(crops, {"ct": (ct_itself, WINDOW)}), {}, "d")[
+                "lines"
+            ]
+            if line["size"] == "all"
+        )
+        return line["icc"]
+
+    quiet, loud = retest(10), retest(120)
+    assert list(quiet) == ["map", "CT"]
+    assert quiet["map"] == quiet["CT"]  # this map is the CT
+    for name in ("mean", "sd"):
+        assert 1 > quiet["map"][name]["value"] > loud["map"][name]["value"]
+        assert quiet["map"][name]["low"] > loud["map"][name]["low"]
+    assert loud["map"]["sd"]["value"] < 0.9
+
+
 def test_lines_by_size_carry_intervals_by_patient():
     rows = [
         map_study.StabilityRow(patient, "s", "0", diameter, 50, "a", "b", value, value)
@@ -159,6 +180,9 @@ def test_the_commands_study_checkpoints_on_crops(checkpoints, crops, tmp_path, c
     assert "3 crops of crops, all folds, the first 3" in text
     assert text in capsys.readouterr().out
     assert str(tmp_path) not in text
+    assert "ICC(A,1)" in text
+    assert "| run/step-100 | all | 3 | 2 | the CT |" in text
+    assert float(read_csv(tmp_path / "l" / "maps.csv")[0]["ct_mean_1"]) > 0
 
 
 def test_what_cannot_be_studied_is_refused(checkpoints, crops, tmp_path, capsys):

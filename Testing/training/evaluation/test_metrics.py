@@ -170,3 +170,32 @@ def test_precision_recall_and_f1_of_the_papers_external_set():
 
 def test_matching_protocol_states_the_number_of_readers_it_uses():
     assert f"at least {matching.MIN_READERS} readers" in matching.PROTOCOL
+
+
+SHROUT_FLEISS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+"""Shrout and Fleiss (1979, Psychol Bull 86:420), table 2: six targets, four judges."""
+
+
+def test_icc_is_that_of_shrout_and_fleiss_and_of_a_case_by_hand():
+    names = [f"P{number}" for number in range(6)]
+    found = metrics.icc_interval(np.array(SHROUT_FLEISS, float), names)
+    assert round(found.value, 2) == 0.29
+    assert found.low < found.value < found.high <= 1
+    # means 1.5, 3.5, 5.5 and 3, 4: mean squares 8 of cases, 1.5 of repeats, 0 of the rest; 8 / (8 + 2 * 1.5 / 3)
+    assert metrics.icc_interval(np.array([[1, 2], [3, 4], [5, 6.0]]), names[:3]).value == pytest.approx(8 / 9)
+
+
+def test_the_interval_of_the_icc_samples_patients_and_leaves_out_what_was_measured_once():
+    scores = np.array(SHROUT_FLEISS, float)
+    apart = metrics.icc_interval(scores, list("ABCDEF"))
+    fivefold = np.repeat(scores, 5, axis=0)
+    together, each = (
+        metrics.icc_interval(fivefold, names) for names in (sorted("ABCDEF" * 5), list(map(str, range(30))))
+    )
+    assert together.value == each.value
+    assert together.high - together.low > 1.5 * (each.high - each.low)
+    assert metrics.icc_interval(np.vstack([scores, [[np.nan] * 4]]), list("ABCDEFG")) == apart
+    one = metrics.icc_interval(scores, ["A"] * 6)
+    assert one.value == apart.value
+    assert np.isnan([one.low, one.high]).all()
+    assert np.isnan(metrics.icc_interval(np.full((3, 2), np.nan), list("ABC")).value)
