@@ -1,6 +1,7 @@
 """Fixtures of the Slicer tests: an empty scene, a CT, a result folder and a child process that plays the core."""
 
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("slicer")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_raised_in_an_observer(monkeypatch):
+    """Fail a test in which an observer or a slot ended with an error: VTK and Qt only print it and go on."""
+    raised = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: raised.append("".join(traceback.format_exception(*error))))
+    yield
+    assert not raised, "\n".join(raised)
 
 
 @pytest.fixture

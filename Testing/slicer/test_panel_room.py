@@ -102,6 +102,17 @@ def test_panel_is_narrow_enough_before_a_run(panel, run_events):
     assert least_width(panel) <= WIDTH
 
 
+@pytest.mark.parametrize("width", [332, WIDTH])
+def test_what_an_empty_field_asks_for_is_not_cut_off(panel, width):
+    open_all(panel)
+    panel.area.resize(width, HEIGHT)
+    least_width(panel)
+    asked = {each: each.placeholderText() for each in panel.uiWidget.findChildren(qt.QLineEdit)}
+    assert panel.ui.caseEdit.placeholderText() in asked.values()
+    for field, text in asked.items():
+        assert not text or field.fontMetrics().horizontalAdvance(text) + RESERVE <= field.width(), text
+
+
 def test_panel_is_narrow_enough_during_a_run_and_with_the_reason_of_a_failed_one(panel, run_events, monkeypatch):
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda _text: None)
     open_all(panel)

@@ -153,6 +153,15 @@ def test_device_of_another_computers_scene_is_refused_in_the_tooltip(panel, run_
     assert panel.ui.applyButton.enabled
 
 
+def test_ct_that_comes_when_the_devices_are_known_raises_nothing_before_it_has_voxels(panel, run_events):
+    run_events(lambda: panel.logic.devices.areKnown)
+    fakes.make_ct_node("first")
+    second = slicer.util.addVolumeFromArray(fakes.make_ct_array(), fakes.IJK_TO_RAS, "second")
+    panel._parameter.inputVolume = second
+    assert panel.ui.applyButton.enabled
+    assert panel.ui.expectedLabel.text.startswith("Takes a few seconds")
+
+
 def test_expected_time_is_shown_before_the_start(panel, run_events):
     fakes.make_ct_node()
     run_events(lambda: panel.ui.expectedLabel.text.startswith("Takes"))

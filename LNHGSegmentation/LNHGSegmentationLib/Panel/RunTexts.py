@@ -25,7 +25,7 @@ def whyNot(volumeNode, absentDevice: str, idleRuntime: str) -> str:
     if volumeNode is None:
         return _("Select a chest CT; load one with Add Data or the DICOM module if there is none.")
     image = volumeNode.GetImageData()
-    if image is None:
+    if image is None or image.GetPointData().GetScalars() is None:  # Slicer tells of a volume before it has voxels
         return _("The selected volume is empty: select a chest CT.")
     if SceneResults.isMap(volumeNode):
         return _("The selected volume is a heterogeneity map: select the chest CT itself.")
