@@ -438,7 +438,9 @@ def slicer_installs_what_the_project_needs(root: Path) -> list[str]:
     project = pyproject(root)["project"]
     extras = [need for extra in ("training", "fast") for need in project["optional-dependencies"][extra]]
     needs = map(Requirement, [*project["dependencies"], *extras])
-    known = {need.name: str(need.specifier) for need in needs}
+    known = {
+        need.name: str(need.specifier) for need in needs if need.name != "pylibjpeg-openjpeg"
+    }  # Slicer reads DICOM
     core = root / "LNHGSegmentation/LNHGLib"
     calls = [
         node for node in ast.walk(ast.parse((core / "setup/package_list.py").read_text())) if isinstance(node, ast.Call)

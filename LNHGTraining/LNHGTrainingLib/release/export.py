@@ -108,19 +108,7 @@ def add_part(
     spec = {key: value for key, value in state["config"][table].items() if key not in KEPT} | kept
     recipe, weights = _recipe(state), state["ema"]
     if beside:
-        own = card.get("training", {}).get(part, {})
-        here = {key: value for key, value in card.get(part, {}).items() if key not in ("weights", "members")}
-        same = [{key: value for key, value in one.items() if key not in SEED} for one in (own, recipe)]
-        if part != "classifier" or here != spec or same[0] != same[1]:
-            raise InputError(
-                f"{path} differs from the {part} of {model.name} in more than the seed, expected a classifier of the "
-                "same recipe and data; train one, or leave out --beside."
-            )
-        members, stored = card[part].get("members", 1), load((model.folder / card[part]["weights"]).read_bytes())
-        stored = stored if members > 1 else {f"0.{key}": value for key, value in stored.items()}
-        weights = stored | {f"{members}.{key}": value for key, value in weights.items()}
-        spec = spec | {"members": members + 1}
-        recipe = own | {"seeds": [*own.get("seeds", [own["seed"]]), recipe["seed"]]}
+        recipe, spec, weights = with_member(model, part, recipe, spec, weights)
     with atomic_folder(out, what="The model") as folder:
         for file in card["files"]:
             (folder / file).write_bytes(save(rounded(load((model.folder / file).read_bytes()))))
@@ -133,6 +121,36 @@ def add_part(
         model_card.write(folder, card)
         models.verify(folder)
     return models.verify(out)
+
+
+def with_member(
+    model: models.Model, part: str, recipe: dict, spec: dict, weights: Mapping[str, Tensor]
+) -> tuple[dict, dict, dict[str, Tensor]]:
+    """Return recipe, part of the card and weights of a model's classifiers and another one of the same kind.
+
+    Args:
+        model: has the classifiers.
+        part: "classifier".
+        recipe: of the other one.
+        spec: its part of a card, without weights.
+        weights: its tensors by name.
+
+    Raises:
+        InputError: it differs in more than the seed.
+    """
+    own, card = model.card.get("training", {}).get(part, {}), model.card.get(part, {})
+    here = {key: value for key, value in card.items() if key not in ("weights", "members")}
+    same = [{key: value for key, value in one.items() if key not in SEED} for one in (own, recipe)]
+    if part != "classifier" or here != spec or same[0] != same[1]:
+        raise InputError(
+            f"The {part} differs from that of {model.name} in more than the seed, expected a classifier of the same "
+            "recipe and data; train one, or leave out --beside."
+        )
+    members, stored = card.get("members", 1), load((model.folder / card["weights"]).read_bytes())
+    stored = stored if members > 1 else {f"0.{key}": value for key, value in stored.items()}
+    added = {f"{members}.{key}": value for key, value in weights.items()}
+    seeds = [*own.get("seeds", [own["seed"]]), recipe["seed"]]
+    return own | {"seeds": seeds}, spec | {"members": members + 1}, stored | added
 
 
 def _require_new(out: Path) -> None:

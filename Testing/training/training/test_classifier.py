@@ -187,5 +187,5 @@ def test_classifiers_of_other_seeds_beside_a_models_own_give_the_mean_of_their_l
     found = three.network("classifier", models.OPENVINO).predict(fields.numpy(), lambda: None)
     np.testing.assert_allclose(found, expected.detach(), atol=1e-3)
     other = classifier.train(config | {"seed": 4, "batch": 5}, tmp_path / "run-4")
-    with pytest.raises(InputError, match="differs from the classifier of tiny in more than the seed"):
+    with pytest.raises(InputError, match="The classifier differs from that of tiny in more than the seed"):
         add_part(made[0], "classifier", other, tmp_path / "no", beside=True)
