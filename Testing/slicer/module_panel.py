@@ -34,12 +34,13 @@ class NothingToInstall(PackageInstall):
         return True
 
 
-def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:
+def picture_after_run(result: Path, size: tuple[int, int], number: int) -> np.ndarray:
     """Click "Segment nodules" in the scene's panel, with a core that finds `result`.
 
     Args:
         result: what `lnhg segment` wrote for the scene's first volume.
         size: width and height in pixels.
+        number: of the finding whose row is chosen.
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -56,6 +57,7 @@ def picture_after_run(result: Path, size: tuple[int, int]) -> np.ndarray:
         panel.uiWidget.show()
         panel.ui.applyButton.click()
         fakes.run_events(lambda: not logic.isRunning and logic.devices.areKnown, limit_s=300.0)
+        panel.sections[1].table.select(number)
         for _ in range(SETTLING_ROUNDS):
             panel.uiWidget.resize(*size)
             qt.QApplication.processEvents()

@@ -162,7 +162,9 @@ def pictures(stage: Stage, case: AnnotatedScan, result: Path) -> dict[str, Image
     about = f"The {outlined} outlined findings, from the front"
     close = draw_close(stage, nodule, stage.lungs_panel(SMALL, about), notes)
     four_up = draw_four_up(stage, nodule, stage.lungs_panel(QUARTER, about, zoom=1.4))
-    panel = Panel(module_panel.picture_after_run(result, PANEL_SIZE), PANEL_CAPTION)  # last: it adds a second result
+    panel = Panel(
+        module_panel.picture_after_run(result, PANEL_SIZE, found[0].number), PANEL_CAPTION
+    )  # last: it adds a second result
     hero = composition.compose(HERO_TITLE, [[panel, four_up]], [*notes, STAND_IN])
     return {"LNHG-1.png": hero, "LNHG-2.png": close}
 
