@@ -11,6 +11,8 @@ MARGIN = 0.02
 """Dice that two methods may differ by and still be called equivalent, where nothing else is asked for."""
 CHECKPOINTS = (".pt", ".safetensors")
 """How the names of checkpoints end; anything else is a model."""
+FIGURES = ("outlines", "maps", "steps")
+"""What `figure` draws."""
 MAP_STUDIES = {
     "stability": ("how alike the heterogeneity maps of several generators are", 2),
     "leakage": ("how far a heterogeneity map is the CT, and how far it repeats", 1),
@@ -55,9 +57,10 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for tables, summary and plots")
     parser.set_defaults(run=crossvalidate)
 
-    parser = commands.add_parser("figure", help="draw what methods outline on the same nodules, side by side")
+    parser = commands.add_parser("figure", help="draw outlines or maps of methods on the same nodules, side by side")
     parser.add_argument("methods", nargs="+", type=_method, metavar="NAME=CHECKPOINT|MODEL", help="what outlines them")
     add_crops(parser)
+    parser.add_argument("--kind", choices=FIGURES, default="outlines", help="what is drawn (default outlines)")
     parser.add_argument("--fold", type=int, default=0, help="whose nodules are drawn, held out by all (default 0)")
     parser.add_argument("out", type=Path, metavar="OUT.png", help="picture to write")
     parser.set_defaults(run=draw_figure)
@@ -162,16 +165,17 @@ def _method(text: str) -> tuple[str, Path]:
 
 
 def draw_figure(options: argparse.Namespace) -> None:
-    """Draw the outlines of methods on one nodule of each type."""
+    """Draw the outlines or the maps of methods on one nodule of each type."""
     from LNHGTrainingLib.baselines import side_by_side
-    from LNHGTrainingLib.evaluation.crops import CropFiles
+    from LNHGTrainingLib.evaluation.crops import CropFiles, Selection
 
     if options.out.suffix != ".png":
         raise InputError(f"The picture is {options.out}, expected a name that ends with .png; name it so.")
     if options.out.exists() and not options.overwrite:
         raise InputError(f"{options.out} exists already, expected a new picture; give another name or --overwrite.")
     files = CropFiles(options.crops, options.table)
-    side_by_side.draw(dict(options.methods), files, options.fold, options.out, options.device, options.min_readers)
+    selection = Selection((options.fold,), options.min_readers)
+    side_by_side.draw(dict(options.methods), files, selection, options.out, options.device, options.kind)
     print(options.out)
 
 

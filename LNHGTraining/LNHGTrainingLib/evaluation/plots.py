@@ -1,12 +1,17 @@
 """Pictures of an evaluation, plotted without a display."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from LNHGLib.figures import colors
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from LNHGTrainingLib.evaluation.crops import NoduleScore, Picture
@@ -165,6 +170,69 @@ def side_by_side(pictures: Mapping[str, Sequence[Picture]], rows: Sequence[str],
         for one in axes:
             one.set(xticks=[], yticks=[])
     grid[0, 0].set_title("readers", fontsize=8)
+    figure.savefig(path, dpi=DPI, format="png")
+
+
+@dataclass(frozen=True, eq=False)
+class MapPicture:
+    """What a row of maps needs.
+
+    Attributes:
+        hu: int16 (z, y, x) at 1 mm.
+        mask: Where the maps are shown, bool (z, y, x).
+        signals: float (z, y, x), by the column's title, all in the unit of the map.
+        notes: What is said below each, by the column's title.
+    """
+
+    hu: np.ndarray
+    mask: np.ndarray
+    signals: Mapping[str, np.ndarray]
+    notes: Mapping[str, str]
+
+
+def nodule_maps(pictures: Sequence[MapPicture], rows: Sequence[str], window_hu: Sequence[float], path: Path) -> None:
+    """Plot maps as the panel colors them: a row for each nodule, its CT and each map as columns.
+
+    Args:
+        pictures: The nodules, all with the same columns.
+        rows: What is said of each nodule.
+        window_hu: HU that are 0 and 1 in the map.
+        path: PNG to write.
+    """
+    style, columns = colors.DEFAULT_STYLE, ["CT, outline of the readers", *pictures[0].signals]
+    side, text, left, right, top = 1.5, 0.42, 0.3, 1.2, 0.3  # inches
+    width, height = left + len(columns) * side + right, top + len(rows) * (side + text)
+    figure = Figure(figsize=(width, height))
+    for number, (name, picture) in enumerate(zip(rows, pictures, strict=True)):
+        level = int(picture.mask.sum(axis=(1, 2)).argmax())
+        inside = np.argwhere(picture.mask[level])
+        middle, half = inside.mean(axis=0).round().astype(int), max(10, int(np.ptp(inside, axis=0).max()) // 2 + 6)
+        y, x = (slice(max(0, m - half), m + half) for m in middle)
+        gray, mask = colors.window(picture.hu[level, y, x]), picture.mask[level, y, x]
+        bottom = (height - top - (number + 1) * side - number * text) / height
+        for place, title in enumerate(columns):
+            box = ((left + place * side) / width, bottom, 0.97 * side / width, side / height)
+            axes = figure.add_axes(box, xticks=[], yticks=[])
+            if place:
+                scaled = colors.scale(picture.signals[title][level, y, x], mask, "fixed", style.signal_range)
+                axes.imshow(colors.composite(gray, colors.COLOR_MAPS[style.color_map](scaled), mask))
+                axes.set_xlabel(picture.notes.get(title, ""), fontsize=7)
+            else:
+                axes.imshow(gray, cmap="gray", vmin=0, vmax=255)
+                axes.contour(mask.astype(float), [0.5], colors=[READERS], linewidths=1.4)
+                on_ct = {"color": "white", "path_effects": [withStroke(linewidth=3, foreground="black")]}
+                axes.plot([1, 11], [2 * half - 2.5] * 2, linewidth=2, solid_capstyle="butt", **on_ct)
+                axes.text(6, 2 * half - 3.2, "10 mm", fontsize=6, ha="center", va="bottom", **on_ct)
+                axes.set_ylabel(name, fontsize=8)
+            if not number:
+                axes.set_title(title, fontsize=8)
+    low, high = style.signal_range
+    bar = figure.add_axes((1 - 0.85 * right / width, 0.5 - 1.4 / height, 0.12 / width, 2.8 / height))
+    ticks = colors.legend_ticks(low, high)
+    figure.colorbar(ScalarMappable(Normalize(low, high), style.color_map), bar, ticks=ticks)
+    hu = [f"{value:.1f} ({window_hu[0] + value * (window_hu[1] - window_hu[0]):.0f} HU)" for value in ticks]
+    bar.set_yticklabels(hu, fontsize=7)
+    bar.set_title("signal\n(CT of that color)", fontsize=8, loc="left")
     figure.savefig(path, dpi=DPI, format="png")
 
 

@@ -30,12 +30,14 @@ class NamedPredictor:
         predict: The function.
         window_hu: HU that become 0 and 1.
         identity: What identifies its weights.
+        held_out: Folds that it was not trained on, as far as its file says.
     """
 
     name: str
     predict: Predict
     window_hu: list[float]
     identity: str
+    held_out: tuple[int, ...] = ()
 
 
 def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPredictor]:
@@ -56,13 +58,16 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPre
             config = state["config"]
             predict = checkpoint_predictor(state, path, device)
             identity = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
-            loaded.append(NamedPredictor(f"{path.parent.name}/{path.stem}", predict, config["window_hu"], identity))
+            name, held_out = f"{path.parent.name}/{path.stem}", config.get("data", {}).get("validation_folds", ())
+            loaded.append(NamedPredictor(name, predict, config["window_hu"], identity, tuple(held_out)))
         else:
             model = folder.load(name)
             files = [model.card[part]["weights"] for part in ("generator", SECOND) if part in model.card]
             identity = "; ".join(f"{file} SHA-256 {model.card['files'][file]}" for file in files)
             predict = model_predictor(model, choose_device(device))
-            loaded.append(NamedPredictor(model.name, predict, model.card["window_hu"], identity))
+            training = model.card.get("training", {}).get("generator", {}).get("data", {})
+            held_out = tuple(training.get("validation_folds", ()))
+            loaded.append(NamedPredictor(model.name, predict, model.card["window_hu"], identity, held_out))
     counts = Counter(one.name for one in loaded)
     return [
         replace(one, name=f"{one.name} ({number})") if counts[one.name] > 1 else one

@@ -1,6 +1,7 @@
 """Metrics of the heterogeneity map on generators whose map is known: the CT itself, noise, a constant, a shift."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from evaluation_data import ball, read_csv, row, write_crops
 from LNHGLib.models.registry import build_generator
 from LNHGLib.segmentation.preprocessing import normalize
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.baselines.side_by_side import ATTACHMENTS
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
-from LNHGTrainingLib.evaluation import map_metrics, map_study
+from LNHGTrainingLib.evaluation import map_metrics, map_study, plots
 from LNHGTrainingLib.training import checkpoint
+from PIL import Image
 from scipy import ndimage
 
 WINDOW = [-1000.0, 400.0]
@@ -137,6 +140,29 @@ def test_the_icc_of_two_repeats_falls_with_noise():
         assert 1 > quiet["map"][name]["value"] > loud["map"][name]["value"]
         assert quiet["map"][name]["low"] > loud["map"][name]["low"]
     assert loud["map"]["sd"]["value"] < 0.9
+
+
+def test_a_picture_shows_two_equal_maps_alike_and_the_ct_around_them(tmp_path):
+    hu = crop()
+    picture = plots.MapPicture(hu, NODULE, {"CT": ct_itself(hu), "map": ct_itself(hu), "none": 0 * hu}, {"map": "r 1"})
+    plots.nodule_maps([picture, picture], ["first", "second"], WINDOW, tmp_path / "maps.png")
+    image = np.asarray(Image.open(tmp_path / "maps.png").convert("RGB"))
+    side, left, top = (round(inches * plots.DPI) for inches in (1.5, 0.3, 0.3))
+    first, second, none = (image[top : top + side, left + n * side :][5:-5, 5 : side - 15] for n in range(1, 4))
+    np.testing.assert_allclose(first.astype(int), second, atol=60)  # but for the ends of pixels
+    assert np.mean(first != second) < 0.05
+    colored = np.ptp(none.astype(int), axis=-1) > 10
+    assert 0.1 < colored.mean() < 0.6  # the nodule
+    assert np.abs(first[~colored].astype(int) - none[~colored]).mean() < 5  # the CT around it
+
+
+@pytest.mark.parametrize(
+    ("pleural", "vascular", "text"),
+    [(0, 0, "solitary"), (1, 0, "juxta-pleural"), (0, 1, "juxta-vascular"), (1, 1, None)],
+)
+def test_maps_of_steps_are_of_nodules_attached_to_one_thing_alone(pleural, vascular, text):
+    score = SimpleNamespace(juxta_pleural=pleural, juxta_vascular=vascular)
+    assert [name for name, member in ATTACHMENTS.items() if member(score)] == [text] * (text is not None)
 
 
 def test_lines_by_size_carry_intervals_by_patient():

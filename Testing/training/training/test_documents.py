@@ -83,6 +83,18 @@ def test_methods_are_drawn_side_by_side_on_what_they_held_out(trained, data, tmp
         assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["maps", "steps"])
+def test_maps_are_drawn_side_by_side_on_what_was_held_out(kind, trained, data, tmp_path, capsys):
+    files = ("--crops", data / "crops" / "luna16_crops.h5", "--table", data / "crops" / "luna16_crops.csv")
+    command = ["figure", "--kind", kind, *files, "--device", "cpu", f"one={trained[1]}", f"two={trained[1]}"]
+    assert main([str(part) for part in [*command, tmp_path / "figure.png", "--fold", 1]]) == 0
+    width, height = Image.open(tmp_path / "figure.png").size
+    assert width > 3 * 200 < 3 * height
+    assert main([str(part) for part in [*command, tmp_path / "other.png", "--fold", 0]]) == 2
+    assert "held out the folds [1], expected fold 0" in capsys.readouterr().err
+    assert not (tmp_path / "other.png").exists()
+
+
 def run_of(name: str, data) -> segmenter.SegmenterRun:
     return segmenter.SegmenterRun(build(SegmenterConfig, recipe(name, data)), torch.device("cpu"))
 
