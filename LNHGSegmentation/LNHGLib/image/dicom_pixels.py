@@ -1,7 +1,12 @@
 """The pixels of DICOM slices in HU: what the file says, or an error."""
 
+import mmap
+import os
 import re
+import signal
+import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +31,8 @@ from LNHGLib.image.volume import LOWEST_HU
 
 HIGHEST_TISSUE_HU = 3071
 DAMAGE = re.compile(r"Corrupt JPEG data|Premature end|Unsupported marker|Bogus|inconsistent", re.IGNORECASE)
+FEW = 32
+"""Slices that are not worth a second process."""
 SPARE_BYTES = re.compile(r"Corrupt JPEG data: [12] extraneous bytes.*")
 """What libjpeg says of the filling that some scanners leave before the end of an image."""
 
@@ -35,10 +42,11 @@ class PixelReader:
 
     Attributes:
         padded: how many pixels were padding above the lowest HU, and are now air.
+        compressed: whether the last slice was.
     """
 
     def __init__(self) -> None:
-        self.padded = 0
+        self.padded, self.compressed = 0, False
         self._last: tuple[Path, pydicom.Dataset, list[pydicom.Dataset]] | None = None
 
     def read(self, header: Header) -> np.ndarray:
@@ -55,6 +63,8 @@ class PixelReader:
                     dataset = pydicom.dcmread(header.path, force=True)
                     self._last = header.path, dataset, [] if header.frame is None else frames_of(dataset)
                 _, dataset, frames = self._last
+                syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+                self.compressed = syntax is not None and syntax.is_encapsulated
                 words, stored = _stored(dataset, header.frame or 0, max(len(frames), 1))
                 tags = dataset if header.frame is None else frames[header.frame]
                 hu = _rescaled(stored, tags)
@@ -74,6 +84,66 @@ class PixelReader:
             return hu.astype(np.int16, copy=False)
         return hu
 
+    def read_into(self, headers: Sequence[Header], layers: np.ndarray) -> bool:
+        """Read slices into an array; tell whether it can hold all of them.
+
+        Args:
+            headers: of the slices.
+            layers: (N, y, x).
+
+        Raises:
+            InputError: as `read`.
+        """
+        for header, layer in zip(headers, layers, strict=True):
+            pixels = self.read(header)
+            if (pixels.dtype, pixels.shape) != (layer.dtype, layer.shape):
+                return False
+            layer[:] = pixels
+        return True
+
+
+def read_slices(headers: Sequence[Header]) -> tuple[list[np.ndarray], int]:
+    """Return slices as `PixelReader.read` does, and how many of their pixels were padding.
+
+    On Linux a second process decodes half of many compressed slices: decoders hold Python's lock. It shares memory with
+    this one and ends by itself. What it cannot read is read again here, where an error is told.
+
+    Args:
+        headers: of the slices, in their order.
+
+    Raises:
+        InputError: as `PixelReader.read`.
+    """
+    reader, cores = PixelReader(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    layers, rest, child = [reader.read(headers[0])], len(headers), None
+    if reader.compressed and cores > 1 and len(headers) >= FEW and layers[0].dtype == np.int16:
+        rest = (len(headers) + 1) // 2
+        shared = mmap.mmap(-1, 8 + (len(headers) - rest) * layers[0].nbytes)
+        padded = np.frombuffer(shared, np.int64, 1)
+        behind = np.frombuffer(shared, np.int16, offset=8).reshape(-1, *layers[0].shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the child touches no thread's lock but Python's own
+            child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                own = PixelReader()
+                if own.read_into(headers[rest:], behind):
+                    padded[0] = own.padded
+                    os._exit(0)
+            os._exit(1)
+    try:
+        layers += [reader.read(header) for header in headers[1:rest]]
+        if child is not None:
+            ended, child = os.waitpid(child, 0), None
+            if ended[1] == 0:
+                return [*layers, *behind], reader.padded + int(padded[0])
+        layers += [reader.read(header) for header in headers[rest:]]
+    finally:
+        if child is not None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return layers, reader.padded
+
 
 def _stored(dataset: pydicom.Dataset, index: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a frame (rows, columns): the words as they lie in the file, unsigned, and the stored values.
@@ -86,7 +156,7 @@ def _stored(dataset: pydicom.Dataset, index: int, count: int) -> tuple[np.ndarra
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or bits not in (8, 16, 32) or not rows or not columns:
         raise ValueError("no gray values of whole bytes")
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
     if syntax is None or not syntax.is_encapsulated:
         order = "<" if dataset.original_encoding[1] is not False else ">"
         words = np.frombuffer(dataset.PixelData, f"{order}u{bits // 8}")

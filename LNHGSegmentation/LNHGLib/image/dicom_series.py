@@ -12,7 +12,7 @@ from LNHGLib.files.tree import files_below
 from LNHGLib.image import dicom_stacks
 from LNHGLib.image.dicom_geometry import SliceGrid, require_axes, slice_grid
 from LNHGLib.image.dicom_header import Header, is_directory, read_headers
-from LNHGLib.image.dicom_pixels import PixelReader
+from LNHGLib.image.dicom_pixels import PixelReader, read_slices
 from LNHGLib.image.dicom_stacks import MIN_SLICES, SAME_POSITION_MM, Stack, uid_of
 from LNHGLib.image.volume import LOWEST_HU
 
@@ -60,16 +60,15 @@ def read_series(path: Path, name: str | None = None, files: Sequence[Path] = ())
         InputError: No CT series, an unknown UID, or slices that do not form one regular grid.
     """
     slices = find_slices(path, name, files)
-    reader, place, below = PixelReader(), slices.place, 0
-    layers = []
-    for index, header in enumerate(slices.headers):
-        pixels = reader.read(header)
+    place, below, layers = slices.place, 0, []
+    read, padded = read_slices(slices.headers)
+    for index, pixels in enumerate(read):
         below += np.count_nonzero(pixels < LOWEST_HU) if place.is_tilted else 0
         layers.append(place.straighten(pixels, index))
     notes, count = list(slices.notes), len(layers) * place.size[0] * place.size[1]
-    if reader.padded:
+    if padded:
         notes.append(
-            f"{reader.padded / count:.1%} of the voxels are marked as padding (Pixel Padding Value) and were set to "
+            f"{padded / count:.1%} of the voxels are marked as padding (Pixel Padding Value) and were set to "
             f"{LOWEST_HU} HU."
         )
     if below:

@@ -1,5 +1,8 @@
 """Pixels are what the file says, in every way of storing them, or the file is refused."""
 
+import os
+import sys
+
 import numpy as np
 import pydicom
 import pytest
@@ -240,3 +243,64 @@ def test_jpeg_2000_without_the_fast_decoder_gives_the_same_hu(signed, tmp_path, 
     monkeypatch.setattr(dicom_pixels, "openjpeg", None)
     np.testing.assert_array_equal(read_volume(tmp_path).array, fast)
     assert not signed or np.array_equal(fast, FULL_SIZE)
+
+
+@pytest.fixture
+def forks(monkeypatch):
+    """Processes that were begun; a few slices are worth one."""
+    begun, fork = [], dicom_pixels.os.fork
+    monkeypatch.setattr(dicom_pixels, "FEW", 4)
+    monkeypatch.setattr(dicom_pixels.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(dicom_pixels.os, "fork", lambda: begun.append(fork()) or begun[-1])
+    return begun
+
+
+def as_compressed(folder, **tags) -> None:
+    write_series(folder, FULL_SIZE, **tags)
+    for path in folder.iterdir():
+        store(path, "JPEG2000")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one process reads all elsewhere")
+def test_two_processes_read_what_one_reads(forks, tmp_path, monkeypatch):
+    as_compressed(tmp_path, PixelPaddingValue=int(FULL_SIZE.max()))
+    both = read_volume(tmp_path)
+    assert len(forks) == 1
+    monkeypatch.setattr(dicom_pixels, "FEW", SLICES + 1)
+    alone = read_volume(tmp_path)
+    assert len(forks) == 1
+    np.testing.assert_array_equal(both.array, alone.array)
+    assert both.source.notes == alone.source.notes
+    assert any("padding" in note for note in both.source.notes)
+
+
+def test_one_process_reads_what_is_not_compressed(forks, tmp_path):
+    write_series(tmp_path, FULL_SIZE)
+    np.testing.assert_array_equal(read_volume(tmp_path).array, FULL_SIZE)
+    assert not forks
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one process reads all elsewhere")
+@pytest.mark.parametrize("number", [2, SLICES - 2])
+def test_what_either_process_cannot_read_is_named_and_no_process_is_left(forks, number, tmp_path):
+    as_compressed(tmp_path)
+    dataset = pydicom.dcmread(tmp_path / f"{number}.dcm")
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame[: len(frame) // 2]])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(tmp_path / f"{number}.dcm")
+    assert f"{number}.dcm has pixels that cannot be read" in the_error(tmp_path)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(forks[0], 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one process reads all elsewhere")
+def test_slices_that_do_not_fit_into_the_shared_memory_are_read_again(forks, tmp_path):
+    as_compressed(tmp_path)
+    dataset = pydicom.dcmread(tmp_path / f"{SLICES - 1}.dcm")
+    dataset.RescaleSlope = 1.5
+    dataset.save_as(tmp_path / f"{SLICES - 1}.dcm")
+    array = read_volume(tmp_path).array
+    assert len(forks) == 1
+    np.testing.assert_allclose(array[:-1], FULL_SIZE[:-1])
+    assert not np.array_equal(array[-1], FULL_SIZE[-1])
