@@ -80,3 +80,23 @@ def test_a_ct_is_read_before_what_finds_and_draws_is_loaded_and_torch_is_never(t
     assert moments["before reading"].isdisjoint(NOT_TO_READ)
     assert moments["at the end"].isdisjoint(NEVER)
     assert moments["at the end"] >= {"openvino", "matplotlib"}
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["models", "list"], 0), (["segment", "no-such.nii", "out"], 2)])
+def test_the_process_ends_at_once_with_its_status_after_what_is_registered(arguments, status):
+    program = f"""
+import atexit, sys
+from LNHGLib.__main__ import command
+
+class Slow:
+    def __del__(self):
+        print("torn down")
+
+slow, sys.argv = Slow(), ["lnhg", *{arguments}]
+atexit.register(print, "registered", flush=True)
+command()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=CORE, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == status
+    assert ended.stdout.endswith("registered\n")
+    assert ("no-such.nii does not exist" in ended.stderr) == (status == 2)
