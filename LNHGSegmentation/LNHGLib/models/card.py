@@ -532,7 +532,6 @@ FUSION = {
 CLASSIFIER = {
     "kind": one_of(*CLASSIFIER_KINDS),
     "width": OPTIONS["width"],
-    "members": _whole(16, "from 1 to 16 networks", required=False),
     "weights": WEIGHTS,
 }
 MASSES = {

@@ -90,14 +90,6 @@ class ResNet48(nn.Module):
         return nodule - other
 
 
-class MeanClassifier(nn.ModuleList):
-    """Several classifiers of one kind that were trained apart: the mean of their logits errs less than each."""
-
-    def forward(self, fields: Tensor) -> Tensor:
-        """Return logits: (B, 1, 32, 32, 32) -> (B,)."""
-        return torch.stack([one(fields) for one in self]).mean(0)
-
-
 KINDS: dict[str, type[nn.Module]] = {"residual": ResidualClassifier, "resnet-48": ResNet48, "mgi-cnn": MgiCnn}
 """By the name that a card gives."""
 
@@ -106,8 +98,7 @@ def build_classifier(spec: dict) -> nn.Module:
     """Return the classifier that a card or a configuration describes.
 
     Args:
-        spec: `kind`, one of `KINDS`, maybe `width`, which the kind "resnet-48" has not, and maybe `members`, how many
-            there are.
+        spec: `kind`, one of `KINDS`, and maybe `width`, which the kind "resnet-48" has not.
 
     Raises:
         InputError: unknown kind.
@@ -117,5 +108,4 @@ def build_classifier(spec: dict) -> nn.Module:
             f"The classifier's kind is {quoted(spec.get('kind'))}, expected one of {', '.join(KINDS)}; mend model.json."
         )
     options = {"width": spec["width"]} if spec["kind"] != "resnet-48" and spec.get("width") else {}
-    members = [KINDS[spec["kind"]](**options) for _ in range(spec.get("members", 1))]
-    return members[0] if len(members) == 1 else MeanClassifier(members)
+    return KINDS[spec["kind"]](**options)

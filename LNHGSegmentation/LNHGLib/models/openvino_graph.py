@@ -318,11 +318,7 @@ def build(card: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> ov.Mode
     kind = card["kind"]
     sides = [32, 32, 32] if kind in CLASSIFIERS else [SLAB if GENERATORS[kind] is _unet else -1, -1, -1]
     x = ops.parameter([-1, 1, *sides], np.float32)
-    if (members := card.get("members", 1)) == 1:
-        return ov.Model([(GENERATORS | CLASSIFIERS)[kind](Layers(weights), x, card)], [x], kind)
-    own = [{name.removeprefix(f"{i}."): value for name, value in weights.items()} for i in range(members)]
-    logits = [CLASSIFIERS[kind](Layers(weights), x, card) for weights in own]
-    return ov.Model([ops.divide(reduce(ops.add, logits), np.float32(members))], [x], kind)
+    return ov.Model([(GENERATORS | CLASSIFIERS)[kind](Layers(weights), x, card)], [x], kind)
 
 
 def build_stages(

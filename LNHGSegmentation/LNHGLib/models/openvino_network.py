@@ -23,7 +23,7 @@ from LNHGLib.models import compile_cache, openvino_detector, openvino_graph, ope
 from LNHGLib.models.openvino_graph import SLAB, Form
 from LNHGLib.models.openvino_stages import Stage
 
-GRAPHS = 5
+GRAPHS = 4
 """Raised whenever a builder of graphs changes: what was compiled before is not used any more."""
 FLOAT32, BFLOAT16 = {"INFERENCE_PRECISION_HINT": "f32"}, {"INFERENCE_PRECISION_HINT": "bf16"}
 SLABS_AT_ONCE = 16

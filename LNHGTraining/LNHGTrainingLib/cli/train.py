@@ -59,14 +59,13 @@ def add_release(commands: "argparse._SubParsersAction") -> None:
         parser.add_argument(f"--{text}", metavar="TEXT", help="in the new card (default: as it is)")
     parser.add_argument("checkpoint", type=Path, metavar="SEGMENTER", help="checkpoint of another segmenter")
     parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write; calibrate it next")
-    parser.set_defaults(run=add_part, part="second_generator", beside=False)
+    parser.set_defaults(run=add_part, part="second_generator")
 
     parser = commands.add_parser("part", help="give a model another network, or its classifier")
     parser.add_argument("part", choices=PARTS, help="which part of the card")
     parser.add_argument("--model", required=True, help="name of a model, or its folder; it stays as it is")
     for text in CARD_TEXTS:
         parser.add_argument(f"--{text}", metavar="TEXT", help="in the new card (default: as it is)")
-    parser.add_argument("--beside", action="store_true", help="put a classifier beside the model's own of other seeds")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint of such a network")
     parser.add_argument("out", type=Path, metavar="OUT", help="model folder to write; calibrate it next")
     parser.set_defaults(run=add_part)
@@ -141,6 +140,5 @@ def add_part(options: argparse.Namespace) -> None:
     from LNHGTrainingLib.release import export
 
     texts = {text: given for text in CARD_TEXTS if (given := getattr(options, text))}
-    model = models.load(options.model)
-    export.add_part(model, options.part, options.checkpoint, options.out, texts, options.beside)
+    export.add_part(models.load(options.model), options.part, options.checkpoint, options.out, texts)
     print(options.out)

@@ -24,8 +24,6 @@ MEASURED = ("calibration", "results", "froc", "probability", "bfloat16")
 KEPT = ("threshold", "rotate_180", "half_turn", "prune_attachments", "trim", "min_score", "slice_step_mm")
 """Keys of a part that say how its network is used; a network in its place is used in the same way."""
 NETWORKS = ("generator", "detector", "classifier", "window_hu")
-SEED = ("seed", "seeds", "checkpoint_step", "best_validation_score")
-"""Keys of a recipe in which trainings of one kind differ by chance."""
 
 
 def export(segmenter: Path, detector: Path | None, config: dict, out: Path) -> models.Model:
@@ -70,9 +68,7 @@ def export(segmenter: Path, detector: Path | None, config: dict, out: Path) -> m
     return models.verify(out)
 
 
-def add_part(
-    model: models.Model, part: str, path: Path, out: Path, texts: dict | None = None, beside: bool = False
-) -> models.Model:
+def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict | None = None) -> models.Model:
     """Write the model with the network of a checkpoint, new or in place of its own, into `out`, in one step.
 
     The card's thresholds stay for `calibrate` to choose anew; what was measured is left out. All weights are stored in
@@ -84,7 +80,6 @@ def add_part(
         path: Checkpoint, of the same window as the model and, for a further generator, the same held-out folds.
         out: Folder to write; must not exist.
         texts: Another `name`, `description` and so on for the card.
-        beside: Put a classifier beside the model's own, of which it differs in the seed alone; their mean counts.
 
     Raises:
         InputError: The checkpoint does not fit, or `out` exists.
@@ -106,51 +101,18 @@ def add_part(
     name = f"{part}.safetensors"
     kept = {key: value for key, value in card.get(part, {}).items() if key in KEPT}
     spec = {key: value for key, value in state["config"][table].items() if key not in KEPT} | kept
-    recipe, weights = _recipe(state), state["ema"]
-    if beside:
-        recipe, spec, weights = with_member(model, part, recipe, spec, weights)
     with atomic_folder(out, what="The model") as folder:
         for file in card["files"]:
             (folder / file).write_bytes(save(rounded(load((model.folder / file).read_bytes()))))
-        _save(build(spec), weights, folder / name)
+        _save(build(spec), state["ema"], folder / name)
         card[part] = spec | {"weights": name}
         card["files"] = {file: file_sha256(folder / file) for file in {**card["files"], name: ""}}
         if part == "classifier":  # it sorts what lies at no box of the detector, too
             card["fusion"] = card["fusion"] | {"keep": "all"}
-        card["training"] = card.get("training", {}) | {part: recipe}
+        card["training"] = card.get("training", {}) | {part: _recipe(state)}
         model_card.write(folder, card)
         models.verify(folder)
     return models.verify(out)
-
-
-def with_member(
-    model: models.Model, part: str, recipe: dict, spec: dict, weights: Mapping[str, Tensor]
-) -> tuple[dict, dict, dict[str, Tensor]]:
-    """Return recipe, part of the card and weights of a model's classifiers and another one of the same kind.
-
-    Args:
-        model: has the classifiers.
-        part: "classifier".
-        recipe: of the other one.
-        spec: its part of a card, without weights.
-        weights: its tensors by name.
-
-    Raises:
-        InputError: it differs in more than the seed.
-    """
-    own, card = model.card.get("training", {}).get(part, {}), model.card.get(part, {})
-    here = {key: value for key, value in card.items() if key not in ("weights", "members")}
-    same = [{key: value for key, value in one.items() if key not in SEED} for one in (own, recipe)]
-    if part != "classifier" or here != spec or same[0] != same[1]:
-        raise InputError(
-            f"The {part} differs from that of {model.name} in more than the seed, expected a classifier of the same "
-            "recipe and data; train one, or leave out --beside."
-        )
-    members, stored = card.get("members", 1), load((model.folder / card["weights"]).read_bytes())
-    stored = stored if members > 1 else {f"0.{key}": value for key, value in stored.items()}
-    added = {f"{members}.{key}": value for key, value in weights.items()}
-    seeds = [*own.get("seeds", [own["seed"]]), recipe["seed"]]
-    return own | {"seeds": seeds}, spec | {"members": members + 1}, stored | added
 
 
 def _require_new(out: Path) -> None:

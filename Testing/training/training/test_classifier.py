@@ -167,25 +167,3 @@ def test_command_trains_and_part_puts_it_into_a_model(config, folder, tmp_path):
         torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match="holds no detector"):
         add_part(model, "detector", best, tmp_path / "no")
-
-
-@pytest.mark.slow
-def test_classifiers_of_other_seeds_beside_a_models_own_give_the_mean_of_their_logits(config, tmp_path):
-    model, made = write_model(tmp_path / "model"), []
-    for seed in (1, 2, 3):
-        best = classifier.train(config | {"seed": seed}, tmp_path / f"run-{seed}")
-        made.append(add_part(model, "classifier", best, tmp_path / f"alone-{seed}"))
-    both = add_part(made[0], "classifier", tmp_path / "run-2" / "best.pt", tmp_path / "both", beside=True)
-    command = ["part", "classifier", "--beside", "--model", str(both.folder), str(best), str(tmp_path / "three")]
-    assert main(command) == 0
-    three = models.load(str(tmp_path / "three"))
-    assert three.card["classifier"]["members"] == 3
-    assert three.card["training"]["classifier"]["seeds"] == [1, 2, 3]
-    fields = torch.rand(2, 1, 32, 32, 32)
-    expected = torch.stack([one.classifier()(fields) for one in made]).mean(0)
-    torch.testing.assert_close(three.classifier()(fields), expected, rtol=1e-4, atol=1e-4)
-    found = three.network("classifier", models.OPENVINO).predict(fields.numpy(), lambda: None)
-    np.testing.assert_allclose(found, expected.detach(), atol=1e-3)
-    other = classifier.train(config | {"seed": 4, "batch": 5}, tmp_path / "run-4")
-    with pytest.raises(InputError, match="The classifier differs from that of tiny in more than the seed"):
-        add_part(made[0], "classifier", other, tmp_path / "no", beside=True)
