@@ -74,10 +74,11 @@ def finding_fields(
         findings: their boxes hold their components.
         spec: the model's card.
     """
-    fields, afar = [], coarser(ct_norm, spec.masses.factor) if spec.masses else None
+    fields, afar = [], None
     for finding in findings:
         seen, center = ct_norm, finding_center(labels, finding)
         if spec.masses and finding_diameter_mm(labels, finding, 1.0) >= spec.masses.min_diameter:
+            afar = coarser(ct_norm, spec.masses.factor) if afar is None else afar
             seen, center = afar, (center + 0.5) / spec.masses.factor - 0.5
         fields.append(candidate_field(seen, center, spec.window_hu))
     return fields

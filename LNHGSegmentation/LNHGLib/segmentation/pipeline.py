@@ -131,7 +131,8 @@ def prepare_scan(upright: Volume, spec: Card, monitor: Monitor) -> PreparedScan:
     with monitor.stage("grid", "Resampling to the model's grid", 0.06, 0.1):
         grid = working_grid(upright, lungs, spec.grid)
         inside = resample(lungs.view(np.uint8), upright.grid, grid, linear=False, fill=0) > 0
-        ct_norm = normalize(onto_grid(upright, grid), spec.window_hu)
+        hu = onto_grid(upright, grid)
+        ct_norm = normalize(hu, spec.window_hu, out=hu)
         sides = Sides.of(inside, grid, spine) if upright.source.oriented else None
         return PreparedScan(grid, ct_norm, inside, sides)
 
@@ -209,9 +210,10 @@ def join_branches(
     """
     labels = components.components(image > mask_threshold, options.connectivity)
     where = labels > 0
-    counts = np.bincount(labels[where], minlength=1)
-    fraction = np.bincount(labels[where], scan.lungs[where], minlength=1) / np.maximum(counts, 1)
-    labels[(fraction < MIN_COMPONENT_LUNG_FRACTION)[labels]] = 0
+    numbers = labels[where]
+    counts = np.bincount(numbers, minlength=1)
+    fraction = np.bincount(numbers, scan.lungs[where], minlength=1) / np.maximum(counts, 1)
+    labels[where] = np.where(fraction[numbers] < MIN_COMPONENT_LUNG_FRACTION, 0, numbers)
     scores = components.component_scores(labels, image, scan.ct_norm)
     candidates = None if boxes is None else fusion.link(boxes, step)
     joined = fusion.fuse(labels, scores, candidates, scan.grid.spacing_mm, options)
