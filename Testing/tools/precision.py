@@ -1,16 +1,18 @@
 """Measure whether the bundled model finds and outlines in bfloat16 what it does in float32.
 
-    python Testing/tools/precision.py DATA        # crops and training scans -> Resources/Studies/precision.json
+    python Testing/tools/precision.py DATA            # crops and training scans -> Resources/Studies/precision.json
+    python Testing/tools/precision.py DATA bfloat16   # this alone anew
 
 Needs a CPU that computes in bfloat16. Testing/tools/result_tables.py writes the table into docs/.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from LNHGLib.errors import InputError
-from LNHGLib.files.text import markdown_table, write_json
+from LNHGLib.files.text import markdown_table, read_json, write_json
 from LNHGLib.models import folder
 from LNHGLib.models.folder import OPENVINO, OPENVINO_BF16
 from LNHGTrainingLib.data.crops import load_crops
@@ -28,11 +30,13 @@ NAMES = {OPENVINO: "float32", OPENVINO_BF16: "bfloat16"}
 FOLD = 0
 
 
-def measure(data: Path) -> dict:
+def measure(data: Path, names: Sequence[str], before: dict) -> dict:
     """Return Dice on the crops of a fold that no network saw, and what is found in them and falsely in whole scans.
 
     Args:
         data: folder with `crops/` and `scans/`.
+        names: of `NAMES`, what is measured.
+        before: report that has the others.
     """
     from LNHGLib.models import openvino_network
 
@@ -45,6 +49,9 @@ def measure(data: Path) -> dict:
     labeled = load_crops(data / "crops" / "luna16_crops.h5", table, [FOLD], MIN_READERS)
     report = {"schema": 1, "kind": "precision", "model": model.name, "nodules": len(rows), "scans": len(scans)}
     for where, name in NAMES.items():
+        if name not in names:
+            report[name] = before[name]
+            continue
         predict = model_predictor(model, where)
         scored = [
             crop_scores.score_crop(
@@ -80,4 +87,4 @@ def render(report: dict) -> str:
 
 
 if __name__ == "__main__":
-    write_json(STUDY, measure(Path(sys.argv[1])))
+    write_json(STUDY, measure(Path(sys.argv[1]), sys.argv[2:] or list(NAMES.values()), read_json(STUDY)))

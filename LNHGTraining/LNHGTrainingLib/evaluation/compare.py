@@ -374,7 +374,8 @@ def render_trainings(report: dict) -> str:
         for key, (_, decimals) in MEASURES.items():
             found = method.get(key)
             shown = found and [f"{found[part]:.{decimals}f}" for part in ("mean", "least", "greatest")]
-            row.append(f"{shown[0]} ({shown[1]} to {shown[2]})" if shown else "-")
+            spread = " ({1} to {2})" if method["trainings"] > 1 else ""
+            row.append(("{0}" + spread).format(*shown) if shown else "-")
         row.append("-" if method["sd"] is None else f"{method['sd']:.3f}")
         row.append("-" if method is first else f"{method['dice_all']['mean'] - first['dice_all']['mean']:+.3f}")
         rows.append(row)

@@ -132,10 +132,7 @@ def test_trainings_of_one_name_give_their_mean_and_their_spread(evaluations, tmp
     assert tiny["sd"] == pytest.approx((one - other) / sqrt(2), abs=1e-5)
     assert "dice_found" not in blind
     text = (out / "comparison.md").read_text()
-    assert (
-        f"| blind | 1 | 0.000 (0.000 to 0.000) | 0.000 (0.000 to 0.000) | - | - | - | -{(one + other) / 2:.3f} |"
-        in text
-    )
+    assert f"| blind | 1 | 0.000 | 0.000 | - | - | - | -{(one + other) / 2:.3f} |" in text
     assert text in capsys.readouterr().out
     assert not (out / "pairs.csv").exists()
     assert main(["compare", "--trainings", *map(str, evaluations[1:]), str(tmp_path / "no")]) == 2
