@@ -63,7 +63,7 @@ class PixelReader:
                     dataset = pydicom.dcmread(header.path, force=True)
                     self._last = header.path, dataset, [] if header.frame is None else frames_of(dataset)
                 _, dataset, frames = self._last
-                syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+                syntax = _syntax(dataset)
                 self.compressed = syntax is not None and syntax.is_encapsulated
                 words, stored = _stored(dataset, header.frame or 0, max(len(frames), 1))
                 tags = dataset if header.frame is None else frames[header.frame]
@@ -145,6 +145,11 @@ def read_slices(headers: Sequence[Header]) -> tuple[list[np.ndarray], int]:
     return layers, reader.padded
 
 
+def _syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID | None:
+    """Return the transfer syntax; None where the file does not say it."""
+    return getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+
+
 def _stored(dataset: pydicom.Dataset, index: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a frame (rows, columns): the words as they lie in the file, unsigned, and the stored values.
 
@@ -156,7 +161,7 @@ def _stored(dataset: pydicom.Dataset, index: int, count: int) -> tuple[np.ndarra
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or bits not in (8, 16, 32) or not rows or not columns:
         raise ValueError("no gray values of whole bytes")
-    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    syntax = _syntax(dataset)
     if syntax is None or not syntax.is_encapsulated:
         order = "<" if dataset.original_encoding[1] is not False else ">"
         words = np.frombuffer(dataset.PixelData, f"{order}u{bits // 8}")
