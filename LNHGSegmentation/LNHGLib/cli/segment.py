@@ -147,7 +147,8 @@ def segment_and_write(
     reading = time.perf_counter()
     volume = read()
     seconds = round(time.perf_counter() - reading, 3)
-    from LNHGLib.results import writer  # here, so that reading begins at once, and what is broken is told before work
+    from concurrent.futures import ThreadPoolExecutor  # here, so that reading begins at once
+
     from LNHGLib.segmentation import pipeline
 
     find = functools.partial(pipeline.segment, threshold=options.threshold)
@@ -155,15 +156,29 @@ def segment_and_write(
         from LNHGLib.segmentation.point_prompt import segment_at
 
         find = functools.partial(segment_at, place_lps_mm=options.at)
-    result = find(volume, model, device=where, progress=part_of(progress, 0.05, 0.95), cancelled=stop.wished)
+    with ThreadPoolExecutor(1) as beside:  # a core is idle while the lungs are looked for
+        loading = beside.submit(_load_writer)
+
+        def cancelled() -> bool:
+            if loading.done():
+                loading.result()  # what is broken is told before work
+            return stop.wished()
+
+        result = find(volume, model, device=where, progress=part_of(progress, 0.05, 0.95), cancelled=cancelled)
     result.report["seconds"] = {"read": seconds, **result.report["seconds"]}
     progress(0.95, "Writing the results")
     stop.writing = True
-    writer.write_result(result, options.out, overwrite)
+    loading.result()(result, options.out, overwrite)
     if not getattr(options, "at", None):
         keep_run_time(result, time.perf_counter() - began)
     progress(1.0, "Done")
     return result
+
+
+def _load_writer() -> "Callable[[Result, Path, bool], None]":
+    from LNHGLib.results.writer import write_result
+
+    return write_result
 
 
 def keep_run_time(result: "Result", whole_s: float) -> None:

@@ -66,7 +66,7 @@ def write_preview(result: "Result", path: Path) -> dict:
             nodule_figure.plot_nodule(
                 figure, result, nodule, FigureArea(left, top + HEADER, IMAGE), DEFAULT_STYLE, TEXT
             )
-        figure.savefig(path, dpi=DOTS_PER_INCH, facecolor=BACKGROUND)
+        figure.savefig(path, dpi=DOTS_PER_INCH, facecolor=BACKGROUND, pil_kwargs={"compress_level": 1})
         return {
             "nodules": [nodule.number for nodule in shown],
             "color_map": DEFAULT_STYLE.color_map,

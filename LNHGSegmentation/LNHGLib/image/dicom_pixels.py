@@ -102,7 +102,7 @@ class PixelReader:
         return True
 
 
-def read_slices(headers: Sequence[Header]) -> tuple[list[np.ndarray], int]:
+def read_slices(headers: Sequence[Header]) -> tuple[np.ndarray | list[np.ndarray], int]:
     """Return slices as `PixelReader.read` does, and how many of their pixels were padding.
 
     On Linux a second process decodes half of many compressed slices: decoders hold Python's lock. It shares memory with
@@ -111,38 +111,44 @@ def read_slices(headers: Sequence[Header]) -> tuple[list[np.ndarray], int]:
     Args:
         headers: of the slices, in their order.
 
+    Returns:
+        (N, y, x), or where slices differ in type or shape, one after the other; and the number.
+
     Raises:
         InputError: as `PixelReader.read`.
     """
     reader, cores = PixelReader(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-    layers, rest, child = [reader.read(headers[0])], len(headers), None
-    if reader.compressed and cores > 1 and len(headers) >= FEW and layers[0].dtype == np.int16:
+    first, rest, child = reader.read(headers[0]), len(headers), None
+    shared = mmap.mmap(-1, 8 + len(headers) * first.nbytes)
+    padded, layers = np.frombuffer(shared, np.int64, 1), np.frombuffer(shared, first.dtype, offset=8)
+    layers = layers.reshape(-1, *first.shape)
+    layers[0] = first
+    if reader.compressed and cores > 1 and len(headers) >= FEW:
         rest = (len(headers) + 1) // 2
-        shared = mmap.mmap(-1, 8 + (len(headers) - rest) * layers[0].nbytes)
-        padded = np.frombuffer(shared, np.int64, 1)
-        behind = np.frombuffer(shared, np.int16, offset=8).reshape(-1, *layers[0].shape)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the child touches no thread's lock but Python's own
             child = os.fork()
         if child == 0:
             with suppress(BaseException):
                 own = PixelReader()
-                if own.read_into(headers[rest:], behind):
+                if own.read_into(headers[rest:], layers[rest:]):
                     padded[0] = own.padded
                     os._exit(0)
             os._exit(1)
     try:
-        layers += [reader.read(header) for header in headers[1:rest]]
+        fit = reader.read_into(headers[1:rest], layers[1:rest])
         if child is not None:
             ended, child = os.waitpid(child, 0), None
-            if ended[1] == 0:
-                return [*layers, *behind], reader.padded + int(padded[0])
-        layers += [reader.read(header) for header in headers[rest:]]
+            if fit and ended[1] == 0:
+                return layers, reader.padded + int(padded[0])
+        if fit and reader.read_into(headers[rest:], layers[rest:]):
+            return layers, reader.padded
     finally:
         if child is not None:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    return layers, reader.padded
+    reader = PixelReader()
+    return [reader.read(header) for header in headers], reader.padded
 
 
 def _syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID | None:

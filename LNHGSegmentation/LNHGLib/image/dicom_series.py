@@ -60,11 +60,11 @@ def read_series(path: Path, name: str | None = None, files: Sequence[Path] = ())
         InputError: No CT series, an unknown UID, or slices that do not form one regular grid.
     """
     slices = find_slices(path, name, files)
-    place, below, layers = slices.place, 0, []
-    read, padded = read_slices(slices.headers)
-    for index, pixels in enumerate(read):
-        below += np.count_nonzero(pixels < LOWEST_HU) if place.is_tilted else 0
-        layers.append(place.straighten(pixels, index))
+    place, below = slices.place, 0
+    layers, padded = read_slices(slices.headers)
+    if place.is_tilted:
+        below = sum(np.count_nonzero(pixels < LOWEST_HU) for pixels in layers)
+        layers = [place.straighten(pixels, index) for index, pixels in enumerate(layers)]
     notes, count = list(slices.notes), len(layers) * place.size[0] * place.size[1]
     if padded:
         notes.append(
@@ -73,7 +73,7 @@ def read_series(path: Path, name: str | None = None, files: Sequence[Path] = ())
         )
     if below:
         notes.append(f"{below / count:.1%} of the voxels were below {LOWEST_HU} HU (padding) and set to it.")
-    return Series(np.stack(layers), slices, tuple(notes))
+    return Series(layers if isinstance(layers, np.ndarray) else np.stack(layers), slices, tuple(notes))
 
 
 def find_slices(path: Path, name: str | None = None, files: Sequence[Path] = ()) -> Slices:

@@ -69,7 +69,7 @@ def read_volume(
         below = np.count_nonzero(array < LOWEST_HU) / array.size
         note = f"{below:.1%} of the voxels were below {LOWEST_HU} HU (lowest {low:.0f}, padding) and set to it."
         source = replace(source, notes=(*source.notes, note))
-        array = np.maximum(array, array.dtype.type(LOWEST_HU))
+        np.maximum(array, array.dtype.type(LOWEST_HU), out=array)
     dtype = np.int16 if np.issubdtype(array.dtype, np.integer) else np.float32
     return Volume(array.astype(dtype, copy=False), grid, source)
 

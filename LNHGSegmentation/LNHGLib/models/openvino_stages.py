@@ -12,7 +12,7 @@ Pieces are counted in cells of 4 x 4 x 4 voxels of the CT, which are 2 x 2 x 2 a
 resolution. Arrays are (D, H, W, C).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,9 +61,10 @@ def predict_volume(
         between: type of what one stage hands to another.
     """
     encode, context, decode, draw = stages
-    filled = _whole_cells(wanted, "constant")
-    pairs = [(size // CELL, CELL) for size in filled.shape]
-    cells = filled.reshape([size for pair in pairs for size in pair]).any(axis=(1, 3, 5))
+    cells = wanted
+    for axis, size in enumerate(wanted.shape):
+        cells = np.logical_or.reduceat(cells, np.arange(0, size, CELL), axis)
+    cells = np.pad(cells, [(0, size % 2) for size in cells.shape])  # so that levels fit
     most = CHUNK_BYTES // (CELL_VALUES * np.dtype(between).itemsize * cells[0].size)
     most = max(most - 2 * REACH, 2)
     depth = -(-len(cells) // -(-len(cells) // most) // 2) * 2
@@ -81,18 +82,22 @@ def predict_volume(
             lambda done, start=start, low=low, share=share: report((start + (low + share * done) * depth) / len(cells))
             for low, share in ((0.0, 0.4), (0.5, 0.1), (0.6, 0.4))
         ]
-        part = _whole_cells(ct_norm[CELL * first : CELL * stop], "edge")[..., None]
+        part = ct_norm[CELL * first : CELL * stop, ..., None]
         todo = _within(own, REACH) & ~known[first:stop]
-        kept = None if encoded is None else encoded[2 * (first - before) :]
-        encoded, before = _sweep(encode, [part], todo, sides[REACH], spans[0], kept), first
+        if encoded is not None:  # its memory is used again
+            kept = len(encoded) - 2 * (first - before)
+            for z in range(kept):
+                encoded[z] = encoded[len(encoded) - kept + z]
+            encoded[kept:] = 0
+        encoded, before = _sweep(encode, {CELL: part}, todo, sides[REACH], spans[0], encoded), first
         known[first:stop] |= todo
         if stop < len(cells):
             known[stop - HALO : stop] = False  # seen with nothing behind them
         around = context.run([encoded[None]])[0].copy()
         context.release()
-        decoded = _sweep(decode, [encoded, around], _within(own, HALO), sides[HALO], spans[1])
+        decoded = _sweep(decode, {2: encoded, 1: around}, _within(own, HALO), sides[HALO], spans[1])
         del around
-        drawn = _sweep(draw, [part, decoded], own, sides[0], spans[2])
+        drawn = _sweep(draw, {CELL: part, 2: decoded}, own, sides[0], spans[2])
         del decoded
         target = image[CELL * start : CELL * (start + depth)]
         target[:] = drawn[CELL * (start - first) :][tuple(map(slice, target.shape))][..., 0]
@@ -102,21 +107,21 @@ def predict_volume(
 
 def _sweep(
     stage: Stage,
-    arrays: Sequence[np.ndarray],
+    arrays: Mapping[int, np.ndarray],
     wanted: np.ndarray,
     sides: Sequence[int],
     report: Callable[[float], None],
-    kept: np.ndarray | None = None,
+    result: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return what a stage makes of arrays in pieces with something wanted, 0 elsewhere.
+    """Return what a stage makes of arrays in pieces with something wanted.
 
     Args:
         stage: what runs.
-        arrays: each with its own number of voxels along a cell.
+        arrays: by the number of their voxels along a cell; their outermost values go on.
         wanted: cells.
         sides: of each piece along y and x, in cells.
         report: called with the fraction done.
-        kept: of the result, the first slices, which are known.
+        result: takes what is made; None makes an array of zeros for it.
     """
     along_z = wanted.any(axis=(1, 2))
     pieces = [  # what each sees and what of it counts
@@ -125,15 +130,12 @@ def _sweep(
         for seen_y, y in _spans(wanted[z].any(axis=(0, 2)), sides[0])
         for seen_x, x in _spans(wanted[z, y].any(axis=(0, 1)), sides[1])
     ]
-    result = kept
     for done, (seen, target) in enumerate(pieces):
         report(done / len(pieces))
-        (values,) = stage.run([array[_voxels(seen, len(array) // len(wanted))][None] for array in arrays])
+        (values,) = stage.run([_cut(array, _voxels(seen, across))[None] for across, array in arrays.items()])
         across = len(values) // (seen[0].stop - seen[0].start)
-        if result is kept:
+        if result is None:
             result = np.zeros((*(across * size for size in wanted.shape), values.shape[-1]), values.dtype)
-            if kept is not None:
-                result[: len(kept)] = kept
         result[_voxels(target, across)] = values[_voxels(box_within(target, seen), across)]
     stage.release()
     return result
@@ -163,9 +165,11 @@ def _voxels(box: Box, across: int) -> Box:
     return tuple(slice(across * part.start, across * part.stop) for part in box)
 
 
-def _whole_cells(array: np.ndarray, mode: str) -> np.ndarray:
-    """Return an array (z, y, x) filled up to even numbers of cells."""
-    return np.pad(array, [(0, -size % (2 * CELL)) for size in array.shape], mode=mode)
+def _cut(array: np.ndarray, box: Box) -> np.ndarray:
+    """Return a box of an array (D, H, W, C), filled up with the outermost values where it ends before the box."""
+    inside = array[box]
+    beyond = [(0, part.stop - part.start - size) for part, size in zip(box, inside.shape, strict=False)]
+    return np.pad(inside, [*beyond, (0, 0)], mode="edge") if np.any(beyond) else inside
 
 
 def _within(cells: np.ndarray, reach: int) -> np.ndarray:

@@ -57,7 +57,7 @@ def prune_attachments(
     Returns:
         The component numbers; what was cut off is 0.
     """
-    pruned = np.zeros_like(labels)
+    pruned = np.zeros(labels.shape, labels.dtype)
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         if box is None:
             continue

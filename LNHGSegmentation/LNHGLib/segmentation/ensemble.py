@@ -409,7 +409,7 @@ def refine_outlines(
     """Outline findings by the mean of all members; those without a patch stay as they are.
 
     Args:
-        image: the first member's nodule image, float32 (z, y, x).
+        image: the first member's nodule image, float32 (z, y, x); the members' mean is written into it.
         labels: component numbers, int (z, y, x).
         findings: what is kept, best first.
         patches: from `rescore_with_ensemble`.
@@ -419,7 +419,7 @@ def refine_outlines(
         The nodule image with the members' mean around each finding, component numbers of these findings alone with the
         new outlines (each has its finding's first number), and the findings with boxes that hold them.
     """
-    image, found, labels, refined = image.copy(), labels, np.zeros_like(labels), []
+    found, labels, refined = labels, np.zeros(labels.shape, labels.dtype), []  # zeros_like would touch all memory
     for finding in findings:
         box = box_of_edges(finding.box)
         own = np.isin(found[box], finding.labels)
