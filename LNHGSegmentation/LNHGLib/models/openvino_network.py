@@ -123,7 +123,7 @@ class StridedNetwork(OpenVinoNetwork):
             image = self.predict(np.pad(ct_norm, beyond, mode="edge")[None, None], check)[0, 0]
             return image[tuple(map(slice, ct_norm.shape))]
         stages = [_OfOneShape(graph, self.precision) for graph in self.stages()]
-        runs = [Stage(lambda arrays, one=one: one.infer(arrays, check), one.release) for one in stages]
+        runs = [Stage(lambda arrays, one=one: one.start(arrays, check), one.release) for one in stages]
         return openvino_stages.predict_volume(runs, ct_norm, wanted, report, self.between)
 
 
@@ -134,21 +134,29 @@ class _OfOneShape:
     """
 
     def __init__(self, graph: ov.Model, precision: Mapping[str, str]) -> None:
-        self.graph, self.precision, self.shapes, self.request = graph, precision, None, None
+        self.graph, self.precision, self.shapes = graph, precision, None
+        self.requests: list[ov.InferRequest] = []
 
-    def infer(self, arrays: Sequence[np.ndarray], check: Callable[[], None]) -> np.ndarray:
-        """Return what the graph makes of arrays, valid until the next run."""
+    def start(self, arrays: Sequence[np.ndarray], check: Callable[[], None]) -> Callable[[], np.ndarray]:
+        """Begin with arrays; what is returned waits for the result, which is valid until the start after the next."""
         shapes = [array.shape for array in arrays]
         if shapes != self.shapes:
-            self.request = None
             self.graph.reshape(dict(zip(self.graph.inputs, map(list, shapes), strict=True)))
             self.shapes, self.compiled = shapes, core().compile_model(self.graph, "CPU", self.precision)
-        self.request = self.request or self.compiled.create_infer_request()
-        return start_and_wait(self.request, arrays, check)[0].data
+            self.requests = []
+        if len(self.requests) < 2:
+            self.requests.append(self.compiled.create_infer_request())
+        else:
+            self.requests.reverse()
+        request = self.requests[-1]
+        begin(request, arrays)
+        return lambda: wait(request, check)[0].data
 
     def release(self) -> None:
-        """Give memory back that is kept for the next piece."""
-        self.request = None
+        """Stop what runs, and give memory back that is kept for the next piece."""
+        for request in self.requests:
+            stop(request)
+        self.requests = []
         release(self.compiled)
 
 
@@ -190,31 +198,39 @@ def infer(compiled: ov.CompiledModel, arrays: Sequence[np.ndarray], check: Calla
         arrays: its inputs.
         check: called often.
     """
-    return [tensor.data.copy() for tensor in start_and_wait(compiled.create_infer_request(), arrays, check)]
+    check()
+    request = compiled.create_infer_request()
+    begin(request, arrays)
+    return [tensor.data.copy() for tensor in wait(request, check)]
 
 
-def start_and_wait(
-    request: ov.InferRequest, arrays: Sequence[np.ndarray], check: Callable[[], None]
-) -> tuple[ov.Tensor, ...]:
-    """Run a request; return its outputs, which the next run overwrites.
+def begin(request: ov.InferRequest, arrays: Sequence[np.ndarray]) -> None:
+    """Let a request compute from arrays, which it keeps."""
+    request.start_async([np.ascontiguousarray(array) for array in arrays], share_inputs=True)
+
+
+def wait(request: ov.InferRequest, check: Callable[[], None]) -> tuple[ov.Tensor, ...]:
+    """Return a request's outputs once it has computed them; its next run overwrites them.
 
     Args:
-        request: of a compiled graph.
-        arrays: its inputs.
-        check: called often; what it raises stops the work.
+        request: which began.
+        check: called often; what it raises stops the request.
     """
-    check()
-    request.start_async([np.ascontiguousarray(array) for array in arrays], share_inputs=True)
     try:
         while not request.wait_for(POLL_MS):
             check()
     except BaseException:
-        request.cancel()
-        with suppress(RuntimeError):  # says that it was cancelled
-            request.wait()
+        stop(request)
         raise
     request.wait()
     return request.output_tensors
+
+
+def stop(request: ov.InferRequest) -> None:
+    """Stop a request, whether it runs or not."""
+    request.cancel()
+    with suppress(RuntimeError):  # says that it was cancelled
+        request.wait()
 
 
 def release(compiled: ov.CompiledModel) -> None:

@@ -35,12 +35,14 @@ CELL_VALUES = 500
 
 @dataclass(frozen=True)
 class Stage:
-    """A graph: `run` makes one array (1, D, H, W, C) of several, `release` gives the memory of its layers back.
+    """A graph that makes one array (1, D, H, W, C) of several; each change of shape costs time.
 
-    What `run` returns is valid until the next run. Each change of shape costs time.
+    Attributes:
+        start: begins; what it returns waits for the array, which is valid until the start after the next.
+        release: stops what runs, and gives the memory of the layers back.
     """
 
-    run: Callable[[Sequence[np.ndarray]], np.ndarray]
+    start: Callable[[Sequence[np.ndarray]], Callable[[], np.ndarray]]
     release: Callable[[], None]
 
 
@@ -93,7 +95,7 @@ def predict_volume(
         known[first:stop] |= todo
         if stop < len(cells):
             known[stop - HALO : stop] = False  # seen with nothing behind them
-        around = context.run([encoded[None]])[0].copy()
+        around = context.start([encoded[None]])()[0].copy()
         context.release()
         decoded = _sweep(decode, {2: encoded, 1: around}, _within(own, HALO), sides[HALO], spans[1])
         del around
@@ -130,14 +132,19 @@ def _sweep(
         for seen_y, y in _spans(wanted[z].any(axis=(0, 2)), sides[0])
         for seen_x, x in _spans(wanted[z, y].any(axis=(0, 1)), sides[1])
     ]
-    for done, (seen, target) in enumerate(pieces):
-        report(done / len(pieces))
-        (values,) = stage.run([_cut(array, _voxels(seen, across))[None] for across, array in arrays.items()])
-        across = len(values) // (seen[0].stop - seen[0].start)
-        if result is None:
-            result = np.zeros((*(across * size for size in wanted.shape), values.shape[-1]), values.dtype)
-        result[_voxels(target, across)] = values[_voxels(box_within(target, seen), across)]
-    stage.release()
+    begin = (stage.start([_cut(array, _voxels(seen, n))[None] for n, array in arrays.items()]) for seen, _ in pieces)
+    try:
+        coming = next(begin, None)
+        for done, (seen, target) in enumerate(pieces):
+            report(done / len(pieces))
+            wait, coming = coming, next(begin, None)  # computes while this one is put away
+            (values,) = wait()
+            across = len(values) // (seen[0].stop - seen[0].start)
+            if result is None:
+                result = np.zeros((*(across * size for size in wanted.shape), values.shape[-1]), values.dtype)
+            result[_voxels(target, across)] = values[_voxels(box_within(target, seen), across)]
+    finally:
+        stage.release()
     return result
 
 

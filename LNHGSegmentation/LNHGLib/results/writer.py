@@ -1,5 +1,6 @@
 """A result as files: segmentation, labelmap, signal, table, report and picture, all or none of them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,19 +49,26 @@ def write_result(result: "Result", out: Path, overwrite: bool = False) -> None:
         InputError: as `require_free`.
         DiskError: the disk is full or fails.
     """
-    grid, scale = result.volume.grid, scale_of(result.report)
+    scale = scale_of(result.report)
     with atomic_folder(out, overwrite, FILES) as folder:
-        write_segmentation(result.labels, grid, result.nodules, folder / "nodules.seg.nrrd", scale)
-        _write_nifti(result.labels.astype(np.uint16, copy=False), grid, folder / "labelmap.nii.gz")
-        _write_nifti(result.heterogeneity.astype(np.float32, copy=False), grid, folder / "heterogeneity.nii.gz")
-        signal = np.zeros(grid.shape, np.float32)  # the nodule image around findings: a map of any corrected outline
-        for patch in result.patches:
-            signal[patch.box] = patch.signal
-        _write_nifti(signal, grid, folder / "signal.nii.gz")
+        with ThreadPoolExecutor(1) as beside:
+            arrays = beside.submit(_write_arrays, result, folder)
+            shown = preview.write_preview(result, folder / "preview.png")
+        arrays.result()
         write_csv(folder / "nodules.csv", (nodule_row(nodule, scale) for nodule in result.nodules), COLUMNS)
-        shown = preview.write_preview(result, folder / "preview.png")
         nodules = [asdict(nodule) for nodule in result.nodules]
         write_json(folder / "report.json", {"schema": SCHEMA, **result.report, "preview": shown, "nodules": nodules})
+
+
+def _write_arrays(result: "Result", folder: Path) -> None:
+    grid = result.volume.grid
+    write_segmentation(result.labels, grid, result.nodules, folder / "nodules.seg.nrrd", scale_of(result.report))
+    _write_nifti(result.labels.astype(np.uint16, copy=False), grid, folder / "labelmap.nii.gz")
+    _write_nifti(result.heterogeneity.astype(np.float32, copy=False), grid, folder / "heterogeneity.nii.gz")
+    signal = np.zeros(grid.shape, np.float32)  # the nodule image around findings: a map of any corrected outline
+    for patch in result.patches:
+        signal[patch.box] = patch.signal
+    _write_nifti(signal, grid, folder / "signal.nii.gz")
 
 
 def _write_nifti(array: np.ndarray, grid: Grid, path: Path) -> None:

@@ -6,6 +6,7 @@ refined by the ensemble, the nodules on the CT.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,13 +50,13 @@ class PreparedScan:
         grid: the working grid.
         ct_norm: normalized CT, float32 (z, y, x).
         lungs: where nodules are looked for, bool (z, y, x).
-        sides: of the chest; None where left and right are not told.
+        find_sides: finds the sides of the chest, None where they are not told; it takes its time.
     """
 
     grid: Grid
     ct_norm: np.ndarray
     lungs: np.ndarray
-    sides: Sides | None = None
+    find_sides: Callable[[], Sides | None] = lambda: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +103,7 @@ def segment(
         raise InputError(f"The threshold is {threshold}, expected a score from 0 to 1; leave it out for the model's.")
     monitor, upright = Monitor(progress, cancelled), canonical(volume)
     scan = prepare_scan(upright, spec, monitor)
+    sides = ThreadPoolExecutor(1).submit(scan.find_sides)  # which only the measurement needs
     predictor, image = predict_nodule_image(scan, model, where, monitor)
     boxes, step = detect_boxes(scan, model, where, monitor)
     with monitor.stage("fusion", "Joining both networks' findings", 0.76, 0.78):
@@ -110,9 +112,9 @@ def segment(
     found, patches = look_again(scan, found, predictor, spec, threshold, monitor)
     refined = refine_findings(scan, found, patches, spec, threshold)
     with monitor.stage("measurement", "Measuring the nodules", 0.98, 1.0):
-        result = project_to_ct(volume, upright, scan.grid, refined, scan.sides, monitor)
+        result = project_to_ct(volume, upright, scan.grid, refined, sides.result(), monitor)
     report = make_report(volume, model, where, {"threshold": threshold}, monitor, found.fusion)
-    return replace(result, report=report | {"lungs": scan.sides.plane() if scan.sides else {}})
+    return replace(result, report=report | {"lungs": sides.result().plane() if sides.result() else {}})
 
 
 def prepare_scan(upright: Volume, spec: Card, monitor: Monitor) -> PreparedScan:
@@ -127,13 +129,13 @@ def prepare_scan(upright: Volume, spec: Card, monitor: Monitor) -> PreparedScan:
         InputError: there is no lung in the CT.
     """
     with monitor.stage("lungs", "Finding the lungs", 0.0, 0.06):
-        lungs, spine = find_chest(upright)
+        lungs, find = find_chest(upright)
     with monitor.stage("grid", "Resampling to the model's grid", 0.06, 0.1):
         grid = working_grid(upright, lungs, spec.grid)
         inside = resample(lungs.view(np.uint8), upright.grid, grid, linear=False, fill=0) > 0
         hu = onto_grid(upright, grid)
         ct_norm = normalize(hu, spec.window_hu, out=hu)
-        sides = Sides.of(inside, grid, spine) if upright.source.oriented else None
+        sides = (lambda: Sides.of(inside, grid, find())) if upright.source.oriented else (lambda: None)
         return PreparedScan(grid, ct_norm, inside, sides)
 
 

@@ -4,9 +4,9 @@ Arrays are zyx, lengths millimeters, intensities Hounsfield units (HU), world po
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import product
 
 import numpy as np
@@ -62,7 +62,7 @@ def find_lungs(volume: Volume) -> np.ndarray:
     return find_chest(volume)[0]
 
 
-def find_chest(volume: Volume) -> tuple[np.ndarray, Spine | None]:
+def find_chest(volume: Volume) -> tuple[np.ndarray, Callable[[], Spine | None]]:
     """Find both lungs on a chest CT, filled so that vessels and nodules, also those at the pleura, lie inside.
 
     The region is for searching, not for measuring lungs: it reaches a few millimeters beyond the pleura.
@@ -71,7 +71,7 @@ def find_chest(volume: Volume) -> tuple[np.ndarray, Spine | None]:
         volume: CT in HU of the whole chest or a part of it, in any orientation.
 
     Returns:
-        Boolean (z, y, x) array on `volume.grid`, and the spine where it is seen.
+        Boolean (z, y, x) array on `volume.grid`, and what finds the spine where it is seen, which takes its time.
 
     Raises:
         InputError: There is no lung in the volume.
@@ -92,7 +92,7 @@ def find_chest(volume: Volume) -> tuple[np.ndarray, Spine | None]:
         region = region.repeat(factor, axis).swapaxes(0, axis)[:size].swapaxes(0, axis)
     affine = upright.grid.affine @ np.diag([*factors, 1.0])
     affine[:3, 3] = upright.grid.index_to_lps((np.array(factors) - 1) / 2)
-    return from_canonical(region, upright.grid, volume.grid), find_spine(hu, body, Grid(hu.shape, affine))
+    return from_canonical(region, upright.grid, volume.grid), partial(find_spine, hu, body, Grid(hu.shape, affine))
 
 
 def _block_means(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:

@@ -229,6 +229,14 @@ def test_what_the_computer_lacks_is_told_with_the_cure(ct, model_folder, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
+def test_what_cannot_write_is_told_before_work(ct, model_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "LNHGLib.results.writer", None)
+    monkeypatch.setattr(pipeline, "detect_boxes", lambda *_, **__: pytest.fail("computed"))
+    assert lnhg("segment", ct, tmp_path / "new", "--model", model_folder) == 1
+    assert "a Python package does not load" in complaint(capsys)
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_cancel_file_stops_the_work_with_1_and_leaves_nothing(
     ct, model_folder, tmp_path, capsys, monkeypatch, blob_detector
 ):

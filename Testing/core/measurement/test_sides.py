@@ -191,8 +191,8 @@ def test_a_real_patient_may_lie_on_any_side(real):
 @pytest.mark.slow
 def test_a_real_lung_that_is_found_alone_is_told_its_side(real):
     for gone, kept in (SIDES, SIDES[::-1]):
-        lungs, spine = find_chest(Volume(real.full_of(gone, 40), real.grid, Source("one lung")))
-        assert told(Sides.of(lungs, real.grid, spine), real.grid, real.points[kept]) == {kept}
+        lungs, find = find_chest(Volume(real.full_of(gone, 40), real.grid, Source("one lung")))
+        assert told(Sides.of(lungs, real.grid, find()), real.grid, real.points[kept]) == {kept}
 
 
 def test_a_mirrored_patient_has_no_sides(phantom):

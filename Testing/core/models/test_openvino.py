@@ -124,7 +124,7 @@ def test_in_bfloat16_levels_hand_over_half_as_many_bytes_and_say_nearly_the_same
     ct, kinds, sweep = np.random.default_rng(2).random((40, 48, 56), np.float32), [], openvino_stages._sweep
 
     def note(stage, arrays, *rest):
-        kinds.append([array.dtype for array in arrays])
+        kinds.append([array.dtype for array in arrays.values()])
         return sweep(stage, arrays, *rest)
 
     monkeypatch.setattr(openvino_stages, "_sweep", note)
@@ -188,6 +188,22 @@ def test_chunks_of_slices_meet_without_a_seam(level_by_level, monkeypatch):
     np.testing.assert_allclose(found, expected, atol=2e-3 * expected.max())  # of what reaches farther than 32 voxels
     assert sum(cells > 0 for cells in encoded) >= 3
     assert sum(encoded) <= 1.2 * 44 * 24  # what a chunk knows of its neighbor is not computed again
+
+
+@pytest.mark.parametrize("asked", [1, 4, 9])
+def test_a_cancelled_volume_stops_all_that_runs_and_the_next_one_is_right(level_by_level, asked):
+    _, on_openvino = level_by_level
+    ct, wanted = np.random.default_rng(2).random((40, 48, 56), np.float32), np.ones((40, 48, 56), bool)
+    expected, reports = on_openvino.predict_volume(ct, wanted, go_on, lambda _: None), []
+
+    def cancel(done):
+        reports.append(done)
+        if len(reports) == asked:
+            raise Cancelled("cancelled by the user.")
+
+    with pytest.raises(Cancelled):
+        on_openvino.predict_volume(ct, wanted, go_on, cancel)
+    np.testing.assert_array_equal(on_openvino.predict_volume(ct, wanted, go_on, lambda _: None), expected)
 
 
 def test_of_slices_in_planes_those_that_are_wanted_are_right():
