@@ -156,8 +156,14 @@ def segment_and_write(
         from LNHGLib.segmentation.point_prompt import segment_at
 
         find = functools.partial(segment_at, place_lps_mm=options.at)
+
+    def load_writer() -> "Callable[[Result, Path, bool], None]":
+        from LNHGLib.results.writer import write_result
+
+        return write_result
+
     with ThreadPoolExecutor(1) as beside:  # a core is idle while the lungs are looked for
-        loading = beside.submit(_load_writer)
+        loading = beside.submit(load_writer)
 
         def cancelled() -> bool:
             if loading.done():
@@ -173,12 +179,6 @@ def segment_and_write(
         keep_run_time(result, time.perf_counter() - began)
     progress(1.0, "Done")
     return result
-
-
-def _load_writer() -> "Callable[[Result, Path, bool], None]":
-    from LNHGLib.results.writer import write_result
-
-    return write_result
 
 
 def keep_run_time(result: "Result", whole_s: float) -> None:

@@ -132,7 +132,13 @@ def _sweep(
         for seen_y, y in _spans(wanted[z].any(axis=(0, 2)), sides[0])
         for seen_x, x in _spans(wanted[z, y].any(axis=(0, 1)), sides[1])
     ]
-    begin = (stage.start([_cut(array, _voxels(seen, n))[None] for n, array in arrays.items()]) for seen, _ in pieces)
+
+    def cut(array: np.ndarray, box: Box) -> np.ndarray:
+        inside = array[box]
+        beyond = [(0, part.stop - part.start - size) for part, size in zip(box, inside.shape, strict=False)]
+        return np.pad(inside, [*beyond, (0, 0)], mode="edge") if np.any(beyond) else inside
+
+    begin = (stage.start([cut(array, _voxels(seen, n))[None] for n, array in arrays.items()]) for seen, _ in pieces)
     try:
         coming = next(begin, None)
         for done, (seen, target) in enumerate(pieces):
@@ -170,13 +176,6 @@ def _spans(wanted: np.ndarray, length: int) -> Iterator[tuple[slice, slice]]:
 def _voxels(box: Box, across: int) -> Box:
     """Return the box of voxels, so many along a cell."""
     return tuple(slice(across * part.start, across * part.stop) for part in box)
-
-
-def _cut(array: np.ndarray, box: Box) -> np.ndarray:
-    """Return a box of an array (D, H, W, C), filled up with the outermost values where it ends before the box."""
-    inside = array[box]
-    beyond = [(0, part.stop - part.start - size) for part, size in zip(box, inside.shape, strict=False)]
-    return np.pad(inside, [*beyond, (0, 0)], mode="edge") if np.any(beyond) else inside
 
 
 def _within(cells: np.ndarray, reach: int) -> np.ndarray:

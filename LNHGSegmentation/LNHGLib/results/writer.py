@@ -49,26 +49,25 @@ def write_result(result: "Result", out: Path, overwrite: bool = False) -> None:
         InputError: as `require_free`.
         DiskError: the disk is full or fails.
     """
-    scale = scale_of(result.report)
+    grid, scale = result.volume.grid, scale_of(result.report)
+
+    def write_arrays(folder: Path) -> None:
+        write_segmentation(result.labels, grid, result.nodules, folder / "nodules.seg.nrrd", scale)
+        _write_nifti(result.labels.astype(np.uint16, copy=False), grid, folder / "labelmap.nii.gz")
+        _write_nifti(result.heterogeneity.astype(np.float32, copy=False), grid, folder / "heterogeneity.nii.gz")
+        signal = np.zeros(grid.shape, np.float32)  # the nodule image around findings: a map of any corrected outline
+        for patch in result.patches:
+            signal[patch.box] = patch.signal
+        _write_nifti(signal, grid, folder / "signal.nii.gz")
+
     with atomic_folder(out, overwrite, FILES) as folder:
         with ThreadPoolExecutor(1) as beside:
-            arrays = beside.submit(_write_arrays, result, folder)
+            arrays = beside.submit(write_arrays, folder)
             shown = preview.write_preview(result, folder / "preview.png")
         arrays.result()
         write_csv(folder / "nodules.csv", (nodule_row(nodule, scale) for nodule in result.nodules), COLUMNS)
         nodules = [asdict(nodule) for nodule in result.nodules]
         write_json(folder / "report.json", {"schema": SCHEMA, **result.report, "preview": shown, "nodules": nodules})
-
-
-def _write_arrays(result: "Result", folder: Path) -> None:
-    grid = result.volume.grid
-    write_segmentation(result.labels, grid, result.nodules, folder / "nodules.seg.nrrd", scale_of(result.report))
-    _write_nifti(result.labels.astype(np.uint16, copy=False), grid, folder / "labelmap.nii.gz")
-    _write_nifti(result.heterogeneity.astype(np.float32, copy=False), grid, folder / "heterogeneity.nii.gz")
-    signal = np.zeros(grid.shape, np.float32)  # the nodule image around findings: a map of any corrected outline
-    for patch in result.patches:
-        signal[patch.box] = patch.signal
-    _write_nifti(signal, grid, folder / "signal.nii.gz")
 
 
 def _write_nifti(array: np.ndarray, grid: Grid, path: Path) -> None:
