@@ -205,7 +205,12 @@ def infer(compiled: ov.CompiledModel, arrays: Sequence[np.ndarray], check: Calla
 
 
 def begin(request: ov.InferRequest, arrays: Sequence[np.ndarray]) -> None:
-    """Let a request compute from arrays, which it keeps."""
+    """Let a request begin to compute.
+
+    Args:
+        request: which does not run.
+        arrays: its inputs, which it keeps.
+    """
     request.start_async([np.ascontiguousarray(array) for array in arrays], share_inputs=True)
 
 
