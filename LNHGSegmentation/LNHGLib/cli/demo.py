@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
     require_writable(options.out, True)
     made: list[Phantom] = []
 
-    def read() -> "Volume":
+    def read(_meanwhile: object) -> "Volume":
         made.append(make_phantom())
         return made[0].volume
 

@@ -87,10 +87,10 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
         raise InputError(f"{options.ct} does not exist; give a chest CT as a DICOM folder or an image file.")
     require_writable(options.out, options.overwrite, options.ct)
 
-    def read() -> "Volume":
+    def read(meanwhile: Callable[[], object]) -> "Volume":
         from LNHGLib.image.reader import read_volume
 
-        return read_volume(options.ct, options.series, part=bool(options.at))
+        return read_volume(options.ct, options.series, part=bool(options.at), meanwhile=meanwhile)
 
     result = segment_and_write(options, stop, read, options.overwrite)
     if not options.json:
@@ -127,54 +127,44 @@ def require_writable(out: Path, overwrite: bool, ct: Path | None = None) -> None
 
 
 def segment_and_write(
-    options: argparse.Namespace, stop: Stop, read: Callable[[], "Volume"], overwrite: bool
+    options: argparse.Namespace, stop: Stop, read: "Callable[[Callable[[], object]], Volume]", overwrite: bool
 ) -> "Result":
-    """Read, segment and write; the model and the device are checked before anything is computed.
+    """Read, segment and write; what computes and writes is loaded and checked before anything is computed.
 
     Args:
         options: Of the command: `out`, those of `add_model_options`, and maybe `at`.
         stop: The user's wish to stop.
-        read: Returns the CT.
+        read: Returns the CT; it may call what it is given while it waits for other processes or threads.
         overwrite: Whether results in OUT may be replaced.
     """
     began, progress = time.perf_counter(), progress_printer(options.json)
     progress(0.0, "Loading the model")
     model = folder.load(options.model)
-    from LNHGLib.segmentation.runtime import choose_runtime
 
-    where = choose_runtime(options.device, model, options.runtime, options.exact)
+    @functools.cache
+    def load() -> "tuple[Callable[..., Result], Callable[[Result, Path, bool], None]]":
+        from LNHGLib.results.writer import write_result
+        from LNHGLib.segmentation.runtime import choose_runtime
+
+        where = choose_runtime(options.device, model, options.runtime, options.exact)
+        if getattr(options, "at", None):
+            from LNHGLib.segmentation.point_prompt import segment_at
+
+            return functools.partial(segment_at, device=where, place_lps_mm=options.at), write_result
+        from LNHGLib.segmentation.pipeline import segment
+
+        return functools.partial(segment, device=where, threshold=options.threshold), write_result
+
     progress(0.01, "Reading the CT")
     reading = time.perf_counter()
-    volume = read()
+    volume = read(load)
     seconds = round(time.perf_counter() - reading, 3)
-    from concurrent.futures import ThreadPoolExecutor  # here, so that reading begins at once
-
-    from LNHGLib.segmentation import pipeline
-
-    find = functools.partial(pipeline.segment, threshold=options.threshold)
-    if getattr(options, "at", None):
-        from LNHGLib.segmentation.point_prompt import segment_at
-
-        find = functools.partial(segment_at, place_lps_mm=options.at)
-
-    def load_writer() -> "Callable[[Result, Path, bool], None]":
-        from LNHGLib.results.writer import write_result
-
-        return write_result
-
-    with ThreadPoolExecutor(1) as beside:  # a core is idle while the lungs are looked for
-        loading = beside.submit(load_writer)
-
-        def cancelled() -> bool:
-            if loading.done():
-                loading.result()  # what is broken is told before work
-            return stop.wished()
-
-        result = find(volume, model, device=where, progress=part_of(progress, 0.05, 0.95), cancelled=cancelled)
+    find, write = load()
+    result = find(volume, model, progress=part_of(progress, 0.05, 0.95), cancelled=stop.wished)
     result.report["seconds"] = {"read": seconds, **result.report["seconds"]}
     progress(0.95, "Writing the results")
     stop.writing = True
-    loading.result()(result, options.out, overwrite)
+    write(result, options.out, overwrite)
     if not getattr(options, "at", None):
         keep_run_time(result, time.perf_counter() - began)
     progress(1.0, "Done")

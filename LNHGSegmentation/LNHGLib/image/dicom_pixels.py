@@ -6,8 +6,9 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ from LNHGLib.image.volume import LOWEST_HU
 
 HIGHEST_TISSUE_HU = 3071
 DAMAGE = re.compile(r"Corrupt JPEG data|Premature end|Unsupported marker|Bogus|inconsistent", re.IGNORECASE)
-FEW = 32
-"""Slices that are not worth a second process."""
+FEW = 16
+"""Slices that are worth a process of their own."""
 SPARE_BYTES = re.compile(r"Corrupt JPEG data: [12] extraneous bytes.*")
 """What libjpeg says of the filling that some scanners leave before the end of an image."""
 
@@ -102,14 +103,17 @@ class PixelReader:
         return True
 
 
-def read_slices(headers: Sequence[Header]) -> tuple[np.ndarray | list[np.ndarray], int]:
+def read_slices(
+    headers: Sequence[Header], meanwhile: Callable[[], object] = lambda: None
+) -> tuple[np.ndarray | list[np.ndarray], int]:
     """Return slices as `PixelReader.read` does, and how many of their pixels were padding.
 
-    On Linux a second process decodes half of many compressed slices: decoders hold Python's lock. It shares memory with
-    this one and ends by itself. What it cannot read is read again here, where an error is told.
+    On Linux processes of their own decode many compressed slices: decoders hold Python's lock. They share memory with
+    this one and end by themselves. What they cannot read is read again here, where an error is told.
 
     Args:
         headers: of the slices, in their order.
+        meanwhile: called once, while other processes decode where they do.
 
     Returns:
         (N, y, x), or where slices differ in type or shape, one after the other; and the number.
@@ -118,33 +122,37 @@ def read_slices(headers: Sequence[Header]) -> tuple[np.ndarray | list[np.ndarray
         InputError: as `PixelReader.read`.
     """
     reader, cores = PixelReader(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-    first, rest, child = reader.read(headers[0]), len(headers), None
-    shared = mmap.mmap(-1, 8 + len(headers) * first.nbytes)
-    padded, layers = np.frombuffer(shared, np.int64, 1), np.frombuffer(shared, first.dtype, offset=8)
+    first = reader.read(headers[0])
+    shared = mmap.mmap(-1, 8 * cores + len(headers) * first.nbytes)
+    padded, layers = np.frombuffer(shared, np.int64, cores), np.frombuffer(shared, first.dtype, offset=8 * cores)
     layers = layers.reshape(-1, *first.shape)
     layers[0] = first
-    if reader.compressed and cores > 1 and len(headers) >= FEW:
-        rest = (len(headers) + 1) // 2
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the child touches no thread's lock but Python's own
-            child = os.fork()
-        if child == 0:
-            with suppress(BaseException):
-                own = PixelReader()
-                if own.read_into(headers[rest:], layers[rest:]):
-                    padded[0] = own.padded
-                    os._exit(0)
-            os._exit(1)
+    helpers = min(cores, len(headers) // FEW) if reader.compressed and cores > 1 else 0
+    ends = np.linspace(1, len(headers), helpers + 1).astype(int)
+    children: list[int] = []
     try:
-        fit = reader.read_into(headers[1:rest], layers[1:rest])
-        if child is not None:
-            ended, child = os.waitpid(child, 0), None
-            if fit and ended[1] == 0:
-                return layers, reader.padded + int(padded[0])
-        if fit and reader.read_into(headers[rest:], layers[rest:]):
+        for number, (start, stop) in enumerate(pairwise(ends)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # a child touches no thread's lock but Python's own
+                children.append(os.fork())
+            if children[-1] == 0:
+                with suppress(BaseException):
+                    own = PixelReader()
+                    if own.read_into(headers[start:stop], layers[start:stop]):
+                        padded[number] = own.padded
+                        os._exit(0)
+                os._exit(1)
+        meanwhile()
+        if not children and reader.read_into(headers[1:], layers[1:]):
             return layers, reader.padded
+        failed = not children
+        while children:
+            failed |= os.waitpid(children[-1], 0)[1] != 0
+            children.pop()
+        if not failed:
+            return layers, reader.padded + int(padded.sum())
     finally:
-        if child is not None:
+        for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     reader = PixelReader()

@@ -1,7 +1,7 @@
 """DICOM CT series: finding, checking and stacking the slices of one volume, whatever the files are called."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,12 @@ class Series:
     notes: tuple[str, ...]
 
 
-def read_series(path: Path, name: str | None = None, files: Sequence[Path] = ()) -> Series:
+def read_series(
+    path: Path,
+    name: str | None = None,
+    files: Sequence[Path] = (),
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Series:
     """Read one CT volume from a folder with everything below it, or the series that a single file belongs to.
 
     Args:
@@ -51,6 +56,7 @@ def read_series(path: Path, name: str | None = None, files: Sequence[Path] = ())
         name: The SeriesInstanceUID to take, with # and the number of the volume where the series holds several; else
             the file's own, else the axial CT with most slices.
         files: Look at these only, where they are known.
+        meanwhile: As `read_slices` takes it.
 
     Returns:
         The slices sorted along their normal, with the geometry of ImagePositionPatient and ImageOrientationPatient.
@@ -61,7 +67,7 @@ def read_series(path: Path, name: str | None = None, files: Sequence[Path] = ())
     """
     slices = find_slices(path, name, files)
     place, below = slices.place, 0
-    layers, padded = read_slices(slices.headers)
+    layers, padded = read_slices(slices.headers, meanwhile)
     if place.is_tilted:
         below = sum(np.count_nonzero(pixels < LOWEST_HU) for pixels in layers)
         layers = [place.straighten(pixels, index) for index, pixels in enumerate(layers)]

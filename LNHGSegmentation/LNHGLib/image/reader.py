@@ -1,6 +1,7 @@
 """Reading a chest CT, whatever it is stored as, and refusing what is none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,12 @@ NO_ORIENTATION = "The file does not say how the patient lies (no orientation); l
 
 
 def read_volume(
-    path: str | Path, series_uid: str | None = None, files: Sequence[Path] = (), *, part: bool = False
+    path: str | Path,
+    series_uid: str | None = None,
+    files: Sequence[Path] = (),
+    *,
+    part: bool = False,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Volume:
     """Read a chest CT from a DICOM folder or file, or from a .nii, .nii.gz, .nrrd, .mha or .mhd file.
 
@@ -34,6 +40,7 @@ def read_volume(
             volumes; else the axial CT with most slices.
         files: DICOM only: the files to look at, where they are known; else all below the folder.
         part: Whether it is a part cut out of a CT, which need not hold both air and soft tissue.
+        meanwhile: Called once while voxels are read, on a core that reading leaves; what it raises is raised here.
 
     Returns:
         The volume on its own grid, values below -1024 HU (padding outside the scanner's circle) raised to -1024.
@@ -54,13 +61,16 @@ def read_volume(
                 f"{path} is no DICOM and has no series, but the series {shown(series_uid, UID_LETTERS)} was asked "
                 "for; leave it out."
             )
-        image, oriented = single_file.read_oriented(path)
+        with ThreadPoolExecutor(1) as beside:  # SimpleITK holds no lock of Python's while it reads
+            done = beside.submit(meanwhile)
+            image, oriented = single_file.read_oriented(path)
+        done.result()
         array, grid = from_sitk(image)
         source = Source(str(path), notes=() if oriented else (NO_ORIENTATION,), oriented=oriented)
     elif path.is_file() and not is_dicom(path):
         raise InputError(f"{path} is of an unknown kind, expected DICOM or one of {suffixes}; convert it.")
     else:
-        series = dicom_series.read_series(path, series_uid, files)
+        series = dicom_series.read_series(path, series_uid, files, meanwhile)
         array, grid = series.array, series.slices.place.grid
         source = Source(str(path), "CT", series.slices.name, series.slices.headers[0].patient_id, series.notes)
     low, high = float(array.min()), float(array.max())

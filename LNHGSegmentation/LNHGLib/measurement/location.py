@@ -4,7 +4,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
-from LNHGLib.image.boxes import LpsBox
+from LNHGLib.image.boxes import LpsBox, box_around_mask, grow_box
 from LNHGLib.image.volume import Grid
 from LNHGLib.measurement.size import Measurement, axial_axis
 
@@ -37,7 +37,11 @@ def split_lungs(air: np.ndarray, spacing_mm: tuple[float, ...]) -> list[np.ndarr
     Returns:
         Masks of the shape of `air`, the larger lung first.
     """
-    depth = None
+    around = box_around_mask(air)
+    if around is None:
+        return [air]
+    whole, box, depth = air, grow_box(around, (1, 1, 1), air.shape), None
+    air = air[box]
     for radius_mm in (0, 2, 4, 6, 8, 10, 12):
         if radius_mm == 2:
             depth = distance_mm(~air, spacing_mm)
@@ -47,8 +51,10 @@ def split_lungs(air: np.ndarray, spacing_mm: tuple[float, ...]) -> list[np.ndarr
         second, first = sizes.argsort()[-2:]
         if sizes[second] > 0.2 * sizes[first]:
             nearer = distance_mm(labels == first, spacing_mm) <= distance_mm(labels == second, spacing_mm)
-            return [air & nearer, air & ~nearer]
-    return [air]
+            sides = np.zeros((2, *whole.shape), bool)
+            sides[(0, *box)], sides[(1, *box)] = air & nearer, air & ~nearer
+            return list(sides)
+    return [whole]
 
 
 def distance_mm(mask: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:

@@ -126,11 +126,8 @@ class Detector:
         Args:
             images: (3, H, W) each, normalized CT, float32.
         """
-        shapes = [image.shape[1:] for image in images]
-        rows, columns = (-(-max(sides) // PADDED_TO) * PADDED_TO for sides in zip(*shapes, strict=True))
-        block = np.zeros((len(images), 3, rows, columns), np.float32)
-        for padded, image in zip(block, images, strict=True):
-            padded[:, : image.shape[1], : image.shape[2]] = (image - np.float32(0.5)) / np.float32(0.25)
+        shapes, block = [image.shape[1:] for image in images], block_of(images)
+        rows, columns = block.shape[2:]
         *maps, logits, offsets = self.propose([block])
         heights = np.sqrt(np.float32(self.card.get("aspect_ratios", ASPECT_RATIOS)))
         anchors = []  # (N, 4) of each level, row by row and at each place ratio by ratio
@@ -193,6 +190,19 @@ class Detector:
         """The numbers of the boxes of each image, (B, n, 4), that overlap with no better kept one, best first."""
         (kept,) = self.suppress([boxes, scores[:, None], np.int64([most]), np.float32([max_iou])])
         return [kept[kept[:, 0] == image, 2] for image in range(len(boxes))]
+
+
+def block_of(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return images as the first graph takes them, at the upper left corner of (B, 3, H, W).
+
+    Args:
+        images: (3, H, W) each, normalized CT, float32.
+    """
+    rows, columns = (-(-max(image.shape[axis] for image in images) // PADDED_TO) * PADDED_TO for axis in (1, 2))
+    block = np.zeros((len(images), 3, rows, columns), np.float32)
+    for padded, image in zip(block, images, strict=True):
+        padded[:, : image.shape[1], : image.shape[2]] = (image - np.float32(0.5)) / np.float32(0.25)
+    return block
 
 
 def decode(offsets: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -172,20 +172,48 @@ class OpenVinoDetector:
             card: the card's `detector` part.
             graphs: from `openvino_detector.build`.
         """
-        self.card, self.graphs = card, graphs
+        self.card, self.graphs, self.requests = card, graphs, []
+        self.begun: Sequence[np.ndarray] = ()
 
-    def detect(self, images: Sequence[np.ndarray], check: Callable[[], None]) -> list[np.ndarray]:
-        """As `TorchNetwork.detect`.
+    def detect(
+        self, images: Sequence[np.ndarray], check: Callable[[], None], following: Sequence[np.ndarray] = ()
+    ) -> list[np.ndarray]:
+        """As `TorchNetwork.detect`; the first graph begins with what follows while boxes are chosen on these images.
 
         Args:
             images: float32 (3, H, W) each.
             check: called often; what it raises stops the work.
+            following: the next call's images, where there will be one.
         """
-        runs = ((lambda arrays, one=one: infer(one, arrays, check)) for one in self.graphs)
-        return openvino_detector.Detector(self.card, *runs).detect(images)
+
+        def propose(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+            if self.begun is not images:
+                self._begin(images, arrays[0])
+            maps = [tensor.data for tensor in wait(self.requests[-1], check)]
+            if following:
+                self._begin(following, openvino_detector.block_of(following))
+            return maps
+
+        runs = ((lambda arrays, one=one: infer(one, arrays, check)) for one in self.graphs[1:])
+        try:
+            return openvino_detector.Detector(self.card, propose, *runs).detect(images)
+        except BaseException:
+            self.release()
+            raise
+
+    def _begin(self, images: Sequence[np.ndarray], block: np.ndarray) -> None:
+        """Begin the first graph in the one of two requests that was used before the last one."""
+        while len(self.requests) < 2:
+            self.requests.append(self.graphs[0].create_infer_request())
+        self.requests.reverse()
+        self.begun = images
+        begin(self.requests[-1], [block])
 
     def release(self) -> None:
-        """Give memory back that is kept for the next piece."""
+        """Stop what runs, and give memory back that is kept for the next piece."""
+        for request in self.requests:
+            stop(request)
+        self.requests, self.begun = [], ()
         for graph in self.graphs:
             release(graph)
 

@@ -52,7 +52,9 @@ class TorchNetwork:
         with torch.inference_mode(), self._stoppable(check):
             return self.module(torch.from_numpy(block).to(self._device())).float().cpu().numpy()
 
-    def detect(self, images: Sequence[np.ndarray], check: Callable[[], None]) -> list[np.ndarray]:
+    def detect(
+        self, images: Sequence[np.ndarray], check: Callable[[], None], _following: Sequence[np.ndarray] = ()
+    ) -> list[np.ndarray]:
         """Return the detector's boxes on each image, (n, 5) rows x0, y0, x1, y1, score.
 
         Args:

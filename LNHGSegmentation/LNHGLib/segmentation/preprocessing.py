@@ -5,6 +5,7 @@ Arrays are zyx, lengths millimeters, intensities Hounsfield units (HU), world po
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import product
@@ -16,6 +17,7 @@ from LNHGLib.image.volume import LOWEST_HU, Grid, Volume, canonical, resample_im
 from LNHGLib.measurement.spine import Spine, find_spine
 from LNHGLib.models.card import GridSpec
 from LNHGLib.segmentation import lungs as lung_search
+from LNHGLib.segmentation.devices import usable_cores
 
 WINDOW_HU = (-1000.0, 400.0)
 SEARCH_MM = 2.5
@@ -100,9 +102,13 @@ def _block_means(array: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray
     starts = [np.arange(0, size, factor) for size, factor in zip(array.shape, factors, strict=True)]
     counts = np.outer(*(np.diff(s, append=n) for s, n in zip(starts[1:], array.shape[1:], strict=True)))
     small = np.empty([len(s) for s in starts], np.int16)
-    for z, start in enumerate(starts[0]):
+
+    def average(z: int, start: int) -> None:
         slab = np.maximum(array[start : start + factors[0]], LOWEST_HU).mean(axis=0, dtype=np.float32)
         small[z] = np.add.reduceat(np.add.reduceat(slab, starts[1], axis=0), starts[2], axis=1) / counts
+
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        list(threads.map(average, range(len(small)), starts[0]))
     return small
 
 

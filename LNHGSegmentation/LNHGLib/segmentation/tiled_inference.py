@@ -172,13 +172,15 @@ def run_detector(
     with_lung = np.flatnonzero(lungs.any(axis=(1, 2)))
     scanned = range(int(with_lung[0]), int(with_lung[-1]) + 1, step) if len(with_lung) else []
     todo = [z for z in scanned if lungs[z].any()]
-    total, rows, batch = len(todo), [], BATCH["cpu" if detector.on_cpu else "cuda"]
+    total, rows, batch, following = len(todo), [], BATCH["cpu" if detector.on_cpu else "cuda"], None
     while todo:
         found = None
         with suppress_out_of_memory():
-            images, corners = _lung_crops(ct_norm, lungs, todo[:batch], step)
-            found = detector.detect(images, monitor.check)
+            images, corners = following or _lung_crops(ct_norm, lungs, todo[:batch], step)
+            following = _lung_crops(ct_norm, lungs, todo[batch : 2 * batch], step)
+            found = detector.detect(images, monitor.check, following[0])
         if found is None:
+            following = None
             batch = reduce_tile_or_move_to_cpu(detector, batch, 1, monitor)
             continue
         for z, (top, left), boxes in zip(todo[:batch], corners, found, strict=True):

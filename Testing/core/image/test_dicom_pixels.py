@@ -265,10 +265,10 @@ def as_compressed(folder, **tags) -> None:
 def test_two_processes_read_what_one_reads(forks, tmp_path, monkeypatch):
     as_compressed(tmp_path, PixelPaddingValue=int(FULL_SIZE.max()))
     both = read_volume(tmp_path)
-    assert len(forks) == 1
+    assert len(forks) == 2
     monkeypatch.setattr(dicom_pixels, "FEW", SLICES + 1)
     alone = read_volume(tmp_path)
-    assert len(forks) == 1
+    assert len(forks) == 2
     np.testing.assert_array_equal(both.array, alone.array)
     assert both.source.notes == alone.source.notes
     assert any("padding" in note for note in both.source.notes)
@@ -282,7 +282,7 @@ def test_one_process_reads_what_is_not_compressed(forks, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="one process reads all elsewhere")
 @pytest.mark.parametrize("number", [2, SLICES - 2])
-def test_what_either_process_cannot_read_is_named_and_no_process_is_left(forks, number, tmp_path):
+def test_what_one_of_the_processes_cannot_read_is_named_and_no_process_is_left(forks, number, tmp_path):
     as_compressed(tmp_path)
     dataset = pydicom.dcmread(tmp_path / f"{number}.dcm")
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
@@ -290,8 +290,24 @@ def test_what_either_process_cannot_read_is_named_and_no_process_is_left(forks, 
     dataset["PixelData"].VR = "OB"
     dataset.save_as(tmp_path / f"{number}.dcm")
     assert f"{number}.dcm has pixels that cannot be read" in the_error(tmp_path)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(forks[0], 0)
+    for child in forks:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="one process reads all elsewhere")
+def test_what_fails_while_other_processes_read_is_told_and_no_process_is_left(forks, tmp_path):
+    as_compressed(tmp_path)
+
+    def fail() -> None:
+        assert len(forks) == 2
+        raise InputError("no such device")
+
+    with pytest.raises(InputError, match="no such device"):
+        read_volume(tmp_path, meanwhile=fail)
+    for child in forks:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="one process reads all elsewhere")
@@ -301,6 +317,6 @@ def test_slices_that_do_not_fit_into_the_shared_memory_are_read_again(forks, tmp
     dataset.RescaleSlope = 1.5
     dataset.save_as(tmp_path / f"{SLICES - 1}.dcm")
     array = read_volume(tmp_path).array
-    assert len(forks) == 1
+    assert len(forks) == 2
     np.testing.assert_allclose(array[:-1], FULL_SIZE[:-1])
     assert not np.array_equal(array[-1], FULL_SIZE[-1])

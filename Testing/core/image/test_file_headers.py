@@ -291,3 +291,15 @@ def test_a_nifti_2_that_says_what_nifti_1_cannot_is_refused(tmp_path):
 )
 def test_an_image_of_fewer_dimensions_is_refused(dimensions, words, tmp_path):
     assert words in the_error(nifti(tmp_path, at_40=("<h", dimensions)))
+
+
+def test_what_is_done_while_a_file_is_read_is_done_once_and_its_error_is_told(tmp_path):
+    calls, path = [], a_file(tmp_path, ".nii.gz")
+    read_volume(path, meanwhile=lambda: calls.append(1))
+    assert calls == [1]
+
+    def fail() -> None:
+        raise InputError("no such device")
+
+    with pytest.raises(InputError, match="no such device"):
+        read_volume(path, meanwhile=fail)

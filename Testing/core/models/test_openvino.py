@@ -1,6 +1,7 @@
 """OpenVINO's networks give what torch's give, stop when asked to, and come back from the cache."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -232,6 +233,27 @@ def test_the_detector_gives_the_boxes_of_torchs(more):
     assert sum(map(len, expected)) > 5
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_slices_begun_while_boxes_are_chosen_give_the_same_boxes_and_a_wish_to_stop_ends_them():
+    _, on_openvino = both({"backbone": "light", "width": 4, "min_score": 0.5}, build_detector, "detector")
+    batches = [slices_with_blobs(shape) for shape in ((90, 120), (97, 80), (130, 101))]
+    alone = [on_openvino.detect(images, go_on) for images in batches]
+    began = []
+    for images, following in pairwise([*batches, ()]):
+        began.append(on_openvino.begun is images)
+        for one, other in zip(on_openvino.detect(images, go_on, following), alone[len(began) - 1], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert began == [False, True, True]
+
+    def stop() -> None:
+        if on_openvino.begun is batches[1]:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        on_openvino.detect(batches[0], stop, batches[1])
+    assert not on_openvino.requests
+    np.testing.assert_array_equal(on_openvino.detect(batches[1], go_on)[0], alone[1][0])
 
 
 def test_slices_without_a_proposal_give_no_box():
