@@ -1,6 +1,9 @@
 """`--set` and the ablations that it makes of the shipped recipes."""
 
 import math
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import small_data
@@ -22,6 +25,7 @@ from LNHGTrainingLib.data.segmenter_batches import Batch
 from LNHGTrainingLib.training import detector as train_detector
 from LNHGTrainingLib.training import segmenter
 
+ROOT = Path(__file__).parents[2]
 CONFIG = {"seed": 1, "target": "intensity", "loss": {"mse": 1.0, "deep": {"on": True}}, "folds": [1, 2]}
 
 
@@ -33,6 +37,26 @@ def test_settings_replace_values_and_leave_the_rest():
 
 def test_a_later_setting_wins():
     assert override(CONFIG, ["seed=2", "seed=3"])["seed"] == 3
+
+
+def documented_commands() -> list[list[str]]:
+    """All trainings and exports that the pages name with a recipe of ours."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    blocks = (
+        block for page in pages for block in re.findall(r"^```.*?\n(.*?)^```", page.read_text(), re.DOTALL | re.M)
+    )
+    lines = (line for block in blocks for line in block.replace("\\\n", " ").splitlines())
+    return [shlex.split(line) for line in lines if "--config LNHGTraining/" in line]
+
+
+@pytest.mark.parametrize("words", documented_commands(), ids=" ".join)
+def test_settings_of_documented_commands_are_in_their_recipes(words):
+    recipe, settings = (
+        words[words.index("--config") + 1],
+        [words[i + 1] for i, word in enumerate(words) if word == "--set"],
+    )
+    changed = override(read(ROOT / recipe), settings)
+    assert all(setting.partition("=")[0].split(".")[0] in changed for setting in settings)
 
 
 @pytest.mark.parametrize(

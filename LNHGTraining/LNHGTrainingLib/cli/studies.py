@@ -65,8 +65,19 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("out", type=Path, metavar="OUT.png", help="picture to write")
     parser.set_defaults(run=draw_figure)
 
-    parser = commands.add_parser("paper", help="print the paper's Tables I, II and S1 beside ours (Markdown)")
+    parser = commands.add_parser("detectors", help="score detectors alone, by slice and by nodule")
+    parser.add_argument("detectors", nargs="+", type=_method, metavar="NAME=CHECKPOINT|MODEL", help="what marks them")
+    add_crops(parser)
+    parser.add_argument("--fold", type=int, default=0, help="whose nodules are looked for, held out by all (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
+    parser.set_defaults(run=score_detectors)
+
+    parser = commands.add_parser(
+        "paper", help="print the tables of the paper and its supplement beside ours (Markdown)"
+    )
     parser.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="folder of an evaluation")
+    parser.add_argument("--detectors", type=Path, metavar="FOLDER", help="that `detectors` wrote")
     parser.set_defaults(run=print_paper_tables)
 
     for name, (text, fewest) in MAP_STUDIES.items():
@@ -179,11 +190,29 @@ def draw_figure(options: argparse.Namespace) -> None:
     print(options.out)
 
 
+def score_detectors(options: argparse.Namespace) -> None:
+    """Score detectors alone on the crops of a fold that they held out, and print the table."""
+    from LNHGLib.files.atomic import require_free
+
+    from LNHGTrainingLib import output_files
+    from LNHGTrainingLib.evaluation import detectors
+    from LNHGTrainingLib.evaluation.crops import CropFiles
+
+    require_free(options.out, options.overwrite, output_files.DETECTORS)
+    loaded = [detectors.load_detector(*named, options.fold, options.device) for named in options.detectors]
+    files = CropFiles(options.crops, options.table)
+    report = detectors.study(loaded, files, options.fold, options.min_readers, options.seed)
+    detectors.write(report, options.out, options.overwrite)
+    print(detectors.render(report))
+    print(options.out)
+
+
 def print_paper_tables(options: argparse.Namespace) -> None:
     """Print the paper's tables with the evaluations beside them."""
-    from LNHGTrainingLib.evaluation import compare, published
+    from LNHGTrainingLib.evaluation import compare, detectors, published
 
-    print(published.render([compare.read_evaluation(folder) for folder in options.evaluations]), end="")
+    detected = detectors.read(options.detectors) if options.detectors else None
+    print(published.render([compare.read_evaluation(folder) for folder in options.evaluations], detected), end="")
 
 
 def study_maps(options: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from LNHGLib.files.checksum import file_sha256
 from LNHGLib.models import folder
 from LNHGLib.models.card import SECOND
 from LNHGLib.segmentation.devices import choose_device
@@ -57,7 +56,7 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPre
             state = checkpoint.load(path)
             config = state["config"]
             predict = checkpoint_predictor(state, path, device)
-            identity = f"step {state['step']}, seed {config['seed']}, SHA-256 {file_sha256(path)}"
+            identity = checkpoint.identity(state, path)
             name, held_out = f"{path.parent.name}/{path.stem}", config.get("data", {}).get("validation_folds", ())
             loaded.append(NamedPredictor(name, predict, config["window_hu"], identity, tuple(held_out)))
         else:

@@ -1,4 +1,4 @@
-"""The paper's Tables I, II and S1 beside ours, recomputed where the register of contradictions says so."""
+"""The tables of the paper and its supplement beside ours, recomputed where the register of contradictions says so."""
 
 import tomllib
 from collections.abc import Sequence
@@ -20,21 +20,24 @@ def published() -> dict:
     return tomllib.loads(PAPER_TABLES.read_text(encoding="utf-8"))
 
 
-def render(evaluations: Sequence[Evaluation]) -> str:
-    """Return the three tables as Markdown.
+def render(evaluations: Sequence[Evaluation], detected: dict | None = None) -> str:
+    """Return the tables as Markdown.
 
     Args:
         evaluations: Of ours, on crops or on whole scans; none gives the paper's tables alone.
+        detected: What `detectors.read` returned, for the supplement's detector.
     """
     paper = published()
-    parts = [
-        _table_one(paper["table_1"], evaluations),
-        _table_two(paper["table_2"], evaluations),
-        _table_s1(paper["table_s1"], [one for one in evaluations if one.summary["kind"] == "scans"]),
-    ]
+    parts = {
+        "table_1": _table_one(paper["table_1"], evaluations),
+        "table_2": _table_two(paper["table_2"], evaluations),
+        "table_s1": _table_s1(paper["table_s1"], [one for one in evaluations if one.summary["kind"] == "scans"]),
+        "table_s2": _table_s2(paper["table_s2"], evaluations, detected),
+    }
     sections = [
-        f"## {one['title']}\n\n{text}\n{_notes(one['notes'])}- Source: {paper['source'][one['source']]}.\n"
-        for one, text in zip((paper["table_1"], paper["table_2"], paper["table_s1"]), parts, strict=True)
+        f"## {paper[name]['title']}\n\n{text}\n{_notes(paper[name]['notes'])}"
+        f"- Source: {paper['source'][paper[name]['source']]}.\n"
+        for name, text in parts.items()
     ]
     ours = ""  # what ours were measured on, as the paper's own come from other data
     if evaluations:
@@ -125,6 +128,29 @@ def _table_s1(part: dict, evaluations: Sequence[Evaluation]) -> str:
     names = [*(f"{name}, recomputed" for name in part["printed"]), *(f"{name}, printed" for name in part["printed"])]
     reasons = _notes([f"{one['method']}: {one['why']}." for one in part["corrections"]])
     return f"{markdown_table(['method', *part['columns'], *names], rows)}\n{reasons.rstrip()}"
+
+
+def _table_s2(part: dict, evaluations: Sequence[Evaluation], detected: dict | None) -> str:
+    """Return what the supplement says of the detector alone and of the readers, with ours."""
+    rows = [
+        [name, *(number(value, 2) for value in row), number(2 * row[0] * row[1] / sum(row), 2)]
+        for name, row in methods(part).items()
+    ]
+    if detected:
+        rows += [
+            [f"**{one['name']}** (crops of fold {detected['fold']})",
+             *(interval(_percent(one[key]), 2) for key in ("precision", "recall", "f1"))]
+            for one in detected["detectors"]
+        ]  # fmt: skip
+    printed = part["readers"]
+    readers = [["printed", f"{printed['dice']:.1f} ({printed['low']} to {printed['high']})"]]
+    readers += [
+        [_label(one), interval(_percent(one.summary["groups"]["all"]["human_loo_dice"]), 2)] for one in evaluations
+    ]
+    return (
+        f"{markdown_table(['detector', *part['columns'], 'F1, recomputed'], rows)}\n"
+        f"{markdown_table(['readers of', 'Dice'], readers)}\n- The readers printed: {printed['why']}.\n"
+    )
 
 
 def _notes(sentences: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from LNHGLib.errors import InputError
 from LNHGLib.files.atomic import atomic_file
+from LNHGLib.files.checksum import file_sha256
 
 from LNHGTrainingLib.config import renamed
 
@@ -34,6 +35,16 @@ def load(path: Path) -> dict:
     state = torch.load(path, map_location="cpu", weights_only=True)
     state = {OLD_KEYS.get(key, key): value for key, value in state.items()}
     return state | {"config": renamed(state["config"])}
+
+
+def identity(state: dict, path: Path) -> str:
+    """Return what identifies a loaded checkpoint in a report.
+
+    Args:
+        state: as from `load`.
+        path: where it was loaded from.
+    """
+    return f"step {state['step']}, seed {state['config']['seed']}, SHA-256 {file_sha256(path)}"
 
 
 def require_segmenter(state: dict, path: Path) -> None:
