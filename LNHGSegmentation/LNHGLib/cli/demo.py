@@ -24,7 +24,7 @@ def add_parser(commands: "argparse._SubParsersAction") -> None:
 
 
 def run(options: argparse.Namespace, stop: Stop) -> None:
-    """Run the command: print a row per finding, with the synthetic nodule that its centroid lies in.
+    """Run the command: print a row per finding, with the synthetic nodule whose center it holds.
 
     Args:
         options: Of the command line.
@@ -43,20 +43,20 @@ def run(options: argparse.Namespace, stop: Stop) -> None:
     if options.json:
         return
     phantom = made[0]
-    truth = {nodule["label"]: f"{nodule['kind']}, {nodule['diameter_mm']:.0f} mm" for nodule in phantom.nodules}
+    truth = {}
+    for nodule in phantom.nodules:
+        center = phantom.volume.grid.lps_to_index(nodule["center_lps_mm"]).round().astype(int)
+        truth[int(result.labels[tuple(center)])] = f"{nodule['kind']}, {nodule['diameter_mm']:.0f} mm"
+    truth.pop(0, None)
     print("Nodules of the embedded synthetic chest CT (drawn by this program, no patient):")
     score = name_of(result.report).lower()
     print(f"{'no':>2}  {score:>5}  {'long x short mm':>15}  {'found as':<24}  what it is")
-    found = set()
     for nodule in result.nodules:
-        size, kind, label = "-", nodule.provenance, 0
+        size, kind = "-", nodule.provenance
         if measured := nodule.measurement:
             size = f"{measured.long_axis_mm:.1f} x {measured.short_axis_mm:.1f}"
             kind = f"{kind}, {measured.attenuation}"
-            index = phantom.volume.grid.lps_to_index(measured.centroid_lps_mm).round().astype(int)
-            label = int(phantom.labels[tuple(index)])
-        found |= {label} - {0}
         number = f"{nodule.score:.2f}".rjust(len(score))
-        print(f"{nodule.number:>2}  {number}  {size:>15}  {kind:<24}  {truth.get(label, 'no nodule')}")
-    print(f"{len(found)} of {len(truth)} synthetic nodules found.")
+        print(f"{nodule.number:>2}  {number}  {size:>15}  {kind:<24}  {truth.get(nodule.number, 'no nodule')}")
+    print(f"{len(truth)} of {len(phantom.nodules)} synthetic nodules found.")
     print(options.out / PICTURE)

@@ -22,27 +22,28 @@ AORTA = (24, 38)
 """x, y of the descending aorta in mm."""
 
 GREAT_VESSELS = (
-    ((-6, -24, 105), (-8, -20, 160), 15),
-    ((-8, -20, 160), (6, -4, 172), 14),
-    ((6, -4, 172), (22, 26, 169), 13),
-    ((22, 26, 169), (24, 38, 152), 12.5),
-    ((24, 38, 152), (24, 38, -30), 12),
-    ((10, -34, 112), (16, -20, 136), 13),
-    ((16, -18, 136), (-34, 4, 131), 9.5),
-    ((16, -18, 138), (38, 10, 138), 9),
-    ((-26, -18, 100), (-25, -20, 185), 9),
-    ((-25, -20, 185), (-28, -22, 260), 6),
-    ((-25, -20, 182), (24, -26, 206), 6),
-    ((24, -26, 206), (24, -18, 260), 6),
-    ((-4, -14, 172), (-16, -6, 260), 5),
-    ((8, -2, 174), (15, 2, 260), 4),
-    ((16, 12, 172), (20, 12, 260), 4.5),
-    ((-20, 0, 114), (-38, 0, 118), 6),
-    ((22, 4, 116), (40, 2, 120), 6),
-    ((-20, 8, 104), (-36, 14, 100), 6),
-    ((22, 10, 104), (38, 18, 101), 6),
+    ((-6, -24, 105), (-8, -20, 160), 15, 15),
+    ((-8, -20, 160), (6, -4, 172), 14, 14),
+    ((6, -4, 172), (22, 26, 169), 13, 13),
+    ((22, 26, 169), (24, 38, 152), 12.5, 12.5),
+    ((24, 38, 152), (24, 38, -30), 12, 12),
+    ((10, -34, 112), (16, -20, 136), 13, 13),
+    ((16, -18, 136), (-34, 4, 131), 9.5, 3.8),
+    ((16, -18, 138), (38, 10, 138), 9, 3.8),
+    ((-26, -18, 100), (-25, -20, 185), 9, 9),
+    ((-25, -20, 185), (-28, -22, 260), 6, 6),
+    ((-25, -20, 182), (24, -26, 206), 6, 6),
+    ((24, -26, 206), (24, -18, 260), 6, 6),
+    ((-4, -14, 172), (-16, -6, 260), 5, 5),
+    ((8, -2, 174), (15, 2, 260), 4, 4),
+    ((16, 12, 172), (20, 12, 260), 4.5, 4.5),
+    ((-20, 0, 114), (-38, 0, 118), 6, 3.8),
+    ((22, 4, 116), (40, 2, 120), 6, 3.8),
+    ((-20, 8, 104), (-36, 14, 100), 6, 3.8),
+    ((22, 10, 104), (38, 18, 101), 6, 3.8),
 )
-"""Aorta, pulmonary trunk and arteries, superior vena cava with its branches, arteries of head and arms, lung veins."""
+"""Aorta, pulmonary trunk and arteries, superior vena cava with its branches, arteries of head and arms, lung veins, by
+their ends in mm and the radii there. Those that go on as a lung's tree taper to it."""
 
 HORIZONTAL_MM = 138.0
 """Height of the fissure between the right upper and middle lobe."""
@@ -92,9 +93,9 @@ class Chest:
         whole = np.abs(c.x - 2) - thick - inlet
         whole = smooth_union(whole, self.spine - 3, 14)
         whole = smooth_union(whole, self.heart - 2.5, 12)
-        tubes = [*GREAT_VESSELS, (CARINA, TRACHEA_TOP, TRACHEA_MM + 1)]
-        for start, end, radius in tubes:
-            box, distance = c.tube_distance(np.array(start), np.array(end), radius, radius, 22)
+        tubes = [*GREAT_VESSELS, (CARINA, TRACHEA_TOP, TRACHEA_MM + 1, TRACHEA_MM + 1)]
+        for start, end, *radii in tubes:
+            box, distance = c.tube_distance(np.array(start), np.array(end), *radii, 22)
             whole[box] = smooth_union(whole[box], distance - 1.5, 12)
         return whole
 
@@ -170,8 +171,8 @@ def draw_organs(c: Canvas, chest: Chest) -> None:
     c.paint(np.maximum(stomach + 4, c.y + 36), AIR_HU)
     c.paint(np.maximum(below, ellipsoid(c, (88, 40, 22), (26, 32, 34))), 54)
     c.paint(chest.heart, BLOOD)
-    for start, end, radius in GREAT_VESSELS:
-        c.tube(np.array(start), np.array(end), radius, radius, BLOOD)
+    for start, end, *radii in GREAT_VESSELS:
+        c.tube(np.array(start), np.array(end), *radii, BLOOD)
     c.paint(np.hypot(c.x - 5, c.y - 31) - 6.5, 34)
     disc = np.abs(c.z % 26 - 13) - 10
     c.paint(chest.spine, 95)

@@ -19,6 +19,9 @@ KINDS_HU = {"solid": 35, "part-solid": -560, "ground-glass": -620, "juxta-pleura
 NEIGHBOR_FRACTION = {"juxta-pleural": 0.14, "juxta-vascular": 0.1}
 """Fraction of the cube around the nodule that the chest wall or the vessel takes."""
 
+CLEAR_MM = 3.0
+"""Around other nodules there is nothing but lung for so far."""
+
 CORE_HU = 25
 CORE_FRACTION = 0.55
 NODULES = (
@@ -117,7 +120,8 @@ def _choose_center(
         point = _random_center(c, chest, arteries, kind, radius)
         if point is None or any(np.linalg.norm(point - p) < radius + r + 12 for p, r in occupied):
             continue
-        part = c.hu[c.box(point - radius, point + radius)]
+        reach = radius if kind in NEIGHBOR_FRACTION else radius + CLEAR_MM
+        part = c.hu[c.box(point - reach, point + reach)]
         surplus = abs(float((part > -600).mean()) - NEIGHBOR_FRACTION.get(kind, 0.0))
         if surplus < least:
             best, least = point, surplus

@@ -22,7 +22,7 @@ MURRAY_EXPONENT = 2.6
 SAMPLE_MM = 0.7
 """Between two points of a center line that are drawn."""
 
-MAX_RADIUS_MM = 4.0
+MAX_RADIUS_MM = 3.8
 
 
 class Tree:

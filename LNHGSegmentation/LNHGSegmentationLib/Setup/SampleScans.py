@@ -13,7 +13,7 @@ from LNHGSegmentationLib.Scene import Geometry, Overlay
 CATEGORY = "Lung Nodules (LNHG)"
 PHANTOM = "LNHGPhantom"
 PHANTOM_SHA256 = (
-    "2a2a8ba3ce13a005f1bf2c85f645e4f9c4e75b360bf6251ec07fee11b662ca42"  # of the voxels, little-endian int16
+    "a1482e47c98885771ba792c981942b58f2ff34fdcf8dd2e0adee4e1f824f889c"  # of the voxels, little-endian int16
 )
 FILE_NAME = f"{PHANTOM}-{PHANTOM_SHA256[:8]}.nrrd"  # in Slicer's cache; another chest has another name
 CT_CHEST = "CTChest"

@@ -21,7 +21,7 @@ from LNHGLib.image.volume import write_image
 from LNHGLib.models import folder
 from LNHGLib.results.writer import FILES
 from LNHGLib.segmentation import pipeline
-from tiny_model import tiny_chest, with_stand_ins, write_model
+from tiny_model import centers_lps_mm, tiny_chest, with_stand_ins, write_model
 
 CORE = Path(cli.__file__).parents[1]
 
@@ -350,7 +350,8 @@ def test_the_demo_prints_a_table_and_ends_with_the_picture(model_folder, tmp_pat
     chest = tiny_chest()
     labels = np.zeros(chest.array.shape, np.uint8)
     labels[26, 46, 44 - 20 : 44 + 20] = 1
-    truth = [{"label": 1, "kind": "solid", "diameter_mm": 16.0, "center_lps_mm": (0, 0, 0), "hu": 40}]
+    center = tuple(centers_lps_mm(chest)[0])
+    truth = [{"label": 1, "kind": "solid", "diameter_mm": 16.0, "center_lps_mm": center, "hu": 40}]
     volume = Volume(chest.array, chest.grid, Source("synthetic chest CT"))
     monkeypatch.setattr(phantom, "make_phantom", lambda: phantom.Phantom(volume, labels, truth))
     load = folder.load
@@ -360,5 +361,6 @@ def test_the_demo_prints_a_table_and_ends_with_the_picture(model_folder, tmp_pat
     lines = capsys.readouterr().out.splitlines()
     assert "no patient" in lines[0]
     assert lines[-1] == str(tmp_path / "demo" / "preview.png")
-    assert lines[-2].endswith("of 1 synthetic nodules found.")
+    assert lines[-2] == "1 of 1 synthetic nodules found."
+    assert sum(line.endswith("solid, 16 mm") for line in lines) == 2
     assert Path(lines[-1]).is_file()
