@@ -15,7 +15,7 @@ import precision
 import speed
 from LNHGLib.files.text import markdown_table
 from LNHGTrainingLib.baselines import method_results, wand_study
-from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown
+from LNHGTrainingLib.evaluation import compare, detection, detectors, map_study, markdown
 from LNHGTrainingLib.release import probability
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +93,8 @@ def tables_of_study(report: dict) -> str:
         return "\n\n".join(blocks)
     if report["kind"] == "detection":
         return "\n\n".join(detection.render(report).strip().split("\n\n")[1:])
+    if report["kind"] == "detectors":
+        return "\n\n".join(detectors.render(report).strip().split("\n\n")[1:])
     if report["kind"] == "wand":
         return "\n\n".join(wand_study.render(report).strip().split("\n\n")[1:])
     if report["kind"] == "masses":

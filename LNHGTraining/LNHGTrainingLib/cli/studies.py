@@ -69,6 +69,7 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.add_argument("detectors", nargs="+", type=_method, metavar="NAME=CHECKPOINT|MODEL", help="what marks them")
     add_crops(parser)
     parser.add_argument("--fold", type=int, default=0, help="whose nodules are looked for, held out by all (default 0)")
+    parser.add_argument("--limit", type=int, metavar="N", help="about N nodules only")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
     parser.set_defaults(run=score_detectors)
@@ -195,13 +196,16 @@ def score_detectors(options: argparse.Namespace) -> None:
     from LNHGLib.files.atomic import require_free
 
     from LNHGTrainingLib import output_files
+    from LNHGTrainingLib.data.crops import load_crops
     from LNHGTrainingLib.evaluation import detectors
-    from LNHGTrainingLib.evaluation.crops import CropFiles
 
+    require_at_least(options, 1, "limit")
     require_free(options.out, options.overwrite, output_files.DETECTORS)
     loaded = [detectors.load_detector(*named, options.fold, options.device) for named in options.detectors]
-    files = CropFiles(options.crops, options.table)
-    report = detectors.study(loaded, files, options.fold, options.min_readers, options.seed)
+    crops = load_crops(options.crops, options.table, [options.fold], options.min_readers)
+    some = crops if options.limit is None else crops.spread(options.limit)
+    data = f"{options.crops.stem}, at least {options.min_readers} readers"
+    report = detectors.study(loaded, some, options.fold, data, options.seed)
     detectors.write(report, options.out, options.overwrite)
     print(detectors.render(report))
     print(options.out)

@@ -22,10 +22,9 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from LNHGTrainingLib import output_files
-from LNHGTrainingLib.data.crops import LabeledVolume, load_crops
+from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
-from LNHGTrainingLib.evaluation.crops import CropFiles
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
 from LNHGTrainingLib.evaluation.summary import to_rounded_json
 from LNHGTrainingLib.training import checkpoint
@@ -133,21 +132,23 @@ def marked(detector: NamedDetector, crop: LabeledVolume) -> CropBoxes:
                 right += 1
                 sure = np.delete(sure, overlap.argmax(), axis=0)
         y, x = ((sure[:, :2] + sure[:, 2:]) / 2).astype(int).clip(0, np.array(crop.hu.shape[1:]) - 1).T
-        false += np.count_nonzero(crop.known[z, y, x])
+        false += int(np.count_nonzero(crop.known[z, y, x]))
     return CropBoxes(right, false, slices, candidates(crop, boxes, detector.step))
 
 
-def study(detectors: Sequence[NamedDetector], files: CropFiles, fold: int, min_readers: int, seed: int = 0) -> dict:
+def study(
+    detectors: Sequence[NamedDetector], crops: Sequence[LabeledVolume], fold: int, data: str, seed: int = 0
+) -> dict:
     """Return a report, JSON-ready.
 
     Args:
         detectors: All held the fold out.
-        files: Crops and their table.
-        fold: Whose nodules are searched for.
-        min_readers: Fewest readers of a nodule.
+        crops: Of the fold, with a nodule each.
+        fold: Its number.
+        data: How the report calls the crops.
         seed: Of the bootstrap.
     """
-    crops, rows = load_crops(*files, [fold], min_readers), []
+    rows = []
     patients = np.unique([crop.patient for crop in crops], return_inverse=True)[1]
     for detector in detectors:
         found = [marked(detector, crop) for crop in tqdm(crops, desc=detector.name, unit="nodule", disable=None)]
@@ -167,8 +168,8 @@ def study(detectors: Sequence[NamedDetector], files: CropFiles, fold: int, min_r
         about |= {"parameters": parameters or sum(weight.numel() for weight in detector.network.parameters())}
         rows.append(about | {name: asdict(value) for name, value in measured.items()})
     return to_rounded_json({
-        "schema": 1, "kind": "detectors", "fold": fold, "nodules": len(crops), "patients": int(patients.max()) + 1,
-        "slices": sum(counts[2]), "detectors": rows,
+        "schema": 1, "kind": "detectors", "fold": fold, "data": data, "detectors": rows,
+        "nodules": len(crops), "patients": int(patients.max()) + 1, "slices": sum(counts[2]),
         "bootstrap": {"unit": "patient", "samples": metrics.BOOTSTRAP_SAMPLES, "seed": seed},
     })  # fmt: skip
 
@@ -188,7 +189,7 @@ def render(report: dict) -> str:
     header = ["detector", "parameters", "steps", *(f"{name}, slices" for name in shown[:3]), *shown[3:]]
     return (
         f"# Detectors alone\n\n{ABOUT}\n\n{markdown_table(header, rows)}\n"
-        f"{report['nodules']} nodules of {report['patients']} patients of fold {report['fold']}. "
+        f"{report['nodules']} nodules of {report['patients']} patients of fold {report['fold']}, {report['data']}. "
         f"{INTERVAL_NOTE.format(**report['bootstrap'])}\n"
     )
 

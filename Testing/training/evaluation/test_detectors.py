@@ -6,9 +6,8 @@ import small_data
 import torch
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.config import DetectorConfig, build
-from LNHGTrainingLib.data.crops import LabeledVolume
+from LNHGTrainingLib.data.crops import LabeledVolume, load_crops
 from LNHGTrainingLib.evaluation import detectors
-from LNHGTrainingLib.evaluation.crops import CropFiles
 from LNHGTrainingLib.evaluation.detectors import NamedDetector
 from LNHGTrainingLib.training import checkpoint
 from LNHGTrainingLib.training.detector import DetectorRun
@@ -61,8 +60,8 @@ def test_slices_between_those_that_are_scanned_do_not_count(says):
 
 def test_rates_are_of_all_crops_of_the_fold(says, tmp_path):
     small_data.write_crops(tmp_path)
-    files = CropFiles(tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv")
-    report = detectors.study([says([(25, 18, 18, 33, 33, 0.9), (25, *ELSEWHERE, 0.6)])], files, 1, 3)
+    crops = load_crops(tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv", [1], 3)
+    report = detectors.study([says([(25, 18, 18, 33, 33, 0.9), (25, *ELSEWHERE, 0.6)])], crops, 1, "balls")
     (one,) = report["detectors"]
     assert (report["nodules"], report["patients"]) == (3, 3)
     assert one["precision"]["value"] == pytest.approx(3 / 6)
@@ -85,7 +84,7 @@ def test_command_scores_checkpoints_and_models_beside_the_paper(run, capsys):
     model = write_model(run / "model", training=training)
     files = ("--crops", str(run / "crops" / "luna16_crops.h5"), "--table", str(run / "crops" / "luna16_crops.csv"))
     named = (f"mine={run / 'last.pt'}", f"bundled={model.folder}")
-    assert main(["detectors", *named, str(run / "out"), *files, "--fold", "1"]) == 0
+    assert main(["detectors", *named, str(run / "out"), *files, "--fold", "1", "--limit", "2"]) == 0
     text = capsys.readouterr().out
     assert "| mine | " in text
     assert "| bundled | " in text
