@@ -34,6 +34,7 @@ HIGHEST_TISSUE_HU = 3071
 DAMAGE = re.compile(r"Corrupt JPEG data|Premature end|Unsupported marker|Bogus|inconsistent", re.IGNORECASE)
 FEW = 16
 """Slices that are worth a process of their own."""
+MAX_PROCESSES = 8
 SPARE_BYTES = re.compile(r"Corrupt JPEG data: [12] extraneous bytes.*")
 """What libjpeg says of the filling that some scanners leave before the end of an image."""
 
@@ -127,7 +128,7 @@ def read_slices(
     padded, layers = np.frombuffer(shared, np.int64, cores), np.frombuffer(shared, first.dtype, offset=8 * cores)
     layers = layers.reshape(-1, *first.shape)
     layers[0] = first
-    helpers = min(cores, len(headers) // FEW) if reader.compressed and cores > 1 else 0
+    helpers = min(cores, len(headers) // FEW, MAX_PROCESSES) if reader.compressed and cores > 1 else 0
     ends = np.linspace(1, len(headers), helpers + 1).astype(int)
     children: list[int] = []
     try:
