@@ -186,7 +186,7 @@ def render(report: dict) -> str:
          *(interval(one[name]) for name in shown)]
         for one in report["detectors"]
     ]  # fmt: skip
-    header = ["detector", "parameters", "steps", *(f"{name}, slices" for name in shown[:3]), *shown[3:]]
+    header = ["detector", "parameters", "steps", "precision, slices", "recall, slices", "F1, slices", *RATE_NAMES]
     return (
         f"# Detectors alone\n\n{ABOUT}\n\n{markdown_table(header, rows)}\n"
         f"{report['nodules']} nodules of {report['patients']} patients of fold {report['fold']}, {report['data']}. "
