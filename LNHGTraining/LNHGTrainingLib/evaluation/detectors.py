@@ -1,6 +1,6 @@
 """`lnhg-train detectors`: how well detectors alone mark nodules, by slice as in the paper's supplement, and by nodule.
 
-Crops of the folds that a detector held out, of its last checkpoint: they decide nothing.
+Crops of a fold that a detector held out; of the last checkpoint of a budget fixed beforehand they decide nothing.
 """
 
 from collections.abc import Sequence
