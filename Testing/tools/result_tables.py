@@ -14,8 +14,8 @@ import pasted_masses
 import precision
 import speed
 from LNHGLib.files.text import markdown_table
-from LNHGTrainingLib.baselines import method_results, wand_study
-from LNHGTrainingLib.evaluation import compare, detection, detectors, map_study, markdown
+from LNHGTrainingLib.baselines import detectors, method_results, wand_study
+from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown
 from LNHGTrainingLib.release import probability
 
 ROOT = Path(__file__).parents[2]

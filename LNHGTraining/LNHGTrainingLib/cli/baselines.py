@@ -1,15 +1,22 @@
-"""The commands `lnhg-train nnunet`, `methods`, `lungs`, `wand` and `inject`."""
+"""The commands `lnhg-train nnunet`, `methods`, `lungs`, `wand`, `detectors` and `inject`."""
 
 import argparse
 from pathlib import Path
 
 from LNHGLib.errors import InputError
 
-from LNHGTrainingLib.cli.options import add_overwrite, fold_numbers, require_at_least, require_path
+from LNHGTrainingLib.cli.options import (
+    add_crops,
+    add_overwrite,
+    fold_numbers,
+    named_path,
+    require_at_least,
+    require_path,
+)
 
 
 def add_commands(commands: "argparse._SubParsersAction") -> None:
-    """Add `nnunet`, `methods`, `lungs`, `wand` and `inject` to the parser of `lnhg-train`.
+    """Add `nnunet`, `methods`, `lungs`, `wand`, `detectors` and `inject` to the parser of `lnhg-train`.
 
     Args:
         commands: Its subparsers.
@@ -46,6 +53,17 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     add_overwrite(parser)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
     parser.set_defaults(run=compare_wands)
+
+    parser = commands.add_parser("detectors", help="score detectors alone, by slice and by nodule")
+    parser.add_argument(
+        "detectors", nargs="+", type=named_path, metavar="NAME=CHECKPOINT|MODEL", help="what marks them"
+    )
+    add_crops(parser)
+    parser.add_argument("--fold", type=int, default=0, help="whose nodules are looked for, held out by all (default 0)")
+    parser.add_argument("--limit", type=int, metavar="N", help="about N nodules only")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
+    parser.set_defaults(run=score_detectors)
 
     parser = commands.add_parser("inject", help="show nodules that a trained CT-GAN puts into a CT")
     parser.add_argument("ct", type=Path, metavar="CT", help="chest CT, as lnhg segment takes it")
@@ -112,6 +130,26 @@ def compare_wands(options: argparse.Namespace) -> None:
     result = wand_study.report(found, data, options.seed)
     wand_study.write(result, found, options.out, options.overwrite)
     print(wand_study.render(result))
+    print(options.out)
+
+
+def score_detectors(options: argparse.Namespace) -> None:
+    """Score detectors alone on the crops of a fold that they held out, and print the table."""
+    from LNHGLib.files.atomic import require_free
+
+    from LNHGTrainingLib import output_files
+    from LNHGTrainingLib.baselines import detectors
+    from LNHGTrainingLib.data.crops import load_crops
+
+    require_at_least(options, 1, "limit")
+    require_free(options.out, options.overwrite, output_files.DETECTORS)
+    loaded = [detectors.load_detector(*named, options.fold, options.device) for named in options.detectors]
+    crops = load_crops(options.crops, options.table, [options.fold], options.min_readers)
+    some = crops if options.limit is None else crops.spread(options.limit)
+    data = f"{options.crops.stem}, at least {options.min_readers} readers"
+    report = detectors.study(loaded, some, options.fold, data, options.seed)
+    detectors.write(report, options.out, options.overwrite)
+    print(detectors.render(report))
     print(options.out)
 
 

@@ -42,6 +42,14 @@ def fold_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def named_path(text: str) -> tuple[str, Path]:
+    """Return the name and the path of an argument NAME=CHECKPOINT or NAME=MODEL."""
+    name, sign, path = text.partition("=")
+    if not (name and sign and path):
+        raise argparse.ArgumentTypeError(f"the method is {text!r}, expected NAME=CHECKPOINT or NAME=MODEL")
+    return name, Path(path)
+
+
 def require_path(path: Path, what: str, folder: bool = False) -> None:
     """Refuse a file or a folder that is not there.
 

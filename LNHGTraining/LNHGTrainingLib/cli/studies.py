@@ -5,7 +5,7 @@ from pathlib import Path
 
 from LNHGLib.errors import InputError
 
-from LNHGTrainingLib.cli.options import add_crops, add_overwrite, fold_numbers, require_at_least
+from LNHGTrainingLib.cli.options import add_crops, add_overwrite, fold_numbers, named_path, require_at_least
 
 MARGIN = 0.02
 """Dice that two methods may differ by and still be called equivalent, where nothing else is asked for."""
@@ -58,34 +58,21 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.set_defaults(run=crossvalidate)
 
     parser = commands.add_parser("figure", help="draw outlines or maps of methods on the same nodules, side by side")
-    parser.add_argument("methods", nargs="+", type=_method, metavar="NAME=CHECKPOINT|MODEL", help="what outlines them")
+    parser.add_argument("methods", nargs="+", type=named_path, metavar="NAME=CHECKPOINT|MODEL", help="what is drawn")
     add_crops(parser)
     parser.add_argument("--kind", choices=FIGURES, default="outlines", help="what is drawn (default outlines)")
     parser.add_argument("--fold", type=int, default=0, help="whose nodules are drawn, held out by all (default 0)")
     parser.add_argument("out", type=Path, metavar="OUT.png", help="picture to write")
     parser.set_defaults(run=draw_figure)
 
-    parser = commands.add_parser("detectors", help="score detectors alone, by slice and by nodule")
-    parser.add_argument("detectors", nargs="+", type=_method, metavar="NAME=CHECKPOINT|MODEL", help="what marks them")
-    add_crops(parser)
-    parser.add_argument("--fold", type=int, default=0, help="whose nodules are looked for, held out by all (default 0)")
-    parser.add_argument("--limit", type=int, metavar="N", help="about N nodules only")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
-    parser.set_defaults(run=score_detectors)
-
-    parser = commands.add_parser(
-        "paper", help="print the tables of the paper and its supplement beside ours (Markdown)"
-    )
+    parser = commands.add_parser("paper", help="print the paper's and its supplement's tables beside ours (Markdown)")
     parser.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="folder of an evaluation")
     parser.add_argument("--detectors", type=Path, metavar="FOLDER", help="that `detectors` wrote")
     parser.set_defaults(run=print_paper_tables)
 
     for name, (text, fewest) in MAP_STUDIES.items():
         parser = commands.add_parser(name, help=text)
-        parser.add_argument(
-            "generators", nargs="+", metavar="GENERATOR", help="model, its folder, or a checkpoint (.pt)"
-        )
+        parser.add_argument("generators", nargs="+", metavar="GENERATOR", help="model, folder or checkpoint (.pt)")
         add_crops(parser)
         parser.add_argument("--folds", type=fold_numbers, metavar="N[,N]", help="these folds alone")
         parser.add_argument("--limit", type=int, metavar="N", help="the first N crops only")
@@ -169,13 +156,6 @@ def crossvalidate_models(options: argparse.Namespace) -> None:
     print(options.out)
 
 
-def _method(text: str) -> tuple[str, Path]:
-    name, sign, path = text.partition("=")
-    if not (name and sign and path):
-        raise argparse.ArgumentTypeError(f"the method is {text!r}, expected NAME=CHECKPOINT or NAME=MODEL")
-    return name, Path(path)
-
-
 def draw_figure(options: argparse.Namespace) -> None:
     """Draw the outlines or the maps of methods on one nodule of each type."""
     from LNHGTrainingLib.baselines import side_by_side
@@ -191,29 +171,10 @@ def draw_figure(options: argparse.Namespace) -> None:
     print(options.out)
 
 
-def score_detectors(options: argparse.Namespace) -> None:
-    """Score detectors alone on the crops of a fold that they held out, and print the table."""
-    from LNHGLib.files.atomic import require_free
-
-    from LNHGTrainingLib import output_files
-    from LNHGTrainingLib.data.crops import load_crops
-    from LNHGTrainingLib.evaluation import detectors
-
-    require_at_least(options, 1, "limit")
-    require_free(options.out, options.overwrite, output_files.DETECTORS)
-    loaded = [detectors.load_detector(*named, options.fold, options.device) for named in options.detectors]
-    crops = load_crops(options.crops, options.table, [options.fold], options.min_readers)
-    some = crops if options.limit is None else crops.spread(options.limit)
-    data = f"{options.crops.stem}, at least {options.min_readers} readers"
-    report = detectors.study(loaded, some, options.fold, data, options.seed)
-    detectors.write(report, options.out, options.overwrite)
-    print(detectors.render(report))
-    print(options.out)
-
-
 def print_paper_tables(options: argparse.Namespace) -> None:
     """Print the paper's tables with the evaluations beside them."""
-    from LNHGTrainingLib.evaluation import compare, detectors, published
+    from LNHGTrainingLib.baselines import detectors
+    from LNHGTrainingLib.evaluation import compare, published
 
     detected = detectors.read(options.detectors) if options.detectors else None
     print(published.render([compare.read_evaluation(folder) for folder in options.evaluations], detected), end="")

@@ -5,10 +5,10 @@ import pytest
 import small_data
 import torch
 from LNHGTrainingLib.__main__ import main
+from LNHGTrainingLib.baselines import detectors
+from LNHGTrainingLib.baselines.detectors import NamedDetector
 from LNHGTrainingLib.config import DetectorConfig, build
 from LNHGTrainingLib.data.crops import LabeledVolume, load_crops
-from LNHGTrainingLib.evaluation import detectors
-from LNHGTrainingLib.evaluation.detectors import NamedDetector
 from LNHGTrainingLib.training import checkpoint
 from LNHGTrainingLib.training.detector import DetectorRun
 from tiny_model import write_model
