@@ -114,7 +114,7 @@ class Detector:
 
         Args:
             card: the card's `detector` part.
-            propose: runs the first graph.
+            propose: runs the first graph on images, as `block_of` joins them.
             judge: runs the second.
             suppress: runs the third.
         """
@@ -126,9 +126,8 @@ class Detector:
         Args:
             images: (3, H, W) each, normalized CT, float32.
         """
-        shapes, block = [image.shape[1:] for image in images], block_of(images)
-        rows, columns = block.shape[2:]
-        *maps, logits, offsets = self.propose([block])
+        shapes, (rows, columns) = [image.shape[1:] for image in images], _padded_sides(images)
+        *maps, logits, offsets = self.propose(images)
         heights = np.sqrt(np.float32(self.card.get("aspect_ratios", ASPECT_RATIOS)))
         anchors = []  # (N, 4) of each level, row by row and at each place ratio by ratio
         for level, side in enumerate(self.card.get("anchors_px", ANCHORS_PX)):
@@ -198,8 +197,7 @@ def block_of(images: Sequence[np.ndarray]) -> np.ndarray:
     Args:
         images: (3, H, W) each, normalized CT, float32.
     """
-    rows, columns = (-(-max(image.shape[axis] for image in images) // PADDED_TO) * PADDED_TO for axis in (1, 2))
-    block = np.zeros((len(images), 3, rows, columns), np.float32)
+    block = np.zeros((len(images), 3, *_padded_sides(images)), np.float32)
     for padded, image in zip(block, images, strict=True):
         padded[:, : image.shape[1], : image.shape[2]] = (image - np.float32(0.5)) / np.float32(0.25)
     return block
@@ -216,6 +214,11 @@ def decode(offsets: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     centers = boxes[..., :2] + np.float32(0.5) * sides + offsets[..., :2] * sides
     half = np.float32(0.5) * np.exp(np.minimum(offsets[..., 2:], DELTA_CLAMP)) * sides
     return np.concatenate([centers - half, centers + half], axis=-1)
+
+
+def _padded_sides(images: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Return the height and the width that all images fit into."""
+    return tuple(-(-max(image.shape[axis] for image in images) // PADDED_TO) * PADDED_TO for axis in (1, 2))
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:

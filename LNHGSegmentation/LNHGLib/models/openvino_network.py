@@ -186,12 +186,12 @@ class OpenVinoDetector:
             following: the next call's images, where there will be one.
         """
 
-        def propose(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        def propose(_images: Sequence[np.ndarray]) -> list[np.ndarray]:
             if self.begun is not images:
-                self._begin(images, arrays[0])
+                self._begin(images)
             maps = [tensor.data for tensor in wait(self.requests[-1], check)]
             if following:
-                self._begin(following, openvino_detector.block_of(following))
+                self._begin(following)
             return maps
 
         runs = ((lambda arrays, one=one: infer(one, arrays, check)) for one in self.graphs[1:])
@@ -201,13 +201,13 @@ class OpenVinoDetector:
             self.release()
             raise
 
-    def _begin(self, images: Sequence[np.ndarray], block: np.ndarray) -> None:
-        """Begin the first graph in the one of two requests that was used before the last one."""
+    def _begin(self, images: Sequence[np.ndarray]) -> None:
+        """Begin the first graph on images in the one of two requests that was used before the last one."""
         while len(self.requests) < 2:
             self.requests.append(self.graphs[0].create_infer_request())
         self.requests.reverse()
         self.begun = images
-        begin(self.requests[-1], [block])
+        begin(self.requests[-1], [openvino_detector.block_of(images)])
 
     def release(self) -> None:
         """Stop what runs, and give memory back that is kept for the next piece."""

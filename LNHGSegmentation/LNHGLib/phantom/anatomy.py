@@ -3,7 +3,7 @@
 import numpy as np
 
 from LNHGLib.phantom.canvas import AIR_HU, Canvas, Field, ellipsoid, oval, oval_distance, smooth_union
-from LNHGLib.phantom.trees import Tree, beside, tube_fraction
+from LNHGLib.phantom.trees import MAX_RADIUS_MM, Tree, beside, tube_fraction
 
 FAT, MUSCLE, BLOOD, LIVER, LUNG = -95, 50, 42, 62, -858
 """In HU."""
@@ -28,8 +28,8 @@ GREAT_VESSELS = (
     ((22, 26, 169), (24, 38, 152), 12.5, 12.5),
     ((24, 38, 152), (24, 38, -30), 12, 12),
     ((10, -34, 112), (16, -20, 136), 13, 13),
-    ((16, -18, 136), (-34, 4, 131), 9.5, 3.8),
-    ((16, -18, 138), (38, 10, 138), 9, 3.8),
+    ((16, -18, 136), (-34, 4, 131), 9.5, MAX_RADIUS_MM),
+    ((16, -18, 138), (38, 10, 138), 9, MAX_RADIUS_MM),
     ((-26, -18, 100), (-25, -20, 185), 9, 9),
     ((-25, -20, 185), (-28, -22, 260), 6, 6),
     ((-25, -20, 182), (24, -26, 206), 6, 6),
@@ -37,10 +37,10 @@ GREAT_VESSELS = (
     ((-4, -14, 172), (-16, -6, 260), 5, 5),
     ((8, -2, 174), (15, 2, 260), 4, 4),
     ((16, 12, 172), (20, 12, 260), 4.5, 4.5),
-    ((-20, 0, 114), (-38, 0, 118), 6, 3.8),
-    ((22, 4, 116), (40, 2, 120), 6, 3.8),
-    ((-20, 8, 104), (-36, 14, 100), 6, 3.8),
-    ((22, 10, 104), (38, 18, 101), 6, 3.8),
+    ((-20, 0, 114), (-38, 0, 118), 6, MAX_RADIUS_MM),
+    ((22, 4, 116), (40, 2, 120), 6, MAX_RADIUS_MM),
+    ((-20, 8, 104), (-36, 14, 100), 6, MAX_RADIUS_MM),
+    ((22, 10, 104), (38, 18, 101), 6, MAX_RADIUS_MM),
 )
 """Aorta, pulmonary trunk and arteries, superior vena cava with its branches, arteries of head and arms, lung veins, by
 their ends in mm and the radii there. Those that go on as a lung's tree taper to it."""

@@ -169,9 +169,7 @@ def run_detector(
     """
     monitor, detector = monitor or Monitor(), as_network(detector)
     lungs = np.ones(ct_norm.shape, bool) if lungs is None else lungs
-    with_lung = np.flatnonzero(lungs.any(axis=(1, 2)))
-    scanned = range(int(with_lung[0]), int(with_lung[-1]) + 1, step) if len(with_lung) else []
-    todo = [z for z in scanned if lungs[z].any()]
+    todo = scanned_slices(lungs, step)
     total, rows, batch, following = len(todo), [], BATCH["cpu" if detector.on_cpu else "cuda"], None
     while todo:
         found = None
@@ -194,6 +192,17 @@ def run_detector(
         monitor.report(1 - len(todo) / total)
     detector.release()
     return np.array(rows, float).reshape(-1, 6)
+
+
+def scanned_slices(lungs: np.ndarray, step: int) -> list[int]:
+    """Return the slices that the detector sees: those with lung of every `step`-th one from the first with lung on.
+
+    Args:
+        lungs: boolean zyx.
+        step: slices between scanned slices.
+    """
+    with_lung = np.flatnonzero(lungs.any(axis=(1, 2)))
+    return [int(z) for z in with_lung if (z - with_lung[0]) % step == 0]
 
 
 def tiles_with_halo(todo: np.ndarray, generator: Network, slab: int | None, budget: int) -> Iterator[tuple[Box, Box]]:

@@ -16,7 +16,7 @@ from LNHGLib.models import folder
 from LNHGLib.models.detector import build_detector
 from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.preprocessing import normalize
-from LNHGLib.segmentation.tiled_inference import run_detector
+from LNHGLib.segmentation.tiled_inference import run_detector, scanned_slices
 from torch import from_numpy, nn
 from torchvision.ops import box_iou
 from tqdm import tqdm
@@ -119,9 +119,8 @@ def marked(detector: NamedDetector, crop: LabeledVolume) -> CropBoxes:
     """
     lungs = lung_of_cube(crop.hu)
     boxes = run_detector(detector.network, normalize(crop.hu, detector.window_hu), lungs, step=detector.step)
-    with_lung = np.flatnonzero(lungs.any(axis=(1, 2)))
     right = false = slices = 0
-    for z in range(int(with_lung[0]), int(with_lung[-1]) + 1, detector.step) if len(with_lung) else ():
+    for z in scanned_slices(lungs, detector.step):
         sure = boxes[(boxes[:, 0] == z) & (boxes[:, 5] >= MIN_SCORE), 1:5]
         around = box_around_mask(crop.mask[z : z + 1])
         if around is not None:
@@ -163,9 +162,8 @@ def study(
 
         by_nodule = metrics.cluster_bootstrap(patients.max() + 1, sensitivities, seed)
         measured = by_slice | dict(zip(RATE_NAMES, by_nodule, strict=True))
-        parameters = sum(weight.numel() for weight in detector.network.parameters() if weight.requires_grad)
         about = {"name": detector.name, "identity": detector.identity, "steps": detector.steps}
-        about |= {"parameters": parameters or sum(weight.numel() for weight in detector.network.parameters())}
+        about |= {"parameters": sum(weight.numel() for weight in detector.network.parameters())}
         rows.append(about | {name: asdict(value) for name, value in measured.items()})
     return to_rounded_json({
         "schema": 1, "kind": "detectors", "fold": fold, "data": data, "detectors": rows,

@@ -255,6 +255,12 @@ def forks(monkeypatch):
     return begun
 
 
+def assert_none_is_left(forks) -> None:
+    for child in forks:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(child, 0)
+
+
 def as_compressed(folder, **tags) -> None:
     write_series(folder, FULL_SIZE, **tags)
     for path in folder.iterdir():
@@ -290,9 +296,7 @@ def test_what_one_of_the_processes_cannot_read_is_named_and_no_process_is_left(f
     dataset["PixelData"].VR = "OB"
     dataset.save_as(tmp_path / f"{number}.dcm")
     assert f"{number}.dcm has pixels that cannot be read" in the_error(tmp_path)
-    for child in forks:
-        with pytest.raises(ChildProcessError):
-            os.waitpid(child, 0)
+    assert_none_is_left(forks)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="one process reads all elsewhere")
@@ -305,9 +309,7 @@ def test_what_fails_while_other_processes_read_is_told_and_no_process_is_left(fo
 
     with pytest.raises(InputError, match="no such device"):
         read_volume(tmp_path, meanwhile=fail)
-    for child in forks:
-        with pytest.raises(ChildProcessError):
-            os.waitpid(child, 0)
+    assert_none_is_left(forks)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="one process reads all elsewhere")
