@@ -27,8 +27,10 @@ GENERATOR_OPTIONS: dict[str, tuple[str, ...]] = {
     "inception-unet": ("width",),
     "nasnet-gcn": ("width",),
     "nodulenet": ("width",),
+    "monai-unet": ("width",),
+    "nnunet": ("plan",),
 }
-"""Keys that build each kind of generator, as its class names them in `options`; other kinds are the training's."""
+"""Keys that build each kind of generator, as its class names them in `options`."""
 CLASSIFIER_KINDS = ("residual", "resnet-48", "mgi-cnn")
 OLD_KEYS = {"half_turn": "rotate_180", "trim": "prune_attachments"}
 """Keys of older cards, and what they are called today."""
@@ -333,12 +335,9 @@ def _check(values: Mapping[str, Any], keys: Mapping[str, Key], where: str) -> No
 def _check_generator(values: Mapping[str, Any], part: str) -> None:
     """Check a generator's part.
 
-    Options of other kinds are let through, as older cards hold some; they build nothing. What builds a kind that only
-    the training knows is left to the training.
+    Options of other kinds are let through, as older cards hold some; they build nothing.
     """
     known = GENERATOR | OPTIONS
-    if isinstance(values.get("kind"), str) and values["kind"] not in GENERATOR_OPTIONS:
-        known |= {name: ANYTHING for name in values if name not in GENERATOR}
     _check(values, known if part != SECOND else known | {"threshold": NUMBER_FROM_0}, f"{part}.")
 
 
@@ -374,7 +373,7 @@ def with_words_of_today(values: Mapping[str, Any]) -> dict[str, Any]:
 def _generator(values: Mapping[str, Any]) -> GeneratorSpec:
     own = {field.name for field in fields(GeneratorSpec)}
     named = with_words_of_today(values)
-    building = GENERATOR_OPTIONS.get(named["kind"], named)
+    building = GENERATOR_OPTIONS[named["kind"]]
     options = {name: value for name, value in named.items() if name not in own and name in building}
     return GeneratorSpec(**{name: value for name, value in named.items() if name in own}, options=options)
 
@@ -491,7 +490,7 @@ CARD = {
     "results": Key(PART.accepts, PART.expected, False),
 }
 GENERATOR = {
-    "kind": TEXT,
+    "kind": one_of(*GENERATOR_OPTIONS),
     "weights": WEIGHTS,
     "threshold": FROM_0,
     "rotate_180": FLAG,
@@ -504,6 +503,7 @@ OPTIONS = {
     "width": _whole(4096, "channels from 1 to 4096", required=False),
     "input_skip": FLAG,
     "planes": one_of(1, 2, 3, required=False),
+    "plan": Key(PART.accepts, "the plan of nnU-Net", False),
 }
 DETECTOR = {
     "backbone": TEXT,

@@ -1,5 +1,6 @@
 """Every generator, by its kind."""
 
+from LNHGLib.models.documents.baselines import MonaiUNet, NNUNet
 from LNHGLib.models.documents.inception_unet import InceptionUNet
 from LNHGLib.models.documents.nasnet_gcn import NASNetGCN
 from LNHGLib.models.documents.nodulenet import NoduleNet
@@ -16,8 +17,10 @@ KINDS: dict[str, type[Generator]] = {
     "inception-unet": InceptionUNet,
     "nasnet-gcn": NASNetGCN,
     "nodulenet": NoduleNet,
+    "monai-unet": MonaiUNet,
+    "nnunet": NNUNet,
 }
-"""By the name that a card gives; training adds what it compares them with."""
+"""By the name that a card gives."""
 
 
 def build_generator(spec: dict) -> Generator:

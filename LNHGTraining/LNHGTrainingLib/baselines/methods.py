@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from LNHGLib.errors import InputError
 from LNHGLib.files.text import markdown_table
 from LNHGLib.models import folder as models
 from LNHGLib.models.card import SECOND
 from LNHGLib.models.classifier import build_classifier
 from LNHGLib.models.detector import build_detector
 from LNHGLib.models.gan import Critic
+from LNHGLib.models.registry import build_generator
 
 from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.baselines.ct_gan import Discriminator, Injector
-from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.paths import RESOURCES
 
 BUILDERS = {
@@ -138,6 +139,6 @@ def parameters(system: System, as_trained: bool = False) -> str:
             count_parameters(settings.override(table, [one for one in changes if one.partition(".")[0] in table]))
             for table in tables
         ]
-    except ImportError as error:
-        return f"needs {error.name}"
+    except InputError:  # a package is missing
+        return "needs the extra baselines"
     return ", ".join(f"{part} {count:,}" for each in counts for part, count in each.items()).replace("_", " ")

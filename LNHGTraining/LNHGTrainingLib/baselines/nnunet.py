@@ -9,31 +9,27 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError, quoted
 from LNHGLib.files.atomic import atomic_file
 from LNHGLib.files.damage import explain_damage
 from LNHGLib.files.text import read_json, write_json
+from LNHGLib.models.documents.baselines import CONFIGURATION, require
 
 from LNHGTrainingLib.baselines import nnunet_data
 from LNHGTrainingLib.baselines.nnunet_data import DATASET, Case
-from LNHGTrainingLib.evaluation.crops import SPACING_MM, Predict
 from LNHGTrainingLib.paths import NNUNET_TRAINER
 from LNHGTrainingLib.training.sigterm import Stopped, StopSignal
 
-CONFIGURATION = "3d_fullres"
 METADATA = "nnunet"
 SUFFIX = ".safetensors"
 POLL_S = 0.2
 CASES_A_WORKER = 100
 """A process of nnU-Net's takes seconds to start."""
-NODULE = nnunet_data.LABELS["nodule"]
 PLAN = "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as f; f()"
 TRAIN = "from nnunetv2.run.run_training import run_training_entry as f; f()"
 """nnU-Net's commands, run by this Python whether or not its scripts are on the PATH."""
@@ -49,19 +45,6 @@ class Budget:
     mirroring: bool = True
 
 
-def require() -> None:
-    """Refuse to begin without nnU-Net.
-
-    Raises:
-        InputError: says which extra to install.
-    """
-    if find_spec("nnunetv2") is None:
-        raise InputError(
-            "The package nnunetv2 is not installed, expected for nnU-Net; "
-            'install the extra "baselines", as in pip install "slicer-lnhg[baselines]".'
-        )
-
-
 def prepare(out: Path, crops: Path, table: Path, readers: int = 3, memory_gb: float | None = None) -> list[Case]:
     """Write nnU-Net's raw data set, let it plan and preprocess, and give it our folds; what is done is kept.
 
@@ -75,7 +58,7 @@ def prepare(out: Path, crops: Path, table: Path, readers: int = 3, memory_gb: fl
     Raises:
         InputError: `out` holds other data or another plan, or another run is at it.
     """
-    require()
+    require("nnunetv2", "nnU-Net")
     (out / "raw").mkdir(parents=True, exist_ok=True)
     with RunLock(out / "raw" / ".lock"):
         _keep(out / "plan.json", {"gpu_memory_gb": memory_gb, "min_readers": readers})
@@ -114,6 +97,8 @@ def train(out: Path, cases: list[Case], fold: int, budget: Budget, device: str =
     data = {"train_folds": [number for number in folds if number != fold], "validation_folds": [fold]}
     about = {"schema": 1, "budget": asdict(budget), "data": data}
     _keep(out / f"fold-{fold}.json", about)
+    trained_on = sorted({case.patient for case in cases if case.fold != fold})
+    about = about | {"data": data | {"train_patients": trained_on}}
     weights = (out / f"fold-{fold}{SUFFIX}").absolute()
     if not weights.exists():
         arguments = [DATASET, CONFIGURATION, str(folds.index(fold)), "-tr", "BudgetTrainer", "-device", device, "--c"]
@@ -158,23 +143,19 @@ def _call(out: Path, code: str, arguments: list[str], named: dict[str, str] | No
         raise RuntimeError(f"nnU-Net ended with status {process.returncode}; the reason is above")
 
 
-def load(path: Path, device: str = "auto") -> tuple[Predict, int, dict]:
-    """Load a trained fold, with nnU-Net's own preprocessing, sliding window and, unless left out, mirroring.
+def read(path: Path) -> dict:
+    """Read a trained fold as a checkpoint of ours is read: its network, its plan as the generator, its budget and data.
 
     Args:
-        path: File of a trained fold.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-
-    Returns:
-        Probability of a nodule for a cube of HU; iterations trained; configuration as a checkpoint has.
+        path: file of a trained fold.
 
     Raises:
-        InputError: there is no such file, or it is none of `train`.
+        InputError: there is no such file, it is none of `train`, or nnU-Net is not installed.
     """
-    from LNHGLib.segmentation.devices import choose_device
+    from LNHGLib.models.registry import build_generator
     from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_model
 
-    require()
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})[METADATA])
@@ -182,26 +163,18 @@ def load(path: Path, device: str = "auto") -> tuple[Predict, int, dict]:
         raise InputError(
             f"{path} is no file of lnhg-train nnunet, expected one of a trained fold; give that file."
         ) from error
-
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-    from safetensors.torch import load_model
-
-    budget, plans, where = about["budget"], PlansManager(about["plans"]), choose_device(device)
-    configuration = plans.get_configuration(CONFIGURATION)
-    heads = plans.get_label_manager(about["dataset"]).num_segmentation_heads
-    network = nnUNetTrainer.build_network_architecture(plans, configuration, 1, heads, enable_deep_supervision=False)
-    load_model(network, path)
-    options = {"device": where, "perform_everything_on_device": where.type == "cuda", "allow_tqdm": False}
-    with redirect_stdout(sys.stderr):  # it has something to say about every device
-        predictor = nnUNetPredictor(use_mirroring=budget["mirroring"], **options)
-    parts = (network, plans, configuration, [network.state_dict()], about["dataset"], "nnUNetTrainer")
-    predictor.manual_initialization(*parts, about["mirrored_axes"])
-
-    def predict(hu: np.ndarray) -> np.ndarray:
-        image, properties = hu[None].astype(np.float32), {"spacing": list(SPACING_MM)}
-        return predictor.predict_single_npy_array(image, properties, None, None, True)[1][NODULE]
-
-    config = {"data": about["data"], "target": "binary"}
-    return predict, budget["epochs"] * budget["iterations"], config
+    budget, every = about["budget"], about["plans"]["configurations"]
+    plans = about["plans"] | {"configurations": {CONFIGURATION: every[CONFIGURATION]}}
+    mirrored = about["mirrored_axes"] if budget["mirroring"] else []
+    plan = {"plans": plans, "dataset": about["dataset"], "mirrored_axes": mirrored}
+    generator = build_generator({"kind": "nnunet", "plan": plan})
+    load_model(generator.network, path)
+    seen = plans["foreground_intensity_properties_per_channel"]["0"]
+    config = {
+        "generator": {"kind": "nnunet", "threshold": 0.5, "plan": plan},
+        "window_hu": [seen["percentile_00_5"], seen["percentile_99_5"]],  # what nnU-Net cuts the CT to
+        "target": "binary",
+        "data": about["data"],
+        **budget,
+    }
+    return {"step": budget["epochs"] * budget["iterations"], "ema": generator.state_dict(), "config": config}

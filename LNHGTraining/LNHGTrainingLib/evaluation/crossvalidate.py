@@ -17,16 +17,15 @@ from LNHGLib.files.atomic import require_free
 from LNHGLib.files.checksum import file_sha256
 
 from LNHGTrainingLib import output_files
-from LNHGTrainingLib.baselines import k_means, nnunet
+from LNHGTrainingLib.baselines import k_means
 from LNHGTrainingLib.data.crops import LabeledVolume, load_crops, patients
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import metrics, summary
 from LNHGTrainingLib.evaluation import run as evaluate
 from LNHGTrainingLib.evaluation.crops import CropFiles, CropResults, Predict, Selection
-from LNHGTrainingLib.evaluation.predictors import checkpoint_predictor
+from LNHGTrainingLib.evaluation.predictors import checkpoint_predictor, read_checkpoint
 from LNHGTrainingLib.evaluation.run import EvaluationOptions
 from LNHGTrainingLib.release.calibrate import MASK_THRESHOLDS
-from LNHGTrainingLib.training import checkpoint
 
 PROBABILITIES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 INTENSITIES = (*MASK_THRESHOLDS, 0.3, 0.4, 0.5)
@@ -112,13 +111,9 @@ def read_folds(
     """
     networks = []
     for path in checkpoints:  # all, before any of them is worked with
-        if path.suffix == nnunet.SUFFIX:
-            network, *about = nnunet.load(path, device)
-            networks.append((_with_rotated_180(network) if inference.rotate_180 else network, *about))
-        else:
-            state = checkpoint.load(path)
-            predict = checkpoint_predictor(state, path, device, inference.rotate_180)
-            networks.append((predict, state["step"], state["config"]))
+        state = read_checkpoint(path)
+        predict = checkpoint_predictor(state, path, device, inference.rotate_180)
+        networks.append((predict, state["step"], state["config"]))
     targets = sorted({config.get("target", "intensity") for _, _, config in networks})
     if len(targets) > 1:
         raise InputError(
@@ -238,15 +233,6 @@ def choose_thresholds(folds: Sequence[Fold], files: CropFiles, readers: int, opt
 def cut_by_k_means(predict: Predict) -> Predict:
     """Return a function that gives 1 where `predict` is in the upper of two clusters of a slice."""
     return lambda hu: k_means.cut_slices(predict(hu)).astype(np.float32)
-
-
-def _with_rotated_180(predict: Predict) -> Predict:
-    """Return the mean of a prediction and that of the cube rotated by 180 degrees; nnU-Net sees cubes as they are."""
-
-    def predict_both(hu: np.ndarray) -> np.ndarray:
-        return (predict(hu) + predict(np.ascontiguousarray(hu[:, ::-1, ::-1]))[:, ::-1, ::-1]) / 2
-
-    return predict_both
 
 
 def _cached(predict: Predict, folder: Path, number: int) -> Predict:

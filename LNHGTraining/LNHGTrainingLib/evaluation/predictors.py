@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from LNHGLib.models import folder
 from LNHGLib.models.card import SECOND
+from LNHGLib.models.registry import build_generator
 from LNHGLib.segmentation.devices import choose_device
 from LNHGLib.segmentation.ensemble import Ensemble, Member
+from LNHGLib.segmentation.preprocessing import normalize
 
-from LNHGTrainingLib.baselines.monai_unet import build_generator
+from LNHGTrainingLib.baselines import nnunet
 from LNHGTrainingLib.evaluation.crops import Predict
 from LNHGTrainingLib.evaluation.run import cube_predictor, model_predictor
 from LNHGTrainingLib.training import checkpoint
@@ -43,7 +46,7 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPre
     """Load generators; those of one name are numbered.
 
     Args:
-        names: Names of models, model folders, or checkpoints (.pt).
+        names: Names of models, model folders, or checkpoints (.pt; .safetensors of nnU-Net).
         device: Where to compute.
 
     Raises:
@@ -51,9 +54,9 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPre
     """
     loaded = []
     for name in names:
-        if name.endswith(".pt"):
-            path = Path(name)
-            state = checkpoint.load(path)
+        path = Path(name)
+        if path.suffix in (".pt", nnunet.SUFFIX):
+            state = read_checkpoint(path)
             config = state["config"]
             predict = checkpoint_predictor(state, path, device)
             identity = checkpoint.identity(state, path)
@@ -74,11 +77,23 @@ def load_predictors(names: Sequence[str], device: str = "auto") -> list[NamedPre
     ]
 
 
+def read_checkpoint(path: Path) -> dict:
+    """Read a checkpoint of ours or a trained fold of nnU-Net, as `checkpoint.load` gives it.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        InputError: There is none, or it is of another kind.
+    """
+    return nnunet.read(path) if path.suffix == nnunet.SUFFIX else checkpoint.load(path)
+
+
 def checkpoint_predictor(state: dict, path: Path, device: str = "auto", rotate_180: bool = False) -> Predict:
     """Return the averaged generator of a loaded checkpoint as a function of a cube of HU.
 
     Args:
-        state: As from `checkpoint.load`.
+        state: As from `read_checkpoint`.
         path: Where it was loaded from.
         device: Where to compute.
         rotate_180: Whether the mean with what it predicts of the rotated cube is taken, see `ensemble`.
@@ -95,4 +110,11 @@ def checkpoint_predictor(state: dict, path: Path, device: str = "auto", rotate_1
     members = [Member.of(generator)]
     if rotate_180:
         members.append(replace(members[0], rotated=True))
+    if config["generator"]["kind"] == "nnunet":  # as nnU-Net itself predicts: its windows over the whole cube
+
+        def predict(hu: np.ndarray) -> np.ndarray:
+            ct_norm = normalize(hu, config["window_hu"])
+            return np.mean([member.predict(ct_norm) for member in members], axis=0)
+
+        return predict
     return cube_predictor(Ensemble(members), {"name": path.stem, "grid": CROP_GRID, "window_hu": config["window_hu"]})

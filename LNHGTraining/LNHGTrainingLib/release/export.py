@@ -11,11 +11,12 @@ from LNHGLib.models import folder as models
 from LNHGLib.models.card import SCHEMA, SECOND
 from LNHGLib.models.classifier import build_classifier
 from LNHGLib.models.detector import build_detector
+from LNHGLib.models.registry import build_generator
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.data.crops import load_crops, patients
+from LNHGTrainingLib.evaluation.predictors import read_checkpoint
 from LNHGTrainingLib.release import model_card
 from LNHGTrainingLib.training import checkpoint
 
@@ -32,7 +33,7 @@ def export(segmenter: Path, detector: Path | None, config: dict, out: Path) -> m
     Weights are stored in float16: half the bytes, and no outline changes by what is rounded off.
 
     Args:
-        segmenter: Checkpoint of the segmenter.
+        segmenter: Checkpoint of the segmenter, or a fold of nnU-Net.
         detector: Checkpoint of the detector; None for a system without one.
         config: The card's parts that training does not know (see Resources/lnhg-1mm.toml); `generator` and `detector`
             there override the training configurations'.
@@ -42,7 +43,7 @@ def export(segmenter: Path, detector: Path | None, config: dict, out: Path) -> m
         InputError: A checkpoint is missing, the windows of the branches differ, or `out` exists.
     """
     _require_new(out)
-    states = {"generator": checkpoint.load(segmenter)}
+    states = {"generator": read_checkpoint(segmenter)}
     if detector is not None:
         states["detector"] = checkpoint.load(detector)
     windows = [state["config"]["window_hu"] for state in states.values()]
@@ -58,10 +59,7 @@ def export(segmenter: Path, detector: Path | None, config: dict, out: Path) -> m
             _save(build(card[part]), state["ema"], folder / name)
             card["files"][name] = file_sha256(folder / name)
         card["training"] = config.get("training", {}) | {part: _recipe(state) for part, state in states.items()}
-        data = states["generator"]["config"]["data"]
-        files = (Path(data["folder"]) / data[key] for key in ("crops", "table"))
-        trained_on = patients(load_crops(*files, data["train_folds"], data["min_readers"]))
-        card["training"]["train_patients"] = sorted(trained_on)
+        card["training"]["train_patients"] = _train_patients(states["generator"]["config"]["data"], segmenter)
         write_json(folder / models.CARD, card)
         model_card.write_readme(folder, card)
         models.verify(folder)
@@ -115,6 +113,16 @@ def add_part(model: models.Model, part: str, path: Path, out: Path, texts: dict 
     return models.verify(out)
 
 
+def _train_patients(data: dict, path: Path) -> list[str]:
+    """Return the patients of the folds that a configuration trains on; nnU-Net's file names them."""
+    if "train_patients" in data:
+        return data["train_patients"]
+    if "folder" not in data:
+        raise InputError(f"{path} names no patients, as older files of nnU-Net; train again with another OUT.")
+    files = (Path(data["folder"]) / data[key] for key in ("crops", "table"))
+    return sorted(patients(load_crops(*files, data["train_folds"], data["min_readers"])))
+
+
 def _require_new(out: Path) -> None:
     if out.exists():
         raise InputError(f"{out} exists already; expected a new folder: remove it or choose another name.")
@@ -134,10 +142,11 @@ def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _recipe(state: dict) -> dict:
     """Return how a branch was trained: its configuration, the checkpoint's step, the best validation score so far."""
     config = {key: value for key, value in state["config"].items() if key not in NETWORKS}
-    config["data"] = {key: value for key, value in config["data"].items() if key != "folder"}
+    config["data"] = {key: value for key, value in config["data"].items() if key not in ("folder", "train_patients")}
     for table, key in ((config, "start"), (config["data"], "hard_negatives")):  # names tell; paths are the machine's
         if key in table:
             table[key] = Path(table[key]).name
     if "models" in config:
         config["models"] = [Path(name).name for name in config["models"]]
-    return {"checkpoint_step": state["step"], "best_validation_score": round(state["best"], 4), **config}
+    best = {"best_validation_score": round(state["best"], 4)} if "best" in state else {}
+    return {"checkpoint_step": state["step"], **best, **config}

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from LNHGLib.models.gan import Critic
+from LNHGLib.models.registry import build_generator
 from torch import Tensor, nn
 
-from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.config import NoduleNetConfig, SegmenterConfig, build, to_table
 from LNHGTrainingLib.data.crops import CropDataset
 from LNHGTrainingLib.data.segmenter_batches import Batch, SegmenterPatches

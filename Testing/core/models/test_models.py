@@ -14,7 +14,9 @@ import pytest
 import torch
 from LNHGLib.errors import InputError
 from LNHGLib.models import archive as model_archive
+from LNHGLib.models import card as model_card
 from LNHGLib.models import folder as models
+from LNHGLib.models import registry
 from LNHGLib.paths import BUNDLED_MODELS
 from tiny_model import write_model
 
@@ -119,8 +121,10 @@ def test_a_long_message_of_a_library_is_shortened(a_copy):
 
 def test_an_unknown_kind_of_network_is_refused_in_a_sentence(a_copy):
     change(a_copy, "generator.kind", "other")
-    with pytest.raises(InputError, match="'other' is unknown"):
-        models.load(a_copy).generator()
+    with pytest.raises(InputError, match=r"'generator\.kind' is 'other', expected paper or "):
+        models.load(a_copy)
+    with pytest.raises(ValueError, match="'other' is unknown"):
+        registry.build_generator({"kind": "other"})
 
 
 @pytest.mark.parametrize(
@@ -282,11 +286,7 @@ def test_a_misspelled_key_is_refused_and_the_right_ones_are_named(tmp_path, part
 
 
 def test_the_keys_of_a_card_are_those_that_build_the_networks():
-    from LNHGLib.models import card, registry
-
-    assert {kind: network.options for kind, network in registry.KINDS.items() if kind != "monai-unet"} == (
-        card.GENERATOR_OPTIONS
-    )
+    assert {kind: network.options for kind, network in registry.KINDS.items()} == model_card.GENERATOR_OPTIONS
 
 
 def test_a_card_of_the_first_version_is_read_with_its_old_words():

@@ -13,13 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from crop_files import write_crop_files
 from LNHGLib.errors import InputError
+from LNHGLib.models import folder as models
+from LNHGLib.models.documents import baselines
+from LNHGLib.models.registry import build_generator
+from LNHGLib.segmentation import pipeline
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.baselines import nnunet, nnunet_data
+from LNHGTrainingLib.baselines import nnunet_data
 from LNHGTrainingLib.data.crops import load_crops
+from LNHGTrainingLib.evaluation import predictors
+from safetensors import safe_open
 from safetensors.numpy import load_file
-from small_data import COLUMNS
+from safetensors.torch import save_file
+from small_data import COLUMNS, RESOURCES
+from tiny_model import tiny_chest
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +38,7 @@ SIDE = 16
 BUDGET = ["--epochs", "2", "--iterations", "1", "--gpu-memory", "0.1", "--no-mirroring"]
 
 needs_nnunet = pytest.mark.skipif(
-    nnunet.find_spec("nnunetv2") is None, reason="nnU-Net is not installed (extra baselines)"
+    baselines.find_spec("nnunetv2") is None, reason="nnU-Net is not installed (extra baselines)"
 )
 
 
@@ -93,7 +102,7 @@ def test_other_crops_are_not_mixed_in(tmp_path):
 
 
 def test_without_nnunet_one_sentence_names_the_extra(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(nnunet, "find_spec", lambda name: None)
+    monkeypatch.setattr(baselines, "find_spec", lambda name: None)
     assert main(["nnunet", *write_data(tmp_path), str(tmp_path / "out"), "--fold", "0"]) == 2
     said = capsys.readouterr().err
     assert 'nnunetv2 is not installed, expected for nnU-Net; install the extra "baselines"' in said
@@ -139,6 +148,72 @@ def test_a_trained_fold_is_scored_into_the_tables_of_every_method(trained, tmp_p
     assert "3 crops of 3 patients, 1 folds by patient (fold 0: step 2, threshold" in summary["split"]
     shutil.copytree(tmp_path / "scored", tmp_path / "again")
     assert main(["compare", str(tmp_path / "scored"), str(tmp_path / "again"), str(tmp_path / "pairs")]) == 0
+
+
+@needs_nnunet
+@pytest.mark.parametrize("mirrored", [[], [0, 1, 2]])
+def test_a_cube_is_predicted_as_nnunet_itself_does(mirrored, trained, tmp_path, monkeypatch):
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    path = trained[0] / "fold-0.safetensors"
+    state = predictors.read_checkpoint(path)
+    plan = state["config"]["generator"]["plan"] = state["config"]["generator"]["plan"] | {"mirrored_axes": mirrored}
+    network, plans = build_generator(state["config"]["generator"]), PlansManager(plan["plans"])
+    network.load_state_dict(state["ema"])
+    itself = nnUNetPredictor(use_mirroring=bool(mirrored), device=torch.device("cpu"), allow_tqdm=False)
+    parts = (plans, plans.get_configuration("3d_fullres"), [network.network.state_dict()], plan["dataset"])
+    itself.manual_initialization(network.network, *parts, "nnUNetTrainer", mirrored or None)
+    predict = predictors.checkpoint_predictor(state, path, "cpu")
+    both = predictors.checkpoint_predictor(state, path, "cpu", rotate_180=True)
+    for crop in load_crops(*map(Path, trained[1][1::2]), [0], 3):
+        image, about = crop.hu[None].astype(np.float32), {"spacing": [1.0, 1.0, 1.0]}
+        expected = itself.predict_single_npy_array(image, about, None, None, True)[1][1]
+        assert expected.std() > 1e-3
+        np.testing.assert_allclose(predict(crop.hu), expected, atol=1e-3)
+        turned = predict(crop.hu[:, ::-1, ::-1])[:, ::-1, ::-1]
+        np.testing.assert_allclose(both(crop.hu), (predict(crop.hu) + turned) / 2, atol=1e-6)
+
+
+@needs_nnunet
+def test_a_trained_fold_becomes_a_model_that_segments_a_scan_and_is_evaluated(trained, tmp_path):
+    card, out = RESOURCES / "document-model.toml", tmp_path / "model"
+    command = ["export", str(trained[0] / "fold-0.safetensors"), "none", "--config", str(card), str(out)]
+    assert main([*command, "--set", "name=nnu-net", "--set", "grid.spacing_mm=[4.0, 4.0, 4.0]"]) == 0
+    model = models.load(str(out))
+    assert model.card["training"]["train_patients"] == ["patient-1", "patient-3"]
+    assert model.card["training"]["generator"]["checkpoint_step"] == 2
+    result = pipeline.segment(tiny_chest(spacing_mm=(8.0, 4.0, 4.0)), model, threshold=0.0)
+    assert np.isfinite(result.heterogeneity).all()
+    score = ["evaluate", "--model", str(out), *trained[1], "--folds", "0", str(tmp_path / "scored")]
+    assert main(score) == 0
+    with (tmp_path / "scored" / "nodules.csv").open(newline="") as stream:
+        assert [row["series"] for row in csv.DictReader(stream)] == ["1.0", "1.2", "1.4"]
+
+
+@needs_nnunet
+def test_a_plan_that_names_anything_else_is_refused(trained):
+    """nnU-Net would import and call it, and a model's card is a file from anywhere."""
+    spec = predictors.read_checkpoint(trained[0] / "fold-0.safetensors")["config"]["generator"]
+    architecture = spec["plan"]["plans"]["configurations"]["3d_fullres"]["architecture"]
+    architecture["arch_kwargs"]["norm_op"] = "os.system"
+    with pytest.raises(InputError, match=r"The plan names 'os\.system', expected a U-Net as nnU-Net plans it"):
+        build_generator(spec)
+
+
+@needs_nnunet
+def test_a_file_without_patients_becomes_no_model(trained, tmp_path, capsys):
+    """As those of older versions are: whether a scan was trained on could not be told."""
+    path = tmp_path / "old.safetensors"
+    with safe_open(trained[0] / "fold-0.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["nnunet"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    del about["data"]["train_patients"]
+    save_file(tensors, path, {"nnunet": json.dumps(about)})
+    card = str(RESOURCES / "document-model.toml")
+    assert main(["export", str(path), "none", "--config", card, str(tmp_path / "model")]) == 2
+    assert "names no patients" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
 
 
 @needs_nnunet

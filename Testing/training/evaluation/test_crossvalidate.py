@@ -9,10 +9,10 @@ import small_data
 import torch
 from evaluation_data import QUIET, ball, empty, perfect, row, write_crops
 from LNHGLib.errors import InputError
+from LNHGLib.models.registry import build_generator
 from LNHGLib.models.unet import GatedUNet, UNet
 from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
-from LNHGTrainingLib.baselines.monai_unet import build_generator
 from LNHGTrainingLib.evaluation import crossvalidate
 from LNHGTrainingLib.evaluation.crops import CropFiles
 from LNHGTrainingLib.evaluation.crossvalidate import Fold, dice_sums

@@ -13,7 +13,7 @@ from LNHGTrainingLib.training import checkpoint, classifier, nodulenet, segmente
 from PIL import Image
 from tiny_model import tiny_chest, write_model
 
-RECIPES = {"document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4, "nodulenet": 3}
+RECIPES = {"document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4, "nodulenet": 3, "monai-unet": 4}
 """With the least width of each."""
 
 
