@@ -22,9 +22,9 @@ class RunLock:
     another computer, or without locks, the age of its last sign of life decides.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Name the lock's file; nothing is locked yet."""
-        self._path = path
+    def __init__(self, path: Path, folder: Path) -> None:
+        """Name the lock's file, and the folder that it keeps for one run; nothing is locked yet."""
+        self._path, self._folder = path, folder
         self._last_heartbeat = 0.0
 
     def __enter__(self) -> "RunLock":
@@ -52,7 +52,7 @@ class RunLock:
             if held:
                 who = f"process {holder.get('process', 'unknown')} on {holder.get('host', 'an unknown computer')}"
                 raise InputError(
-                    f"{self._path.parents[1]} is being written by another run ({who}), expected one run a folder; "
+                    f"{self._folder} is being written by another run ({who}), expected one run a folder; "
                     "wait for its end, or give another OUT."
                 )
         except BaseException:

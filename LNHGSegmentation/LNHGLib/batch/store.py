@@ -131,7 +131,7 @@ class Store:
             raise InputError(
                 f"{self.out} cannot be written ({error.strerror}); give an OUT in a folder you may write to."
             ) from error
-        with RunLock(self.memory / "lock") as lock:
+        with RunLock(self.memory / "lock", self.out) as lock:
             self.require_usable(settings, resume)
             shutil.rmtree(self.memory / "scratch", ignore_errors=True)
             for folder in ("records", "scratch"):

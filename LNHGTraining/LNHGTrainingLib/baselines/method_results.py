@@ -13,8 +13,8 @@ from LNHGTrainingLib.evaluation.compare import read_evaluation
 from LNHGTrainingLib.evaluation.markdown import interval
 
 COLUMNS = (
-    "system", "parameters", "trained", "Dice, missed = 0", "found", "HD95, mm", "sensitivity at 1 false a scan",
-    "seconds a scan", "its document",
+    "system", "parameters", "trained", "Dice, missed = 0", "found", "HD95, mm", "Dice over five folds",
+    "sensitivity at 1 false a scan", "precision there", "seconds a scan", "its document",
 )  # fmt: skip
 RATE = "1"
 """False findings a scan."""
@@ -24,14 +24,16 @@ FIVE_FOLDS = " (five folds)"
 def render(studies: Path) -> str:
     """Return the table as Markdown, with a row for the readers and a sentence on the nodules.
 
-    Outlines are scored on the nodules that all studies have, one fold; systems whose study keeps no scores of single
-    nodules have those of its five folds.
+    Outlines are scored on the nodules that all studies have, one fold. What was measured over more folds stands beside
+    it or is marked.
 
     Args:
         studies: the folder of the studies that Resources/methods.toml names.
     """
     listed = methods.systems()
-    folders = {one.study for one in listed if one.study and not one.row}
+    folders = {
+        study for one in listed for study in (one.study, one.five_folds) if study and not study.endswith(".json")
+    }
     read = {study: read_evaluation(studies / study) for study in sorted(folders)}
     common = sorted(set.intersection(*(set(each.rows) for each in read.values())))
     seconds = read_json(studies / "systems" / "seconds.json")["seconds"]
@@ -39,27 +41,32 @@ def render(studies: Path) -> str:
     printed = {name: f"Dice {test:.2f} %" for name, (_training, test) in in_paper.items()}
     rows = []
     for one in listed:
-        outlined = ["-", "-", "-"]
-        if one.study in read:
+        outlined, five = ["-", "-", "-"], "-"
+        if one.study:
             scored = [read[one.study].rows[key] for key in common]
             hd95 = [float(row["hd95_mm"]) if int(row["found"]) else np.nan for row in scored]
             dice, share = ([float(row[column]) for row in scored] for column in ("dice", "found"))
             outlined = [_mean(dice, common), _mean(share, common), _mean(hd95, common, 2)]
-        elif one.study:
-            (method,) = (each for each in read_json(studies / one.study)["methods"] if each["name"] == one.row)
-            digits = {"dice_all": 3, "found_share": 3, "hd95_mm": 2}
-            outlined = [interval(method["groups"]["all"][key], count) + FIVE_FOLDS for key, count in digits.items()]
-        found = "-"
+        if one.row:
+            (method,) = (each for each in read_json(studies / one.five_folds)["methods"] if each["name"] == one.row)
+            five = interval(method["groups"]["all"]["dice_all"])
+        elif one.folds > 1:
+            rows_of_all = read[one.five_folds or one.study].rows
+            five = _mean([float(row["dice"]) for row in rows_of_all.values()], list(rows_of_all))
+        found, precision = "-", "-"
         if one.detection:
-            systems = read_json(studies / one.detection)["systems"]
-            found = interval(systems[one.found_by]["sensitivity_at"][RATE])
+            report = read_json(studies / one.detection)
+            sensitivity = report["systems"][one.found_by]["sensitivity_at"][RATE]
+            found = interval(sensitivity) + (FIVE_FOLDS if len(report["folds"]) > 1 else "")
+            true = sensitivity["value"] * report["nodules_in_scans"] / report["scans"]  # a scan, beside 1 that is false
+            precision = f"{true / (true + float(RATE)):.2f}"
         taken = f"{seconds[one.name]:.0f}" if one.name in seconds else "-"
         said = printed.get(one.printed, one.printed or "-")
         about = methods.parameters(one, as_trained=True), methods.trained(one)
-        rows.append([one.name, *about, *outlined, found, taken, said])
-    some = next(iter(read.values()))
-    readers = _mean([float(some.rows[key]["human_loo_dice"]) for key in common], common)
-    rows.append(["readers, leave-one-out", "-", "-", readers, "-", "-", "-", "-", "-"])
+        rows.append([one.name, *about, *outlined, five, found, precision, taken, said])
+    most = max(read.values(), key=lambda one: len(one.rows)).rows
+    readers, five = (_mean([float(most[key]["human_loo_dice"]) for key in some], some) for some in (common, list(most)))
+    rows.append(["readers, leave-one-out", "-", "-", readers, "-", "-", five, "-", "-", "-", "-"])
     patients = len({key[0] for key in common})
     said = f"{len(common)} nodules of {patients} patients, whom no training saw, place given; in brackets the 95 % "
     return markdown_table(COLUMNS, rows) + f"\n{said}confidence interval (patient-cluster bootstrap).\n"

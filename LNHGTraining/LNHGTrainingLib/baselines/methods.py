@@ -47,7 +47,8 @@ class System:
         missing: said in the place of its parameters, where there is no network to count.
         steps: of its training; 0: not trained.
         folds: how many such trainings there were.
-        study: where they were scored, in Resources/Studies.
+        study: where they were scored, in Resources/Studies: at least on fold 0.
+        five_folds: where they were scored over five folds, if elsewhere.
         row: the method's name there, in a file of several.
         detection: where it was measured how well it finds nodules, in Resources/Studies.
         found_by: its name there.
@@ -66,6 +67,7 @@ class System:
     steps: int = 0
     folds: int = 0
     study: str = ""
+    five_folds: str = ""
     row: str = ""
     detection: str = ""
     found_by: str = ""

@@ -60,7 +60,7 @@ def prepare(out: Path, crops: Path, table: Path, readers: int = 3, memory_gb: fl
     """
     require("nnunetv2", "nnU-Net")
     (out / "raw").mkdir(parents=True, exist_ok=True)
-    with RunLock(out / "raw" / ".lock"):
+    with RunLock(out / "raw" / ".lock", out):
         _keep(out / "plan.json", {"gpu_memory_gb": memory_gb, "min_readers": readers})
         cases = nnunet_data.write_raw(crops, table, out / "raw", readers)
         preprocessed = out / "preprocessed" / DATASET

@@ -1,13 +1,14 @@
 """What the trainings of both branches share: the loop over steps, validation, checkpoints, and how a run begins."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
+from LNHGLib.batch.lock import RunLock
 from LNHGLib.errors import InputError
 from LNHGLib.models import folder
 
@@ -179,7 +180,14 @@ class Run:
         """
         raise NotImplementedError
 
-    def fit(self, source: BatchSource, validation: Sequence, out: Path, stop: StopSignal) -> None:
+    def fit(
+        self,
+        source: BatchSource,
+        validation: Sequence,
+        out: Path,
+        stop: StopSignal,
+        heartbeat: Callable[[], None],
+    ) -> None:
         """Train and validate from the step that the run is at until it is finished.
 
         Args:
@@ -187,6 +195,7 @@ class Run:
             validation: what is validated on.
             out: folder of the run.
             stop: tells whether SIGTERM came.
+            heartbeat: called at every step.
 
         Raises:
             Stopped: SIGTERM came to one of the processes; `last.pt` is the state at that step.
@@ -201,6 +210,7 @@ class Run:
                 losses = self.train_step(batches)
                 self.step += 1
                 log.step(self.step, losses)
+                heartbeat()
                 self._end_step(validation, log, out, stop)
 
     def _end_step(self, validation: Sequence, log: RunLog, out: Path, stop: StopSignal) -> None:
@@ -226,13 +236,34 @@ def train(kind: type[Run], config: TrainingConfig, out: Path, resume: bool, devi
         device: "cpu", "auto", "cuda" or "cuda:N".
 
     Raises:
-        InputError: data, checkpoint or device are missing, or patients are on both sides of the split.
+        InputError: data, checkpoint or device are missing, patients are on both sides of the split, another training
+            writes into `out`, or an earlier one did and is not to be gone on with.
         Stopped: SIGTERM came; `last.pt` is the state at that step.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with StopSignal() as stop, distributed.processes(device) as here, distributed.without_subnormals():
+    with (
+        StopSignal() as stop,
+        distributed.processes(device) as here,
+        distributed.without_subnormals(),
+        _own(out, resume) as heartbeat,
+    ):
         run = kind(config, here)
         run.begin(out, resume)
         source, validation = run.prepare(out, stop)
-        run.fit(source, validation, out, stop)
+        run.fit(source, validation, out, stop, heartbeat)
     return out / "best.pt"
+
+
+@contextmanager
+def _own(out: Path, resume: bool) -> Iterator[Callable[[], None]]:
+    """Keep a folder for this training, by its process 0; yields what shows that it is alive."""
+    if distributed.rank() > 0:
+        yield lambda: None
+        return
+    with RunLock(out / ".lock", out) as lock:
+        if (out / "last.pt").exists() and not resume:
+            raise InputError(
+                f"{out} holds a training, which would be overwritten, expected a new folder; go on with --resume, or "
+                "give another OUT."
+            )
+        yield lock.heartbeat

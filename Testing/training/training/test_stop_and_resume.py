@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import small_data
 import torch
+from LNHGLib.errors import InputError
 from LNHGTrainingLib.config import SegmenterConfig, build, override, read
 from LNHGTrainingLib.training import checkpoint, detector, log, run, validate
 from LNHGTrainingLib.training import segmenter as train_gan
@@ -126,6 +127,20 @@ def assert_same_run(one: Path, two: Path) -> None:
 def epochs(out: Path) -> list[list[str]]:
     """The rows of `epochs.csv` without the seconds."""
     return [line.split(",")[:-1] for line in (out / "epochs.csv").read_text().splitlines()]
+
+
+def test_a_folder_takes_one_training_at_a_time_and_loses_none(folder, tmp_path):
+    out = tmp_path / "run"
+    process = start(folder, out, "epoch_steps=2", "steps=2000")
+    wait_for((out / "last.pt").exists, process)
+    with pytest.raises(InputError, match=rf"being written by another run \(process {process.pid} on .*another OUT"):
+        train(folder, out, "epoch_steps=2", "steps=4", resume=True)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = (out / "last.pt").read_bytes()
+    with pytest.raises(InputError, match=r"run holds a training, which would be overwritten, .*go on with --resume"):
+        train(folder, out, "epoch_steps=2", "steps=4")
+    assert (out / "last.pt").read_bytes() == kept
 
 
 def test_a_killed_training_goes_on_to_the_result_of_an_uninterrupted_one(folder, tmp_path):
