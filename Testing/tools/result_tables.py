@@ -8,14 +8,18 @@ between two marker lines of a page. Testing/training/test_result_tables.py holds
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pasted_masses
 import precision
 import speed
 from LNHGLib.files.text import markdown_table
 from LNHGTrainingLib.baselines import detectors, method_results, wand_study
-from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown
+from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown, metrics
+from LNHGTrainingLib.evaluation.summary import GROUPS
 from LNHGTrainingLib.release import probability
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +27,8 @@ CARD = ROOT / "LNHGSegmentation" / "Resources" / "Models" / "lnhg-1mm" / "model.
 STUDIES = ROOT / "Resources" / "Studies"
 SYSTEMS = "systems"
 """Name of the table of all systems, and of the folder with what only it shows."""
+FAINT = "faint"
+"""Name of the table of what cutting faint findings lower changes, and of the evaluation without it."""
 PAGES = {"summary": ROOT / "README.md", "leakage": ROOT / "docs" / "heterogeneity.md"}
 PAGES["seconds"], PAGES["stability"] = PAGES["summary"], PAGES["leakage"]
 PAGES |= dict.fromkeys([*set(speed.TABLES) - {SYSTEMS}, "precision"], ROOT / "docs" / "performance.md")
@@ -30,6 +36,7 @@ RESULTS = ROOT / "docs" / "results.md"
 """The page of every table that `PAGES` does not name."""
 MARKS = "<!-- {}: written by Testing/tools/result_tables.py -->\n", "<!-- end of {} -->\n"
 MAIN_GROUPS = ("all", "under 6 mm", "6 to 10 mm", "10 mm and over")
+GROUPED_BY = ("diameter_mm", "texture", "juxta_pleural", "juxta_vascular", "readers")
 MARGIN = 0.05
 """Of equivalence, in Dice."""
 PARTS = {"scans": 3, "crops": 4}
@@ -44,6 +51,9 @@ def read_tables() -> dict[str, str]:
         if path.name == SYSTEMS:
             tables[SYSTEMS] = method_results.render(STUDIES).strip()
             continue
+        if path.name == FAINT:
+            tables[FAINT] = table_by_type(path, STUDIES / SYSTEMS / "lnhg-1mm")
+            continue
         if path.stem == "published":
             tables["seconds"] = speed.render_in_a_sentence(json.loads(path.read_text()))
         tables[path.stem] = tables_of_study(compared(path) if path.is_dir() else json.loads(path.read_text()))
@@ -53,6 +63,25 @@ def read_tables() -> dict[str, str]:
 def compared(folder: Path) -> dict:
     """Return the comparison of the evaluations in a folder."""
     return compare.compare(compare.read_evaluations(sorted(folder.iterdir())), MARGIN)
+
+
+def table_by_type(before: Path, after: Path) -> str:
+    """Return one table of two evaluations: the Dice by size and type of nodule and the paired difference."""
+    old, new = map(compare.read_evaluation, (before, after))
+    rows = []
+    for group, values in old.summary["groups"].items():
+        numbers = [
+            key
+            for key, row in old.rows.items()
+            if GROUPS[group](SimpleNamespace(**{name: float(row[name] or "nan") for name in GROUPED_BY}))
+        ]
+        apart = np.array([float(new.rows[key]["dice"]) - float(old.rows[key]["dice"]) for key in numbers])
+        difference = asdict(metrics.mean_interval(apart, [key[0] for key in numbers]))
+        cells = (values["human_loo_dice"], values["dice_all"], new.summary["groups"][group]["dice_all"], difference)
+        rows.append([group, len(numbers), *map(markdown.interval, cells)])
+    return markdown_table(
+        ["nodules", "n", "readers' Dice", "one threshold", "lower for faint ones", "difference"], rows
+    ).strip()
 
 
 def summary_of_card(card: dict) -> str:

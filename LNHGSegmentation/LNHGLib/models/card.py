@@ -95,6 +95,7 @@ class GeneratorSpec:
         kind: one of `registry.KINDS`.
         weights: its safetensors file.
         threshold: cuts the nodule image into a mask; the second generator has none of its own.
+        faint_below: signal of a finding below which its outline is cut lower, see `components.mark_around`.
         rotate_180: whether the CT rotated by 180 degrees in the axial plane is predicted as well.
         prune_attachments: whether vessels and walls are pruned from the outlines.
         slab: slices of one input, where the network was trained on slabs.
@@ -106,6 +107,7 @@ class GeneratorSpec:
     threshold: float | None = None
     rotate_180: bool = False
     prune_attachments: bool = False
+    faint_below: float | None = None
     slab: int | None = None
     options: Mapping[str, Any] | None = None
 
@@ -497,6 +499,7 @@ GENERATOR = {
     "half_turn": FLAG,
     "trim": FLAG,
     "prune_attachments": FLAG,
+    "faint_below": between(1e-3, 1, "a signal from 0.001 to 1", required=False),
     "slab": _whole(512, "slices from 1 to 512", required=False),
 }
 OPTIONS = {

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from LNHGLib.image.boxes import grow_box
+from LNHGLib.image.boxes import Box, grow_box
 
 TOP_FRACTION = 0.5
 SIGNAL_FLOOR = 0.05
+BRIGHT = 0.9
+"""Quantile of a finding's image that tells how strong its signal is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,33 @@ def nearest(
         return np.zeros_like(mask)
     labels = components(mask)
     return labels == labels[tuple(points[apart_mm.argmin()])]
+
+
+def mark_around(
+    image: np.ndarray, inside: np.ndarray | Box, threshold: float, faint_below: float | None = None
+) -> np.ndarray:
+    """Mark what of a nodule image belongs to nodules; around a faint finding more of it does.
+
+    The image of a ground-glass nodule is as faint as its signal, so that one threshold for all would cut off its rim:
+    below `faint_below` the threshold falls with the square of the signal.
+
+    Args:
+        image: nodule image, float (z, y, x).
+        inside: where the finding is: bool (z, y, x), or a box.
+        threshold: of the image of other findings.
+        faint_below: signal of a finding; None takes one threshold for all.
+
+    Returns:
+        bool (z, y, x).
+    """
+    marked = image > threshold
+    if faint_below is None:
+        return marked
+    labels = components(marked)
+    met = np.unique(labels[inside])
+    finding = image[np.isin(labels, met[met > 0])]
+    signal = np.quantile(finding, BRIGHT) if finding.size else faint_below
+    return marked if signal >= faint_below else image > threshold * (signal / faint_below) ** 2
 
 
 def component_scores(labels: np.ndarray, generated: np.ndarray, original: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ from LNHGLib.image.boxes import (
     whole_box,
 )
 from LNHGLib.models.card import Card, FusionOptions, MassSpec
-from LNHGLib.segmentation.components import component_scores, components
+from LNHGLib.segmentation.components import component_scores, components, mark_around
 from LNHGLib.segmentation.fusion import Finding, combine
 from LNHGLib.segmentation.preprocessing import coarser
 from LNHGLib.segmentation.progress import Monitor
@@ -137,6 +137,7 @@ class Ensemble:
         monitor: Monitor | None = None,
         masses: MassSpec | None = None,
         threshold: float = 0.0,
+        faint_below: float | None = None,
     ) -> None:
         """Join members.
 
@@ -145,9 +146,10 @@ class Ensemble:
             monitor: cancelling, and progress: of the first one over a CT, and of the candidates done.
             masses: how the first one looks at a coarser CT, too.
             threshold: cuts the mean image into outlines.
+            faint_below: as `mark_around` takes it.
         """
         self.members, self.monitor = tuple(members), monitor or Monitor()
-        self.masses, self.threshold = masses, threshold
+        self.masses, self.threshold, self.faint_below = masses, threshold, faint_below
 
     @classmethod
     def of(
@@ -170,7 +172,7 @@ class Ensemble:
             members.append(replace(members[0], rotated=True))
         if second is not None:
             members.append(Member.of(second, (spec.second_generator or spec.generator).slab))
-        return cls(members, monitor, spec.masses, spec.generator.threshold)
+        return cls(members, monitor, spec.masses, spec.generator.threshold, spec.generator.faint_below)
 
     def predict(self, ct_norm: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
         """Return the first member's nodule image of a CT, float32 (z, y, x): where it marks something are candidates.
@@ -204,11 +206,13 @@ class Ensemble:
             if outlines_alone and not any(large):
                 core = middle_of_fields(asked, seen[0].shape)
             images = self._mean(seen, core, silent)
-            further = [
-                core != everything
-                and reaches_rim(image[core] > self.threshold, box_within(box_within(box, field), core))
-                for image, box, field in zip(images, asked, fields, strict=True)
-            ]
+            further = [core != everything] * len(fields)
+            if any(further):
+                inner = [box_within(box_within(box, field), core) for box, field in zip(asked, fields, strict=True)]
+                further = [
+                    reaches_rim(mark_around(image[core], box, self.threshold, self.faint_below), box)
+                    for image, box in zip(images, inner, strict=True)
+                ]
             if any(further):
                 images[further] = self._mean(seen[further], everything, silent)
             for number, (box, field) in enumerate(zip(asked, fields, strict=True)):
@@ -405,6 +409,7 @@ def refine_outlines(
     findings: Sequence[Finding],
     patches: Mapping[Finding, EnsemblePatch],
     threshold: float,
+    faint_below: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
     """Outline findings by the mean of all members; those without a patch stay as they are.
 
@@ -414,6 +419,7 @@ def refine_outlines(
         findings: what is kept, best first.
         patches: from `rescore_with_ensemble`.
         threshold: cuts the mean image into an outline.
+        faint_below: as `mark_around` takes it.
 
     Returns:
         The nodule image with the members' mean around each finding, component numbers of these findings alone with the
@@ -432,7 +438,7 @@ def refine_outlines(
         box = patch.box
         old = np.isin(labels[box], finding.labels)
         others = (labels[box] > 0) & ~old
-        numbers = components(patch.image > threshold)
+        numbers = components(mark_around(patch.image, old, threshold, faint_below))
         met = np.unique(numbers[old])
         new, inner = np.isin(numbers, met[met > 0]), np.zeros(old.shape, bool)
         inner[(slice(RIM, -RIM),) * 3] = True

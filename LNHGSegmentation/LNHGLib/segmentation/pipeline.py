@@ -344,7 +344,8 @@ def refine_findings(
         threshold: lowest score of a finding that is kept.
     """
     kept = [finding for finding in found.fusion.findings if finding.score >= threshold]
-    image, labels, kept = ensemble.refine_outlines(found.image, found.labels, kept, patches, spec.generator.threshold)
+    cut = spec.generator.threshold, spec.generator.faint_below
+    image, labels, kept = ensemble.refine_outlines(found.image, found.labels, kept, patches, *cut)
     if spec.generator.prune_attachments:
         numbers = {number for finding in kept for number in finding.labels}
         labels = attachments.prune_attachments(labels, numbers, image, scan.grid.spacing_mm)

@@ -141,10 +141,12 @@ def find_nearest(scan: PreparedScan, image: np.ndarray, spec: Card, place_lps_mm
     Raises:
         InputError: nothing is outlined within `REACH_MM` of the place.
     """
-    labels = components.components(image > spec.generator.threshold, spec.fusion.connectivity)
+    cut, place = (spec.generator.threshold, spec.generator.faint_below), scan.grid.lps_to_index(place_lps_mm)
+    own = components.nearest(image > cut[0], place, scan.grid.spacing_mm)
+    labels = components.components(components.mark_around(image, own, *cut), spec.fusion.connectivity)
     scores = components.component_scores(labels, image, scan.ct_norm)
     fused = fusion.fuse(labels, scores, [], scan.grid.spacing_mm, spec.fusion)
-    index = np.stack(np.indices(labels.shape), -1) - scan.grid.lps_to_index(place_lps_mm)
+    index = np.stack(np.indices(labels.shape), -1) - place
     rim_mm = np.linalg.norm(np.maximum(np.abs(index) - 0.5, 0) * scan.grid.spacing_mm, axis=-1)
     apart_mm = np.asarray(ndimage.minimum(rim_mm, labels, np.arange(labels.max() + 1)))  # by component number
     near = {finding: apart_mm[list(finding.labels)].min() for finding in fused.findings}

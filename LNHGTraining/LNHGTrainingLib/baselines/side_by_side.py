@@ -90,14 +90,15 @@ def outlines(
     for name, path in methods.items():
         if path.is_file():
             (one,) = read_folds([path], files, device)
-            held_out, (predict, threshold, prune) = one.held_out, (one.predict, one.thresholds[0], False)
+            held_out, predict, used = one.held_out, one.predict, (one.thresholds[0],)
         else:
             model = folder.load(str(path))
             held_out = model.card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds", [])
             predict = model_predictor(model, choose_runtime(device, model))
-            threshold, prune = model.spec.generator.threshold, model.spec.generator.prune_attachments
+            spec = model.spec.generator
+            used = spec.threshold, spec.prune_attachments, spec.faint_below
         _require_held_out(path, held_out, fold)
-        pictures[name] = [evaluate_crops.score_crop(nodule, predict, threshold, prune) for nodule in nodules]
+        pictures[name] = [evaluate_crops.score_crop(nodule, predict, *used) for nodule in nodules]
     return pictures
 
 

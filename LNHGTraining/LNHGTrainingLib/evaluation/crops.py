@@ -14,7 +14,7 @@ from LNHGLib.files.text import read_csv
 from LNHGLib.models.card import SECOND, with_words_of_today
 from LNHGLib.segmentation.attachments import CORE, prune_mask
 from LNHGLib.segmentation.calibration import sphere_diameter_mm
-from LNHGLib.segmentation.components import nearest
+from LNHGLib.segmentation.components import mark_around, nearest
 from scipy import ndimage
 
 from LNHGTrainingLib.data.crops import consensus, open_crops, read_crop
@@ -46,6 +46,9 @@ PRUNED = (
     " Outlines are trimmed: of the component counts what lies within its depth (the radius of the largest ball in it "
     f"near the center) of its core (the part there at least {CORE:g} times as deep)."
 )
+FAINT = (
+    " Findings with a signal (0.9 quantile of their image) below {:g} are cut lower, by the square of its part of it."
+)
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """Maps a cube of HU, int16 (z, y, x) at 1 mm, to the nodule image G, float (z, y, x)."""
@@ -67,6 +70,8 @@ def inference_text(card: dict) -> str:
         *(["by a second generator"] if SECOND in card else []),
     ]
     text = PRUNED if generator.get("prune_attachments") else ""
+    if "faint_below" in generator:
+        text += FAINT.format(generator["faint_below"])
     if len(members) == 1:
         return text
     number = {2: "two", 3: "three"}[len(members)]
@@ -279,7 +284,9 @@ def false_positives_in_crop(marked: np.ndarray, nodule: np.ndarray, crop: Crop) 
     return int((sizes[1:] >= MIN_VOLUME_MM3).sum())
 
 
-def score_crop(crop: Crop, predict: Predict, threshold: float, prune: bool = False) -> Picture:
+def score_crop(
+    crop: Crop, predict: Predict, threshold: float, prune: bool = False, faint_below: float | None = None
+) -> Picture:
     """Segment one crop and compare it with the consensus of its readers.
 
     Args:
@@ -287,9 +294,12 @@ def score_crop(crop: Crop, predict: Predict, threshold: float, prune: bool = Fal
         predict: The generator.
         threshold: Cuts the generator's image into a mask.
         prune: Prune the outline.
+        faint_below: As `mark_around` takes it.
     """
-    marked = (predict(crop.hu) > threshold) & crop.valid
-    mask = central_nodule(marked, prune)
+    image = predict(crop.hu)
+    marked = (image > threshold) & crop.valid
+    outlined = mark_around(image, center_component(marked), threshold, faint_below) & crop.valid
+    mask = central_nodule(outlined, prune)
     found = bool((mask & crop.reference).any())
     row, voxels = crop.row, int(crop.reference.sum())
     attached = attachment(crop.hu, crop.reference, SPACING_MM, crop.valid)
@@ -314,7 +324,9 @@ def score_crop(crop: Crop, predict: Predict, threshold: float, prune: bool = Fal
     return Picture(score, crop.hu, mask, crop.reference)
 
 
-def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, prune: bool = False) -> CropResults:
+def evaluate_crops(
+    crops: Iterable[Crop], predict: Predict, threshold: float, prune: bool = False, faint_below: float | None = None
+) -> CropResults:
     """Score crops one by one, so that only the pictures kept stay in memory.
 
     Args:
@@ -322,6 +334,7 @@ def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, pr
         predict: The generator, or anything else that maps a cube to a nodule image.
         threshold: Cuts the nodule image into a mask.
         prune: Prune the outlines.
+        faint_below: As `mark_around` takes it.
 
     Raises:
         InputError: No crop has a reference voxel.
@@ -331,7 +344,7 @@ def evaluate_crops(crops: Iterable[Crop], predict: Predict, threshold: float, pr
         if not crop.reference.any():
             results.without_reference += 1
             continue
-        picture = score_crop(crop, predict, threshold, prune)
+        picture = score_crop(crop, predict, threshold, prune, faint_below)
         results.scores.append(picture.score)
         results.keep([picture])
     if not results.scores:

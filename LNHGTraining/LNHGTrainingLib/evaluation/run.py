@@ -128,8 +128,8 @@ def run_crops(
     rows = evaluate_crops.select_rows(files.table, selection)
     crops = progress(evaluate_crops.read_crops(files.crops, rows), len(rows), "nodule", options)
     generator = with_words_of_today(card["generator"])
-    prune = generator.get("prune_attachments", False)
-    results = evaluate_crops.evaluate_crops(crops, predict, generator["threshold"], prune)
+    used = [generator.get(key) for key in ("threshold", "prune_attachments", "faint_below")]
+    results = evaluate_crops.evaluate_crops(crops, predict, *used)
     patients = {row["patient_id"] for row in rows}
     folds = "all folds" if selection.folds is None else f"folds {' '.join(map(str, selection.folds))}"
     limit = f", the first {selection.limit} crops" if selection.limit else ""

@@ -22,7 +22,16 @@ from LNHGTrainingLib.training import checkpoint
 
 MEASURED = ("calibration", "results", "froc", "probability", "bfloat16")
 """Keys of a card that hold for its networks alone."""
-KEPT = ("threshold", "rotate_180", "half_turn", "prune_attachments", "trim", "min_score", "slice_step_mm")
+KEPT = (
+    "threshold",
+    "faint_below",
+    "rotate_180",
+    "half_turn",
+    "prune_attachments",
+    "trim",
+    "min_score",
+    "slice_step_mm",
+)
 """Keys of a part that say how its network is used; a network in its place is used in the same way."""
 NETWORKS = ("generator", "detector", "classifier", "window_hu")
 

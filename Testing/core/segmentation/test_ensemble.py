@@ -11,7 +11,7 @@ from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import Grid, canonical
 from LNHGLib.models import folder
 from LNHGLib.models.registry import build_generator
-from LNHGLib.segmentation import ensemble, tiled_inference
+from LNHGLib.segmentation import components, ensemble, tiled_inference
 from LNHGLib.segmentation.ensemble import Ensemble, Member
 from LNHGLib.segmentation.fusion import Finding, FusionOptions, combine
 from LNHGLib.segmentation.preprocessing import normalize, onto_grid
@@ -277,6 +277,23 @@ def test_of_a_candidate_the_middle_is_predicted_and_more_where_its_outline_goes_
     assert (patch.box == whole.box) == (times == 2)
     assert len(network.asked) == 2 + 2 * times
     assert box_shape(network.asked[2]) == [24, 24, 24]
+
+
+def test_around_a_faint_finding_more_is_marked_by_the_square_of_its_signal():
+    image = np.zeros((20, 20, 40), np.float32)
+    image[8:12, 8:12, 8:12], image[10, 10, 12:16] = 0.25, [0.06, 0.03, 0.013, 0.012]  # its rim
+    image[8:12, 8:12, 28:32], image[10, 10, 32:34] = 0.75, [0.06, 0.04]
+    faint, bright = np.zeros((2, *image.shape), bool)
+    faint[10, 10, 10] = bright[10, 10, 30] = True
+    plain = components.mark_around(image, faint, 0.05)
+    np.testing.assert_array_equal(plain, image > 0.05)
+    np.testing.assert_array_equal(components.mark_around(image, bright, 0.05, 0.5), plain)
+    lower = components.mark_around(image, faint, 0.05, 0.5)
+    np.testing.assert_array_equal(lower, image > 0.05 * (0.25 / 0.5) ** 2)
+    assert lower[10, 10, 12:16].tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(components.mark_around(image, np.s_[10:11, 10:11, 8:11], 0.05, 0.5), lower)
+    nothing = np.zeros_like(faint)
+    np.testing.assert_array_equal(components.mark_around(image, nothing, 0.05, 0.5), plain)
 
 
 def test_what_reaches_the_rim_is_told_from_what_lies_there_by_itself():

@@ -61,6 +61,20 @@ def test_a_card_has_vessels_trimmed_from_outlines(chest, model, tmp_path):
         assert trimmed - alone < (with_vessel - alone) / 2
 
 
+def test_a_faint_nodule_is_cut_lower_at_a_place_and_in_the_whole_run(chest, model, whole, tmp_path):
+    """The tiny model's image of a nodule is at most 0.4."""
+    center = centers_lps_mm(chest)[1]
+    faint = {**model.card["generator"], "faint_below": 0.8}
+    lower = with_stand_ins(write_model(tmp_path / "lower", generator=faint))
+    never = with_stand_ins(write_model(tmp_path / "never", generator={**faint, "faint_below": 0.3}))
+    run, prompt = pipeline.segment(chest, lower), point_prompt.segment_at(chest, lower, tuple(center))
+    found, before = nodule_at(run, center), nodule_at(whole, center)
+    np.testing.assert_array_equal(prompt.labels == 1, run.labels == found.number)
+    assert found.measurement.volume_mm3 > 1.05 * before.measurement.volume_mm3
+    assert (run.labels == found.number)[whole.labels == before.number].all()
+    np.testing.assert_array_equal(pipeline.segment(chest, never).labels, whole.labels)
+
+
 def test_a_part_of_the_ct_suffices(chest, model):
     center = centers_lps_mm(chest)[1]
     box = box_around_lps((tuple(center), tuple(center)), chest.grid, 45.0)

@@ -131,6 +131,23 @@ def test_padding_outside_the_valid_extent_does_not_count(tmp_path):
     assert score.reference_volume_mm3 == ball((25, 25, 25), 6)[:25].sum()
 
 
+def test_a_faint_nodule_is_scored_with_the_rim_that_its_outline_gets(tmp_path):
+    files = write_crops(tmp_path, [row(0)], [15 * ball((25, 25, 25), 6)])
+    rows = evaluate_crops.select_rows(files[1], Selection())
+    other = 0.03 * ball((25, 25, 44), 4)
+
+    def faint(hu):
+        return np.maximum(0.02 * ball((25, 25, 25), 6) + 0.18 * ball((25, 25, 25), 4), other)
+
+    plain, lower = (
+        score_crops(evaluate_crops.read_crops(files[0], rows), faint, 0.05, False, below).scores[0]
+        for below in (None, 0.5)
+    )
+    assert plain.dice < 0.6
+    assert lower.dice == 1.0
+    assert plain.elsewhere == lower.elsewhere == 0
+
+
 def test_the_component_at_the_center_wins_over_larger_ones():
     center, other = ball((25, 25, 25), 2), ball((25, 25, 38), 8)
     assert np.array_equal(center_component(center | other), center)
