@@ -61,7 +61,8 @@ def test_a_system_names_recipes_that_build_and_the_trainings_of_its_study(system
     assert system.steps or system.model or not system.study
     if not system.steps or not system.study:  # CT-GAN outlines nothing
         return
-    path = STUDIES / system.study
+    assert f"fold 0: step {system.steps}," in json.loads((STUDIES / system.study / "summary.json").read_text())["split"]
+    path = STUDIES / (system.five_folds or system.study)
     if system.row:
         (found,) = (one for one in json.loads(path.read_text())["methods"] if one["name"] == system.row)
     else:
