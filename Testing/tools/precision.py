@@ -54,9 +54,7 @@ def measure(data: Path, names: Sequence[str], before: dict) -> dict:
             continue
         predict = model_predictor(model, where)
         scored = [
-            crop_scores.score_crop(
-                crop, predict, model.spec.generator.threshold, model.spec.generator.prune_attachments
-            )
+            crop_scores.score_crop(crop, predict, *model.spec.generator.outlining)
             for crop in tqdm(outlined, desc=name, disable=None)
         ]
         uncut = without_probability(model)

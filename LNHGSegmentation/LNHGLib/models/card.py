@@ -111,6 +111,11 @@ class GeneratorSpec:
     slab: int | None = None
     options: Mapping[str, Any] | None = None
 
+    @property
+    def outlining(self) -> tuple[float | None, bool, float | None]:
+        """How outlines are made of the nodule image: threshold, pruning and `faint_below`."""
+        return self.threshold, self.prune_attachments, self.faint_below
+
 
 @dataclass(frozen=True)
 class DetectorSpec:

@@ -95,8 +95,7 @@ def outlines(
             model = folder.load(str(path))
             held_out = model.card.get("training", {}).get("generator", {}).get("data", {}).get("validation_folds", [])
             predict = model_predictor(model, choose_runtime(device, model))
-            spec = model.spec.generator
-            used = spec.threshold, spec.prune_attachments, spec.faint_below
+            used = model.spec.generator.outlining
         _require_held_out(path, held_out, fold)
         pictures[name] = [evaluate_crops.score_crop(nodule, predict, *used) for nodule in nodules]
     return pictures

@@ -256,18 +256,22 @@ def center_component(mask: np.ndarray, reach_mm: float = REACH_MM) -> np.ndarray
     return nearest(mask, [size // 2 for size in mask.shape], SPACING_MM, reach_mm)
 
 
-def central_nodule(mask: np.ndarray, prune: bool = False) -> np.ndarray:
-    """Return the component at the middle of a cube at 1 mm, its outline pruned if asked for.
+def central_nodule(
+    image: np.ndarray, threshold: float, prune: bool = False, faint_below: float | None = None
+) -> np.ndarray:
+    """Outline the nodule at the middle of a cube at 1 mm.
 
     Args:
-        mask: bool (z, y, x).
+        image: Nodule image, float (z, y, x).
+        threshold: Cuts it into a mask.
         prune: Leave out the vessels and walls that the outline ran along, see `attachments.prune_mask`.
+        faint_below: As `mark_around` takes it.
 
     Returns:
         bool (z, y, x).
     """
-    nodule = center_component(mask)
-    return prune_mask(nodule, [size // 2 for size in mask.shape], SPACING_MM) if prune else nodule
+    nodule = center_component(mark_around(image, center_component(image > threshold), threshold, faint_below))
+    return prune_mask(nodule, [size // 2 for size in image.shape], SPACING_MM) if prune else nodule
 
 
 def false_positives_in_crop(marked: np.ndarray, nodule: np.ndarray, crop: Crop) -> int:
@@ -296,10 +300,8 @@ def score_crop(
         prune: Prune the outline.
         faint_below: As `mark_around` takes it.
     """
-    image = predict(crop.hu)
-    marked = (image > threshold) & crop.valid
-    outlined = mark_around(image, center_component(marked), threshold, faint_below) & crop.valid
-    mask = central_nodule(outlined, prune)
+    image = np.where(crop.valid, predict(crop.hu), 0)
+    mask = central_nodule(image, threshold, prune, faint_below)
     found = bool((mask & crop.reference).any())
     row, voxels = crop.row, int(crop.reference.sum())
     attached = attachment(crop.hu, crop.reference, SPACING_MM, crop.valid)
@@ -319,7 +321,7 @@ def score_crop(
         reference_volume_mm3=float(voxels),
         volume_error=metrics.volume_error(mask, crop.reference) if found else float("nan"),
         human_loo_dice=metrics.leave_one_out_dice(crop.readers),
-        elsewhere=false_positives_in_crop(marked, mask, crop),
+        elsewhere=false_positives_in_crop(image > threshold, mask, crop),
     )
     return Picture(score, crop.hu, mask, crop.reference)
 

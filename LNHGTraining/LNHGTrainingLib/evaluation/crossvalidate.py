@@ -154,7 +154,7 @@ def dice_sums(
     sums = np.zeros(len(thresholds))
     for crop in crops:
         image = predict(crop.hu)
-        masks = (evaluate_crops.central_nodule(image > threshold, prune) & crop.known for threshold in thresholds)
+        masks = (evaluate_crops.central_nodule(image, threshold, prune) & crop.known for threshold in thresholds)
         sums += [metrics.dice(mask, crop.mask) for mask in masks]
     return sums
 

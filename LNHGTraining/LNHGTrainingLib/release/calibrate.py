@@ -107,32 +107,38 @@ def step_of(card: dict) -> int:
     return max(1, round(card["detector"]["slice_step_mm"]))
 
 
-def mean_dice(outputs: Iterable[CropOutputs], threshold: float, prune: bool = False) -> float:
+def mean_dice(
+    outputs: Iterable[CropOutputs], threshold: float, prune: bool = False, faint_below: float | None = None
+) -> float:
     """Return the mean Dice of the nodules at the cubes' centers, location given.
 
     Args:
         outputs: From `predict_crops`.
         threshold: Of the nodule image.
         prune: Prune the outlines.
+        faint_below: As `mark_around` takes it.
     """
-    return float(np.mean([dice(_outline(one, threshold, prune), one.crop.mask) for one in outputs]))
+    return float(np.mean([dice(_outline(one, threshold, prune, faint_below), one.crop.mask) for one in outputs]))
 
 
-def volume_bias(outputs: Iterable[CropOutputs], threshold: float, prune: bool = False) -> float:
+def volume_bias(
+    outputs: Iterable[CropOutputs], threshold: float, prune: bool = False, faint_below: float | None = None
+) -> float:
     """Return how far the median of the outlines' volumes, as fractions of the readers', is from 1.
 
     Args:
         outputs: From `predict_crops`.
         threshold: Of the nodule image.
         prune: Prune the outlines.
+        faint_below: As `mark_around` takes it.
     """
-    outlines = ((_outline(one, threshold, prune), one.crop.mask) for one in outputs)
+    outlines = ((_outline(one, threshold, prune, faint_below), one.crop.mask) for one in outputs)
     fractions = [np.count_nonzero(outline) / np.count_nonzero(mask) for outline, mask in outlines]
     return abs(float(np.median(fractions)) - 1)
 
 
-def _outline(one: CropOutputs, threshold: float, prune: bool) -> np.ndarray:
-    return central_nodule(one.central_image > threshold, prune) & one.crop.known
+def _outline(one: CropOutputs, *how: float | bool | None) -> np.ndarray:
+    return central_nodule(one.central_image, *how) & one.crop.known
 
 
 @dataclass(frozen=True)
@@ -212,16 +218,17 @@ def _kind(finding: Finding, found: Findings, crop: LabeledVolume) -> str:
     return "ignored" if nodule[voxel] or not known[voxel] else "false"
 
 
-def choose_mask_threshold(outputs: list[CropOutputs], prune: bool = False) -> float:
+def choose_mask_threshold(outputs: list[CropOutputs], prune: bool = False, faint_below: float | None = None) -> float:
     """Return, of the thresholds with about the best mean Dice, the one with the least bias of volume.
 
     Args:
         outputs: From `predict_crops`.
         prune: Prune the outlines.
+        faint_below: As `mark_around` takes it.
     """
-    scores = {threshold: mean_dice(outputs, threshold, prune) for threshold in MASK_THRESHOLDS}
+    scores = {threshold: mean_dice(outputs, threshold, prune, faint_below) for threshold in MASK_THRESHOLDS}
     good = [threshold for threshold, score in scores.items() if score >= max(scores.values()) - EQUAL_DICE]
-    return min(good, key=lambda threshold: volume_bias(outputs, threshold, prune))
+    return min(good, key=lambda threshold: volume_bias(outputs, threshold, prune, faint_below))
 
 
 def choose(outputs: list[CropOutputs], card: dict, false_per_scan: float) -> dict:
@@ -236,8 +243,9 @@ def choose(outputs: list[CropOutputs], card: dict, false_per_scan: float) -> dic
         InputError: Not even the best finding comes at that rate.
     """
     card = deepcopy(card)
-    prune = with_words_of_today(card["generator"]).get("prune_attachments", False)
-    card["generator"]["threshold"] = choose_mask_threshold(outputs, prune)
+    generator = with_words_of_today(card["generator"])
+    how = [generator.get(key) for key in ("prune_attachments", "faint_below")]
+    card["generator"]["threshold"] = choose_mask_threshold(outputs, *how)
     found = [findings(one, card) for one in outputs]  # which there are does not depend on the weight
     curves = {}
     for weight in WEIGHTS:
@@ -254,7 +262,7 @@ def choose(outputs: list[CropOutputs], card: dict, false_per_scan: float) -> dic
     card["calibration"] = {
         "crops": len(outputs),
         "patients": len({one.crop.patient for one in outputs}),
-        "dice": round(mean_dice(outputs, card["generator"]["threshold"], prune), 4),
+        "dice": round(mean_dice(outputs, card["generator"]["threshold"], *how), 4),
         "false_per_scan": false_per_scan,
         "sensitivity_at": _sensitivities(curve),
     }

@@ -58,6 +58,17 @@ def test_outlines_are_pruned_before_they_are_compared_where_the_card_asks_for_it
     assert calibrate.volume_bias(outputs, 0.1, prune=True) < calibrate.volume_bias(outputs, 0.1)
 
 
+def test_the_mask_threshold_is_chosen_with_faint_findings_cut_lower_where_the_card_asks_for_it():
+    whole, core, skirt = ball((25, 25, 25), 5), ball((25, 25, 25), 3), ball((25, 25, 25), 7)
+    boxes = boxes_around((25, 25, 25), 6, 0.9)
+    images = (np.where(whole, 0.6, 0.04 * skirt), np.where(core, 0.25, 0.02 * whole))
+    outputs = [cube(image, boxes) for image in images]
+    faint = CARD | {"generator": CARD["generator"] | {"faint_below": 0.5}}
+    plain, lower = (calibrate.choose(outputs, card, 2) for card in (CARD, faint))
+    assert lower["generator"]["threshold"] == 0.05
+    assert plain["calibration"]["dice"] < 0.9 < lower["calibration"]["dice"] == 1.0
+
+
 def test_a_hit_a_false_finding_and_what_does_not_count_are_told_apart():
     nodule = 0.7 * ball((25, 25, 25), 5)
     elsewhere = np.maximum(nodule, 0.7 * ball((10, 10, 10), 4))

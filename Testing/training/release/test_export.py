@@ -48,7 +48,7 @@ def test_the_bundled_model_in_float16_outlines_the_same(tmp_path):
     hu[24:27, 25:, 24:27] = 40
     ct = normalize(hu.astype(np.int16), model.spec.window_hu)
     images = [load_ensemble(one, torch.device("cpu"), Monitor()).predict_center(ct) for one in (model, half)]
-    outlines = [central_nodule(image > model.spec.generator.threshold, prune=True) for image in images]
+    outlines = [central_nodule(image, *model.spec.generator.outlining) for image in images]
     assert outlines[0].sum() > 150
     assert 1 - dice(*outlines) < 1e-3
     np.testing.assert_allclose(images[1], images[0], atol=0.01)
