@@ -38,6 +38,14 @@ def write_crops(folder: Path, count: int = 6) -> None:
     write_crop_files(*files, rows, hu, 0b1111 * balls)
 
 
+def without_diameter(folder: Path, number: int) -> None:
+    """Leave the diameter of a crop's nodule empty, as of a nodule that LUNA16 does not name."""
+    path = folder / "crops" / "luna16_crops.csv"
+    table = [line.split(",") for line in path.read_text().splitlines()]
+    table[number + 1][table[0].index("luna_diameter_exact_mm")] = ""
+    path.write_text("".join(",".join(row) + "\n" for row in table))
+
+
 def write_scans(folder: Path, patients: dict[str, list[int]], shape: tuple[int, ...] = (60, 64, 68)) -> None:
     """Whole scans in the layout of the development data: for each patient a ball for each number of readers.
 

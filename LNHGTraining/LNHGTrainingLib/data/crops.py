@@ -4,7 +4,7 @@ This is the only module that reads such a file; what it must hold is said at `op
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from LNHGLib.errors import InputError, shown
 from LNHGLib.files.text import read_csv
+from LNHGLib.segmentation.calibration import sphere_diameter_mm
 
 CUBE = 50
 """Voxels of a cube along each axis."""
@@ -173,6 +174,16 @@ class CropDataset(Sequence[LabeledVolume]):
 
     def __getstate__(self) -> dict:
         return {"path": self.path, "rows": self.rows, "_kept": {}, "_file": None, "_process": -1}
+
+
+def nodule_diameter_mm(row: Mapping[str, str], voxels: int) -> float:
+    """Return the diameter of a crop's nodule: LUNA16's, or that of the ball of its volume where LUNA16 names none.
+
+    Args:
+        row: of the table of crops.
+        voxels: of the consensus, at 1 mm.
+    """
+    return float(row.get("luna_diameter_exact_mm") or sphere_diameter_mm(float(voxels)))
 
 
 def load_crops(crops: Path, table: Path, folds: list[int], min_readers: int = 1) -> CropDataset:

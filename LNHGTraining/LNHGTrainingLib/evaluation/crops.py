@@ -13,11 +13,10 @@ from LNHGLib.errors import InputError
 from LNHGLib.files.text import read_csv
 from LNHGLib.models.card import SECOND, with_words_of_today
 from LNHGLib.segmentation.attachments import CORE, prune_mask
-from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from LNHGLib.segmentation.components import mark_around, nearest
 from scipy import ndimage
 
-from LNHGTrainingLib.data.crops import consensus, open_crops, read_crop
+from LNHGTrainingLib.data.crops import consensus, nodule_diameter_mm, open_crops, read_crop
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.attachment import DEFINITION, attachment, lung_of_cube
 
@@ -309,7 +308,7 @@ def score_crop(
         patient=row["patient_id"],
         series=row["series_uid"],
         nodule=row["nodule_index"],
-        diameter_mm=float(row.get("luna_diameter_exact_mm") or sphere_diameter_mm(voxels)),
+        diameter_mm=nodule_diameter_mm(row, voxels),
         readers=int(row["n_readers_usable"]),
         texture=float(row.get("att_texture") or "nan"),
         juxta_pleural=int(attached.pleural),

@@ -21,7 +21,7 @@ from LNHGLib.segmentation.runtime import Where, choose_runtime
 from tqdm import tqdm
 
 from LNHGTrainingLib import output_files
-from LNHGTrainingLib.data.crops import load_crops
+from LNHGTrainingLib.data.crops import load_crops, nodule_diameter_mm
 from LNHGTrainingLib.data.scans import read_scans
 from LNHGTrainingLib.evaluation import metrics, plots
 from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
@@ -170,7 +170,8 @@ def _search_fold(model: Model, folds: list[int], data: SearchedData, where: "Whe
         name = f"crop {crop.row['row']}"
         search_crop = partial(scan_findings.score_crop, name, crop, model, where)
         rows = _kept(data.cache, model, name, search_crop)
-        nodule = Nodule(1, float(crop.row["luna_diameter_exact_mm"]), float(crop.row.get("att_texture") or "nan"))
+        diameter_mm = nodule_diameter_mm(crop.row, np.count_nonzero(crop.mask))
+        nodule = Nodule(1, diameter_mm, float(crop.row.get("att_texture") or "nan"))
         yield Place(name, crop.patient, folds[0], False, [nodule], [row for row in rows if row.touches])
 
 

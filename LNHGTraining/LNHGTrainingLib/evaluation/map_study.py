@@ -9,10 +9,10 @@ import numpy as np
 from LNHGLib.files.atomic import atomic_folder
 from LNHGLib.files.text import markdown_table, write_csv, write_json
 from LNHGLib.measurement.signal import STATISTICS, statistics
-from LNHGLib.segmentation.calibration import sphere_diameter_mm
 from LNHGLib.segmentation.preprocessing import normalize
 
 from LNHGTrainingLib import output_files
+from LNHGTrainingLib.data.crops import nodule_diameter_mm
 from LNHGTrainingLib.evaluation import crops as evaluate_crops
 from LNHGTrainingLib.evaluation import map_metrics, metrics
 from LNHGTrainingLib.evaluation.crops import Crop, Predict
@@ -155,7 +155,7 @@ def _with_reference(crops: Iterable[Crop]) -> Iterable[Crop]:
 
 def _identity(crop: Crop) -> tuple[str, str, str, float, int]:
     row, voxels = crop.row, int(crop.reference.sum())
-    diameter = float(row.get("luna_diameter_exact_mm") or sphere_diameter_mm(voxels))
+    diameter = nodule_diameter_mm(row, voxels)
     return row["patient_id"], row["series_uid"], row["nodule_index"], diameter, voxels
 
 

@@ -9,7 +9,7 @@ from LNHGLib.segmentation.preprocessing import normalize
 from LNHGLib.segmentation.tiled_inference import run_detector
 from torch import nn
 
-from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
+from LNHGTrainingLib.data.crops import CUBE, LabeledVolume, nodule_diameter_mm
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
 from LNHGTrainingLib.evaluation.crops import center_component
 from LNHGTrainingLib.evaluation.metrics import Detections, Froc, dice, froc, sensitivity_at
@@ -59,7 +59,7 @@ def dice_by_size(
         stop: likewise.
     """
     scores = crop_dice(generator, crops, window_hu, threshold, stop)
-    diameter = np.array([float(crop.row["luna_diameter_exact_mm"]) for crop in crops])
+    diameter = np.array([nodule_diameter_mm(crop.row, np.count_nonzero(crop.mask)) for crop in crops])
     small, large = diameter < SMALL_MM, diameter >= LARGE_MM
     sizes = {"small": small, "middle": ~small & ~large, "large": large}
     by_size = {f"dice_{name}": float(np.mean(scores[chosen])) for name, chosen in sizes.items() if chosen.any()}

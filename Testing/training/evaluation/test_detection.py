@@ -132,8 +132,9 @@ def test_networks_that_saw_the_patients_are_named(model):
 
 @pytest.fixture
 def data(tmp_path):
-    """Crops of two folds, and a whole scan of a patient of each."""
+    """Crops of two folds, of which one nodule has no diameter of LUNA16, and a whole scan of a patient of each."""
     small_data.write_crops(tmp_path / "data")
+    small_data.without_diameter(tmp_path / "data", 4)
     small_data.write_scans(tmp_path / "data", {"patient-0": [4, 2], "patient-1": [3, 3]})
     crops = tmp_path / "data" / "crops" / "luna16_crops"
     scans = tmp_path / "data" / "scans" / "lidc_scans.h5"

@@ -8,12 +8,14 @@ import small_data
 import torch
 from LNHGLib.errors import InputError
 from LNHGLib.models import folder as models
+from LNHGLib.models.registry import build_generator
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.config import DetectorConfig, SegmenterConfig, build
 from LNHGTrainingLib.data.segmenter_batches import Batch
 from LNHGTrainingLib.release.export import export
-from LNHGTrainingLib.training import checkpoint, detector, segmenter
+from LNHGTrainingLib.training import checkpoint, detector, segmenter, validate
 from LNHGTrainingLib.training import run as training_run
+from LNHGTrainingLib.training.sigterm import StopSignal
 from safetensors.torch import load_file
 from tiny_model import write_model
 
@@ -273,3 +275,14 @@ def test_both_branches_train_on_cuda(segmenter_config, detector_config, tmp_path
     segmenter.train(segmenter_config, tmp_path / "segmenter", device="cuda")
     detector.train(detector_config, tmp_path / "detector", device="cuda")
     assert (tmp_path / "segmenter" / "best.pt").exists()
+
+
+def test_a_validation_crop_may_have_no_diameter_of_luna16(tmp_path):
+    small_data.write_crops(tmp_path)
+    small_data.without_diameter(tmp_path, 4)
+    crops = small_data.load(tmp_path).spread(6)
+    assert "" in {crop.row["luna_diameter_exact_mm"] for crop in crops}
+    network = build_generator({"kind": "strided", "width": 4})
+    with StopSignal() as stop:
+        scores = validate.dice_by_size(network, crops, [-1000.0, 400.0], 0.1, stop)
+    assert np.isfinite(scores["dice"])
