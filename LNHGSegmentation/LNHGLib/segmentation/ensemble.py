@@ -206,13 +206,11 @@ class Ensemble:
             if outlines_alone and not any(large):
                 core = middle_of_fields(asked, seen[0].shape)
             images = self._mean(seen, core, silent)
-            further = [core != everything] * len(fields)
-            if any(further):
-                inner = [box_within(box_within(box, field), core) for box, field in zip(asked, fields, strict=True)]
-                further = [
-                    reaches_rim(mark_around(image[core], box, self.threshold, self.faint_below), box)
-                    for image, box in zip(images, inner, strict=True)
-                ]
+            inner = [box_within(box_within(box, field), core) for box, field in zip(asked, fields, strict=True)]
+            further = [
+                core != everything and reaches_rim(mark_around(image[core], box, self.threshold, self.faint_below), box)
+                for image, box in zip(images, inner, strict=True)
+            ]
             if any(further):
                 images[further] = self._mean(seen[further], everything, silent)
             for number, (box, field) in enumerate(zip(asked, fields, strict=True)):

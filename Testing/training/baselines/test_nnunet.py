@@ -152,7 +152,7 @@ def test_a_trained_fold_is_scored_into_the_tables_of_every_method(trained, tmp_p
 
 @needs_nnunet
 @pytest.mark.parametrize("mirrored", [[], [0, 1, 2]])
-def test_a_cube_is_predicted_as_nnunet_itself_does(mirrored, trained, tmp_path, monkeypatch):
+def test_a_cube_is_predicted_as_nnunet_itself_does(mirrored, trained):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
