@@ -136,6 +136,9 @@ class SegmenterSampling:
         faint_weight: how many times as often as others a nodule is taken that the readers rated less than solid.
         large_weight: likewise of nodules that are large enough to be enlarged to masses.
         planes: how many of axial, coronal and sagittal patches lie in.
+        quarter_turns: Whether they are turned in their plane by quarters, too.
+        degrees: Most by which they are turned in their plane, besides.
+        zoom: Most by which they are enlarged or made smaller, natural logarithm.
     """
 
     sides: list[list[int]]
@@ -151,6 +154,9 @@ class SegmenterSampling:
     faint_weight: float = 1.0
     large_weight: float = 1.0
     planes: Literal[1, 2, 3] = 1
+    quarter_turns: bool = True
+    degrees: float = 15.0
+    zoom: float = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)

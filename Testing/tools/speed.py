@@ -215,7 +215,7 @@ def networks(options: argparse.Namespace) -> dict:
 
 
 def systems(options: argparse.Namespace) -> dict:
-    """Time `lnhg segment` of a CT by the models of systems, in turn.
+    """Time `lnhg segment` of a CT by the models of systems, in turn; systems that are not named keep their seconds.
 
     Args:
         options: of the command line.
@@ -225,12 +225,14 @@ def systems(options: argparse.Namespace) -> dict:
         for number in range(options.repeats):
             for pair in options.models:
                 name, _, model = pair.partition("=")
-                out = str(Path(scratch) / f"{len(times)} {number}")
+                out = str(Path(scratch) / f"{name} {number}")
                 run = measured_command(["segment", str(options.ct), out, "--model", model, "--device", "cpu"])
                 times.setdefault(name, []).append(run["seconds"])
                 print(name, run, flush=True)
-    medians = {name: statistics.median(some) for name, some in times.items()}
-    return {"kind": "systems", "ct": options.ct.resolve().parent.name, "repeats": options.repeats, "seconds": medians}
+    ct = options.ct.resolve().parent.name
+    earlier = read_json(options.out) if options.out.is_file() else {}
+    kept = earlier["seconds"] if earlier.get("ct") == ct else {}
+    return {"kind": "systems", "ct": ct, "seconds": kept | times}
 
 
 def published(options: argparse.Namespace) -> dict:
@@ -335,7 +337,9 @@ def render_in_a_sentence(study: dict) -> str:
 
 
 def _systems_table(study: dict) -> str:
-    return markdown_table(["system", "seconds"], [[name, f"{one:.0f}"] for name, one in study["seconds"].items()])
+    return markdown_table(
+        ["system", "seconds"], [[name, f"{statistics.median(all_of):.0f}"] for name, all_of in study["seconds"].items()]
+    )
 
 
 TABLES = {

@@ -60,7 +60,8 @@ def render(studies: Path) -> str:
             found = interval(sensitivity) + (FIVE_FOLDS if len(report["folds"]) > 1 else "")
             true = sensitivity["value"] * report["nodules_in_scans"] / report["scans"]  # a scan, beside 1 that is false
             precision = f"{true / (true + float(RATE)):.2f}"
-        taken = f"{seconds[one.name]:.0f}" if one.name in seconds else "-"
+        times = seconds.get(one.timed_as or one.name)
+        taken = f"{np.median(times):.0f}" if times else "-"
         said = printed.get(one.printed, one.printed or "-")
         about = methods.parameters(one, as_trained=True), methods.trained(one)
         rows.append([one.name, *about, *outlined, five, found, precision, taken, said])

@@ -52,6 +52,7 @@ class System:
         row: the method's name there, in a file of several.
         detection: where it was measured how well it finds nodules, in Resources/Studies.
         found_by: its name there.
+        timed_as: the system of the same networks whose seconds a scan stand for its own.
         printed: what its document says that it reaches; of the LNHG paper, the row of its Table I.
     """
 
@@ -71,6 +72,7 @@ class System:
     row: str = ""
     detection: str = ""
     found_by: str = ""
+    timed_as: str = ""
     printed: str = ""
 
 

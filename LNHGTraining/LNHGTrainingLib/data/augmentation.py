@@ -5,6 +5,7 @@ Arrays are zyx at 1 mm, intensities in HU.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from LNHGLib.image.boxes import box_between
@@ -12,11 +13,25 @@ from scipy import ndimage
 
 from LNHGTrainingLib.data.crops import LabeledVolume
 
-MAX_SCALE, MAX_DEGREES = 0.15, 15.0
-"""Largest change of size, natural logarithm, and of direction in the axial plane."""
 CAVITY_HU = -950.0
 CAVITY_WALL_MM = (1.0, 3.5)
 """Thinnest and thickest wall of a nodule made a cavity."""
+
+
+class Geometry(NamedTuple):
+    """How patches may lie in their source; they are mirrored along any axis besides.
+
+    Attributes:
+        planes: how many of axial, coronal and sagittal they may lie in.
+        quarter_turns: Whether they are turned in their plane by quarters, too.
+        degrees: Most by which they are turned in their plane, besides.
+        zoom: Most by which they are enlarged or made smaller, natural logarithm.
+    """
+
+    planes: int = 1
+    quarter_turns: bool = True
+    degrees: float = 15.0
+    zoom: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -42,22 +57,25 @@ class SpatialAugmentation:
     noise_seed: int = 0
 
 
-def sample_augmentation(rng: np.random.Generator, center: np.ndarray, planes: int = 1) -> SpatialAugmentation:
+def sample_augmentation(
+    rng: np.random.Generator, center: np.ndarray, geometry: Geometry | None = None
+) -> SpatialAugmentation:
     """Choose at random how a patch is sampled around a location, and scanner-like intensity changes.
 
     Args:
         rng: source of randomness.
         center: (z, y, x) index in the source.
-        planes: how many of axial, coronal and sagittal the patch may lie in.
+        geometry: what is allowed; None allows what `Geometry` has by itself.
     """
+    planes, quarter_turns, degrees, zoom = geometry or Geometry()
     thick = rng.uniform(0.5, 1.2) if rng.random() < 0.3 else 0.0
     soft = rng.uniform(0.3, 0.8) if rng.random() < 0.3 else 0.0
     to_plane = np.roll(np.eye(3), rng.integers(planes), axis=0)
-    angle = np.deg2rad(90 * rng.integers(4) + rng.uniform(-MAX_DEGREES, MAX_DEGREES))
+    angle = np.deg2rad(90 * quarter_turns * rng.integers(4) + rng.uniform(-degrees, degrees))
     turn = np.eye(3)
     turn[1:, 1:] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     flips = np.diag(rng.choice([-1.0, 1.0], 3))
-    in_plane = turn @ flips * np.exp(rng.uniform(-MAX_SCALE, MAX_SCALE))
+    in_plane = turn @ flips * np.exp(rng.uniform(-zoom, zoom))
     return SpatialAugmentation(
         center=tuple(float(c) for c in center),
         matrix=to_plane @ in_plane,

@@ -11,6 +11,7 @@ from torch import Tensor
 from LNHGTrainingLib.config import NoduleNetConfig, SegmenterConfig
 from LNHGTrainingLib.data import hard_negatives, injection
 from LNHGTrainingLib.data.augmentation import (
+    Geometry,
     paste_nodule,
     sample_augmentation,
     sample_cavity,
@@ -70,6 +71,7 @@ class SegmenterPatches:
     ) -> None:
         self.crops, self.backgrounds, self.negatives, self.config = crops, backgrounds, negatives, config
         self.sampling = config.sampling
+        self.geometry = Geometry(*(getattr(self.sampling, name) for name in Geometry._fields))
         fractions = np.array([getattr(self.sampling, kind) for kind in KINDS])
         if not backgrounds:
             fractions[[2, 3, 5, 6]] = 0
@@ -147,7 +149,7 @@ class SegmenterPatches:
         """Sample a chest at half the resolution with a nodule in its lung that is enlarged to a mass."""
         volume, lung = self.backgrounds[rng.integers(len(self.backgrounds))]
         place, offset = lung[rng.integers(len(lung))].astype(float), rng.uniform(-0.3, 0.3, 3) * side
-        chest = sample_augmentation(rng, place, self.sampling.planes)
+        chest = sample_augmentation(rng, place, self.geometry)
         chest = replace(chest, center=tuple(place - 2 * chest.matrix @ offset))
         parts = sample_patch(volume, chest, tuple(2 * length for length in side))
         depth, height, width = side
@@ -156,7 +158,7 @@ class SegmenterPatches:
         )
         crop = self.crops[self.large[rng.integers(len(self.large))]]
         enlarged = float(crop.row["luna_diameter_exact_mm"]) / (rng.uniform(*MASS_MM) / 2)
-        nodule = sample_augmentation(rng, np.full(3, CUBE / 2), self.sampling.planes)
+        nodule = sample_augmentation(rng, np.full(3, CUBE / 2), self.geometry)
         matrix = nodule.matrix * enlarged
         nodule = replace(nodule, center=tuple(CUBE / 2 - matrix @ offset), matrix=matrix)
         nodule_hu, pasted, _ = sample_patch(crop, nodule, side)
@@ -167,7 +169,7 @@ class SegmenterPatches:
 
     def _augmented(self, volume: LabeledVolume, rng: np.random.Generator, center: np.ndarray, side: Side) -> Patch:
         """Sample a patch of a volume around a location, as another scanner, faint or with a cavity."""
-        augmentation = sample_augmentation(rng, center, self.sampling.planes)
+        augmentation = sample_augmentation(rng, center, self.geometry)
         hu, mask, known = sample_patch(volume, augmentation, side)
         hu = sample_ground_glass(rng, self.sampling.ground_glass, hu, mask)
         hu = sample_cavity(rng, self.sampling.cavity, hu, mask)

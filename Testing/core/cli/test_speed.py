@@ -84,4 +84,8 @@ def test_a_chest_is_measured_in_processes_of_their_own(tmp_path):
     assert sorted(line["jobs"] for line in lines) == [1, 2]
     words = [str(tmp_path / "ct.nii.gz"), f"A system={model}", "--repeats", "1", "--out", str(tmp_path / "study.json")]
     speed.main(["systems", *words])
-    assert json.loads((tmp_path / "study.json").read_text())["seconds"]["A system"] > 0
+    first = json.loads((tmp_path / "study.json").read_text())["seconds"]
+    (taken,) = first["A system"]
+    assert taken > 0
+    speed.main(["systems", *[word.replace("A system", "Another") for word in words]])
+    assert json.loads((tmp_path / "study.json").read_text())["seconds"].keys() == {"A system", "Another"}

@@ -104,6 +104,17 @@ def test_a_warped_mask_stays_with_its_nodule(crops, seed):
     assert hu[~mask].mean() < -700
 
 
+def test_a_patch_is_turned_and_enlarged_as_far_as_its_recipe_allows():
+    rng, allowed = np.random.default_rng(3), augmentation.Geometry(quarter_turns=False, degrees=6.0, zoom=0.0)
+    matrices = [augmentation.sample_augmentation(rng, np.zeros(3), allowed).matrix for _ in range(50)]
+    turns = [np.degrees(np.arcsin(abs(matrix[1, 2]))) for matrix in matrices]
+    assert 4 < max(turns) <= 6
+    np.testing.assert_allclose([abs(np.linalg.det(matrix)) for matrix in matrices], 1.0)
+    free = [augmentation.sample_augmentation(rng, np.zeros(3)).matrix for _ in range(50)]
+    assert max(abs(matrix[1, 2]) for matrix in free) > 0.9  # a quarter
+    assert np.ptp([abs(np.linalg.det(matrix)) for matrix in free]) > 0.2
+
+
 def test_the_same_augmentation_gives_the_same_scanner(crops):
     sampled = augmentation.sample_augmentation(np.random.default_rng(4), np.array([25.0, 25, 25]))
     hu = augmentation.sample_patch(crops[0], sampled, (16, 16, 16))[0]
