@@ -131,6 +131,7 @@ class SegmenterSampling:
         injected: there, with a nodule that CT-GAN made.
         mass: there at half the resolution, with an enlarged nodule pasted in (see `ensemble`, coarse scale).
         negative: at what looks like a nodule and is none.
+        slice: slices of whole scans and backgrounds over their whole field of view, half of them with a nodule.
         cavity: fraction of nodules made cavities.
         ground_glass: fraction of nodules made ground glass.
         faint_weight: how many times as often as others a nodule is taken that the readers rated less than solid.
@@ -149,6 +150,7 @@ class SegmenterSampling:
     injected: float = 0.0
     mass: float = 0.0
     negative: float = 0.0
+    slice: float = 0.0
     cavity: float = 0.0
     ground_glass: float = 0.0
     faint_weight: float = 1.0

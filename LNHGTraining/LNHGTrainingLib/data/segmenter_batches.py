@@ -23,7 +23,7 @@ from LNHGTrainingLib.data.crops import CUBE, LabeledVolume
 from LNHGTrainingLib.data.hard_negatives import Background, Locations
 from LNHGTrainingLib.data.injection import HALF
 
-KINDS = ("nodule", "surround", "background", "pasted", "negative", "mass", "injected")
+KINDS = ("nodule", "surround", "background", "pasted", "negative", "mass", "injected", "slice")
 SOLID_TEXTURE = 4.5
 """Of the readers' mean rating from 1, ground glass, to 5: what is rated lower is part-solid at most."""
 MASS_MM = (25.0, 60.0)
@@ -74,7 +74,7 @@ class SegmenterPatches:
         self.geometry = Geometry(*(getattr(self.sampling, name) for name in Geometry._fields))
         fractions = np.array([getattr(self.sampling, kind) for kind in KINDS])
         if not backgrounds:
-            fractions[[2, 3, 5, 6]] = 0
+            fractions[[2, 3, 5, 6, 7]] = 0
         if not negatives:
             fractions[4] = 0
         self.fractions = fractions / fractions.sum()
@@ -118,6 +118,13 @@ class SegmenterPatches:
             return self._augmented(part, rng, middle + rng.uniform(-shift, shift), side), injected
         if kind == "mass":
             return self._mass(rng, side), False
+        if kind == "slice":
+            volume, _ = self.backgrounds[rng.integers(len(self.backgrounds))]
+            marked = np.flatnonzero(volume.mask.any((1, 2)))
+            z = rng.choice(marked) if len(marked) and rng.random() < 0.5 else rng.integers(len(volume.hu))
+            height, width = volume.hu.shape[1:]
+            middle = np.array([z, (height - 1) / 2, (width - 1) / 2])
+            return self._augmented(volume, rng, middle, side, max(height, width) / side[-1]), False
         return self._as_scanned(kind, rng, side), False
 
     def _as_scanned(self, kind: str, rng: np.random.Generator, side: Side) -> Patch:
@@ -167,9 +174,12 @@ class SegmenterPatches:
         hu = simulate_scanner(paste_nodule(hu, nodule_hu, pasted), chest)
         return hu, (mask > 0.5) | pasted, known > 0.5
 
-    def _augmented(self, volume: LabeledVolume, rng: np.random.Generator, center: np.ndarray, side: Side) -> Patch:
-        """Sample a patch of a volume around a location, as another scanner, faint or with a cavity."""
+    def _augmented(
+        self, volume: LabeledVolume, rng: np.random.Generator, center: np.ndarray, side: Side, pixel: float = 1.0
+    ) -> Patch:
+        """Sample a patch of a volume around a location, as another scanner, faint or with a cavity; `pixel` in mm."""
         augmentation = sample_augmentation(rng, center, self.geometry)
+        augmentation = replace(augmentation, matrix=augmentation.matrix @ np.diag([1.0, pixel, pixel]))
         hu, mask, known = sample_patch(volume, augmentation, side)
         hu = sample_ground_glass(rng, self.sampling.ground_glass, hu, mask)
         hu = sample_cavity(rng, self.sampling.cavity, hu, mask)
