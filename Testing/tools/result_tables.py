@@ -17,7 +17,7 @@ import pasted_masses
 import precision
 import speed
 from LNHGLib.files.text import markdown_table
-from LNHGTrainingLib.baselines import detectors, method_results, wand_study
+from LNHGTrainingLib.baselines import detectors, lung_isolation, method_results, wand_study
 from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown, metrics
 from LNHGTrainingLib.evaluation.summary import GROUPS
 from LNHGTrainingLib.release import probability
@@ -39,6 +39,17 @@ MAIN_GROUPS = ("all", "under 6 mm", "6 to 10 mm", "10 mm and over")
 GROUPED_BY = ("diameter_mm", "texture", "juxta_pleural", "juxta_vascular", "readers")
 MARGIN = 0.05
 """Of equivalence, in Dice."""
+RENDERERS = {
+    "trainings": compare.render_trainings,
+    "detection": detection.render,
+    "detectors": detectors.render,
+    "lungs": lung_isolation.render,
+    "wand": wand_study.render,
+    "masses": pasted_masses.render,
+    "precision": precision.render,
+    "probability": probability.render,
+}
+"""Of studies, by their kind."""
 PARTS = {"scans": 3, "crops": 4}
 """Blocks of a report that are shown: its title, its sentence and the first tables."""
 
@@ -114,26 +125,15 @@ def tables_of_card(card: dict) -> str:
 
 def tables_of_study(report: dict) -> str:
     """Return the tables of a comparison without its sources, or of another study; of maps over nodules of all sizes."""
-    if report["kind"] == "trainings":
-        return compare.render_trainings(report).strip()
+    if report["kind"] in RENDERERS:
+        blocks = RENDERERS[report["kind"]](report).strip().split("\n\n")
+        return "\n\n".join(blocks[blocks[0].startswith("# ") :])  # a page of its own has a title
     if "methods" in report:
         methods = [_with_main_groups(method) for method in report["methods"]]
         _, *blocks, _ = compare.render(report | {"methods": methods}).split("\n\n")
         return "\n\n".join(blocks)
-    if report["kind"] == "detection":
-        return "\n\n".join(detection.render(report).strip().split("\n\n")[1:])
-    if report["kind"] == "detectors":
-        return "\n\n".join(detectors.render(report).strip().split("\n\n")[1:])
-    if report["kind"] == "wand":
-        return "\n\n".join(wand_study.render(report).strip().split("\n\n")[1:])
-    if report["kind"] == "masses":
-        return pasted_masses.render(report).strip()
-    if report["kind"] == "precision":
-        return precision.render(report).strip()
     if report["kind"] in speed.TABLES:
         return speed.render(report).strip()
-    if report["kind"] == "probability":
-        return "\n\n".join(probability.render(report).strip().split("\n\n")[1:])
     lines = [line for line in report["lines"] if line["size"] == "all"]
     _, _, *blocks, note, data = map_study.render(report | {"lines": lines, "sources": {}}).strip().split("\n\n")
     return "\n\n".join([*blocks, f"{note} {data.removeprefix('- ')}."])

@@ -25,7 +25,7 @@ from LNHGTrainingLib import output_files
 from LNHGTrainingLib.data.crops import LabeledVolume
 from LNHGTrainingLib.evaluation import metrics
 from LNHGTrainingLib.evaluation.attachment import lung_of_cube
-from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, interval
+from LNHGTrainingLib.evaluation.markdown import INTERVAL_NOTE, in_steps, interval
 from LNHGTrainingLib.evaluation.summary import to_rounded_json
 from LNHGTrainingLib.training import checkpoint
 from LNHGTrainingLib.training.validate import LUNG_CUBES, RATES, candidates, cube_detections
@@ -180,11 +180,11 @@ def render(report: dict) -> str:
     """
     shown = ["precision", "recall", "f1", *RATE_NAMES]
     rows = [
-        [one["name"], f"{one['parameters']:,}", "-" if one["steps"] is None else f"{one['steps']:,}",
+        [one["name"], f"{one['parameters']:,}", "-" if one["steps"] is None else in_steps(one["steps"]),
          *(interval(one[name]) for name in shown)]
         for one in report["detectors"]
     ]  # fmt: skip
-    header = ["detector", "parameters", "steps", "precision, slices", "recall, slices", "F1, slices", *RATE_NAMES]
+    header = ["detector", "parameters", "trained", "precision, slices", "recall, slices", "F1, slices", *RATE_NAMES]
     return (
         f"# Detectors alone\n\n{ABOUT}\n\n{markdown_table(header, rows)}\n"
         f"{report['nodules']} nodules of {report['patients']} patients of fold {report['fold']}, {report['data']}. "

@@ -1,8 +1,10 @@
 """The lungs as document 001 isolates them, beside those of this program (docs/method.md, section 13.1)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from LNHGLib.files.text import markdown_table
 from LNHGLib.image.volume import Volume, canonical
 from LNHGLib.segmentation.preprocessing import WINDOW_HU, find_lungs
 from matplotlib.figure import Figure
@@ -54,28 +56,45 @@ def _isolate_in_slice(hu: np.ndarray) -> np.ndarray:
     return ndimage.binary_dilation(np.isin(labels, kept), DILATED)
 
 
-def compare(volume: Volume, picture: Path) -> dict[str, float]:
-    """Find the lungs of a CT in both ways, and plot both outlines on some slices.
+def compare(volumes: Mapping[str, Volume], picture: Path) -> dict:
+    """Find the lungs of CTs in both ways, and plot both outlines on some slices of each.
 
     Args:
-        volume: CT in HU, in any orientation.
+        volumes: CTs in HU, in any orientation, by name.
         picture: PNG to write.
 
     Returns:
-        Liters of each mask by its name, and their Dice.
+        A report, JSON-ready: liters of both masks and their Dice for each CT.
     """
-    upright = canonical(volume)
-    masks = {"document 001": isolate_lungs(upright.array), "here": find_lungs(upright)}
-    with_lung = np.flatnonzero(masks["here"].any(axis=(1, 2)))
-    slices = [int(with_lung[int(part * (len(with_lung) - 1))]) for part in PICTURED]
-    figure = Figure(figsize=(4 * len(slices), 4.4), layout="constrained")
-    for axes, z in zip(figure.subplots(1, len(slices)), slices, strict=True):
-        axes.imshow(upright.array[z], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-        for name, mask in masks.items():
-            axes.contour(mask[z], [0.5], colors=COLORS[name], linewidths=1)
-            axes.plot([], [], color=COLORS[name], label=name)
-        axes.set_axis_off()
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(masks), frameon=False)
-    figure.savefig(picture, dpi=100, format="png")
-    liters = {name: float(mask.sum()) * upright.grid.voxel_volume_mm3 / 1e6 for name, mask in masks.items()}
-    return liters | {"dice": dice(*masks.values())}
+    figure = Figure(figsize=(4 * len(PICTURED), 0.4 + 4 * len(volumes)), layout="constrained")
+    grid, scans = figure.subplots(len(volumes), len(PICTURED), squeeze=False), []
+    for row, (name, volume) in zip(grid, volumes.items(), strict=True):
+        upright = canonical(volume)
+        masks = {"document 001": isolate_lungs(upright.array), "here": find_lungs(upright)}
+        with_lung = np.flatnonzero(masks["here"].any(axis=(1, 2)))
+        _, dy, dx = upright.grid.spacing_mm
+        for axes, part in zip(row, PICTURED, strict=True):
+            z = int(with_lung[int(part * (len(with_lung) - 1))])
+            axes.imshow(upright.array[z], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=dy / dx)
+            for mask, color in COLORS.items():
+                axes.contour(masks[mask][z], [0.5], colors=color, linewidths=1)
+                axes.plot([], [], color=color, label=mask)
+            axes.set_axis_off()
+        row[0].set_title(name, loc="left", fontsize="medium")
+        liters = {mask: float(found.sum()) * upright.grid.voxel_volume_mm3 / 1e6 for mask, found in masks.items()}
+        scans.append({"ct": name, "liters": liters, "dice": dice(*masks.values())})
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(COLORS), frameon=False)
+    figure.savefig(picture, dpi=70, format="png")
+    return {"schema": 1, "kind": "lungs", "scans": scans}
+
+
+def render(report: dict) -> str:
+    """Return a report as Markdown.
+
+    Args:
+        report: From `compare`.
+    """
+    rows = [
+        [one["ct"], *(f"{one['liters'][name]:.2f}" for name in COLORS), f"{one['dice']:.3f}"] for one in report["scans"]
+    ]
+    return markdown_table(["CT", *(f"{name}, liters" for name in COLORS), "Dice of both"], rows)

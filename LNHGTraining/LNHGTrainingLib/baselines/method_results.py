@@ -37,8 +37,10 @@ def render(studies: Path) -> str:
     read = {study: read_evaluation(studies / study) for study in sorted(folders)}
     common = sorted(set.intersection(*(set(each.rows) for each in read.values())))
     seconds = read_json(studies / "systems" / "seconds.json")["seconds"]
-    in_paper = published.methods(published.published()["table_1"])
-    printed = {name: f"Dice {test:.2f} %" for name, (_training, test) in in_paper.items()}
+    in_paper = published.published()
+    printed = {name: f"Dice {test:.2f} %" for name, (_training, test) in published.methods(in_paper["table_1"]).items()}
+    precise, recalled = published.methods(in_paper["table_s1"])["L-RF"][3:5]
+    printed["L-RF"] = f"recall {recalled:.1f} %, precision {precise:.1f} %"
     rows = []
     for one in listed:
         outlined, five = ["-", "-", "-"], "-"
@@ -58,8 +60,9 @@ def render(studies: Path) -> str:
             report = read_json(studies / one.detection)
             sensitivity = report["systems"][one.found_by]["sensitivity_at"][RATE]
             found = interval(sensitivity) + (FIVE_FOLDS if len(report["folds"]) > 1 else "")
-            true = sensitivity["value"] * report["nodules_in_scans"] / report["scans"]  # a scan, beside 1 that is false
-            precision = f"{true / (true + float(RATE)):.2f}"
+            in_scan = report["nodules_in_scans"] / report["scans"]
+            precise = {end: one * in_scan / (one * in_scan + float(RATE)) for end, one in sensitivity.items()}
+            precision = interval(precise, 2)
         times = seconds.get(one.timed_as or one.name)
         taken = f"{np.median(times):.0f}" if times else "-"
         said = printed.get(one.printed, one.printed or "-")

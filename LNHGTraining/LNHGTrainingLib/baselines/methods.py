@@ -17,6 +17,7 @@ from LNHGLib.models.registry import build_generator
 
 from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.baselines.ct_gan import Discriminator, Injector
+from LNHGTrainingLib.evaluation.markdown import in_steps
 from LNHGTrainingLib.paths import RESOURCES
 
 BUILDERS = {
@@ -27,8 +28,6 @@ BUILDERS = {
     "injector": lambda table: Injector(table["width"]),
     "discriminator": lambda table: Discriminator(table["width"]),
 }
-FEW_STEPS = 1000
-"""A training of fewer steps is marked as barely one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,8 @@ class System:
         parts: those parts of the model alone; all, when empty.
         command: what trains or scores it, where that is no recipe.
         missing: said in the place of its parameters, where there is no network to count.
-        steps: of its training; 0: not trained.
+        steps: of the training by each recipe; none: not trained.
+        budget: letter that it shares with systems of another loss or network that had the same data, steps and batches.
         folds: how many such trainings there were.
         study: where they were scored, in Resources/Studies: at least on fold 0.
         five_folds: where they were scored over five folds, if elsewhere.
@@ -65,7 +65,8 @@ class System:
     parts: list[str] = field(default_factory=list)
     command: str = ""
     missing: str = ""
-    steps: int = 0
+    steps: list[int] = field(default_factory=list)
+    budget: str = ""
     folds: int = 0
     study: str = ""
     five_folds: str = ""
@@ -103,11 +104,15 @@ def trained(system: System) -> str:
     if system.model:
         training = models.load(system.model).card.get("training", {})
         steps = {part: training[part]["checkpoint_step"] for part in system.parts or BUILDERS if part in training}
-        return ", ".join(f"{part} {count:,} steps" for part, count in steps.items()).replace("_", " ")
+        return ", ".join(f"{part} {in_steps(count)}" for part, count in steps.items()).replace("_", " ")
     if not system.steps:
         return "not trained"
-    barely = ", barely trained" if system.steps < FEW_STEPS else ""
-    return f"{system.steps:,} steps, {system.folds} {'folds' if system.folds > 1 else 'fold'}{barely}"
+    lengths = [in_steps(count) for count in system.steps]
+    if len(lengths) > 1:
+        parts = [next(part for part in BUILDERS if part in settings.read(RESOURCES / each)) for each in system.recipes]
+        lengths = [f"{part} {length}" for part, length in zip(parts, lengths, strict=True)]
+    budget = f", budget {system.budget}" if system.budget else ""
+    return f"{', '.join(lengths)}, {system.folds} {'folds' if system.folds > 1 else 'fold'}{budget}"
 
 
 def count_parameters(config: Mapping[str, Any]) -> dict[str, int]:

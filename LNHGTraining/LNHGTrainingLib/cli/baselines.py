@@ -39,8 +39,8 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser.set_defaults(run=list_methods)
 
     parser = commands.add_parser("lungs", help="compare the lungs as document 001 isolates them with those found here")
-    parser.add_argument("ct", type=Path, metavar="CT", help="chest CT, as lnhg segment takes it")
-    parser.add_argument("out", type=Path, metavar="OUT.png", help="picture of both outlines to write")
+    parser.add_argument("cts", nargs="+", type=Path, metavar="CT", help="chest CT, as lnhg segment takes it")
+    parser.add_argument("out", type=Path, metavar="OUT.png", help="picture of both outlines; OUT.json has the numbers")
     parser.set_defaults(run=compare_lungs)
 
     parser = commands.add_parser("wand", help="compare labels by a click, as in document 001, with the readers")
@@ -100,16 +100,18 @@ def list_methods(_options: argparse.Namespace) -> None:
 
 
 def compare_lungs(options: argparse.Namespace) -> None:
-    """Find the lungs of a CT in both ways, plot both outlines and print how far they agree."""
+    """Find the lungs of CTs in both ways, plot both outlines and print how far they agree."""
     from LNHGLib.files.atomic import atomic_file
+    from LNHGLib.files.text import write_json
     from LNHGLib.image.reader import read_volume
 
     from LNHGTrainingLib.baselines import lung_isolation
 
-    with atomic_file(options.out) as part:
-        found = lung_isolation.compare(read_volume(options.ct), part)
-    first, second = (f"{name} {found[name]:.2f} L" for name in lung_isolation.COLORS)
-    print(f"{options.out}: {first}, {second}, Dice {found['dice']:.3f}")
+    volumes = {f"{path.resolve().parent.name}/{path.name}": read_volume(path) for path in options.cts}
+    with atomic_file(options.out) as picture, atomic_file(options.out.with_suffix(".json")) as numbers:
+        report = lung_isolation.compare(volumes, picture)
+        write_json(numbers, report)
+    print(lung_isolation.render(report), end="")
 
 
 def compare_wands(options: argparse.Namespace) -> None:

@@ -5,9 +5,20 @@ from LNHGLib.files.text import markdown_table
 INTERVAL_NOTE = "In brackets the 95 % confidence interval ({unit}-cluster bootstrap, {samples} samples, seed {seed})."
 
 FEW_PATIENTS = 10
+FEW_STEPS = 1000
+"""A training of fewer steps is marked as barely one."""
 
 NOT_MEASURED = {"value": None}
 """In the place of a metric with its interval."""
+
+
+def in_steps(count: int) -> str:
+    """Return the length of a training in words, marked where it is short.
+
+    Args:
+        count: its steps.
+    """
+    return f"{count:,} steps" + (" (barely trained)" if count < FEW_STEPS else "")
 
 
 def render(summary: dict, level: int = 1) -> str:

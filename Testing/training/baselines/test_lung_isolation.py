@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from LNHGLib.files.text import read_json
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.baselines.lung_isolation import isolate_lungs
 
@@ -41,10 +42,14 @@ def test_a_slice_of_one_value_has_no_lungs():
 
 
 @pytest.mark.slow
-def test_the_command_shows_both_masks_of_a_real_scan(data_dir, tmp_path, capsys):
+def test_the_command_shows_both_masks_of_real_scans(data_dir, tmp_path, capsys):
     out = tmp_path / "lungs.png"
-    assert main(["lungs", str(data_dir / "ct" / "lidc-idri-0001" / "ct.nii.gz"), str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "document 001" in said
-    assert float(said.rpartition(" ")[2]) > 0.8
+    cts = [str(data_dir / "ct" / name) for name in ("lidc-idri-0001/ct.nii.gz", "lidc-idri-0063/dicom")]
+    assert main(["lungs", *cts, str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in said[2:]] == ["| lidc-idri-0001/ct.nii.gz", "| lidc-idri-0063/dicom"]
+    for line, one in zip(said[2:], read_json(out.with_suffix(".json"))["scans"], strict=True):
+        assert line.endswith(f"{one['dice']:.3f} |")
+        assert one["dice"] > 0.8
+        assert 2 < one["liters"]["here"] < 8
     assert out.read_bytes()[1:4] == b"PNG"

@@ -50,7 +50,12 @@ def test_the_bundled_model_has_all_its_networks_in_the_list(rows):
 
 def test_what_was_not_trained_or_barely_says_so(rows):
     assert methods.trained(methods.System(name="x", document="none")) == "not trained"
-    assert rows["nnU-Net"][3] == "300 steps, 5 folds, barely trained"
+    assert rows["nnU-Net"][3] == "300 steps (barely trained), 5 folds"
+    assert (
+        rows["3-D U-Net and 3-D ResNet"][3] == "generator 2,000 steps, classifier 400 steps (barely trained), 5 folds"
+    )
+    assert "detector 750 steps (barely trained)" in rows["LNHG, bundled"][3]
+    assert rows["L-MSE"][3] == rows["L-VGG"][3] == "1,200 steps, 1 fold, budget A"
 
 
 @pytest.mark.parametrize("system", methods.systems(), ids=lambda system: system.name)
@@ -61,13 +66,17 @@ def test_a_system_names_recipes_that_build_and_the_trainings_of_its_study(system
     assert system.steps or system.model or not system.study
     if not system.steps or not system.study:  # CT-GAN outlines nothing
         return
-    assert f"fold 0: step {system.steps}," in json.loads((STUDIES / system.study / "summary.json").read_text())["split"]
+    assert (
+        f"fold 0: step {system.steps[0]}," in json.loads((STUDIES / system.study / "summary.json").read_text())["split"]
+    )
     path = STUDIES / (system.five_folds or system.study)
     if system.row:
         (found,) = (one for one in json.loads(path.read_text())["methods"] if one["name"] == system.row)
     else:
         found = json.loads((path / "summary.json").read_text())
-    assert [f"fold {n}: step {system.steps}," in found["split"] for n in range(system.folds)] == [True] * system.folds
+    assert [f"fold {n}: step {system.steps[0]}," in found["split"] for n in range(system.folds)] == [
+        True
+    ] * system.folds
     assert f"fold {system.folds}:" not in found["split"]
 
 
