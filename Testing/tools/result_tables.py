@@ -2,8 +2,9 @@
 
 The tables of the bundled model come from its card, where `lnhg-train evaluate --write-card` wrote them. The tables of
 the studies come from Resources/Studies. That folder holds the JSON files that `lnhg-train leakage`, `stability`,
-`crossvalidate` (of models) and `compare` wrote, and folders of evaluations, which are compared here. Each table stands
-between two marker lines of a page. Testing/training/test_result_tables.py holds the pages equal to the results.
+`crossvalidate` (of models) and `compare` wrote, and folders of evaluations, which are compared here. docs/paper.md has
+what `lnhg-train paper --studies Resources/Studies` prints. Each table stands between two marker lines of a page.
+Testing/training/test_result_tables.py holds the pages equal to the results.
 """
 
 import json
@@ -18,7 +19,7 @@ import precision
 import speed
 from LNHGLib.files.text import markdown_table
 from LNHGTrainingLib.baselines import detectors, lung_isolation, method_results, wand_study
-from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown, metrics
+from LNHGTrainingLib.evaluation import compare, detection, map_study, markdown, metrics, published
 from LNHGTrainingLib.evaluation.summary import GROUPS
 from LNHGTrainingLib.release import probability
 
@@ -31,6 +32,7 @@ FAINT = "faint"
 """Name of the table of what cutting faint findings lower changes, and of the evaluation without it."""
 PAGES = {"summary": ROOT / "README.md", "leakage": ROOT / "docs" / "heterogeneity.md"}
 PAGES["seconds"], PAGES["stability"] = PAGES["summary"], PAGES["leakage"]
+PAGES["paper"] = ROOT / "docs" / "paper.md"
 PAGES |= dict.fromkeys([*set(speed.TABLES) - {SYSTEMS}, "precision"], ROOT / "docs" / "performance.md")
 RESULTS = ROOT / "docs" / "results.md"
 """The page of every table that `PAGES` does not name."""
@@ -58,6 +60,7 @@ def read_tables() -> dict[str, str]:
     """Return the text between the marks, by the name in the marks."""
     card = json.loads(CARD.read_text())
     tables = {"summary": summary_of_card(card), "results": tables_of_card(card)}
+    tables["paper"] = published.render(published.of_studies(STUDIES)).split("\n\n", 1)[1].strip().replace("## ", "### ")
     for path in sorted(STUDIES.iterdir()):
         if path.name == SYSTEMS:
             tables[SYSTEMS] = method_results.render(STUDIES).strip()

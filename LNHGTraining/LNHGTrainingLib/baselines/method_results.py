@@ -72,8 +72,14 @@ def render(studies: Path) -> str:
     readers, five = (_mean([float(most[key]["human_loo_dice"]) for key in some], some) for some in (common, list(most)))
     rows.append(["readers, leave-one-out", "-", "-", readers, "-", "-", five, "-", "-", "-", "-"])
     patients = len({key[0] for key in common})
+    by_slice = ""
+    for one in listed:
+        if one.by_slice:
+            scored = read_json(studies / one.by_slice / "summary.json")
+            dice, hits = (interval(each) for each in (scored["groups"]["all"]["dice_all"], scored["hits_by_slice"]))
+            by_slice += f" {one.name} as its document has it, cut by K-means: Dice {dice}, hit by slice {hits}."
     said = f"{len(common)} nodules of {patients} patients, whom no training saw, place given; in brackets the 95 % "
-    return markdown_table(COLUMNS, rows) + f"\n{said}confidence interval (patient-cluster bootstrap).\n"
+    return markdown_table(COLUMNS, rows) + f"\n{said}confidence interval (patient-cluster bootstrap).{by_slice}\n"
 
 
 def _mean(values: Sequence[float], nodules: Sequence[tuple[str, ...]], digits: int = 3) -> str:

@@ -48,6 +48,7 @@ class System:
         budget: letter that it shares with systems of another loss or network that had the same data, steps and batches.
         folds: how many such trainings there were.
         study: where they were scored, in Resources/Studies: at least on fold 0.
+        by_slice: where they were scored as the document does it, with hits by slice.
         five_folds: where they were scored over five folds, if elsewhere.
         row: the method's name there, in a file of several.
         detection: where it was measured how well it finds nodules, in Resources/Studies.
@@ -69,6 +70,7 @@ class System:
     budget: str = ""
     folds: int = 0
     study: str = ""
+    by_slice: str = ""
     five_folds: str = ""
     row: str = ""
     detection: str = ""

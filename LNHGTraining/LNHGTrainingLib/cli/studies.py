@@ -1,18 +1,29 @@
 """The commands of `lnhg-train` that set trained networks and their results side by side, and study them."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from LNHGLib.errors import InputError
 
-from LNHGTrainingLib.cli.options import add_crops, add_overwrite, fold_numbers, named_path, require_at_least
+from LNHGTrainingLib.cli.options import add_crops, add_device, add_overwrite, fold_numbers, named_path, require_at_least
 
 MARGIN = 0.02
 """Dice that two methods may differ by and still be called equivalent, where nothing else is asked for."""
 CHECKPOINTS = (".pt", ".safetensors")
 """How the names of checkpoints end; anything else is a model."""
-FIGURES = ("outlines", "maps", "steps")
-"""What `figure` draws."""
+FIGURES = {
+    "outlines": "Fig. 5 and 8 to 11: what methods outline on the same nodules",
+    "maps": "Fig. 6: the CT, its values in the map's colors, and the maps of methods",
+    "steps": "Fig. 7: the map over the steps of a training, by what a nodule is attached to",
+}
+"""What `figure` draws, and the figures of the paper that are like it."""
+PAPER_FILES = ("paper.md", "outlines.png", "maps.png", "steps.png")
+"""All that `paper` writes; a folder that holds anything else is never replaced by it."""
+PAPER_HELP = """
+Print the tables of the LNHG paper and its supplement with ours beside them, as Markdown. With --out they go into a
+folder, too, with pictures of ours like the paper's figures: one for each of --outlines, --maps and --steps.
+"""
 MAP_STUDIES = {
     "stability": ("how alike the heterogeneity maps of several generators are", 2),
     "leakage": ("how far a heterogeneity map is the CT, and how far it repeats", 1),
@@ -60,15 +71,12 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
     parser = commands.add_parser("figure", help="draw outlines or maps of methods on the same nodules, side by side")
     parser.add_argument("methods", nargs="+", type=named_path, metavar="NAME=CHECKPOINT|MODEL", help="what is drawn")
     add_crops(parser)
-    parser.add_argument("--kind", choices=FIGURES, default="outlines", help="what is drawn (default outlines)")
+    parser.add_argument("--kind", choices=list(FIGURES), default="outlines", help="what is drawn (default outlines)")
     parser.add_argument("--fold", type=int, default=0, help="whose nodules are drawn, held out by all (default 0)")
     parser.add_argument("out", type=Path, metavar="OUT.png", help="picture to write")
     parser.set_defaults(run=draw_figure)
 
-    parser = commands.add_parser("paper", help="print the paper's and its supplement's tables beside ours (Markdown)")
-    parser.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="folder of an evaluation")
-    parser.add_argument("--detectors", type=Path, metavar="FOLDER", help="that `detectors` wrote")
-    parser.set_defaults(run=print_paper_tables)
+    add_paper(commands)
 
     for name, (text, fewest) in MAP_STUDIES.items():
         parser = commands.add_parser(name, help=text)
@@ -79,6 +87,31 @@ def add_commands(commands: "argparse._SubParsersAction") -> None:
         parser.add_argument("--seed", type=int, default=0, help="of noise and bootstrap (default 0)")
         parser.add_argument("out", type=Path, metavar="OUT", help="folder for the table and the report")
         parser.set_defaults(run=study_maps, fewest=fewest)
+
+
+def add_paper(commands: "argparse._SubParsersAction") -> None:
+    """Add `paper` to the parser of `lnhg-train`.
+
+    Args:
+        commands: Its subparsers.
+    """
+    parser = commands.add_parser("paper", help="set the paper's tables and figures beside ours", description=PAPER_HELP)
+    parser.add_argument("evaluations", type=Path, nargs="*", metavar="EVALUATION", help="folder of an evaluation")
+    text = "in place of them: folder of the studies that `methods` lists, with the bundled model's card"
+    parser.add_argument("--studies", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--detectors", type=Path, metavar="FOLDER", help="that `detectors` wrote")
+    parser.add_argument("--reader-study", type=Path, metavar="FOLDER", help="that `lnhg reader-study analyse` wrote")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="folder for the tables and the pictures")
+    add_overwrite(parser)
+    group = parser.add_argument_group("pictures", "as `figure` draws them, of a fold that all methods held out")
+    for kind, text in FIGURES.items():
+        group.add_argument(f"--{kind}", nargs="+", type=named_path, metavar="NAME=CHECKPOINT|MODEL", help=text)
+    group.add_argument("--crops", type=Path, metavar="FILE.h5", help="crops around nodules")
+    group.add_argument("--table", type=Path, metavar="FILE.csv", help="table of the crops")
+    group.add_argument("--fold", type=int, default=0, help="whose nodules are drawn (default 0)")
+    group.add_argument("--min-readers", type=int, default=3, metavar="N", help="fewest readers (default 3)")
+    add_device(group)
+    parser.set_defaults(run=set_beside_paper)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -171,13 +204,39 @@ def draw_figure(options: argparse.Namespace) -> None:
     print(options.out)
 
 
-def print_paper_tables(options: argparse.Namespace) -> None:
-    """Print the paper's tables with the evaluations beside them."""
-    from LNHGTrainingLib.baselines import detectors
-    from LNHGTrainingLib.evaluation import compare, published
+def set_beside_paper(options: argparse.Namespace) -> None:
+    """Print the paper's tables with ours beside them, and write them into a folder with pictures like its figures."""
+    methods = {kind: dict(getattr(options, kind)) for kind in FIGURES if getattr(options, kind)}
+    if methods and not (options.out and options.crops and options.table):
+        raise InputError(f"--{next(iter(methods))} needs --out, --crops and --table; give all of them.")
+    if options.studies and options.evaluations:
+        raise InputError("Evaluations and --studies were both given, expected one of them; leave out the other.")
+    from LNHGLib.files.atomic import atomic_folder
 
-    detected = detectors.read(options.detectors) if options.detectors else None
-    print(published.render([compare.read_evaluation(folder) for folder in options.evaluations], detected), end="")
+    from LNHGTrainingLib.baselines import detectors, side_by_side
+    from LNHGTrainingLib.evaluation import compare, published
+    from LNHGTrainingLib.evaluation.crops import CropFiles, Selection
+
+    ours = (
+        published.of_studies(options.studies)
+        if options.studies
+        else published.Ours([compare.read_evaluation(folder) for folder in options.evaluations])
+    )
+    if options.detectors:
+        ours = replace(ours, detectors=detectors.read(options.detectors))
+    if options.reader_study:
+        ours = replace(ours, reader_study=published.read_reader_study(options.reader_study))
+    text = published.render(ours, {f"{kind}.png": FIGURES[kind] for kind in methods})
+    if options.out:
+        files, selection = CropFiles(options.crops, options.table), Selection((options.fold,), options.min_readers)
+        with atomic_folder(options.out, options.overwrite, PAPER_FILES) as folder:
+            (folder / "paper.md").write_text(text, encoding="utf-8")
+            for kind, chosen in methods.items():
+                picture = folder / f"{kind}.png"
+                side_by_side.draw(chosen, files, selection, picture, options.device, kind)
+    print(text, end="")
+    if options.out:
+        print(options.out)
 
 
 def study_maps(options: argparse.Namespace) -> None:

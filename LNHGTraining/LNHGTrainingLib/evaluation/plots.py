@@ -19,9 +19,13 @@ from LNHGTrainingLib.evaluation.metrics import CPM_RATES, Froc
 
 READERS = "#d95f02"
 MODEL = "#1b6ca8"
+METHOD = "#4db8ff"
+"""Of a method's outline: lighter, to be seen on dark lung."""
 RULE_NAMES = {"consensus": "centroid in the consensus", "luna16_like": "LUNA16-like"}
 WINDOW_HU = (-1000, 400)
 ZOOM = 16
+MAX_COLUMNS = 7
+"""Of pictures beside each other; more go into further lines."""
 DPI = 150
 
 
@@ -148,29 +152,50 @@ def gallery(worst: Sequence[Picture], best: Sequence[Picture], path: Path) -> No
 
 
 def side_by_side(pictures: Mapping[str, Sequence[Picture]], rows: Sequence[str], path: Path) -> None:
-    """Plot what methods outline on the same nodules: a row for each nodule, the readers and each method as columns.
+    """Plot what methods outline on the same nodules: a block for each nodule, first the readers, then each method.
 
     Args:
         pictures: Of each method, the nodules in one order.
         rows: What is said of each nodule.
         path: PNG to write.
     """
-    figure = Figure(figsize=(1.9 * (len(pictures) + 1), 2.2 * len(rows) + 0.3))
-    grid = figure.subplots(len(rows), len(pictures) + 1, squeeze=False)
-    figure.subplots_adjust(
-        left=0.3 / figure.get_figwidth(), right=0.99, bottom=0.01, top=1 - 0.5 / figure.get_figheight(), wspace=0.04
-    )
-    first = next(iter(pictures.values()))
-    for number, (text, axes) in enumerate(zip(rows, grid, strict=True)):
-        _draw_outlines(axes[0], first[number], {READERS: first[number].reference})
-        axes[0].set_ylabel(f"{text}, {first[number].score.diameter_mm:.0f} mm", fontsize=8)
-        for one, (name, some) in zip(axes[1:], pictures.items(), strict=True):
-            _draw_outlines(one, some[number], {MODEL: some[number].mask})
-            one.set_title(f"{name}\n" * (number == 0) + f"Dice {some[number].score.dice:.2f}", fontsize=8)
-        for one in axes:
-            one.set(xticks=[], yticks=[])
-    grid[0, 0].set_title("readers", fontsize=8)
+    first, panels = next(iter(pictures.values())), len(pictures) + 1
+    lines = -(-panels // MAX_COLUMNS)
+    columns = -(-panels // lines)
+    side, text, gap, left = 1.5, 0.36, 0.14, 0.3  # inches
+    block = lines * (side + text) + gap
+    width, height = left + columns * side + 0.04, len(rows) * block
+    figure = Figure(figsize=(width, height))
+    for number, said in enumerate(rows):
+        top = height - number * block
+        label = f"{said}, {first[number].score.diameter_mm:.0f} mm"
+        figure.text(0.1 / width, (top - (block - gap) / 2) / height, label, rotation=90, va="center", fontsize=8)
+        for place, name in enumerate(["readers", *pictures]):
+            down, across = divmod(place, columns)
+            corner = (left + across * side) / width, (top - (down + 1) * (side + text)) / height
+            axes = figure.add_axes((*corner, 0.97 * side / width, side / height), xticks=[], yticks=[])
+            if place:
+                picture = pictures[name][number]
+                shown = _draw_outlines(axes, picture, {METHOD: picture.mask})
+                dice = f"Dice {picture.score.dice:.2f}" + ("" if shown else ", in other slices")
+                axes.set_title(f"{name}\n{dice if picture.mask.any() else 'nothing outlined'}", fontsize=7, pad=3)
+            else:
+                _draw_outlines(axes, first[number], {READERS: first[number].reference})
+                scale_bar(axes)
+                axes.set_title(name, fontsize=7, pad=3)
     figure.savefig(path, dpi=DPI, format="png")
+
+
+def scale_bar(axes: Axes) -> None:
+    """Draw a bar of 10 mm into the lower left corner of a slice.
+
+    Args:
+        axes: Show an image of 1 mm pixels.
+    """
+    on_ct = {"color": "white", "path_effects": [withStroke(linewidth=3, foreground="black")]}
+    bottom = axes.get_ylim()[0]
+    axes.plot([1, 11], [bottom - 2] * 2, linewidth=2, solid_capstyle="butt", **on_ct)
+    axes.text(6, bottom - 2.7, "10 mm", fontsize=6, ha="center", va="bottom", **on_ct)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,9 +245,7 @@ def nodule_maps(pictures: Sequence[MapPicture], rows: Sequence[str], window_hu: 
             else:
                 axes.imshow(gray, cmap="gray", vmin=0, vmax=255)
                 axes.contour(mask.astype(float), [0.5], colors=[READERS], linewidths=1.4)
-                on_ct = {"color": "white", "path_effects": [withStroke(linewidth=3, foreground="black")]}
-                axes.plot([1, 11], [2 * half - 2.5] * 2, linewidth=2, solid_capstyle="butt", **on_ct)
-                axes.text(6, 2 * half - 3.2, "10 mm", fontsize=6, ha="center", va="bottom", **on_ct)
+                scale_bar(axes)
                 axes.set_ylabel(name, fontsize=8)
             if not number:
                 axes.set_title(title, fontsize=8)
@@ -236,17 +259,17 @@ def nodule_maps(pictures: Sequence[MapPicture], rows: Sequence[str], window_hu: 
     figure.savefig(path, dpi=DPI, format="png")
 
 
-def _draw_outlines(axes: Axes, picture: Picture, masks: Mapping[str, np.ndarray]) -> None:
-    """Draw the axial slice with most reference around the nodule, and outlines by their colors."""
+def _draw_outlines(axes: Axes, picture: Picture, masks: Mapping[str, np.ndarray]) -> bool:
+    """Draw the axial slice with most reference around the nodule, and outlines by their colors; tell if one is seen."""
     level = int(picture.reference.sum(axis=(1, 2)).argmax())
     middle = np.argwhere(picture.reference[level]).mean(axis=0).round().astype(int)
     half = max(ZOOM, int(np.ceil(picture.score.diameter_mm / 2)) + 6)
     y, x = (slice(max(0, m - half), m + half) for m in middle)
     axes.imshow(picture.hu[level, y, x], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-    for color, mask in masks.items():
-        part = mask[level, y, x]
-        if part.any():
-            axes.contour(part.astype(float), [0.5], colors=[color], linewidths=1.4)
+    seen = {color: mask[level, y, x].astype(float) for color, mask in masks.items() if mask[level, y, x].any()}
+    for color, mask in seen.items():
+        axes.contour(mask, [0.5], colors=[color], linewidths=1.4)
+    return bool(seen)
 
 
 def reliability_plot(report: dict, path: Path) -> None:

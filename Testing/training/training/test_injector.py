@@ -1,5 +1,7 @@
 """CT-GAN of document 002: its networks, its training, and segmenters that train on what it injects."""
 
+import re
+
 import numpy as np
 import pytest
 import small_data
@@ -18,6 +20,7 @@ from LNHGTrainingLib.data.injector_batches import COPIES, InjectorCubes, copy_of
 from LNHGTrainingLib.data.loading import load_steps
 from LNHGTrainingLib.data.segmenter_batches import SegmenterPatches
 from LNHGTrainingLib.training import checkpoint, injector, segmenter
+from matplotlib.axes import Axes
 from tiny_model import tiny_chest
 from torch import nn
 
@@ -271,6 +274,10 @@ def test_the_command_shows_what_is_put_into_a_ct(trained, tmp_path, capsys, monk
     chest = tiny_chest(spacing_mm=(4.0, 4.0, 4.0))
     write_image(chest.array, chest.grid, tmp_path / "ct.nii.gz")
     monkeypatch.setattr(NoduleInjector, "inject", injector_of(ball(5, 50)).inject)
+    said, set_label = [], Axes.set_xlabel
+    monkeypatch.setattr(Axes, "set_xlabel", lambda axes, text, **how: (said.append(text), set_label(axes, text, **how)))
     assert main(["inject", str(tmp_path / "ct.nii.gz"), str(trained), str(tmp_path / "out.png")]) == 0
     assert "6 nodules at " in capsys.readouterr().out
+    assert len(said) == 6
+    assert all(re.fullmatch(r"\+\d{3} HU in \d+ mm³", text) for text in said)
     assert (tmp_path / "out.png").read_bytes()[1:4] == b"PNG"
