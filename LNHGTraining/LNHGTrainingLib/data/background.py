@@ -11,7 +11,7 @@ import numpy as np
 from LNHGLib.image.reader import read_volume
 from LNHGLib.image.volume import resample
 from LNHGLib.models.card import GridSpec
-from LNHGLib.segmentation.preprocessing import find_lungs, working_grid
+from LNHGLib.segmentation.preprocessing import find_lungs, onto_grid, working_grid
 
 from LNHGTrainingLib.config import BackgroundFile, Data
 from LNHGTrainingLib.data import hard_negatives
@@ -81,7 +81,7 @@ def load_backgrounds(folder: Path, entries: Sequence[BackgroundFile], cache: Pat
     backgrounds = []
     for entry in entries:
         path = folder / entry.file
-        stored = cache / f"{path.name}-{zlib.crc32(json.dumps(entry.unknown).encode()):08x}.npz"
+        stored = cache / f"{path.name}-{zlib.crc32(json.dumps(['averaged', entry.unknown]).encode()):08x}.npz"
         if not stored.exists():
             volume = read_volume(path)
             lungs = find_lungs(volume)
@@ -91,7 +91,7 @@ def load_backgrounds(folder: Path, entries: Sequence[BackgroundFile], cache: Pat
                 known[z0:z1, y0:y1, x0:x1] = 0
             region = resample(lungs.astype(np.uint8), volume.grid, grid, linear=False, fill=0) > 0
             known = resample(known, volume.grid, grid, linear=False, fill=0) > 0
-            hu = resample(volume.array, volume.grid, grid).round().astype(np.int16)
+            hu = onto_grid(volume, grid).round().astype(np.int16)
             lung = np.argwhere(region & known).astype(np.int16)
             temporary = stored.with_suffix(f".{os.getpid()}.npz")  # of several nodes, one takes the other's place
             try:

@@ -124,7 +124,12 @@ class SegmenterPatches:
             z = rng.choice(marked) if len(marked) and rng.random() < 0.5 else rng.integers(len(volume.hu))
             height, width = volume.hu.shape[1:]
             middle = np.array([z, (height - 1) / 2, (width - 1) / 2])
-            return self._augmented(volume, rng, middle, side, max(height, width) / side[-1]), False
+            fine = (side[0], 2 * side[1], 2 * side[2])  # pixels are means, as on the grid of a model (register L10)
+            parts = self._augmented(volume, rng, middle, fine, max(height, width) / fine[-1])
+            hu, mask, known = (
+                part.astype(np.float32).reshape(side[0], side[1], 2, side[2], 2).mean((2, 4)) for part in parts
+            )
+            return (hu, mask > 0.5, known > 0.5), False
         return self._as_scanned(kind, rng, side), False
 
     def _as_scanned(self, kind: str, rng: np.random.Generator, side: Side) -> Patch:

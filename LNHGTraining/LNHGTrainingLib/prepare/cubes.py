@@ -1,7 +1,7 @@
 """One scan with what is known of its nodules, and the 1 mm cubes cut from it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from LNHGLib.image.boxes import (
@@ -15,6 +15,7 @@ from LNHGLib.image.boxes import (
 )
 from LNHGLib.image.volume import Grid, Volume, resample
 from LNHGLib.measurement.size import measure
+from LNHGLib.segmentation.preprocessing import onto_grid
 
 from LNHGTrainingLib.data.crops import CUBE, consensus
 from LNHGTrainingLib.evaluation.metrics import leave_one_out_dice
@@ -144,7 +145,8 @@ def _cube(scan: Scan, center: np.ndarray, nodule: ScanNodule | None) -> tuple[np
     corners = scan.volume.grid.lps_to_index(cube.index_to_lps(np.array(list(np.ndindex(2, 2, 2))) * (CUBE - 1)))
     window = nearest_box_around_points(corners, scan.volume.grid.shape, MARGIN)  # large volumes are not copied
     part = scan.volume.grid.crop(window)
-    hu = np.rint(resample(scan.volume.array[window], part, cube)).astype(np.int16)
+    seen = replace(scan.volume, array=scan.volume.array[window], grid=part)
+    hu = np.rint(onto_grid(seen, cube)).astype(np.int16)
     bits = _moved([nodule] if nodule else [], window, part, cube)
     other = _moved([each for each in scan.nodules if each is not nodule], window, part, cube) > 0
     inside = resample(np.ones(part.shape, np.uint8), part, cube, linear=False, fill=0) > 0

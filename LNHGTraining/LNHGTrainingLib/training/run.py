@@ -86,10 +86,23 @@ class Run:
                 ) from error
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint; unless the configuration says otherwise, with as many micro-batches as it had."""
+        """Go on from a checkpoint; unless the configuration says otherwise, with as many micro-batches as it had.
+
+        Args:
+            path: the checkpoint.
+
+        Raises:
+            InputError: it is of another network.
+        """
         state = checkpoint.load(path)
-        for name in self.stateful:
-            getattr(self, name).load_state_dict(state[name])
+        try:
+            for name in self.stateful:
+                getattr(self, name).load_state_dict(state[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"{path} is of another network, expected the {self.part} of the configuration; "
+                "give the folder of its own training, or another one."
+            ) from error
         self.step, self.best = state["step"], state["best"]
         self.epochs_without_improvement = state.get("epochs_without_improvement", 0)
         self.validated_step = state.get("validated_step", self.step)

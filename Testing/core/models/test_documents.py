@@ -1,10 +1,11 @@
-"""Networks of the other documents: their parameters, and that a volume in pieces gives what the whole one gives."""
+"""Networks, most of other documents: their parameters, and that pieces of a volume give what the whole one gives."""
 
 import numpy as np
 import pytest
 import torch
 from LNHGLib.errors import InputError
 from LNHGLib.models.classifier import build_classifier
+from LNHGLib.models.detector import build_detector
 from LNHGLib.models.documents.mgi_cnn import SCALES, _scale
 from LNHGLib.models.documents.nasnet import NASNet
 from LNHGLib.models.registry import build_generator
@@ -21,13 +22,32 @@ def running(network: nn.Module) -> int:
     return sum(values.numel() for name, values in network.named_buffers() if "running" in name)
 
 
-@pytest.mark.parametrize(("kind", "count"), [("unet-2d", 1_617_091), ("inception-unet", 125_201)])
-def test_generators_have_the_documents_parameters(kind, count):
-    assert parameters(build_generator({"kind": kind})) == count
+C4 = {"backbone": "resnet50-c4", "anchors_px": [32, 64, 128]}
+PYRAMID = {"backbone": "resnet50-fpn", "anchors_px": [4, 8, 16, 32, 64]}
 
 
-def test_the_mgi_cnn_has_the_documents_parameters():
-    assert parameters(build_classifier({"kind": "mgi-cnn"})) == 21_440_515
+@pytest.mark.parametrize(
+    ("build", "spec", "count"),
+    [
+        (build_generator, {"kind": "strided", "width": 16}, 1_029_521),
+        (build_generator, {"kind": "gated-unet", "width": 16}, 1_460_993),
+        (build_generator, {"kind": "unet-2d"}, 1_617_091),
+        (build_generator, {"kind": "inception-unet"}, 125_201),
+        (build_generator, {"kind": "monai-unet"}, 1_185_818),
+        (build_detector, C4, 33_012_855),
+        (build_detector, PYRAMID, 41_352_281),
+        (build_detector, {"backbone": "light"}, 1_566_569),
+        (build_classifier, {"kind": "residual", "width": 16}, 885_857),
+        (build_classifier, {"kind": "resnet-48"}, 2_078_306),
+        (build_classifier, {"kind": "mgi-cnn"}, 21_440_515),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else None,
+)
+def test_a_network_has_its_parameters(build, spec, count):
+    """Those of the bundled model, of the paper's detector and its mended one, and of the documents."""
+    if spec.get("kind") == "monai-unet":
+        pytest.importorskip("monai", reason="MONAI is not installed (extra baselines)")
+    assert parameters(build(spec)) == count
 
 
 def test_the_nasnet_has_the_documents_parameters():
@@ -72,6 +92,7 @@ def test_a_generator_gives_probabilities_of_any_size(kind, width):
 
 
 def test_pieces_of_the_inception_unet_give_the_values_of_the_whole_volume():
+    """Register N9."""
     generator = a_generator("inception-unet", 4)
     volume = np.random.default_rng(0).random((12, 16, 150), np.float32)
     room = np.pad(volume, ((0, 0), (0, 0), (0, 2)), mode="edge")

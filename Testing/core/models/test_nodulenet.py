@@ -136,6 +136,20 @@ def test_the_score_of_a_component_is_that_of_the_detection():
     assert sorted(scores[1:].tolist()) == pytest.approx([(0.7 + 0.6) / 2, (0.9 + 0.6) / 2], abs=1e-5)
 
 
+@pytest.mark.parametrize(("value", "found"), [(0.47, False), (0.53, True)])
+def test_boxes_are_taken_from_the_programs_threshold_on_and_each_is_outlined(value, found):
+    """Register R2: its description names another threshold, and its program scores without outlines."""
+    network, volume = a_network(), np.full((48, 48, 48), 0.1, np.float32)
+    volume[20:28, 20:28, 20:28] = value
+    nn.init.zeros_(network.outline_logits.weight)
+    nn.init.ones_(network.outline_logits.bias)
+    network.outline = lambda *given: NoduleNet.outline(network, *given)  # the whole box, however bright it is
+    with torch.inference_mode():
+        image = network(torch.from_numpy(volume)[None, None])[0, 0].numpy()
+    assert (image > 0).any() == found
+    assert (image[20:28, 20:28, 20:28] > 0).all() == found
+
+
 def test_dark_voxels_of_an_outline_stay_in_it_and_score_like_others():
     network, volume = a_network(), torch.tensor([0.0, 0.01, 0.04, 0.5]).view(1, 1, 1, 1, 4)
     image = network.image(torch.full_like(volume, 0.8), volume)
@@ -192,6 +206,7 @@ def test_a_ct_without_findings_has_an_empty_image():
 
 
 def test_a_box_is_outlined_in_whole_cells_within_the_volume():
+    """Register R2: the program divides indices as fractions."""
     network = a_network(NoduleNet)
     with torch.inference_mode():
         maps = network.maps(torch.rand(1, 1, 32, 32, 32))

@@ -322,6 +322,7 @@ def test_the_field_of_view_grid_has_square_pixels_for_a_slice_that_is_not_square
 
 
 def test_halving_the_field_of_view_is_the_mean_of_four_pixels():
+    """Register L10."""
     ct = block(0, shape=(5, 24, 24))
     ct = replace(ct, array=np.random.default_rng(0).integers(-1000, 1000, ct.array.shape).astype(np.int16))
     grid = preprocessing.working_grid(ct, np.ones(ct.grid.shape, bool), GridSpec("fov", size=12))
@@ -333,6 +334,7 @@ def test_halving_the_field_of_view_is_the_mean_of_four_pixels():
 
 
 def test_a_thin_slice_scan_is_averaged_along_z_also_when_its_axes_are_turned():
+    """Register L10."""
     ct = block(0, shape=(24, 12, 12))
     ct = replace(ct, array=np.random.default_rng(0).integers(-1000, 1000, ct.array.shape).astype(np.int16))
     grid = Grid.aligned((12, 12, 12), (6.0, 2.0, 2.0), (0.0, 0.0, 1.5))

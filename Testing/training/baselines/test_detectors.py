@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import small_data
 import torch
+from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.baselines import detectors
 from LNHGTrainingLib.baselines.detectors import NamedDetector
 from LNHGTrainingLib.config import DetectorConfig, build
 from LNHGTrainingLib.data.crops import LabeledVolume, load_crops
-from LNHGTrainingLib.training import checkpoint
+from LNHGTrainingLib.training import checkpoint, detector
 from LNHGTrainingLib.training.detector import DetectorRun
 from tiny_model import write_model
 
@@ -40,6 +41,7 @@ def cube(known=()) -> LabeledVolume:
 
 
 def test_boxes_of_a_slice_are_right_false_or_left_out(says):
+    """Register M6: what is said and is not there is false, and a slice whose nodule is not marked is missed."""
     rows = [
         (20, 20, 16, 30, 24, 0.9),  # right
         (20, 21, 16, 31, 24, 0.8),  # the same nodule again
@@ -59,6 +61,7 @@ def test_slices_between_those_that_are_scanned_do_not_count(says):
 
 
 def test_rates_are_of_all_crops_of_the_fold(says, tmp_path):
+    """Register M6, N4: false boxes lower the precision alone, missed slices the recall; both are counted."""
     small_data.write_crops(tmp_path)
     crops = load_crops(tmp_path / "crops" / "luna16_crops.h5", tmp_path / "crops" / "luna16_crops.csv", [1], 3)
     report = detectors.study([says([(25, 18, 18, 33, 33, 0.9), (25, *ELSEWHERE, 0.6)])], crops, 1, "balls")
@@ -93,6 +96,29 @@ def test_command_scores_checkpoints_and_models_beside_the_paper(run, capsys):
     text = capsys.readouterr().out
     assert "| Faster R-CNN on LUNA16, test | 75.00 | 82.53 | 78.59 |" in text
     assert "| **mine** (crops of fold 1) | " in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "count"), [("detector-paper.toml", "33,012,855"), ("detector-paper-mended.toml", "41,352,281")]
+)
+def test_the_papers_detectors_are_trained_by_their_recipes_and_scored(recipe, count, tmp_path, capsys):
+    small_data.write_crops(tmp_path)
+    config = settings.read(small_data.RESOURCES / recipe) | {"data": small_data.data_config(tmp_path)}
+    config |= {"steps": 2, "epoch_steps": 2, "batch": 1, "validate_crops": 1}
+    config["sampling"]["tiles"] = 1
+    config["detector"] |= {"slice_step_mm": 25, "train_proposals": 20, "roi_samples": 8}
+    detector.train(config, tmp_path / "run")
+    files = (
+        "--crops",
+        str(tmp_path / "crops" / "luna16_crops.h5"),
+        "--table",
+        str(tmp_path / "crops/luna16_crops.csv"),
+    )
+    last = tmp_path / "run" / "last.pt"
+    assert checkpoint.load(last)["step"] == 2
+    assert main(["detectors", f"it={last}", str(tmp_path / "out"), *files, "--fold", "1", "--limit", "1"]) == 0
+    assert f"| it | {count} | 2 steps" in capsys.readouterr().out
 
 
 def test_a_detector_that_saw_the_fold_and_what_is_none_are_refused(run, tmp_path, capsys):

@@ -61,6 +61,7 @@ def test_the_closed_contour_is_the_best_of_all_closed_ones():
 
 
 def test_a_nodule_is_labelled_in_the_slices_that_a_ball_of_its_diameter_reaches():
+    """Register N6."""
     inside = ball((25, 25, 25), 6)
     hu = np.where(inside, 40.0, -850.0)
     label = wand.label_nodule(hu, (25, 25, 25), 12, wand.trace_closed)

@@ -360,6 +360,22 @@ def test_pairs_are_found_in_every_form(tmp_path, form):
     assert rows[0]["patient_id"] == ("P1" if form == "list" else "a")
 
 
+def test_a_ct_of_thin_slices_and_small_pixels_is_averaged(tmp_path):
+    """Register L10: a voxel of 1 mm is the mean of eight of 0.5 mm, as on the grid of a model."""
+    grid = Grid.aligned((120, 120, 120), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
+    hu = np.random.default_rng(0).normal(-800, 100, grid.shape)
+    ball = ((np.indices(grid.shape) - 60) ** 2).sum(0) < 12**2
+    hu[ball] = 40
+    hu[:, :24] += 840  # a wall, as of every chest
+    write_image(hu.round().astype(np.int16), grid, tmp_path / "ct.nii.gz")
+    write_image(ball.astype(np.uint8), grid, tmp_path / "m.nii.gz")
+    (tmp_path / "list.csv").write_text("ct,mask\nct.nii.gz,m.nii.gz\n")
+    prepare("pairs", tmp_path / "list.csv", tmp_path / "out", PrepareOptions())
+    (row,) = table(tmp_path / "out")
+    corner = cube(tmp_path / "out", row)["image"][2:12, -14:-4, 2:12]
+    assert corner.std() == pytest.approx(100 / np.sqrt(8), rel=0.15)
+
+
 def test_parts_of_a_mask_of_one_value_are_nodules_and_another_grid_is_brought_over(tmp_path):
     write_image(scan_trees.chest([(CENTER, 5), ((6, 46, 20), 4)]), GRID, tmp_path / "ct.nii.gz")
     mask = (nodule_mask(CENTER, 5) | nodule_mask((6, 46, 20), 4)).astype(np.uint8)

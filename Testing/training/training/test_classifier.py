@@ -87,6 +87,7 @@ def test_candidates_are_kept(config, tmp_path, monkeypatch):
 
 
 def test_batches_have_as_many_nodules_as_asked_and_are_empty_outside_the_ball(config, tmp_path):
+    """Register M8."""
     source = CandidateFields(candidates(config, [0, 1], tmp_path), build(ClassifierConfig, config))
     fields, nodules = source.batch(3, 10)
     assert nodules.tolist() == [1] * 4 + [0] * 6

@@ -1,19 +1,28 @@
 """Systems of the other documents: each trains by its recipe, becomes a model that segments a CT, and is scored."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import small_data
 import torch
 from LNHGLib.models import folder as models
+from LNHGLib.models.classifier import ResNet48
+from LNHGLib.models.documents.mgi_cnn import MgiCnn
 from LNHGLib.segmentation import pipeline
 from LNHGTrainingLib import config as settings
 from LNHGTrainingLib.__main__ import main
 from LNHGTrainingLib.config import NoduleNetConfig, SegmenterConfig, build
+from LNHGTrainingLib.data.segmenter_batches import Batch
 from LNHGTrainingLib.training import checkpoint, classifier, nodulenet, segmenter
 from PIL import Image
 from tiny_model import tiny_chest, write_model
+from torchvision.models import vgg16
 
-RECIPES = {"document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4, "nodulenet": 3, "monai-unet": 4}
+RECIPES = {
+    "segmenter-paper": 2, "document-001-nasnet": 4, "document-002-unet": 2, "document-004-unet": 4, "nodulenet": 3,
+    "monai-unet": 4,
+}  # fmt: skip
 """With the least width of each."""
 
 
@@ -30,10 +39,21 @@ def recipe(name: str, data, fold: int = 1) -> dict:
     config |= {"steps": 2, "epoch_steps": 2, "batch": 2, "validate_crops": 1}
     config["generator"]["width"] = RECIPES[name]
     config["sampling"]["sides"] = [[min(side, 32) for side in config["sampling"]["sides"][0]]]
+    if name == "segmenter-paper":
+        config["critic"] |= {"width": 2, "slab": config["sampling"]["sides"][0]}
+        config["loss"]["perceptual_network"] = str(write_vgg16(data / "vgg16.pt"))
     return settings.hold_out(config, fold)
 
 
-SLOW = {"document-001-nasnet": [pytest.mark.slow]}
+def write_vgg16(path: Path) -> Path:
+    """Write the convolutions of VGG-16 with random weights, unless they are there."""
+    if not path.exists():
+        features = vgg16(weights=None, init_weights=False).features.state_dict()
+        torch.save({f"features.{name}": value for name, value in features.items()}, path)
+    return path
+
+
+SLOW = {name: [pytest.mark.slow] for name in ("segmenter-paper", "document-001-nasnet")}
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=SLOW.get(name, [])) for name in RECIPES])
@@ -104,6 +124,7 @@ def run_of(name: str, data) -> segmenter.SegmenterRun:
 @pytest.mark.parametrize(
     ("name", "terms"),
     [
+        ("segmenter-paper", {"mse": 1.0, "perceptual": 1.0, "adversarial": 0.1}),
         ("document-001-nasnet", {"cross_entropy": 1.0, "generalized_dice": 1.0}),
         ("document-002-unet", {"batch_dice": 1.0}),
         ("document-004-unet", {"dice": 1.0}),
@@ -114,7 +135,7 @@ def test_a_recipe_has_the_losses_of_its_document(name, terms, data):
     found = run.generator_terms(segmenter.SegmenterPatches(small_data.load(data), [], [], run.config).batch(0, 2))
     weights = {term: getattr(run.config.loss, term) for term in found}
     assert {term: weight for term, weight in weights.items() if weight} == terms
-    assert not run.adversarial()
+    assert run.adversarial() == ("adversarial" in terms)
 
 
 def test_a_recipe_has_the_optimizer_of_its_document(data):
@@ -156,17 +177,44 @@ def test_a_resumed_training_of_nodulenet_equals_an_uninterrupted_one(data, tmp_p
         assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items())
 
 
-def test_a_second_stage_is_trained_and_decides_in_the_model(data, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "kind", "width"),
+    [("document-002-mgi-cnn", MgiCnn, 2), pytest.param("document-004-resnet", ResNet48, 16, marks=pytest.mark.slow)],
+)
+def test_a_second_stage_is_trained_decides_in_the_model_and_is_scored(name, kind, width, data, tmp_path):
+    """Register M13, N9: both stages are one model, which searches a whole CT."""
     small_data.write_scans(data, {"patient-0": [4, 2], "patient-1": [3]})
-    gate = write_model(tmp_path / "gate", detector=False)
-    config = settings.read(small_data.RESOURCES / "document-002-mgi-cnn.toml") | {"models": [str(gate.folder)]}
+    of_fold = {"training": {"generator": {"data": {"train_folds": [0], "validation_folds": [1]}}}}
+    grid = {"kind": "spacing", "spacing_mm": [1.0, 1.0, 1.0]}
+    gate = write_model(tmp_path / "gate", detector=False, grid=grid, **of_fold)
+    config = settings.read(small_data.RESOURCES / f"{name}.toml") | {"models": [str(gate.folder)]}
     config |= {"steps": 2, "epoch_steps": 2, "batch": 4}
     config["data"] = small_data.data_config(data) | {"scans": "scans/lidc_scans.h5"}
-    config["classifier"]["width"] = 2
+    config["classifier"]["width"] = width
     best = classifier.train(config, tmp_path / "run")
+    assert checkpoint.load(best)["step"] == 2
     assert main(["part", "classifier", "--model", str(gate.folder), str(best), str(tmp_path / "two")]) == 0
     model = models.load(str(tmp_path / "two"))
     assert model.spec.two_stages
-    assert model.spec.classifier.options == {"width": 2}
+    assert isinstance(model.classifier(), kind)
     result = pipeline.segment(tiny_chest(), model, threshold=0.0)
     assert [nodule.score for nodule in result.nodules] == [nodule.classifier_score for nodule in result.nodules]
+    files = ("--crops", data / "crops" / "luna16_crops.h5", "--table", data / "crops" / "luna16_crops.csv")
+    files += ("--scans", data / "scans" / "lidc_scans.h5", "--device", "cpu")
+    command = ["crossvalidate", model.folder, tmp_path / "out", "--name", name, *files]
+    assert main([str(part) for part in command]) == 0
+    assert "classifier without detector" in (tmp_path / "out" / "detection.md").read_text()
+
+
+def test_document_001_trains_a_step_on_a_slice_of_400_pixels(data):
+    run = run_of("document-001-nasnet", data)
+    y, x = np.indices((400, 400))
+    mask = torch.from_numpy(((y - 150) ** 2 + (x - 120) ** 2 < 8**2).astype(np.float32))[None, None, None]
+    image = 0.1 + 0.6 * mask + 0.05 * torch.rand(mask.shape)
+    batch = Batch(image, mask, mask, torch.ones_like(mask), torch.zeros(1, dtype=torch.bool))
+    before = [p.clone() for p in run.generator.parameters()]
+    losses = run.train_step([(0, batch)])
+    assert losses["cross_entropy"] > 0
+    assert 0 < losses["generalized_dice"] < 1
+    changed = [not torch.equal(a, b) for a, b in zip(before, run.generator.parameters(), strict=True)]
+    assert sum(changed) > 0.95 * len(changed)

@@ -34,7 +34,7 @@ def parameters(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("width", [100, 40])
 def test_both_networks_have_the_parameters_of_the_document(width):
-    """Kernels hold 4^3 = 64 weights for each pair of channels.
+    """Register R4: each is counted by itself. Kernels hold 4^3 = 64 weights for each pair of channels.
 
     Injector, in widths: down 1/w + 1*2 + 2*4 + 4*8 + 8*8, up 8*8 + 16*4 + 8*2 + 4*1, last 2 to one channel; biases
     1 + 2 + 4 + 8 + 8 and 8 + 4 + 2 + 1, and 1; normalizations twice 2 + 4 + 8 + 8 and twice 8 + 4 + 2 + 1.
@@ -65,6 +65,7 @@ def test_the_middle_of_20_voxels_is_hidden_and_nothing_else():
 
 
 def test_equalized_values_are_spread_evenly_and_can_be_undone():
+    """Register M11: from -1 to 1, as far as the network's tanh goes."""
     hu, equalizer = np.random.default_rng(0).normal(-500, 100, 20000).round().astype(int), Equalizer()
     equalizer.fit(100 * np.bincount(hu + 1000, minlength=3001))
     values = equalizer.equalize(hu)
@@ -139,6 +140,18 @@ def test_both_networks_learn_and_only_their_own_step_changes_them(data):
     assert any(not torch.equal(before[0][k], v) for k, v in run.injector.state_dict().items())
 
 
+def test_each_network_learns_at_its_own_rate(data):
+    """Register M11: the original exchanges the names of both optimizers."""
+    run = injector.InjectorRun(build(InjectorConfig, recipe(data)), torch.device("cpu"))
+    for network, optimizer, rate in (
+        (run.injector, run.injector_optimizer, 2e-4),
+        (run.discriminator, run.discriminator_optimizer, 1e-6),
+    ):
+        (group,) = optimizer.param_groups
+        assert group["lr"] == rate
+        assert {id(p) for p in group["params"]} == {id(p) for p in network.parameters()}
+
+
 class Made(nn.Module):
     """Stands for a trained network: makes the same cube whatever it sees."""
 
@@ -187,6 +200,53 @@ def test_a_chest_gets_a_nodule_at_a_place_of_its_lung_and_stays_as_it_is():
         assert part.hu[tuple(middle.round().astype(int))] > -100
     assert np.array_equal(chest.hu, before)
     assert not chest.mask.any()
+
+
+QUIET, NOISY = (32, 32, 32), (96, 32, 32)
+
+
+@pytest.fixture
+def chest_with_noise():
+    """A chest that is all lung, without noise around the first place and with noise and a wall around the second."""
+    hu = np.full((128, 64, 64), -860, np.int16)
+    hu[64:] += np.random.default_rng(2).normal(0, 25, (64, 64, 64)).astype(np.int16)
+    hu[64:, :, :32] = 40
+    return LabeledVolume(hu, np.zeros(hu.shape, bool), np.ones(hu.shape, bool), "chest", {})
+
+
+MIDDLE = (slice(14, 18),) * 3
+"""Of a cube: there, what is made is hardly blended with the lung."""
+
+
+def inject_at(chest: LabeledVolume, other: tuple) -> np.ndarray:
+    """The middle of a nodule of 50 HU that is injected at the quiet place with the noise of another."""
+    part, _, made = injector_of(ball(9, 50)).inject_at(chest, np.array(QUIET), np.array(other), 16)
+    assert made
+    return part.hu[MIDDLE]
+
+
+def test_an_injected_nodule_has_the_noise_of_lung_elsewhere_in_its_chest(chest_with_noise):
+    """Register M11: the original takes it from one fixed place of the scan."""
+    there = chest_with_noise.hu[80:112, 16:48, 16:48].astype(float)
+    noise = np.where(there < -800, there - there[there < -800].mean(), 0)[MIDDLE]
+    added = inject_at(chest_with_noise, NOISY) - inject_at(chest_with_noise, QUIET)
+    np.testing.assert_allclose(added, noise, rtol=0.25, atol=0.5)
+    assert np.abs(added[..., 2:]).mean() > 10
+    assert np.abs(added[..., :2]).max() < 0.01  # a wall is no noise
+
+
+def test_where_the_noise_should_come_from_no_lung_there_is_none(chest_with_noise):
+    """Register M11: the original's mean over no voxel is no number."""
+    without = inject_at(chest_with_noise, QUIET)
+    chest_with_noise.hu[64:] = 40
+    np.testing.assert_allclose(inject_at(chest_with_noise, NOISY), without, atol=0.01)
+
+
+def test_the_place_of_the_noise_is_chosen_anew_for_each_nodule(chest_with_noise):
+    """Register M11. Two voxels of lung: both are places of nodules, and of the noise of both."""
+    injected, lung = injector_of(ball(9, 50)), np.array([QUIET, NOISY], np.int16)
+    parts = [injected.inject_into(np.random.default_rng(seed), chest_with_noise, lung, 16)[0] for seed in range(24)]
+    assert len({part.hu.tobytes() for part in parts}) == 4
 
 
 def with_chest(config: dict, monkeypatch) -> None:

@@ -29,6 +29,8 @@ def test_slices_show_the_whole_field_of_view_half_of_them_with_a_nodule(tmp_path
     area = batch.mask[:, 0, 1].sum((1, 2)).numpy()  # pixels of 2 mm
     assert area.max() == pytest.approx(np.pi * 25 / 4, rel=0.25)
     assert 0.4 < (area > 0).mean() < 0.8
+    noise = batch.image[:, 0, 1][(batch.image[:, 0, 1] < 0.3) & (batch.known[:, 0, 1] > 0)].std() * 1400
+    assert noise < 20  # of 20 HU and those of other scanners: a pixel is a mean (register L10)
     assert batch.known[:, 0, 1].mean() > 0.6  # all but the emptied border of the scan
 
 

@@ -130,6 +130,7 @@ def epochs(out: Path) -> list[list[str]]:
 
 
 def test_a_folder_takes_one_training_at_a_time_and_loses_none(folder, tmp_path):
+    """Register N3."""
     out = tmp_path / "run"
     process = start(folder, out, "epoch_steps=2", "steps=2000")
     wait_for((out / "last.pt").exists, process)
@@ -141,6 +142,14 @@ def test_a_folder_takes_one_training_at_a_time_and_loses_none(folder, tmp_path):
     with pytest.raises(InputError, match=r"run holds a training, which would be overwritten, .*go on with --resume"):
         train(folder, out, "epoch_steps=2", "steps=4")
     assert (out / "last.pt").read_bytes() == kept
+
+
+def test_a_folder_of_another_network_is_not_gone_on_with(folder, tmp_path):
+    train(folder, tmp_path / "run", "epoch_steps=2", "steps=2")
+    with pytest.raises(InputError, match=r"last\.pt is of another network, expected the detector"):
+        train(folder, tmp_path / "run", resume=True, branch="detector")
+    with pytest.raises(InputError, match=r"last\.pt is of another network, expected the generator"):
+        train(folder, tmp_path / "run", "generator.width=4", resume=True)
 
 
 def test_a_killed_training_goes_on_to_the_result_of_an_uninterrupted_one(folder, tmp_path):
@@ -295,6 +304,7 @@ def test_the_signal_is_the_systems_again_afterwards():
     ("branch", "module", "score"), [("segmenter", train_gan, "dice_by_size"), ("detector", detector, "crop_froc")]
 )
 def test_training_ends_when_patience_does(folder, tmp_path, monkeypatch, branch, module, score):
+    """Register L5: `best.pt` is the checkpoint of the best score."""
     scores = iter([0.2, 0.3, 0.3, 0.1, 0.9])
 
     def scored(*_: object) -> object:
