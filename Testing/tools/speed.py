@@ -231,7 +231,7 @@ def systems(options: argparse.Namespace) -> dict:
                 print(name, run, flush=True)
     ct = options.ct.resolve().parent.name
     earlier = read_json(options.out) if options.out.is_file() else {}
-    kept = earlier["seconds"] if earlier.get("ct") == ct else {}
+    kept = earlier["seconds"] if (earlier.get("kind"), earlier.get("ct")) == ("systems", ct) else {}
     return {"kind": "systems", "ct": ct, "seconds": kept | times}
 
 
