@@ -61,8 +61,8 @@ def render(studies: Path) -> str:
             sensitivity = report["systems"][one.found_by]["sensitivity_at"][RATE]
             found = interval(sensitivity) + (FIVE_FOLDS if len(report["folds"]) > 1 else "")
             in_scan = report["nodules_in_scans"] / report["scans"]
-            precise = {end: one * in_scan / (one * in_scan + float(RATE)) for end, one in sensitivity.items()}
-            precision = interval(precise, 2)
+            true = {end: share * in_scan for end, share in sensitivity.items()}  # a scan, beside 1 that is false
+            precision = interval({end: hits / (hits + float(RATE)) for end, hits in true.items()}, 2)
         times = seconds.get(one.timed_as or one.name)
         taken = f"{np.median(times):.0f}" if times else "-"
         said = printed.get(one.printed, one.printed or "-")

@@ -78,6 +78,7 @@ class SegmenterPatches:
         if not negatives:
             fractions[4] = 0
         self.fractions = fractions / fractions.sum()
+        self.marked = [np.flatnonzero(chest.mask.any((1, 2))) for chest, _ in backgrounds] if fractions[7] else []
         self.injector = injection.load(config.data) if fractions[6] else None
         weighted = self.sampling.faint_weight != 1 or self.sampling.large_weight != 1
         rows = [crop.row for crop in crops] if weighted or self.sampling.mass else []
@@ -119,16 +120,14 @@ class SegmenterPatches:
         if kind == "mass":
             return self._mass(rng, side), False
         if kind == "slice":
-            volume, _ = self.backgrounds[rng.integers(len(self.backgrounds))]
-            marked = np.flatnonzero(volume.mask.any((1, 2)))
+            number = rng.integers(len(self.backgrounds))
+            volume, marked = self.backgrounds[number][0], self.marked[number]
             z = rng.choice(marked) if len(marked) and rng.random() < 0.5 else rng.integers(len(volume.hu))
             height, width = volume.hu.shape[1:]
             middle = np.array([z, (height - 1) / 2, (width - 1) / 2])
             fine = (side[0], 2 * side[1], 2 * side[2])  # pixels are means, as on the grid of a model (register L10)
             parts = self._augmented(volume, rng, middle, fine, max(height, width) / fine[-1])
-            hu, mask, known = (
-                part.astype(np.float32).reshape(side[0], side[1], 2, side[2], 2).mean((2, 4)) for part in parts
-            )
+            hu, mask, known = block_means(parts, side)
             return (hu, mask > 0.5, known > 0.5), False
         return self._as_scanned(kind, rng, side), False
 
@@ -163,11 +162,7 @@ class SegmenterPatches:
         place, offset = lung[rng.integers(len(lung))].astype(float), rng.uniform(-0.3, 0.3, 3) * side
         chest = sample_augmentation(rng, place, self.geometry)
         chest = replace(chest, center=tuple(place - 2 * chest.matrix @ offset))
-        parts = sample_patch(volume, chest, tuple(2 * length for length in side))
-        depth, height, width = side
-        hu, mask, known = (
-            part.astype(np.float32).reshape(depth, 2, height, 2, width, 2).mean((1, 3, 5)) for part in parts
-        )
+        hu, mask, known = block_means(sample_patch(volume, chest, tuple(2 * length for length in side)), side)
         crop = self.crops[self.large[rng.integers(len(self.large))]]
         enlarged = float(crop.row["luna_diameter_exact_mm"]) / (rng.uniform(*MASS_MM) / 2)
         nodule = sample_augmentation(rng, np.full(3, CUBE / 2), self.geometry)
@@ -189,3 +184,14 @@ class SegmenterPatches:
         hu = sample_ground_glass(rng, self.sampling.ground_glass, hu, mask)
         hu = sample_cavity(rng, self.sampling.cavity, hu, mask)
         return simulate_scanner(hu, augmentation), mask, known
+
+
+def block_means(parts: Patch, side: Side) -> tuple[np.ndarray, ...]:
+    """Average a finer patch; of its mask and of what is known the shares are left.
+
+    Args:
+        parts: HU, mask and what is known, a whole number of times as large along each axis.
+        side: (D, H, W) wanted.
+    """
+    blocks = [size for fine, wanted in zip(parts[0].shape, side, strict=True) for size in (wanted, fine // wanted)]
+    return tuple(part.astype(np.float32).reshape(blocks).mean((1, 3, 5)) for part in parts)
